@@ -1,0 +1,58 @@
+# The four commands: make demo, make test, make check, make bench.
+# Everything lives in .venv; nothing is installed outside this folder.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help demo test check format lock clean
+
+help:
+	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, three users"
+	@echo "make test    run the test suite"
+	@echo "make check   lint, format, types, import rules, spelling"
+	@echo "make format  format the code"
+	@echo "make lock    renew the hash-locked requirements (needs uv)"
+
+demo: .venv/.demo
+	@exec $(BIN)/gateway demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Each stamp stands for what its lock file says is installed; the dev set contains the demo set.
+.venv/.demo: requirements/demo.txt pyproject.toml
+	@$(MAKE) --no-print-directory .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt pyproject.toml
+	@$(MAKE) --no-print-directory .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ .venv/.demo
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+lock:
+	$(LOCK) pyproject.toml requirements/build.in -o requirements/runtime.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra demo -c requirements/runtime.txt -o requirements/demo.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra demo --extra dev -c requirements/demo.txt -o requirements/dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

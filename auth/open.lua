@@ -1,0 +1,24 @@
+-- Open a session and keep a user's sessions few: the oldest beyond the limit end.
+--
+-- KEYS  1 s of the session (hash)   2 us of the user (zset: sid -> epoch ms it was opened)   3 u of the user
+-- ARGV  1 sid   2 idle life ms   3 absolute life ms   4 most sessions   5 stem of session keys, without sid
+-- Reply {opened_ms}, or {} when the user is gone or not active. Cost O(sessions of the user).
+-- The keys of ended sessions are built from KEYS' own slot: the list of them is only known in here.
+
+if redis.call('HGET', KEYS[3], 'status') ~= 'active' then return {} end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local text = string.format('%.0f', now)
+redis.call('HSET', KEYS[1], 'live', '1', 'n', '1', 'at', text, 'opened', text)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - tonumber(ARGV[3])))
+redis.call('ZADD', KEYS[2], text, ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+local surplus = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[4])
+if surplus > 0 then
+  for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, surplus - 1)) do
+    redis.call('DEL', ARGV[5] .. sid)
+    redis.call('ZREM', KEYS[2], sid)
+  end
+end
+return {text}

@@ -1,0 +1,133 @@
+"""Passwords: argon2id, off the event loop, never more at once than the machine can bear.
+
+Sources: OWASP Password Storage Cheat Sheet (the floor), NIST SP 800-63B-4 (length over composition).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import unicodedata
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from passlib.hash import argon2
+
+from .errors import Busy, WeakPassword
+
+MEMORY_KIB, PASSES, LANES = 19456, 2, 1  # OWASP's floor for argon2id
+_MOST_MEMORY_KIB, _MOST_PASSES, _MOST_LANES = 1 << 20, 16, 16  # a stored hash that asks for more is not ours
+MIN_LENGTH = 15
+MAX_BYTES = 1024
+_QUEUE = 128
+_WAIT_S = 2.0
+
+_PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,10}),t=([0-9]{1,10}),p=([0-9]{1,10})\$")
+
+
+def check_strength(password: str, *, username: str = "") -> None:
+    """Check a new password against the policy: length, and no name in it. There are no composition rules.
+
+    Raises:
+        WeakPassword: with every reason at once.
+    """
+    reasons = []
+    normal = unicodedata.normalize("NFC", password)
+    if len(normal) < MIN_LENGTH:
+        reasons.append(f"must have at least {MIN_LENGTH} characters")
+    if len(normal.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        reasons.append(f"must have at most {MAX_BYTES} bytes")
+    if len(set(normal)) < 5:
+        reasons.append("must have at least 5 different characters")
+    if len(username) > 3 and username.casefold() in normal.casefold():
+        reasons.append("must not contain the user name")
+    if reasons:
+        raise WeakPassword(reasons)
+
+
+class Passwords:
+    """Hashes and verifies passwords in a bounded pool of threads (argon2 releases the interpreter lock).
+
+    `workers` is the number of gateway processes that share this machine's cores.
+    """
+
+    def __init__(self, *, workers: int = 1) -> None:
+        at_once = max(1, (os.cpu_count() or 1) // workers)
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="argon2")
+        self._slots = asyncio.Semaphore(at_once)
+        self._waiting = 0
+        self._hasher = argon2.using(type="ID", memory_cost=MEMORY_KIB, time_cost=PASSES, parallelism=LANES)
+        self._decoy = ""
+
+    async def warm(self) -> None:
+        """Hash the decoy that unknown names are verified against, so that even the first one costs the same."""
+        if not self._decoy:
+            self._decoy = await self.hash("nobody has this password")
+
+    async def hash(self, password: str) -> str:
+        """Return the argon2id hash of a password.
+
+        Raises:
+            Busy: the queue is full or moved too slowly.
+        """
+        async with self._slot():
+            loop = asyncio.get_running_loop()
+            return str(await loop.run_in_executor(self._pool, self._hasher.hash, _normal(password)))
+
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Tell whether a password matches a stored hash; None, for an unknown user, takes as long and is False.
+
+        Raises:
+            Busy: the queue is full or moved too slowly; nothing was checked.
+        """
+        usable = stored is not None and _is_bearable(stored)
+        if not usable:
+            await self.warm()
+        candidate = _normal(password)
+        fits = len(candidate) <= MAX_BYTES
+        async with self._slot():
+            loop = asyncio.get_running_loop()
+            against = stored if usable else self._decoy
+            matches = await loop.run_in_executor(self._pool, self._hasher.verify, candidate if fits else b"-", against)
+        return bool(matches) and usable and fits
+
+    def is_outdated(self, stored: str) -> bool:
+        """Tell whether a hash is weaker than today's parameters. Stronger ones stay: rehashing only goes upwards."""
+        match = _PARAMETERS.match(stored)
+        return match is None or int(match[1]) < MEMORY_KIB or int(match[2]) < PASSES
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._waiting >= _QUEUE:
+            raise Busy("Too many logins at this moment. Try again in a few seconds.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Busy("Too many logins at this moment. Try again in a few seconds.") from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+def _normal(password: str) -> bytes:
+    # surrogatepass: a lone surrogate from JSON is a wrong password, not a crash
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+
+
+def _is_bearable(stored: str) -> bool:
+    """Tell whether a hash's own parameters may be trusted with memory: argon2 allocates before it fails."""
+    match = _PARAMETERS.match(stored)
+    if match is None:
+        return False
+    memory, passes, lanes = (int(number) for number in match.groups())
+    return memory <= _MOST_MEMORY_KIB and passes <= _MOST_PASSES and lanes <= _MOST_LANES

@@ -1,0 +1,144 @@
+"""Login tokens: short-lived JWTs of our own (RFC 7519, RFC 9068's `at+jwt`, hardened per RFC 8725).
+
+PyJWT checks the signature and the times. It also accepts padded segments, `zip`, `jku`, any `typ` and an `exp` that is
+a string; whatever does not look exactly like a token we issue is therefore refused before and after it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from .errors import InvalidToken, TokenExpired
+from .keys import KeyRing
+
+ISSUER = "hms-gateway"
+AUDIENCE = "hms-gateway"
+TYPE = "at+jwt"
+ALGORITHM = "HS256"
+MAX_TOKEN_BYTES = 4096
+LEEWAY_S = 10
+DEFAULT_TTL_S = 600
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
+_HEADER_NAMES = frozenset({"alg", "kid", "typ"})  # so crit, jku, x5u, jwk, x5c, b64 and zip are all refused
+_CLAIM_TYPES: dict[str, type] = {
+    "iss": str, "aud": str, "sub": str, "sid": str, "roles": list, "ver": int,
+    "jti": str, "iat": int, "nbf": int, "exp": int, "auth_time": int,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller whose token is genuine. Whether his session still lives is what its guards ask (`Sessions.guards`)."""
+
+    uid: str
+    sid: str
+    roles: tuple[str, ...]
+    ver: int
+
+
+class LoginTokens:
+    """Issues and verifies access tokens. `now` returns epoch seconds."""
+
+    def __init__(self, ring: KeyRing, *, ttl_s: int = DEFAULT_TTL_S, now: Callable[[], float] = time.time) -> None:
+        self._ring = ring
+        self._now = now
+        self.ttl_s = ttl_s
+
+    def issue(self, principal: Principal, *, auth_time: int) -> str:
+        """Return a signed access token. `auth_time` is when the password was given, epoch seconds."""
+        now = int(self._now())
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": principal.uid,
+            "sid": principal.sid,
+            "roles": list(principal.roles),
+            "ver": principal.ver,
+            "jti": secrets.token_hex(12),
+            "iat": now,
+            "nbf": now,
+            "exp": now + self.ttl_s,
+            "auth_time": auth_time,
+        }
+        key = self._ring.signing
+        return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.kid, "typ": TYPE})
+
+    def verify(self, token: str) -> Principal:
+        """Return who a token speaks for.
+
+        Raises:
+            TokenExpired: genuine, but past `exp`.
+            InvalidToken: anything else. The text never repeats the token.
+        """
+        key = self._ring.find(_header_of(token)["kid"])
+        if key is None:
+            raise InvalidToken("The login token was not issued by this gateway.")
+        try:
+            claims = jwt.decode(
+                token,
+                key.secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                leeway=LEEWAY_S,
+                options={"require": list(_CLAIM_TYPES), "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise InvalidToken("The login token was not issued by this gateway.") from error
+        return self._principal(claims)
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        # `type() is` rather than isinstance: True is an int to Python and a version to nobody.
+        if any(type(claims[name]) is not kind for name, kind in _CLAIM_TYPES.items()):
+            raise InvalidToken("The login token has a claim of the wrong type.")
+        roles = claims["roles"]
+        if not all(type(role) is str for role in roles):
+            raise InvalidToken("The login token has a claim of the wrong type.")
+        now = self._now()
+        if claims["exp"] <= now - LEEWAY_S:
+            raise TokenExpired("The login token has expired.")
+        if claims["nbf"] > now + LEEWAY_S or claims["iat"] > now + LEEWAY_S:
+            raise InvalidToken("The login token is not valid yet.")
+        return Principal(claims["sub"], claims["sid"], tuple(roles), claims["ver"])
+
+
+def _header_of(token: str) -> dict[str, Any]:
+    """Return a token's header if token and header have exactly the shape of ours.
+
+    Raises:
+        InvalidToken: they have not.
+    """
+    parts = token.split(".") if len(token) <= MAX_TOKEN_BYTES else []
+    if len(parts) != 3 or not all(_is_canonical(part) for part in parts):
+        raise InvalidToken("The login token is malformed.")
+    try:
+        header = json.loads(base64.urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
+    except (ValueError, RecursionError) as error:
+        raise InvalidToken("The login token is malformed.") from error
+    if not isinstance(header, dict) or header.keys() != _HEADER_NAMES:
+        raise InvalidToken("The login token's header is not one of ours.")
+    if header["alg"] != ALGORITHM or header["typ"] != TYPE:
+        raise InvalidToken("The login token's header is not one of ours.")
+    return header
+
+
+def _is_canonical(segment: str) -> bool:
+    """Tell whether a segment is unpadded base64url with no stray trailing bits (RFC 4648 section 3.5)."""
+    if not _SEGMENT.fullmatch(segment):
+        return False
+    try:
+        decoded = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except (ValueError, binascii.Error):
+        return False
+    return base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() == segment

@@ -1,0 +1,216 @@
+"""The inner middleware: who is calling, may he now, and what his request needs to know; all in one Redis flush."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.enums import ScopeType
+from litestar.handlers import BaseRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from redis.exceptions import RedisError
+
+from auth.errors import InvalidToken, TokenExpired
+from auth.sessions import Sessions
+from auth.tokens import LoginTokens, Principal
+from gateway.policy import Policy, Verdict, decide
+from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited
+from gateway.rooms import Found, Rooms
+from gateway.store import StoreError
+from limits.counters import Counters, Usage
+from limits.fields import ratelimit_fields
+from limits.limiter import Limiter
+from limits.policy import Decision
+
+log = logging.getLogger("gateway")
+
+MOST_BODY_BYTES = 16 * 1024
+BODY_TIMEOUT_S = 10.0
+# What is counted by name; every other request counts as `api`, so that a user's counters stay few.
+COUNTED = frozenset({"rooms.create", "tokens.mint"})
+EXPOSED_HEADERS = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"]
+
+
+@dataclass(slots=True)
+class Admitted:
+    """What admission found out about a request. `found` and `usage` only where the route asks for them."""
+
+    decision: Decision
+    found: Found | None = None
+    usage: Usage | None = None
+    verdict: Verdict | None = None
+
+    def room(self) -> tuple[Found, str | None]:
+        """Return the room of the path and the relation that counted; only for routes that fetch the room."""
+        if self.found is None or self.verdict is None:
+            raise RuntimeError("the route did not fetch its room")
+        return self.found, self.verdict.relation
+
+
+class Admission(ASGIMiddleware):
+    """Admits or refuses a request before its handler runs.
+
+    A route says in its `opt` what it is: `public`, or its `action`; `fetch` names what rides the same flush (`room` of
+    the path, or the caller's `usage`); `charge=False` looks at the limits and spends nothing.
+    """
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(
+        self,
+        tokens: LoginTokens,
+        sessions: Sessions,
+        limiter: Limiter,
+        counters: Counters,
+        rooms: Rooms,
+        policy: Policy,
+    ) -> None:
+        self._tokens = tokens
+        self._sessions = sessions
+        self._limiter = limiter
+        self._counters = counters
+        self._rooms = rooms
+        self._policy = policy
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        opt = scope["route_handler"].opt
+        receive = _json_body(scope, receive)
+        if opt.get("public") or scope.get("method") == "OPTIONS":  # Litestar's own OPTIONS handlers carry no opt
+            await next_app(scope, receive, send)
+            return
+        principal = self._tokens.verify(bearer_of(scope))
+        admitted = await self._flush(principal, scope)
+        decision = admitted.decision
+        if decision.failed_guard == 0:
+            raise InvalidToken("The session has ended. Log in again.")
+        if decision.failed_guard is not None:
+            raise TokenExpired("The account has changed since this token was issued. Refresh it.")
+        if not decision.allowed:
+            raise RateLimited(decision)
+        scope["user"], scope["auth"] = principal, admitted
+        await next_app(scope, receive, self._amending(scope, admitted.decision, send))
+
+    async def _flush(self, principal: Principal, scope: Scope) -> Admitted:
+        """Ask Redis everything at once: commands issued together leave in one write."""
+        opt = scope["route_handler"].opt
+        action = opt["action"]
+        guards = self._sessions.guards(principal)
+        take: Awaitable[Decision]
+        if opt.get("charge", True):
+            metric = action if action in COUNTED else "api"
+            charges = self._policy.charges(principal.roles, action)
+            take = self._limiter.take(principal.uid, charges, metric=metric, guards=guards)
+        else:
+            take = self._limiter.peek(principal.uid, self._policy.charges(principal.roles, "*"), guards=guards)
+        match opt.get("fetch"):
+            case "room":
+                decision, found = await asyncio.gather(
+                    take, self._rooms.find(str(scope["path_params"]["room_id"]), principal.uid)
+                )
+                return Admitted(decision, found=found)
+            case "usage":
+                usage = self._counters.usage(principal.uid, time.time_ns() // 1000)
+                decision, counted = await asyncio.gather(take, usage)
+                return Admitted(decision, usage=counted)
+        return Admitted(await take)
+
+    def _amending(self, scope: Scope, decision: Decision, send: Send) -> Send:
+        """Return a `send` that corrects the count of a request that is refused or fails after it was admitted."""
+        fields = [(name.lower().encode(), value.encode()) for name, value in ratelimit_fields(decision).items()]
+
+        async def amending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *fields]
+                status = message["status"]
+                if status >= 400 and decision.charges:
+                    outcome = "failed" if status >= 500 else f"refused.{scope.get(CODE_KEY, 'invalid_request')}"
+                    try:
+                        await self._limiter.amend(decision, outcome, refund=status >= 500)
+                    except (StoreError, RedisError):
+                        log.warning("a refused request stays counted as done: the store is away")
+            await send(message)
+
+        return amending
+
+
+def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let the policy decide, as a guard of every route that is not public."""
+    if handler.opt.get("public") or connection.scope.get("method") == "OPTIONS":
+        return
+    admitted: Admitted = connection.auth
+    policy: Policy = connection.app.state.policy
+    facts = admitted.found.facts if admitted.found else None
+    verdict = decide(policy, connection.user.roles, handler.opt["action"], facts)
+    if not verdict.allowed:
+        extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
+        raise Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
+    admitted.verdict = verdict
+
+
+def bearer_of(scope: Scope) -> str:
+    """Return the bearer token of a request (RFC 6750, header form only).
+
+    Raises:
+        Problem: there is none, or more than one Authorization header.
+    """
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if not values:
+        raise Problem(401, "invalid_token", "Log in first: the Authorization header is missing.", headers=CHALLENGE)
+    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token:
+        raise InvalidToken("The Authorization header must be: Bearer, one space, the login token.")
+    return token
+
+
+def _json_body(scope: Scope, receive: Receive) -> Receive:
+    """Return a `receive` that hands on a JSON body of bounded size, or refuses; an empty body means `{}`.
+
+    The check runs when the body is read, inside the route: a refused body is then counted like any other refusal.
+    """
+    done = False
+
+    async def checked() -> Any:
+        nonlocal done
+        if done:
+            return await receive()
+        done = True
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > MOST_BODY_BYTES:
+            raise _too_large()
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type and content_type != b"application/json":
+            raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
+        body = await _read(receive)
+        if body and not content_type:
+            raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
+        return {"type": "http.request", "body": body or b"{}", "more_body": False}
+
+    return checked
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Problem(400, "invalid_request", "The request ended before its body was complete.")
+                body += message.get("body", b"")
+                if len(body) > MOST_BODY_BYTES:
+                    raise _too_large()
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError:
+        raise Problem(400, "invalid_request", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+
+
+def _too_large() -> Problem:
+    return Problem(413, "payload_too_large", f"The body must have at most {MOST_BODY_BYTES} bytes.")

@@ -1,0 +1,75 @@
+"""`gateway usage`: the counters from the command line."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway.cli.connection import with_store
+from gateway.reports import MOST_DAYS, UsageRow, daily_usage
+from gateway.store import Store
+from limits.counters import Counters
+
+
+@click.group()
+def usage() -> None:
+    """Usage counters."""
+
+
+@usage.command("show")
+@click.option("--user", help="Only this user, by name or id.")
+@click.option("--action", help="Only this action: tokens.mint, rooms.create, login, api.")
+@click.option(
+    "--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="First UTC day.  [default: 30 days up to --to]"
+)
+@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="Last UTC day.  [default: today]")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def show_usage(
+    user: str | None, action: str | None, first: datetime | None, last: datetime | None, as_json: bool
+) -> None:
+    """Show who used what, per UTC day: done, denied by a limit, refused by a rule, failed on our side."""
+    to = last.date() if last else datetime.now(UTC).date()
+    since = first.date() if first else to - timedelta(days=29)
+    if not timedelta(0) <= to - since < timedelta(days=MOST_DAYS):
+        raise click.BadParameter(
+            f"must not be after --to, nor more than {MOST_DAYS} days before it", param_hint="--from"
+        )
+    rows = with_store(lambda store: _all_usage(store, since, to, user, action))
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
+    elif not rows:
+        click.echo(f"Nothing was used from {since} to {to}.")
+    else:
+        Console().print(_usage_table(rows))
+
+
+async def _all_usage(store: Store, first: date, last: date, user: str | None, action: str | None) -> list[UsageRow]:
+    accounts, counters = Accounts(store.execute, Passwords()), Counters(store.execute)
+    rows: list[UsageRow] = []
+    after: int | None = 0
+    while after is not None:
+        page = await daily_usage(
+            accounts, counters, first=first, last=last, user=user, action=action, after=after, size=500
+        )
+        rows += page.rows
+        after = page.following
+    return rows
+
+
+def _usage_table(rows: list[UsageRow]) -> Table:
+    table = Table(title="Usage per user, UTC day and action")
+    for name in ("Day", "User", "Action"):
+        table.add_column(name)
+    for name in ("Done", "Denied", "Refused", "Failed"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        counts = (row.ok, sum(row.denied.values()), sum(row.refused.values()), row.failed)
+        table.add_row(row.date, row.username, row.action, *(str(count) for count in counts))
+    return table

@@ -1,0 +1,152 @@
+"""What a demo consists of, on disk and in Redis: its secrets, its addresses, its three users."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import httpx
+from dotenv import dotenv_values  # noqa: TID251  the demo's own file, not the process's settings
+
+from auth.accounts import Accounts
+from auth.errors import UnknownUser
+from auth.passwords import Passwords
+from gateway.demo import HOST, DemoError
+from gateway.settings import DEMO_ENV, SettingsError, data_folder, hms_given, load_env, redis_url
+from gateway.store import REPORT_DEADLINE_S, Store, connect
+
+USERS = ("host", "member", "operator")
+_EMULATOR_PORT = 8100
+_CORS = "http://localhost:*,http://127.0.0.1:*"
+
+
+def prepare_only() -> None:
+    """Write the demo's secrets and users for servers that somebody else runs (`docker compose`).
+
+    With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL and HMS_API_URL are taken over.
+
+    Raises:
+        SettingsError: only some of HMS_* are set.
+    """
+    env = load_env()
+    given, missing = hms_given(env)
+    if given and missing:
+        raise SettingsError(f"{', '.join(missing)} not set: give all of HMS_*, or none of them for a demo")
+    if given:
+        click.echo("HMS_* are set: this is no demo, nothing to prepare.")
+        return
+    folder = data_folder(env)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("HMS_API_URL", "")}
+    demo_env = _write_env(folder, addresses)
+    if asyncio.run(add_users(demo_env)):
+        click.echo("DEMO: no HMS_* is set, so a local 100ms stands in. Users, shown this once:")
+        for name in USERS:
+            click.echo(f"  {name:9} {password(demo_env, name)}")
+    else:
+        click.echo("DEMO: users and secrets are those of before.")
+
+
+def environment(folder: Path, port: int) -> dict[str, str]:
+    """Return the environment of the children: the caller's, with everything the demo decides put over it."""
+    saved = _saved(folder)
+    redis_port = free_port(port_of(saved.get("REDIS_URL")))
+    emulator_port = free_port(port_of(saved.get("HMS_API_URL")) or _EMULATOR_PORT)
+    password = saved.get("DEMO_REDIS_PASSWORD") or secrets.token_urlsafe(24)
+    env = _write_env(
+        folder,
+        {
+            "REDIS_URL": f"redis://:{password}@{HOST}:{redis_port}/0",
+            "HMS_API_URL": f"http://{HOST}:{emulator_port}/v2",
+            "DEMO_REDIS_PASSWORD": password,
+            "GATEWAY_PORT": str(port),
+        },
+    )
+    _write_private(folder / "valkey.conf", _valkey_config(folder, redis_port, password))
+    caller = {name: value for name, value in load_env().items() if not name.startswith("HMS_")}
+    return {**caller, **env, "GATEWAY_LOG": caller.get("GATEWAY_LOG", "console"), "GATEWAY_DATA": str(folder)}
+
+
+def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
+    """Write `demo.env`: what is in it already stays, addresses are this start's, the rest is made up."""
+    fresh = {
+        "GATEWAY_SECRET": secrets.token_urlsafe(48),
+        "GATEWAY_CORS_ORIGINS": _CORS,
+        "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
+        "HMS_APP_SECRET": secrets.token_urlsafe(48),
+        "HMS_TEMPLATE_ID": secrets.token_hex(12),
+        **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_urlsafe(15) for name in USERS},
+    }
+    env = {**fresh, **_saved(folder), **addresses}
+    lines = "".join(f"{name}={value}\n" for name, value in sorted(env.items()))
+    _write_private(folder / DEMO_ENV, f"# Written by `gateway demo`; for this machine only.\n{lines}")
+    return env
+
+
+def _saved(folder: Path) -> dict[str, str]:
+    return {name: value for name, value in dotenv_values(folder / DEMO_ENV, interpolate=False).items() if value}
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _valkey_config(folder: Path, port: int, password: str) -> str:
+    return (
+        f'bind {HOST}\nport {port}\ndir "{folder}"\nrequirepass {password}\n'
+        'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n'
+    )
+
+
+async def add_users(env: Mapping[str, str]) -> bool:
+    """Create the demo's users where they are missing; tell whether any was."""
+    store = Store(connect(env["REDIS_URL"]), deadline_s=REPORT_DEADLINE_S)
+    passwords = Passwords()
+    accounts = Accounts(store.execute, passwords)
+    fresh = False
+    try:
+        for name in USERS:
+            try:
+                await accounts.find(name)
+            except UnknownUser:
+                await accounts.add(name, password(env, name), roles=[name])
+                fresh = True
+    finally:
+        await store.close()
+        passwords.close()
+    return fresh
+
+
+def password(env: Mapping[str, str], name: str) -> str:
+    return env[f"DEMO_PASSWORD_{name.upper()}"]
+
+
+def port_of(url: str | None) -> int | None:
+    return httpx.URL(url).port if url else None
+
+
+def free_port(wanted: int | None) -> int:
+    """Return the wanted port if it is free, else any that is."""
+    for port in (wanted, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise DemoError("this machine has no free port left")

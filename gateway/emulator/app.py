@@ -1,0 +1,67 @@
+"""The emulator put together: the one place that constructs and joins its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.types import ASGIApp
+
+from gateway.emulator import control, init, rooms, templates
+from gateway.emulator.control import CallLog
+from gateway.emulator.errors import answer
+from gateway.emulator.faults import FaultRules
+from gateway.emulator.intake import Intake
+from gateway.emulator.state import Workspace
+from gateway.emulator.templates import seed_template
+from gateway.emulator.tokens import Verifier, management_guard
+
+# What clients in browsers call, from whatever origin the developer's page has.
+_BROWSER_PATHS = frozenset({"/init"})
+
+
+def create_app(*, access_key: str, app_secret: str, template_id: str, state: Path | None) -> ASGIApp:
+    """Build a 100ms of one workspace, as an ASGI app whose REST lives under `/v2`.
+
+    `template_id` names the template that rooms get by default; it is made, called "default" and with roles `guest` and
+    `host`, if the state has none of that id. `state` is the file that keeps rooms and templates (0600, one process at a
+    time); None keeps them in memory.
+
+    Raises:
+        StateError: the file is corrupt or cannot be written; the text is one line.
+        ValueError: a credential is empty.
+    """
+    if not (access_key and app_secret and template_id):
+        raise ValueError("the emulator needs an access key, an app secret and a template id")
+    workspace = _open_workspace(access_key, template_id, state)
+    verifier, faults, calls = Verifier(access_key, app_secret), FaultRules(), CallLog()
+    rest = Router("/v2", route_handlers=[*rooms.ROUTES, *templates.ROUTES], guards=[management_guard(verifier)])
+    app = Litestar(
+        route_handlers=[rest, *init.ROUTES, control.ROUTER],
+        dependencies={
+            "workspace": _given(workspace),
+            "verifier": _given(verifier),
+            "faults": _given(faults),
+            "calls": _given(calls),
+            "default_template_id": _given(template_id),
+        },
+        exception_handlers={Exception: answer},
+        openapi_config=None,
+        logging_config=None,
+    )
+    return Intake(app, faults=faults, calls=calls, browser_paths=_BROWSER_PATHS)
+
+
+def _open_workspace(access_key: str, template_id: str, state: Path | None) -> Workspace:
+    workspace = Workspace(access_key, state)
+    workspace.load()
+    if seed_template(workspace, template_id):
+        # At once: the template's timestamps stay the same after a restart, and an unwritable path shows now.
+        workspace.save_now()
+    return workspace
+
+
+def _given(value: Any) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)

@@ -1,0 +1,63 @@
+"""The error envelope of 100ms, and the one handler that writes it.
+
+Shape (100ms docs, server-side v2, how-to-guides/make-api-calls): `{code, message, details}`, where `code` repeats the
+HTTP status and `details`, a list of strings, may be missing.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+_log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An answer that 100ms would give instead of a result."""
+
+    def __init__(self, status: int, message: str, *details: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.details = details
+
+
+def bad_body(detail: str) -> ApiError:
+    """Build the 400 of a body that breaks a rule (wording from how-to-guides/create-large-rooms)."""
+    return ApiError(400, "Invalid body param", f"Invalid body param: {detail}")
+
+
+def bad_query(detail: str) -> ApiError:
+    """Build the 400 of a query that breaks a rule."""
+    return ApiError(400, "Invalid query param", f"Invalid query param: {detail}")
+
+
+def not_found(what: str) -> ApiError:
+    """Build the 404 of an id or name that nothing has."""
+    return ApiError(404, f"{what} not found", "not found")
+
+
+def envelope(status: int, message: str, details: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Shape an error body; without details the key is absent."""
+    body: dict[str, Any] = {"code": status, "message": message}
+    if details:
+        body["details"] = list(details)
+    return body
+
+
+def answer(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Turn any exception of a handler or of the router into the envelope."""
+    if isinstance(error, ApiError):
+        return Response(envelope(error.status, error.message, error.details), status_code=error.status)
+    if isinstance(error, HTTPException):
+        # Litestar's own sentences name its internals: the standard phrase is what a stranger may read.
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = f"{request.method} {request.url.path}"
+        body = envelope(error.status_code, phrase, (detail,))
+        return Response(body, status_code=error.status_code, headers=dict(error.headers or {}))
+    _log.error("the emulator failed on %s %s", request.method, request.url.path, exc_info=error)
+    return Response(envelope(500, "Internal server error"), status_code=500)

@@ -1,0 +1,148 @@
+"""Faults on demand, by request header or by rule, and what a fault does to a request.
+
+Written as `delay=30;status=503`: parts joined by `;`, any of `status=N` (400 to 599), `delay=S` (seconds, at most 60
+are slept), `reset` (the connection dies without an answer), `garbage` (a body that is not JSON).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import msgspec
+from litestar.types import Receive, Send
+
+from gateway.emulator.errors import envelope
+
+_DELAY_MOST_S = 60.0
+_GARBAGE = b'{"id": \x00 this is not JSON'
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong with one request, in this order: the delay, then the reset, then the false answer."""
+
+    delay_s: float = 0.0
+    reset: bool = False
+    status: int | None = None
+    garbage: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """Read a fault as it stands in a header.
+
+        Raises:
+            ValueError: a part is unknown or out of range; the text names it.
+        """
+        delay_s, status, flags = 0.0, None, set()
+        for part in (part.strip() for part in text.split(";")):
+            key, _, value = part.partition("=")
+            if part in ("reset", "garbage"):
+                flags.add(part)
+            elif key == "delay":
+                delay_s = _delay_s(value)
+            elif key == "status":
+                status = _status(value)
+            else:
+                raise ValueError(f"unknown fault {part!r}")
+        return cls(delay_s, "reset" in flags, status, "garbage" in flags)
+
+    async def strike(self, receive: Receive, send: Send) -> bool:
+        """Do it; true if the request has had its answer, false if it may go on.
+
+        `receive` must have given its body away already.
+        """
+        if self.delay_s:
+            # A client that gives up ends the wait but not the request: a slow upstream too does the work of callers
+            # who no longer listen, and that is the case a retrying client has to survive.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_gone(receive), self.delay_s)
+        if self.reset:
+            await _abort(receive, send)
+        elif self.garbage:
+            await respond(send, self.status or 200, _GARBAGE)
+        elif self.status:
+            await respond(send, self.status, _false_error(self.status))
+        return self.reset or self.garbage or self.status is not None
+
+
+class FaultRules:
+    """Faults that strike by path, for clients whose headers a test cannot set."""
+
+    def __init__(self) -> None:
+        self._rules: list[tuple[str, Fault]] = []
+        self._left: list[int | None] = []
+
+    def add(self, match: str, fault: Fault, times: int | None) -> None:
+        """Let a fault strike the next `times` requests at or below a path, or all of them."""
+        self._rules.append((match.rstrip("/"), fault))
+        self._left.append(times)
+
+    def clear(self) -> None:
+        """Forget all rules."""
+        self._rules.clear()
+        self._left.clear()
+
+    def take(self, path: str) -> Fault | None:
+        """Spend one strike of the oldest rule that matches and has one left."""
+        for place, (match, fault) in enumerate(self._rules):
+            left = self._left[place]
+            if left == 0 or not (path == match or path.startswith(f"{match}/")):
+                continue
+            if left is not None:
+                self._left[place] = left - 1
+            return fault
+        return None
+
+
+async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    """Answer below the framework."""
+    length = str(len(body)).encode()
+    fields = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _delay_s(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"delay must be a number of seconds, not {value!r}")
+    return min(seconds, _DELAY_MOST_S)
+
+
+def _status(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) == 3 and 400 <= int(value) <= 599):
+        raise ValueError(f"status must be 400 to 599, not {value!r}")
+    return int(value)
+
+
+def _false_error(status: int) -> bytes:
+    try:
+        message = HTTPStatus(status).phrase
+    except ValueError:
+        message = "Emulated error"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Where 100ms documents a 429, the wait stands in the text only (api-reference/analytics/list-webhook-events).
+        message = "Too many requests, retry after 45 seconds"
+    return msgspec.json.encode(envelope(status, message, ("emulated fault",)))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _abort(receive: Receive, send: Send) -> None:
+    # ASGI has no word for this: raising gives a 500, starting an answer gives a half one. uvicorn's `send` is a method
+    # of the object that owns the socket; without such a socket (in-process clients) raising is what is left.
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None:
+        raise ConnectionResetError("emulated fault: reset")
+    transport.abort()
+    await _gone(receive)

@@ -1,0 +1,247 @@
+"""Rooms: create or update by name, get, list, update, enable (100ms docs, api-reference/Rooms)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from msgspec import UNSET, UnsetType
+
+from gateway.emulator import wire
+from gateway.emulator.errors import bad_body, not_found
+from gateway.emulator.state import RecordingInfo, Room, Webhook, Workspace
+
+REGIONS = ("eu", "in", "us", "auto")
+_NAME = re.compile(r"[a-zA-Z0-9.\-:_]+")
+_SIZE_MOST, _LARGE_SIZE_MOST = 2_500, 20_000
+_DURATION_LEAST_S, _DURATION_MOST_S = 120, 43_200
+
+
+class _Settings(msgspec.Struct, kw_only=True):
+    """What both bodies may hold. Fields that are not listed are ignored."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    region: str | UnsetType = UNSET
+    recording_info: RecordingInfo | UnsetType = UNSET
+    large_room: bool | UnsetType = UNSET
+    size: int | UnsetType = UNSET
+    max_duration_seconds: int | UnsetType = UNSET
+    polls: tuple[str, ...] | UnsetType = UNSET
+    webhook: Webhook | UnsetType = UNSET
+    template: Any = UNSET
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return {name: value for name, value in fields if value is not UNSET}
+
+
+class _Creation(_Settings, kw_only=True):
+    template_id: str | UnsetType = UNSET
+
+
+class _Update(_Settings, kw_only=True):
+    enabled: bool | UnsetType = UNSET
+
+
+@post("/rooms", status_code=200)
+async def create_room(
+    request: Request[Any, Any, Any], workspace: NamedDependency[Workspace], default_template_id: NamedDependency[str]
+) -> dict[str, Any]:
+    """Create a room, or update the one that has this name in any case."""
+    body = await wire.read_body(request, _Creation)
+    changes = body.changes()
+    _check_values(changes, workspace)
+    # From here to put_room nothing awaits: two creates under one name cannot both find it free.
+    room = workspace.room_named(changes["name"]) if "name" in changes else None
+    if room is None:
+        template_id = changes.get("template_id", default_template_id)
+        settings = workspace.templates[template_id].body.get("settings") or {}
+        room = Room(
+            id=wire.new_id(),
+            name=str(uuid.uuid4()),
+            template_id=template_id,
+            region=settings.get("region") or "auto",
+            created_at=workspace.now(),
+        )
+    else:
+        changes["updated_at"] = workspace.now()
+    room = _put(workspace, room, changes)
+    await workspace.save()
+    return _created(room, workspace)
+
+
+@get("/rooms/{room_id:str}")
+async def get_room(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """Show one room by id; by name is what the list is for."""
+    return _fetched(_find(workspace, room_id), workspace)
+
+
+@get("/rooms")
+async def list_rooms(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """List rooms, newest first; without `enabled` only the enabled ones."""
+    query = request.query_params
+    enabled = wire.flag(query, "enabled", default=True)
+    after_ns, before_ns = wire.moment_ns(query, "after"), wire.moment_ns(query, "before")
+    name, template_id = query.get("name", "").lower(), query.get("template_id", "")
+
+    def wanted(room: Room) -> bool:
+        created_ns = wire.instant_ns(room.created_at)
+        return (
+            room.enabled == enabled
+            and (not name or room.name.lower() == name)
+            and (not template_id or room.template_id == template_id)
+            and (after_ns is None or created_ns >= after_ns)
+            and (before_ns is None or created_ns <= before_ns)
+        )
+
+    # Order of creation, not of `created_at`: its strings are cut to different lengths.
+    matching = [room for room in reversed(workspace.rooms.values()) if wanted(room)]
+    return wire.page(matching, query, identify=lambda room: room.id, render=lambda room: _listed(room, workspace))
+
+
+@post("/rooms/{room_id:str}", status_code=200)
+async def update_room(
+    request: Request[Any, Any, Any], room_id: FromPath[str], workspace: NamedDependency[Workspace]
+) -> dict[str, Any]:
+    """Change the fields that are sent, `enabled` among them.
+
+    A new name that another room has selects that other room, whose id comes back (api-reference/Rooms/update-a-room
+    says so without saying more).
+    """
+    body = await wire.read_body(request, _Update)
+    changes = body.changes()
+    room = _find(workspace, room_id)
+    _check_values(changes, workspace)
+    if "name" in changes:
+        room = workspace.room_named(changes["name"]) or room
+    only_toggled = changes.keys() == {"enabled"}
+    room = _put(workspace, room, changes | {"updated_at": workspace.now()})
+    await workspace.save()
+    return _toggled(room, workspace) if only_toggled else _updated(room, workspace)
+
+
+ROUTES = (create_room, get_room, list_rooms, update_room)
+
+
+def _find(workspace: Workspace, room_id: str) -> Room:
+    room = workspace.rooms.get(room_id)
+    if room is None:
+        raise not_found("Room")
+    return room
+
+
+def _put(workspace: Workspace, room: Room, changes: dict[str, Any]) -> Room:
+    changed = msgspec.structs.replace(room, **changes)
+    # Against the room as it will be: large_room may have been set by an earlier call.
+    most = _LARGE_SIZE_MOST if changed.large_room else _SIZE_MOST
+    if changed.size > most:
+        raise bad_body(f"room size greater than {most}")
+    workspace.put_room(changed)
+    return changed
+
+
+def _check_values(changes: dict[str, Any], workspace: Workspace) -> None:
+    if "template" in changes:
+        raise bad_body("template is not supported, use template_id")
+    if "name" in changes and not _NAME.fullmatch(changes["name"]):
+        raise bad_body("room name may hold only a-z, A-Z, 0-9 and . - : _")
+    if "region" in changes and changes["region"] not in REGIONS:
+        raise bad_body(f"region must be one of {', '.join(REGIONS)}")
+    if "template_id" in changes and changes["template_id"] not in workspace.templates:
+        raise bad_body("template not found")
+    if changes.get("size", 0) < 0:
+        raise bad_body("room size less than 0")
+    duration_s = changes.get("max_duration_seconds", _DURATION_LEAST_S)
+    if duration_s < _DURATION_LEAST_S:
+        raise bad_body(f"max_duration_seconds less than {_DURATION_LEAST_S}")
+    if duration_s > _DURATION_MOST_S:
+        raise bad_body(f"max_duration_seconds greater than {_DURATION_MOST_S}")
+
+
+# The replies differ by endpoint, in the documentation as here: a client that counts on a field of another
+# endpoint has to fail on a developer's machine.
+
+
+def _common(room: Room, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "id": room.id,
+        "name": room.name,
+        "enabled": room.enabled,
+        "description": room.description,
+        "customer_id": workspace.customer_id,
+        "template_id": room.template_id,
+        "template": workspace.templates[room.template_id].name,
+        "region": room.region,
+        "created_at": room.created_at,
+        "updated_at": room.updated_at or room.created_at,
+    }
+
+
+def _created(room: Room, workspace: Workspace) -> dict[str, Any]:
+    reply = _common(room, workspace) | {"app_id": workspace.app_id}
+    reply |= _recording(room) or {"recording_source_template": True}
+    if room.large_room:
+        reply |= {"customer": workspace.customer_id, "large_room": True, "size": room.size}
+        reply["max_duration_seconds"] = room.max_duration_seconds or 0
+    return reply
+
+
+def _fetched(room: Room, workspace: Workspace) -> dict[str, Any]:
+    source = {"recording_source_template": room.recording_info is None}
+    return _common(room, workspace) | _recording(room) | source
+
+
+def _listed(room: Room, workspace: Workspace) -> dict[str, Any]:
+    return _common(room, workspace) | {
+        "updated_at": room.updated_at or wire.ZERO_TIME,
+        "recording": _recording(room).get("recording_info", {"enabled": False}),
+        "recording_source_template": room.recording_info is None,
+        "key": f"{workspace.customer_id}:{room.name}",
+        "large_room": room.large_room,
+        "size": room.size,
+        "max_duration_seconds": room.max_duration_seconds or 0,
+    }
+
+
+def _updated(room: Room, workspace: Workspace) -> dict[str, Any]:
+    reply = _common(room, workspace) | {
+        "customer": workspace.customer_id,
+        "recording_source_template": room.recording_info is None,
+        "enabled_source_template": False,
+        "max_duration_seconds": room.max_duration_seconds or 0,
+        "polls": room.polls,
+    }
+    if room.recording_info is not None:
+        reply["recording_info"] = room.recording_info  # with its credentials: so does 100ms
+    if room.webhook is not None:
+        reply["webhook"] = room.webhook
+    return reply
+
+
+def _toggled(room: Room, workspace: Workspace) -> dict[str, Any]:
+    return _common(room, workspace) | {
+        "template_id": "",
+        "template": "",
+        "customer": workspace.customer_id,
+        "recording": None,
+        "recording_source_template": room.recording_info is None,
+        "enabled_source_template": False,
+        "large_room": room.large_room,
+    }
+
+
+def _recording(room: Room) -> dict[str, Any]:
+    info = room.recording_info
+    if info is None:
+        return {}
+    if info.upload_info is not None:
+        bare = msgspec.structs.replace(info.upload_info, credentials=None)
+        info = msgspec.structs.replace(info, upload_info=bare)
+    return {"recording_info": info}

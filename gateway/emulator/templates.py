@@ -1,0 +1,232 @@
+"""Templates and their roles, in camelCase as 100ms has them (100ms docs, api-reference/policy)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.emulator import wire
+from gateway.emulator.errors import bad_body, not_found
+from gateway.emulator.state import Template, Workspace
+
+_NAME = re.compile(r"[a-zA-Z0-9 \-._:]+")
+# Defaults of api-reference/policy/create-template-via-api: the last three are granted unless a template says no.
+_PERMISSIONS = dict.fromkeys(
+    ("endRoom", "removeOthers", "mute", "unmute", "changeRole", "sendRoomState", "pollRead", "pollWrite"), False
+) | dict.fromkeys(("browserRecording", "rtmpStreaming", "hlsStreaming"), True)
+_MEDIA: dict[str, dict[str, Any]] = {
+    "audio": {"bitRate": 32, "codec": "opus"},
+    "video": {"bitRate": 256, "codec": "vp8", "frameRate": 25, "height": 180, "width": 320},
+    "screen": {"bitRate": 1024, "codec": "vp8", "frameRate": 10, "height": 720, "width": 1280},
+}
+
+
+class _Audio(msgspec.Struct, rename="camel"):
+    bit_rate: Annotated[int, Meta(ge=16, le=128)] | UnsetType = UNSET
+    codec: Literal["opus"] | UnsetType = UNSET
+
+
+class _Video(msgspec.Struct, rename="camel"):
+    bit_rate: Annotated[int, Meta(ge=30, le=2000)] | UnsetType = UNSET
+    codec: Literal["vp8"] | UnsetType = UNSET
+    frame_rate: Annotated[int, Meta(ge=1, le=30)] | UnsetType = UNSET
+    height: Annotated[int, Meta(ge=50, le=1080)] | UnsetType = UNSET
+    width: Annotated[int, Meta(ge=50, le=1920)] | UnsetType = UNSET
+
+
+class _Screen(msgspec.Struct, rename="camel"):
+    bit_rate: Annotated[int, Meta(ge=500)] | UnsetType = UNSET
+    codec: Literal["vp8"] | UnsetType = UNSET
+    frame_rate: Annotated[int, Meta(ge=1, le=30)] | UnsetType = UNSET
+    height: Annotated[int, Meta(ge=270, le=1080)] | UnsetType = UNSET
+    width: Annotated[int, Meta(ge=480, le=1920)] | UnsetType = UNSET
+
+
+class _PublishParams(msgspec.Struct, rename="camel"):
+    allowed: list[Literal["audio", "video", "screen", "simulcast"]] | UnsetType = UNSET
+    audio: _Audio | UnsetType = UNSET
+    video: _Video | UnsetType = UNSET
+    screen: _Screen | UnsetType = UNSET
+
+
+class _SubscribeParams(msgspec.Struct, rename="camel"):
+    subscribe_to_roles: list[str] | UnsetType = UNSET
+
+
+class _Role(msgspec.Struct, rename="camel"):
+    name: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
+    publish_params: _PublishParams | UnsetType = UNSET
+    subscribe_params: _SubscribeParams | UnsetType = UNSET
+    permissions: dict[str, bool] | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=1, le=5)] | UnsetType = UNSET
+    max_peer_count: Annotated[int, Meta(ge=-1)] | UnsetType = UNSET
+
+
+class _Settings(msgspec.Struct):
+    region: Literal["eu", "in", "us", "auto"] | UnsetType = UNSET
+
+
+class _Template(msgspec.Struct):
+    """The keys that have rules; all others are kept as they are, since an overwriting client sends them back."""
+
+    name: str | UnsetType = UNSET
+    roles: dict[Annotated[str, Meta(min_length=1)], _Role] | UnsetType = UNSET
+    settings: _Settings | UnsetType = UNSET
+    destinations: dict[str, Any] | UnsetType = UNSET
+
+
+@get("/templates")
+async def list_templates(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """List whole templates, newest first."""
+    newest_first = list(reversed(workspace.templates.values()))
+    return wire.page(
+        newest_first,
+        request.query_params,
+        identify=lambda template: template.id,
+        render=lambda template: _shown(template, workspace),
+    )
+
+
+@get("/templates/{template_id:str}")
+async def get_template(template_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """Show one template."""
+    return _shown(_find(workspace, template_id), workspace)
+
+
+@post("/templates", status_code=200)
+async def create_template(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """Create a template; one that has this name already is overwritten under its id."""
+    body = await wire.read_body(request, dict[str, Any])
+    _check(body, _Template)
+    name = body.get("name") or str(uuid.uuid4())
+    if not _NAME.fullmatch(name):
+        raise bad_body("template name may hold only a-z, A-Z, 0-9, space and - . _ :")
+    now = workspace.now()
+    same = next((template for template in workspace.templates.values() if template.name == name), None)
+    template = Template(
+        id=same.id if same else wire.new_id(),
+        created_at=same.created_at if same else now,
+        updated_at=now,
+        body=_complete_template(body, name),
+    )
+    workspace.put_template(template)
+    await workspace.save()
+    return _shown(template, workspace)
+
+
+@get("/templates/{template_id:str}/roles/{role:str}")
+async def get_role(
+    template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]
+) -> dict[str, Any]:
+    """Show one role by its case-sensitive name."""
+    roles = _find(workspace, template_id).roles
+    if role not in roles:
+        raise not_found("Role")
+    return roles[role]
+
+
+@post("/templates/{template_id:str}/roles/{role:str}", status_code=200)
+async def put_role(
+    request: Request[Any, Any, Any],
+    template_id: FromPath[str],
+    role: FromPath[str],
+    workspace: NamedDependency[Workspace],
+) -> dict[str, Any]:
+    """Create or replace a role; a `name` in the body that differs from the path renames it."""
+    body = await wire.read_body(request, dict[str, Any])
+    _check(body, _Role)
+    template = _find(workspace, template_id)
+    name = body.get("name", role)
+    if name != role and name in template.roles:
+        raise bad_body("role name is taken in this template")
+    roles = {key: value for key, value in template.roles.items() if key != role}
+    roles[name] = _complete_role(body, name)
+    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=template.body | {"roles": roles})
+    workspace.put_template(changed)
+    await workspace.save()
+    return roles[name]
+
+
+ROUTES = (list_templates, get_template, create_template, get_role, put_role)
+
+
+def seed_template(workspace: Workspace, template_id: str) -> bool:
+    """Make sure the configured template exists, with roles `guest` and `host`; say whether it had to be made."""
+    if template_id in workspace.templates:
+        return False
+    taken = any(template.name == "default" for template in workspace.templates.values())
+    name = f"default-{template_id}" if taken else "default"
+    everyone = {"subscribeToRoles": ["guest", "host"]}
+    roles = {
+        "guest": {
+            "publishParams": {"allowed": ["audio", "video"]},
+            "subscribeParams": everyone,
+            "permissions": dict.fromkeys(_PERMISSIONS, False),
+            "priority": 2,
+        },
+        "host": {
+            "publishParams": {"allowed": ["audio", "video", "screen"]},
+            "subscribeParams": everyone,
+            "permissions": dict.fromkeys(_PERMISSIONS, True),
+            "priority": 1,
+        },
+    }
+    now = workspace.now()
+    body = _complete_template({"roles": roles}, name)
+    workspace.put_template(Template(id=template_id, created_at=now, updated_at=now, body=body))
+    return True
+
+
+def _find(workspace: Workspace, template_id: str) -> Template:
+    template = workspace.templates.get(template_id)
+    if template is None:
+        raise not_found("Template")
+    return template
+
+
+def _check(body: dict[str, Any], shape: type[_Template] | type[_Role]) -> None:
+    try:
+        msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        raise bad_body(str(error)) from None
+
+
+def _complete_template(body: dict[str, Any], name: str) -> dict[str, Any]:
+    roles = {key: _complete_role(role, key) for key, role in body.get("roles", {}).items()}
+    defaults = {"settings": {"region": "auto", "recording": {"enabled": False}}, "destinations": {}}
+    return defaults | body | {"name": name, "roles": roles}
+
+
+def _complete_role(body: dict[str, Any], name: str) -> dict[str, Any]:
+    publish = body.get("publishParams", {})
+    media = {
+        kind: default | publish.get(kind, {}) for kind, default in _MEDIA.items() if kind in publish.get("allowed", ())
+    }
+    defaults = {"subscribeParams": {"subscribeToRoles": []}, "priority": 1, "maxPeerCount": 0}
+    return (
+        defaults
+        | body
+        | {
+            "name": name,
+            "publishParams": publish | media,
+            "permissions": _PERMISSIONS | body.get("permissions", {}),
+        }
+    )
+
+
+def _shown(template: Template, workspace: Workspace) -> dict[str, Any]:
+    return template.body | {
+        "id": template.id,
+        "_id": template.id,
+        "customerId": workspace.customer_id,
+        "customer": workspace.customer_id,
+        "createdAt": template.created_at,
+        "updatedAt": template.updated_at,
+    }

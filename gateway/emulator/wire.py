@@ -1,0 +1,119 @@
+"""What every resource family shares on the wire: bodies, queries, pages, ids, timestamps."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+
+from gateway.emulator.errors import ApiError, bad_body, bad_query
+
+T = TypeVar("T")
+
+ZERO_TIME = "0001-01-01T00:00:00Z"  # how 100ms writes "never" in several replies
+_NS_PER_S = 1_000_000_000
+_INSTANT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?Z")
+# The filters are documented with exactly three digits of fraction (api-reference/Rooms/list-rooms).
+_FILTER = re.compile(r"[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z")
+_PAGE_LEAST, _PAGE_MOST = 10, 100  # how-to-guides/make-api-calls; the default is the least
+
+
+def new_id() -> str:
+    """Make a 24-hex id whose first 8 digits are the second of its birth, as 100ms ids look."""
+    return f"{int(time.time()):08x}{secrets.token_hex(8)}"
+
+
+def timestamp(at_ns: int, digits: int) -> str:
+    """Write an instant as RFC 3339 with at most `digits` (0 to 9) of fraction, trailing zeros trimmed."""
+    seconds, fraction_ns = divmod(at_ns, _NS_PER_S)
+    fraction = f"{fraction_ns:09d}"[:digits].rstrip("0")
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{fraction}Z" if fraction else f"{whole}Z"
+
+
+def instant_ns(text: str) -> int:
+    """Read a timestamp as nanoseconds since 1970, however long its fraction is.
+
+    Raises:
+        ValueError: it is not RFC 3339 in UTC with a `Z`.
+    """
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 timestamp in UTC")
+    whole = datetime.fromisoformat(f"{match[1]}+00:00")
+    return int(whole.timestamp()) * _NS_PER_S + int((match[2] or "0").ljust(9, "0"))
+
+
+async def read_body(request: Request[Any, Any, Any], shape: type[T]) -> T:
+    """Read a JSON body of the given shape, or answer 400 as 100ms does."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise ApiError(400, "Invalid content type", "content type must be application/json")
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except msgspec.ValidationError as error:
+        raise bad_body(str(error)) from None
+    except (ValueError, RecursionError):
+        raise ApiError(400, "Invalid body", "body is not valid JSON") from None
+
+
+def flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Read a boolean of the query; only `true` and `false` count."""
+    text = query.get(name, "")
+    if text not in ("", "true", "false"):
+        raise bad_query(f"{name} must be true or false")
+    return text == "true" if text else default
+
+
+def moment_ns(query: Mapping[str, str], name: str) -> int | None:
+    """Read a time filter of the query as nanoseconds since 1970."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        if _FILTER.fullmatch(text) is None:
+            raise ValueError
+        return instant_ns(text)
+    except ValueError:
+        raise bad_query(f"{name} must be YYYY-MM-DDTHH:mm:ss.sssZ") from None
+
+
+def page(
+    items: Iterable[T], query: Mapping[str, str], *, identify: Callable[[T], str], render: Callable[[T], dict[str, Any]]
+) -> dict[str, Any]:
+    """Cut one page out of what a filter left, newest first, and shape it `{limit, data, last}`.
+
+    `start` is the `last` of the page before. `last` names the final entry even on the final page, so a client has to
+    stop at a short page (how-to-guides/make-api-calls).
+    """
+    limit = _limit(query)
+    rest = list(items)
+    start = query.get("start", "")
+    if start:
+        places = [place for place, item in enumerate(rest) if identify(item) == start]
+        if not places:
+            raise bad_query("start is not the last of any page")
+        rest = rest[places[0] + 1 :]
+    shown = rest[:limit]
+    return {
+        "limit": limit,
+        "data": [render(item) for item in shown],
+        "last": identify(shown[-1]) if shown else "",
+    }
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit", "")
+    if not text:
+        return _PAGE_LEAST
+    # What 100ms does outside the range is not documented: the strict reading finds a client's mistake.
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not _PAGE_LEAST <= int(text) <= _PAGE_MOST:
+        raise bad_query(f"limit must be between {_PAGE_LEAST} and {_PAGE_MOST}")
+    return int(text)

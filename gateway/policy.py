@@ -1,0 +1,184 @@
+"""The policy: who may do what, decided by pure functions. Whatever it does not grant is denied.
+
+Gateway role -> permissions and limits. Relation to a room x template -> the 100ms roles a join token may name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from limits.policy import Charge, Limit, most_generous
+
+PERMISSIONS = frozenset(
+    [
+        "rooms:create",
+        "rooms:join",
+        "rooms:read-any",
+        "rooms:end-any",
+        "usage:read-own",
+        "usage:read-any",
+        "limits:manage",
+        "users:manage",
+        "audit:read",
+    ]
+)
+RELATIONS = ("owner", "cohost", "participant", "viewer")
+BANNED = "banned"
+# Every action a route can name, and the permission it needs; None: being logged in is enough, or the room decides.
+ACTIONS: dict[str, str | None] = {
+    "account.read": None,
+    "rooms.create": "rooms:create",
+    "rooms.list": None,
+    "rooms.read": None,
+    "tokens.mint": "rooms:join",
+    "usage.read": "usage:read-own",
+    "usage.read-any": "usage:read-any",
+}
+LIMITED_ACTIONS = frozenset(ACTIONS) - {"usage.read"}  # reading one's own usage charges nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What one gateway role grants. `limits` holds its number of each limit, by name."""
+
+    permissions: frozenset[str]
+    limits: Mapping[str, Limit]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDefaults:
+    """What a room is created with. Durations in seconds."""
+
+    access: str
+    region: str
+    size: int
+    max_duration_s: int
+    token_ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomFacts:
+    """What a decision needs to know of a room: `relation` is the caller's own, None if he has none."""
+
+    relation: str | None
+    access: str
+    enabled: bool
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an action is allowed, and why not. `code` is the problem code, `relation` the one that counted, `missing`
+    the permission that lacks."""
+
+    allowed: bool
+    code: str = ""
+    reason: str = ""
+    relation: str | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A whole policy, checked. Immutable; `source` is the file it came from."""
+
+    source: str
+    roles: Mapping[str, Role]
+    applies_to: Mapping[str, frozenset[str]]
+    templates: Mapping[str, Mapping[str, tuple[str, ...]]]
+    rooms: RoomDefaults
+    _charges: dict[tuple[tuple[str, ...], str], tuple[Charge, ...]] = field(default_factory=dict, compare=False)
+
+    def permissions(self, roles: Iterable[str]) -> frozenset[str]:
+        """Return all that a set of gateway roles grants; a role the policy does not know grants nothing."""
+        return frozenset[str]().union(*(self.roles[role].permissions for role in roles if role in self.roles))
+
+    def charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
+        """Return what an attempt of an action charges, or, for `*`, every limit these roles have."""
+        found = self._charges.get((roles, action))
+        if found is None:
+            found = tuple(
+                Charge(most_generous(numbers))
+                for name, actions in self.applies_to.items()
+                if action == "*" or action in actions
+                if (numbers := [held[name] for held in self._limits_of(roles) if name in held])
+            )
+            if len(self._charges) < 1000:
+                self._charges[roles, action] = found
+        return found
+
+    def _limits_of(self, roles: tuple[str, ...]) -> list[Mapping[str, Limit]]:
+        return [self.roles[role].limits for role in roles if role in self.roles]
+
+    def mintable(self, template: str, relation: str) -> tuple[str, ...]:
+        """Return the 100ms roles that a relation to a room of a template may join with, least first."""
+        return self.templates.get(template, {}).get(relation, ())
+
+
+def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts | None = None) -> Verdict:
+    """Decide whether somebody with these gateway roles may perform an action, on a room where it concerns one.
+
+    Forbids win over grants; a room that a stranger must not know of is `not_found`.
+    """
+    if action not in ACTIONS:
+        return Verdict(False, "forbidden", f"There is no action {action!r}.")
+    held = policy.permissions(roles)
+    needed = ACTIONS[action]
+    if needed is not None and needed not in held:
+        reason = f"This needs the permission {needed}, which your roles do not grant."
+        return Verdict(False, "forbidden", reason, missing=needed)
+    if action not in ("rooms.read", "tokens.mint"):
+        return Verdict(True)
+    relation = effective_relation(held, room) if room else None
+    if room is None or relation is None:
+        if action == "rooms.read" and room and room.relation != BANNED and "rooms:read-any" in held:
+            return Verdict(True, reason="rooms:read-any")
+        return Verdict(False, "not_found", "There is no such room, or you have no relation to it.")
+    if action == "tokens.mint" and not room.enabled:
+        return Verdict(False, "room_disabled", "The room is disabled; nobody can join it.", relation)
+    return Verdict(True, relation=relation)
+
+
+def effective_relation(held: frozenset[str], room: RoomFacts) -> str | None:
+    """Return the relation that counts: the stored one, or participant of an open room, or none for the banned."""
+    if room.relation == BANNED:
+        return None
+    if room.relation in RELATIONS:
+        return room.relation
+    return "participant" if room.access == "open" and "rooms:join" in held else None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleVerdict:
+    """The 100ms role a join token may name, or why none: `code`, `reason` and the roles that are `allowed`."""
+
+    role: str
+    allowed: tuple[str, ...] = ()
+    code: str = ""
+    reason: str = ""
+
+
+def decide_role(
+    policy: Policy, template: str, relation: str, requested: str | None, existing: frozenset[str] | None
+) -> RoleVerdict:
+    """Decide the 100ms role of a join token: the one asked for if allowed, else none; without a wish the least.
+
+    `existing` are the roles the template really has, None when nobody could ask 100ms yet; then the policy's own lists
+    stand in for them. Names match exactly: 100ms's roles are case-sensitive.
+    """
+    listed = policy.mintable(template, relation)
+    known = existing
+    if known is None:
+        known = frozenset(role for roles in policy.templates.get(template, {}).values() for role in roles)
+    allowed = tuple(role for role in listed if role in known)
+    if requested is None and allowed:
+        return RoleVerdict(allowed[0], allowed)
+    if requested in allowed:
+        return RoleVerdict(str(requested), allowed)
+    if requested is not None and requested not in known:
+        return RoleVerdict("", allowed, "unknown_role", "The room's template has no such role.")
+    if not allowed and listed:
+        return RoleVerdict("", allowed, "unknown_role", "The room's template has none of the roles the policy names.")
+    names = ", ".join(allowed) or "none"
+    return RoleVerdict("", allowed, "role_not_allowed", f"You may not join this room in that role. Allowed: {names}.")

@@ -1,0 +1,222 @@
+"""Every exception as a problem document (RFC 9457), from one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from redis.exceptions import RedisError
+
+from auth.errors import (
+    BadUsername,
+    Busy,
+    InvalidCredentials,
+    InvalidGrant,
+    InvalidToken,
+    TokenExpired,
+    UnknownUser,
+    UserExists,
+    WeakPassword,
+)
+from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.logs import request_id
+from gateway.store import StoreError
+from limits.fields import ratelimit_fields, retry_after_s
+from limits.policy import Decision
+
+log = logging.getLogger("gateway")
+
+MEDIA_TYPE = "application/problem+json"
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+CODE_KEY = "gateway.problem_code"  # where in the ASGI scope the code of a problem is left for whoever counts it
+
+
+BEARER_ERROR = "invalid_token"  # RFC 6750 section 3.1; whether it expired is in the problem's code
+
+
+class Problem(Exception):
+    """A refusal with a status and a stable machine code. `detail` is a sentence for a person."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+        if status == 401:
+            self.headers.setdefault("WWW-Authenticate", f'Bearer realm="hms-gateway", error="{BEARER_ERROR}"')
+
+
+class RateLimited(Exception):
+    """A limit denied the request."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("rate limited")
+        self.decision = decision
+
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hms-gateway"'}
+"""What a 401 says where no token was judged (RFC 6750 section 3.1)."""
+
+STATUS_OF = {"forbidden": 403, "not_found": 404, "room_disabled": 409}
+"""Status of each code that a policy verdict can carry."""
+
+
+def invalid(field: str, rule: str) -> Problem:
+    """Return the 400 for one field that breaks one rule."""
+    detail = f"{field}: {rule}" if field else rule
+    return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule}])
+
+
+def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+    """Answer an exception. Registered for `Exception`: nothing else in the process writes an error response."""
+    problem = problem_of(exc)
+    request.scope[CODE_KEY] = problem.code  # type: ignore[literal-required]  # an ASGI scope may carry more keys
+    body = document(problem, instance=request.url.path)
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
+
+
+def document(problem: Problem, *, instance: str) -> bytes:
+    """Return the JSON of a problem. `success` and `error` are what the seed's client looks for."""
+    title = HTTPStatus(problem.status).phrase
+    fields: dict[str, Any] = {
+        "type": f"urn:hms-gateway:problem:{problem.code}",
+        "title": title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": instance,
+        "code": problem.code,
+        "request_id": request_id.get(),
+        "success": False,
+        "error": problem.detail,
+    }
+    return json.dumps(fields | problem.extra).encode()
+
+
+def problem_of(exc: Exception) -> Problem:
+    """Return the problem an exception means; one that nobody foresaw is logged and becomes a bare 500."""
+    if isinstance(exc, Problem):
+        return exc
+    for kind, make in _TABLE:
+        if isinstance(exc, kind):
+            return make(exc)
+    log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
+    return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
+
+
+def _unauthorized(code: str) -> Callable[[Any], Problem]:
+    return lambda exc: Problem(401, code, str(exc))
+
+
+def _rate_limited(exc: RateLimited) -> Problem:
+    decision = exc.decision
+    violated = [state.limit for state in decision.violated]
+    names = ", ".join(f"{limit.id} ({limit.rate}, burst {limit.burst})" for limit in violated)
+    headers = ratelimit_fields(decision) | {"Cache-Control": "no-store"}
+    wait_s = retry_after_s(decision)
+    if wait_s is None:
+        return Problem(422, "cost_exceeds_limit", f"The request asks more than the limit {names} ever allows.")
+    headers["Retry-After"] = str(wait_s)
+    problem = Problem(429, "rate_limited", f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers)
+    problem.extra = {"type": QUOTA_EXCEEDED, "violated-policies": [limit.id for limit in violated]}
+    return problem
+
+
+def _framework(exc: HTTPException) -> Problem:
+    """Answer what Litestar itself refuses; its texts are developers' English and stay inside."""
+    if isinstance(exc, NotFoundException):
+        return Problem(404, "not_found", "There is nothing at this address.")
+    if isinstance(exc, MethodNotAllowedException):
+        return Problem(405, "method_not_allowed", "This address does not take that method.", headers=exc.headers)
+    if isinstance(exc, ValidationException):
+        return _all_of([_wrong_parameter(item) for item in _extra(exc)])
+    if isinstance(exc, ClientException) and exc.status_code == 400:
+        return invalid(*_body_error(exc.detail))
+    if exc.status_code >= 500:
+        log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
+        return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
+    return Problem(exc.status_code, "invalid_request", HTTPStatus(exc.status_code).phrase)
+
+
+def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
+    return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
+
+
+_MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
+_MSGSPEC_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+
+
+def _wrong_parameter(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Name field and rule of one of Litestar's findings; a keyword such as `from` is a parameter `from_` in Python."""
+    key, message = str(item.get("key", "")), str(item.get("message", ""))
+    if key == "data" or item.get("source") == "body":
+        return _body_error(message if key == "data" else f"{message} - at `$.{key}`")
+    return key.rstrip("_"), message.replace("`", "")
+
+
+def _all_of(errors: list[tuple[str, str]]) -> Problem:
+    if len(errors) == 1:
+        return invalid(*errors[0])
+    detail = "; ".join(f"{field}: {rule}" for field, rule in errors) or "A parameter is wrong."
+    return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule} for field, rule in errors])
+
+
+def _body_error(text: str) -> tuple[str, str]:
+    """Name field and rule from msgspec's message, e.g. "Expected `str`, got `int` - at `$.name`"."""
+    where = _MSGSPEC_PATH.search(text)
+    named = _MSGSPEC_NAMED.search(text)
+    field = ".".join(part for part in (where and where[1], named and named[1]) if part)
+    rule = _MSGSPEC_PATH.sub("", text)
+    if named:
+        rule = "unknown field" if "unknown" in named[0] else "is required"
+    elif not where:
+        rule = (
+            "The body must be a JSON object" if text.startswith("Expected `object`") else "The body is not valid JSON"
+        )
+    return field, rule.replace("`", "")
+
+
+def _later(status: int, code: str, seconds: Callable[[Any], int]) -> Callable[[Any], Problem]:
+    return lambda exc: Problem(status, code, str(exc), headers={"Retry-After": str(seconds(exc))})
+
+
+def _store_away(exc: Exception) -> Problem:
+    if isinstance(exc, RedisError):
+        log.error("Redis refused a command: %s", str(exc).split(" ")[0], exc_info=exc)
+    text = "The gateway cannot reach its database at this moment; nothing can be decided. Try again shortly."
+    return Problem(503, "unavailable", text, headers={"Retry-After": "1"})
+
+
+# First match wins: subclasses stand before their parents.
+_TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]]] = [
+    (RateLimited, _rate_limited),
+    (TokenExpired, _unauthorized("token_expired")),
+    (InvalidToken, _unauthorized("invalid_token")),
+    (InvalidCredentials, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
+    (InvalidGrant, lambda exc: Problem(400, "invalid_grant", str(exc))),
+    (UserExists, lambda exc: Problem(409, "user_exists", str(exc))),
+    (UnknownUser, lambda exc: Problem(404, "not_found", str(exc))),
+    (BadUsername, lambda exc: invalid("username", str(exc))),
+    (WeakPassword, lambda exc: Problem(422, "weak_password", f"The password {exc}.", reasons=exc.reasons)),
+    (Busy, _later(503, "busy", lambda exc: exc.retry_after_s)),
+    (HmsBusy, _later(503, "upstream_busy", lambda exc: exc.retry_after_s)),
+    (HmsTimeout, lambda exc: Problem(504, "upstream_timeout", str(exc))),
+    ((HmsRefused, HmsUnreachable), lambda exc: Problem(502, "upstream_error", str(exc))),
+    ((StoreError, RedisError), _store_away),
+    (HTTPException, _framework),
+]

@@ -1,0 +1,210 @@
+"""Settings from the environment and `.env`: the only module that reads either."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+DEFAULT_HMS_API_URL = "https://api.100ms.live/v2"
+DEFAULT_DATA = ".gateway"
+DEFAULT_PORT = 8000
+MIN_SECRET_BYTES = 32
+DEMO_ENV = "demo.env"
+
+_PLACEHOLDERS = re.compile(r"your[_-]|change[_-]?me|placeholder|example|xxx|secret$|password|^<.*>$", re.IGNORECASE)
+_TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The text is one line that names it, and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the gateway is told from outside. Lists are tuples; nothing is optional that has no default here."""
+
+    redis_url: str = field(repr=False)
+    hms_app_access_key: str = field(repr=False)
+    hms_app_secret: str = field(repr=False)
+    hms_template_id: str
+    gateway_secrets: tuple[str, ...] = field(repr=False)
+    hms_api_url: str = DEFAULT_HMS_API_URL
+    policy_path: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    workers: int = 1
+    cors_origins: tuple[str, ...] = ()
+    log_format: str = "json"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read and check every setting.
+
+        Raises:
+            SettingsError: the first thing that is missing, short, a placeholder or contradictory.
+        """
+        env = load_env() if env is None else env
+        settings = cls(
+            redis_url=redis_url(env),
+            hms_app_access_key=_required(env, "HMS_APP_ACCESS_KEY"),
+            hms_app_secret=_secret(env, "HMS_APP_SECRET"),
+            hms_template_id=_required(env, "HMS_TEMPLATE_ID"),
+            gateway_secrets=_gateway_secrets(env),
+            hms_api_url=_http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
+            policy_path=Path(env["GATEWAY_POLICY"]) if env.get("GATEWAY_POLICY") else None,
+            host=env.get("GATEWAY_HOST") or "127.0.0.1",
+            port=_number(env, "GATEWAY_PORT", DEFAULT_PORT, 1, 65535),
+            workers=_number(env, "GATEWAY_WORKERS", 1, 1, 64),
+            cors_origins=_origins(env),
+            log_format=_choice(env, "GATEWAY_LOG", ("json", "console")),
+        )
+        if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
+            raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
+        if settings.hms_app_secret in settings.gateway_secrets:
+            raise SettingsError(
+                "GATEWAY_SECRET must differ from HMS_APP_SECRET: every join token would verify as a login token"
+            )
+        return settings
+
+
+def load_env(folder: Path | None = None) -> dict[str, str]:
+    """Return the process environment over `.env` of a folder (default: the current one).
+
+    Where neither names a Redis, `demo.env` of the demo's data folder stands in for `.env`, so that the commands reach
+    a running `gateway demo` with nothing to set. An empty value counts as not set.
+    """
+    dotenv = (folder or Path.cwd()) / ".env"
+    merged = {**_read_env_file(dotenv), **{name: value for name, value in os.environ.items() if value}}
+    if not merged.get("REDIS_URL"):
+        demo = data_folder(merged) / DEMO_ENV
+        if demo.is_file():
+            merged = {**_read_env_file(demo), **merged}
+    return merged
+
+
+def override(**settings: object) -> None:
+    """Set settings from the command line into the environment, where worker processes find them; None leaves one be."""
+    for name, value in settings.items():
+        if value is not None:
+            os.environ[name] = str(value)
+
+
+def data_folder(env: Mapping[str, str]) -> Path:
+    """Return the folder where the demo keeps its data."""
+    return Path(env.get("GATEWAY_DATA") or DEFAULT_DATA).absolute()
+
+
+def redis_url(env: Mapping[str, str]) -> str:
+    """Return the checked REDIS_URL; the commands that only need Redis ask for nothing else.
+
+    Raises:
+        SettingsError
+    """
+    url = env.get("REDIS_URL", "")
+    if not url:
+        raise SettingsError("REDIS_URL is not set, and no demo has run here (see `gateway demo --help`)")
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme == "unix" or bool(parts.hostname and parts.port != 0)
+    except ValueError:
+        valid = False
+    if not valid or parts.scheme not in ("redis", "rediss", "unix"):
+        raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
+    return url
+
+
+def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:
+    """Return whether any 100ms credential is set, and the names of those that are not."""
+    names = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
+    missing = [name for name in names if not env.get(name)]
+    return len(missing) < len(names), missing
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name} cannot be read: {type(error).__name__}") from error
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    if _PLACEHOLDERS.search(value):
+        raise SettingsError(f"{name} still holds a placeholder")
+    return value
+
+
+def _secret(env: Mapping[str, str], name: str) -> str:
+    value = _required(env, name)
+    if len(value.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError(f"{name} must have at least {MIN_SECRET_BYTES} bytes")
+    if len(set(value)) < 10:
+        raise SettingsError(f"{name} is not random: it has fewer than 10 different characters")
+    return value
+
+
+def _gateway_secrets(env: Mapping[str, str]) -> tuple[str, ...]:
+    parts = [part.strip() for part in _required(env, "GATEWAY_SECRET").split(",")]
+    secrets = tuple(_secret({"GATEWAY_SECRET": part}, "GATEWAY_SECRET") for part in parts)
+    if len(set(secrets)) < len(secrets):
+        raise SettingsError("GATEWAY_SECRET lists the same secret twice")
+    return secrets
+
+
+def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = env.get(name) or str(default)
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise SettingsError(f"{name} must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = env.get(name) or choices[0]
+    if value not in choices:
+        raise SettingsError(f"{name} must be one of: {', '.join(choices)}")
+    return value
+
+
+def _http_url(env: Mapping[str, str], name: str, default: str) -> str:
+    value = (env.get(name) or default).rstrip("/")
+    try:
+        parts = urlsplit(value)
+        local = parts.hostname is not None and _is_local(parts.hostname)
+        valid = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        local = valid = False
+        parts = urlsplit("")
+    if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise SettingsError(f"{name} must be an https:// address (http:// only for a host of your own network)")
+    if parts.username or parts.query or parts.fragment:
+        raise SettingsError(f"{name} must be a plain address, without credentials, query or fragment")
+    return value
+
+
+def _is_local(host: str) -> bool:
+    """Tell whether a host cannot lie on the internet: a bare name (compose), or a loopback or private address."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host
+
+
+def _origins(env: Mapping[str, str]) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/") for part in env.get("GATEWAY_CORS_ORIGINS", "").split(",") if part.strip())
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+?(:([0-9]{1,5}|\*))?", origin):
+            raise SettingsError(
+                f"GATEWAY_CORS_ORIGINS: {origin!r} is not an origin such as https://app.example.com (a port may be *)"
+            )
+    return origins

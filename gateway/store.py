@@ -1,0 +1,255 @@
+"""The Redis client of the process: every command of concurrent requests shares one connection and its flushes.
+
+Commands issued in the same turn of the event loop leave in one write (auto-pipelining), and replies come back in
+order. A caller that is cancelled leaves his place in the queue behind, so no reply can reach anybody else.
+
+`EVAL script` is sent as EVALSHA and, where the server does not know the script, once more as EVAL: callers write EVAL
+and never think of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+log = logging.getLogger("gateway.store")
+
+DEADLINE_S = 0.05
+REPORT_DEADLINE_S = 2.0  # reports and the command line read much and decide nothing
+_CONNECT_S = 1.0
+
+
+class StoreError(Exception):
+    """Redis did not answer in time, or is not there. Whether the command took effect is not known."""
+
+
+def connect(url: str) -> Redis:
+    """Return a redis-py client of a URL, without its own retries: one EVALSHA that times out must stay one.
+
+    Raises:
+        ValueError: the URL is not one of redis:// rediss:// unix://.
+    """
+    return Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=_CONNECT_S,
+        socket_timeout=None,
+        health_check_interval=0,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    words: Sequence[Any]
+    future: asyncio.Future[Any]
+    script: Sequence[Any] | None = None  # the EVAL to send if the server answers NOSCRIPT
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """The calls of one write. `due` is when the whole batch counts as lost."""
+
+    calls: deque[_Call]
+    due: float
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """One live connection with what was written to it and not yet answered."""
+
+    connection: AbstractConnection
+    batches: deque[_Batch] = field(default_factory=deque)
+    reader: asyncio.Task[None] | None = None
+
+
+class Store:
+    """Sends commands over one pipelined connection. `deadline_s` bounds how long Redis may take over a batch."""
+
+    def __init__(self, redis: Redis, *, deadline_s: float = DEADLINE_S) -> None:
+        self._pool = redis.connection_pool
+        self._deadline_s = deadline_s
+        self._waiting: deque[_Call] = deque()
+        self._flush_planned = False
+        self._link: _Link | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._shas: dict[str, str] = {}
+        self._available = True
+
+    async def execute(self, *words: Any) -> Any:
+        """Send one command and return its reply.
+
+        Raises:
+            StoreError: no answer within the deadline, or no connection.
+            redis.exceptions.ResponseError: Redis refused the command.
+        """
+        loop = asyncio.get_running_loop()
+        call = _Call(words, loop.create_future())
+        if words[0] == "EVAL":
+            call.script = words
+            call.words = ("EVALSHA", self._sha(words[1]), *words[2:])
+        self._enqueue(call)
+        return await call.future
+
+    async def close(self) -> None:
+        """Drop the connection; calls still waiting fail."""
+        if self._connecting:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connecting
+        self._available = False  # nothing to report: this is the end, not an outage
+        self._drop(StoreError("the store is closed"))
+        if self._watch:
+            self._watch.cancel()
+        await self._pool.aclose()
+
+    def _sha(self, script: str) -> str:
+        sha = self._shas.get(script)
+        if sha is None:
+            sha = self._shas[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        return sha
+
+    def _enqueue(self, call: _Call) -> None:
+        self._waiting.append(call)
+        if not self._flush_planned:
+            self._flush_planned = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        link = self._link
+        if link is None:
+            if self._connecting is None:
+                self._connecting = loop.create_task(self._connect())
+            self._plan_watch(loop.time() + self._deadline_s)
+            return
+        calls, self._waiting = self._waiting, deque()
+        batch = _Batch(calls, loop.time() + self._deadline_s)
+        link.batches.append(batch)
+        self._plan_watch(batch.due)
+        try:
+            packed = link.connection.pack_commands([call.words for call in calls])
+            # The transport's buffer takes it at once; back-pressure is the deadline's business, not the caller's.
+            _writer(link).writelines(packed)
+        except Exception as error:  # noqa: BLE001  whatever broke the write, this connection's stream is done for
+            self._drop(StoreError(f"writing to Redis failed: {type(error).__name__}"))
+
+    async def _connect(self) -> None:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            self._connecting = None
+            # Without an address and without the URL: it may hold the password.
+            self._fail_waiting(StoreError(f"connecting to Redis failed: {type(error).__name__}"))
+            return
+        self._connecting = None
+        self._link = link = _Link(connection)
+        link.reader = asyncio.get_running_loop().create_task(self._read(link))
+        self._say_available()
+        self._flush()
+
+    async def _read(self, link: _Link) -> None:
+        try:
+            while True:
+                try:
+                    reply = await link.connection.read_response()
+                except ResponseError as error:
+                    reply = error
+                self._settle(link, reply)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  a stream that cannot be read is over, whatever the reason
+            if self._link is link:
+                self._drop(StoreError(f"the connection to Redis broke: {type(error).__name__}"))
+
+    def _settle(self, link: _Link, reply: Any) -> None:
+        """Give one reply to the oldest unanswered call."""
+        batch = link.batches[0]
+        call = batch.calls.popleft()
+        if not batch.calls:
+            link.batches.popleft()
+        if call.future.done():
+            return
+        if isinstance(reply, NoScriptError) and call.script is not None:
+            self._enqueue(_Call(call.script, call.future))
+        elif isinstance(reply, Exception):
+            call.future.set_exception(reply)
+        else:
+            call.future.set_result(reply)
+
+    def _plan_watch(self, due: float) -> None:
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_at(due, self._check_deadline, due)
+
+    def _check_deadline(self, due: float) -> None:
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        link, now = self._link, loop.time()
+        if now - due > self._deadline_s / 5:
+            # This timer is late: it was our own loop that was busy. Replies may lie unread; look again shortly.
+            if self._waiting or (link and link.batches):
+                self._plan_watch(now + self._deadline_s / 2)
+            return
+        if link is None:
+            if self._waiting:
+                self._fail_waiting(StoreError("Redis did not accept a connection in time"))
+        elif link.batches and link.batches[0].due <= now:
+            self._drop(StoreError("Redis did not answer in time"))
+        elif link.batches:
+            self._plan_watch(link.batches[0].due)
+
+    def _drop(self, error: StoreError) -> None:
+        """Give the connection up and fail whatever was written to it; the next call connects anew."""
+        link, self._link = self._link, None
+        if link is not None:
+            if link.reader is not None and link.reader is not asyncio.current_task():
+                link.reader.cancel()
+            if link.connection.is_connected:
+                _writer(link).transport.abort()
+            for batch in link.batches:
+                for call in batch.calls:
+                    _fail(call, error)
+        self._fail_waiting(error)
+
+    def _fail_waiting(self, error: StoreError) -> None:
+        if self._available:
+            self._available = False
+            log.error("Redis is unavailable: %s", error)
+        calls, self._waiting = self._waiting, deque()
+        for call in calls:
+            _fail(call, error)
+
+    def _say_available(self) -> None:
+        if not self._available:
+            self._available = True
+            log.warning("Redis is available again")
+
+
+def _writer(link: _Link) -> asyncio.StreamWriter:
+    """Return the raw stream: redis-py's own way to send waits for the socket to drain, and takes no second sender."""
+    writer = link.connection._writer
+    if writer is None:
+        raise ConnectionError("not connected")
+    return writer
+
+
+def _fail(call: _Call, error: StoreError) -> None:
+    if not call.future.done():
+        call.future.set_exception(StoreError(*error.args))

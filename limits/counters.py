@@ -1,0 +1,122 @@
+"""Reading the usage counters that `take.lua` and `amend.lua` write.
+
+A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and one for the whole month
+(`*:tokens.mint.ok`); `uc` holds what was allowed, `dn` what was denied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import chain
+
+from .limiter import Execute
+from .periods import day_of, months_between
+
+_OUTCOMES = ("ok", "denied", "refused", "failed")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Requests of one action by outcome: admitted and done, denied per limit, refused per code, failed on our side."""
+
+    ok: int = 0
+    denied: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+
+    def add(self, outcome: str, detail: str, count: int) -> None:
+        if outcome == "ok":
+            self.ok += count
+        elif outcome == "failed":
+            self.failed += count
+        else:
+            into = self.denied if outcome == "denied" else self.refused
+            into[detail] = into.get(detail, 0) + count
+
+
+Tallies = dict[str, Tally]
+"""action -> Tally."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A subject's own counters: this UTC day, this UTC month, all time."""
+
+    today: Tallies
+    month: Tallies
+    total: Tallies
+
+
+def _split(metric: str) -> tuple[str, str, str] | None:
+    """Split `tokens.mint.denied.api` into action, outcome and detail; None for a field that is no such metric.
+
+    Actions and limits may contain dots, so the outcome is the first of the four words that follows an action.
+    """
+    words = metric.split(".")
+    for at in range(1, len(words)):
+        if words[at] in _OUTCOMES:
+            return ".".join(words[:at]), words[at], ".".join(words[at + 1 :])
+    return None
+
+
+def tally(counts: Iterable[tuple[str, int]]) -> Tallies:
+    """Fold (metric, count) pairs into tallies per action."""
+    tallies: Tallies = {}
+    for metric, count in counts:
+        if (parts := _split(metric)) and count:
+            action, outcome, detail = parts
+            tallies.setdefault(action, Tally()).add(outcome, detail, count)
+    return tallies
+
+
+def _pairs(reply: Sequence[bytes] | Mapping[bytes, bytes]) -> Iterable[tuple[str, int]]:
+    # RESP3 answers HGETALL with a map, RESP2 with a flat list
+    items = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+    return ((name.decode(), int(value)) for name, value in items)
+
+
+class Counters:
+    """Reads counters of subjects. Never part of a decision."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    async def usage(self, subject: str, now_us: int) -> Usage:
+        """Return a subject's counters as of an instant. One round trip."""
+        day = day_of(now_us)
+        stems = [f"{kind}:1:{{{subject}}}" for kind in ("uc", "dn")]
+        replies = await asyncio.gather(
+            *(self._execute("HGETALL", f"{stem}:{period}") for period in (day.month, "all") for stem in stems)
+        )
+        month = [*_pairs(replies[0]), *_pairs(replies[1])]
+        return Usage(
+            today=tally(_with_prefix(month, f"{day.field}:")),
+            month=tally(_with_prefix(month, "*:")),
+            total=tally(chain(_pairs(replies[2]), _pairs(replies[3]))),
+        )
+
+    async def days(self, subject: str, first: date, last: date) -> dict[date, Tallies]:
+        """Return a subject's counters of every UTC day in a range, both ends included; days without use are left out.
+
+        One round trip, two commands per month of the range.
+        """
+        months = months_between(first, last)
+        keys = [f"{kind}:1:{{{subject}}}:{month}" for month in months for kind in ("uc", "dn")]
+        replies = await asyncio.gather(*(self._execute("HGETALL", key) for key in keys))
+        found: dict[date, list[tuple[str, int]]] = {}
+        for month, reply in zip((m for m in months for _ in range(2)), replies, strict=True):
+            for name, count in _pairs(reply):
+                day_field, _, metric = name.partition(":")
+                if day_field == "*":
+                    continue
+                day = date.fromisoformat(f"{month}-{day_field}")
+                if first <= day <= last:
+                    found.setdefault(day, []).append((metric, count))
+        return {day: tally(found[day]) for day in sorted(found)}
+
+
+def _with_prefix(pairs: Iterable[tuple[str, int]], prefix: str) -> Iterable[tuple[str, int]]:
+    return ((name.removeprefix(prefix), count) for name, count in pairs if name.startswith(prefix))
