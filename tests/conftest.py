@@ -1,0 +1,34 @@
+"""A real Valkey server for whoever asks; one per test session, emptied for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.store import Store, connect
+from tests.servers import Valkey
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A running server, shared by the session. Tests that stop or kill a server start their own `Valkey`."""
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    with Valkey(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """The URL of the shared server, emptied."""
+    valkey.flush()
+    return valkey.url
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    """A store on the shared server. Its deadline is wide: these tests ask what is decided, not how fast."""
+    store = Store(connect(redis_url), deadline_s=5)
+    yield store
+    await store.close()
