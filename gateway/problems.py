@@ -34,7 +34,7 @@ from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.logs import request_id
 from gateway.store import StoreError
 from limits.fields import ratelimit_fields, retry_after_s
-from limits.policy import Decision
+from limits.policy import BlockState, Decision, LeaseState, LimitState, QuotaState, State
 
 log = logging.getLogger("gateway")
 
@@ -125,16 +125,27 @@ def _unauthorized(code: str) -> Callable[[Any], Problem]:
 
 def _rate_limited(exc: RateLimited) -> Problem:
     decision = exc.decision
-    violated = [state.limit for state in decision.violated]
-    names = ", ".join(f"{limit.id} ({limit.rate}, burst {limit.burst})" for limit in violated)
-    headers = ratelimit_fields(decision) | {"Cache-Control": "no-store"}
+    names = ", ".join(_describe(state) for state in decision.violated)
     wait_s = retry_after_s(decision)
     if wait_s is None:
-        return Problem(422, "cost_exceeds_limit", f"The request asks more than the limit {names} ever allows.")
-    headers["Retry-After"] = str(wait_s)
-    problem = Problem(429, "rate_limited", f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers)
-    problem.extra = {"type": QUOTA_EXCEEDED, "violated-policies": [limit.id for limit in violated]}
-    return problem
+        return Problem(422, "cost_exceeds_limit", f"The request asks more than is ever allowed at once: {names}.")
+    headers = ratelimit_fields(decision) | {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
+    longest = max(decision.violated, key=lambda state: state.retry_us)
+    code = "quota_exceeded" if isinstance(longest, QuotaState | LeaseState) else "rate_limited"
+    violated = [state.name for state in decision.violated]
+    extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated}
+    return Problem(429, code, f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers, **extra)
+
+
+def _describe(state: State | BlockState) -> str:
+    match state:
+        case LimitState(limit=limit, burst=burst):
+            return f"{limit.id} ({limit.rate}, burst {burst})"
+        case QuotaState(quota=quota, amount=amount):
+            return f"{quota.id} ({amount} per {quota.period}, {quota.zone})"
+        case LeaseState(lease=lease):
+            return f"{lease.id} ({lease.most} at once)"
+    return "an operator has blocked this account for now"
 
 
 def _framework(exc: HTTPException) -> Problem:

@@ -25,6 +25,7 @@ class UsageRow:
     denied: dict[str, int]
     refused: dict[str, int]
     failed: int
+    would_deny: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,17 @@ async def daily_usage(  # noqa: PLR0913  a report's own parameters
         users, following = await accounts.page(after=after, size=size)
     found = await asyncio.gather(*(counters.days(one.id, first, last) for one in users))
     rows = [
-        UsageRow(day.isoformat(), one.id, one.username, name, tally.ok, tally.denied, tally.refused, tally.failed)
+        UsageRow(
+            day.isoformat(),
+            one.id,
+            one.username,
+            name,
+            tally.ok,
+            tally.denied,
+            tally.refused,
+            tally.failed,
+            tally.would_deny,
+        )
         for one, days in zip(users, found, strict=True)
         for day, tallies in days.items()
         for name, tally in sorted(tallies.items())

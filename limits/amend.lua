@@ -1,40 +1,58 @@
 -- Correct one allowed decision afterwards: move its count to another outcome, give units back. Once per decision.
 --
--- KEYS  1 rl of the subject   2 uc of the decision's month   3 uc of all time   4 rf: decisions already amended (zset)
+-- KEYS  1 rl   2 uc of the decision's month   3 uc of all time   4 rf, zset of decisions already amended   5 qt
+--       6.. one zset per lease to release
 -- ARGV  1 now_us, '' = the server's own TIME   2 decision id   3 now_us of the decision   4 window in us
 --       5 day field of the decision   6 metric, '' = counted nothing   7 new outcome, e.g. refused.not_found or failed
---       then per refunded limit: id, cost
+--       8-10 how many limits, quotas, leases
+--       then 2 per limit: id, cost      2 per quota of its own field: id, period      1 per lease: holder
 -- Reply 1 = amended, 0 = was amended before, or is older than the window. Cost O(log amends of the last window).
 
+local call = redis.call
 local now = tonumber(ARGV[1])
 if not now then
-  local t = redis.call('TIME')
+  local t = call('TIME')
   now = t[1] * 1000000 + t[2]
 end
 local window = tonumber(ARGV[4])
 if now - tonumber(ARGV[3]) > window then return 0 end
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now - window))
-if redis.call('ZADD', KEYS[4], 'NX', ARGV[3], ARGV[2]) == 0 then return 0 end
-redis.call('PEXPIRE', KEYS[4], math.ceil(window / 1000))
+call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now - window))
+if call('ZADD', KEYS[4], 'NX', ARGV[3], ARGV[2]) == 0 then return 0 end
+call('PEXPIRE', KEYS[4], math.ceil(window / 1000))
 
 if ARGV[6] ~= '' then
   local from, to = ARGV[6] .. '.ok', ARGV[6] .. '.' .. ARGV[7]
   local function move(key, prefix)
-    if redis.call('HINCRBY', key, prefix .. from, -1) <= 0 then redis.call('HDEL', key, prefix .. from) end
-    redis.call('HINCRBY', key, prefix .. to, 1)
+    if call('HINCRBY', key, prefix .. from, -1) <= 0 then call('HDEL', key, prefix .. from) end
+    call('HINCRBY', key, prefix .. to, 1)
   end
   move(KEYS[2], ARGV[5] .. ':')
   move(KEYS[2], '*:')
   move(KEYS[3], '')
 end
 
-for i = 8, #ARGV, 2 do
-  local stored = redis.call('HGET', KEYS[1], ARGV[i])
-  if stored then   -- a limit gone meanwhile has refilled: there is nothing to give back
-    local colon = string.find(stored, ':', 1, true)
-    local tat, T = tonumber(string.sub(stored, 1, colon - 1)), tonumber(string.sub(stored, colon + 1))
-    local back = math.max(tat - tonumber(ARGV[i + 1]) * T, 0)
-    redis.call('HSET', KEYS[1], ARGV[i], string.format('%.0f:%.0f', back, T))
+local at = 11
+local function pair(key, field)   -- the stored "a:b" of a field, as texts
+  local stored = call('HGET', key, field)
+  if stored then return string.match(stored, '^(.*):(%d+)$') end
+end
+for _ = 1, tonumber(ARGV[8]) do
+  local tat, T = pair(KEYS[1], ARGV[at])
+  if tat then   -- a limit gone meanwhile has refilled: there is nothing to give back
+    local back = math.max(tonumber(tat) - tonumber(ARGV[at + 1]) * tonumber(T), 0)
+    call('HSET', KEYS[1], ARGV[at], string.format('%.0f:%s', back, T))
   end
+  at = at + 2
+end
+for _ = 1, tonumber(ARGV[9]) do
+  local period, used = pair(KEYS[5], ARGV[at])
+  if period == ARGV[at + 1] and tonumber(used) > 0 then
+    call('HSET', KEYS[5], ARGV[at], period .. ':' .. string.format('%.0f', tonumber(used) - 1))
+  end
+  at = at + 2
+end
+for i = 1, tonumber(ARGV[10]) do
+  call('ZREM', KEYS[5 + i], ARGV[at])
+  at = at + 1
 end
 return 1

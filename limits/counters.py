@@ -15,17 +15,21 @@ from itertools import chain
 from .limiter import Execute
 from .periods import day_of, months_between
 
-_OUTCOMES = ("ok", "denied", "refused", "failed")
+_OUTCOMES = ("ok", "denied", "refused", "failed", "would_deny")
 
 
 @dataclass(slots=True)
 class Tally:
-    """Requests of one action by outcome: admitted and done, denied per limit, refused per code, failed on our side."""
+    """Requests of one action by outcome: admitted and done, denied per limit, refused per code, failed on our side.
+
+    `would_deny` counts, per shadow limit, admitted requests that it would have denied.
+    """
 
     ok: int = 0
     denied: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     failed: int = 0
+    would_deny: dict[str, int] = field(default_factory=dict)
 
     def add(self, outcome: str, detail: str, count: int) -> None:
         if outcome == "ok":
@@ -33,7 +37,7 @@ class Tally:
         elif outcome == "failed":
             self.failed += count
         else:
-            into = self.denied if outcome == "denied" else self.refused
+            into = {"denied": self.denied, "refused": self.refused, "would_deny": self.would_deny}[outcome]
             into[detail] = into.get(detail, 0) + count
 
 

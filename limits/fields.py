@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from .policy import US_PER_S, Decision, LimitState
+from .policy import US_PER_S, Decision, LimitState, QuotaState
 
 DRAFT = 11
 # An open change of the draft renames these parameters; the next draft gets a row, not a search and replace.
@@ -19,27 +19,34 @@ def _ceil_s(us: int) -> int:
     return -(-us // US_PER_S)
 
 
-def _reset_s(state: LimitState) -> int:
-    """Seconds until the units left are worth waiting for: time of `remaining` units, or until one unit at none left."""
-    emission_us = state.limit.emission_us
+def _reset_s(state: LimitState | QuotaState, now_us: int) -> int:
+    """Seconds in which the units left may be spent evenly; with none left, until there is one; of a quota, its end."""
+    if isinstance(state, QuotaState):
+        return max(1, _ceil_s(state.ends_us - now_us))
     if state.remaining:
-        return max(1, _ceil_s(state.remaining * emission_us))
-    spent_us = state.full_again_us - (state.limit.burst - 1) * emission_us
-    return max(1, _ceil_s(spent_us), _ceil_s(state.retry_us))
+        return max(1, _ceil_s(state.remaining * state.emission_us))
+    next_unit_us = state.full_again_us - (state.burst - 1) * state.emission_us
+    return max(1, _ceil_s(next_unit_us), _ceil_s(state.retry_us))
 
 
 def ratelimit_fields(decision: Decision) -> dict[str, str]:
-    """Return the values of RateLimit-Policy and RateLimit, tightest limit first, at most four; {} without limits."""
-    if not decision.states:
+    """Return the values of RateLimit-Policy and RateLimit, tightest first, at most four; {} without limits.
+
+    Shadow limits are not told: they decide nothing yet.
+    """
+    every: tuple[LimitState | QuotaState, ...] = (*decision.limits, *decision.quotas)
+    states = [state for state in every if state.decides]
+    if not states:
         return {}
     name = _PARAMETERS[DRAFT]
-    tightest = sorted(decision.states, key=lambda state: (state.allowed, state.remaining, -state.retry_us))
-    policies, states = [], []
-    for state in tightest[:_MOST_POLICIES]:
-        limit = state.limit
-        policies.append(f'"{limit.id}";{name["quota"]}={limit.burst};{name["window"]}={limit.window_s}')
-        states.append(f'"{limit.id}";{name["remaining"]}={state.remaining};{name["reset"]}={_reset_s(state)}')
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+    states.sort(key=lambda state: (state.allowed, state.remaining, -state.retry_us))
+    policies, lefts = [], []
+    for state in states[:_MOST_POLICIES]:
+        units = state.amount if isinstance(state, QuotaState) else state.burst
+        policies.append(f'"{state.name}";{name["quota"]}={units};{name["window"]}={state.window_s}')
+        reset_s = _reset_s(state, decision.now_us)
+        lefts.append(f'"{state.name}";{name["remaining"]}={state.remaining};{name["reset"]}={reset_s}')
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(lefts)}
 
 
 def retry_after_s(decision: Decision) -> int | None:
@@ -50,5 +57,8 @@ def retry_after_s(decision: Decision) -> int | None:
     """
     if decision.never:
         return None
-    least = max(1, _ceil_s(decision.retry_us), *(_reset_s(state) for state in decision.violated))
+    told = [
+        _reset_s(state, decision.now_us) for state in decision.violated if isinstance(state, LimitState | QuotaState)
+    ]
+    least = max(1, _ceil_s(decision.retry_us), *told)
     return least + random.randint(0, min(5, least // 10))  # noqa: S311  spreading load, not secrecy

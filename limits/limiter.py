@@ -1,4 +1,4 @@
-"""The limiter: several limits, one atomic decision, all charged or none, the usage counted in the same call."""
+"""The limiter: limits, quotas and leases in one atomic decision, all charged or none, the usage counted with it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from .periods import Day, day_of
-from .policy import Charge, Clock, Decision, LimitState
+from .local import LocalBuckets
+from .periods import Day, day_of, span_of
+from .policy import (
+    BlockState,
+    Charge,
+    Clock,
+    Decision,
+    Lease,
+    LeaseState,
+    LimitState,
+    Quota,
+    QuotaState,
+)
 
 Execute = Callable[..., Awaitable[Any]]
 """Sends one Redis command given as its words, returns the reply (bytes, int, list or None)."""
@@ -20,6 +31,7 @@ Guard = tuple[str, str, str]
 
 KEEP_COUNTERS_MS = 400 * 86_400_000  # a report reaches back 366 days; months are dropped whole
 AMEND_WINDOW_US = 60 * 1_000_000  # the longest request lives 5 s; older amendments are mistakes
+MOST_LIMITS = 8  # of one decision: what its cost in Redis is measured for
 
 _TAKE = files(__package__).joinpath("take.lua").read_text()
 _AMEND = files(__package__).joinpath("amend.lua").read_text()
@@ -28,83 +40,213 @@ _AMEND = files(__package__).joinpath("amend.lua").read_text()
 class Limiter:
     """Charges limits of a subject and counts what it did.
 
-    `wall_clock` only says which day's counter keys to hand to the script, which then picks by the clock of Redis, so
-    a worker whose clock is off by less than a day still counts on the right one. `script_clock` replaces the clock of
+    `unavailable` are the exceptions by which `execute` says that Redis is away: then each limit's `on_store_error`
+    decides. `wall_clock` only says which periods' keys to hand to the script, which picks by the clock of Redis; so a
+    worker whose clock is off by less than a day still counts on the right one. `script_clock` replaces the clock of
     Redis itself, in tests.
     """
 
-    def __init__(self, execute: Execute, *, wall_clock: Clock | None = None, script_clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        *,
+        unavailable: tuple[type[Exception], ...] = (),
+        wall_clock: Clock | None = None,
+        script_clock: Clock | None = None,
+    ) -> None:
         self._execute = execute
+        self._unavailable = unavailable
         self._script_clock = script_clock
         self._wall_clock = wall_clock or script_clock or (lambda: time.time_ns() // 1000)
+        self._local = LocalBuckets(self._wall_clock)
         self._ids = map(f"{secrets.token_hex(8)}{{:x}}".format, itertools.count())
 
     async def take(
-        self, subject: str, charges: Sequence[Charge], *, metric: str = "", guards: Sequence[Guard] = ()
+        self,
+        subject: str,
+        charges: Sequence[Charge],
+        *,
+        metric: str = "",
+        guards: Sequence[Guard] = (),
+        quotas: Sequence[Quota] = (),
+        leases: Sequence[Lease] = (),
     ) -> Decision:
-        """Charge every limit, or none, and count the request under `metric` as ok or denied.
+        """Charge every limit, quota and lease, or none, and count the request under `metric` as ok or denied.
 
         All guards must live in the subject's own cluster slot. A guard that does not hold stops everything before
         anything is evaluated or written; see `Decision.failed_guard`. A charge that costs 0 only looks.
 
-        One round trip. Whatever `execute` raises passes through: then nothing is known, and nothing may be retried.
-        """
-        today = day_of(self._wall_clock())
-        tomorrow = day_of(today.end_us)
-        keys = [f"rl:1:{{{subject}}}", *_counter_keys("uc", subject, today, tomorrow)]
-        keys += _counter_keys("dn", subject, today, tomorrow)
-        args: list[str | int] = [self._script_now(), len(charges), metric, today.field, today.end_us, tomorrow.field]
-        args.append(KEEP_COUNTERS_MS)
-        for charge in charges:
-            args += (charge.limit.id, charge.limit.emission_us, charge.limit.burst, charge.cost)
-        for key, field, expected in guards:
-            keys.append(key)
-            args += (field, expected)
-        reply = await self._execute("EVAL", _TAKE, len(keys), *keys, *args)
-        return self._decision(subject, metric, tuple(charges), reply)
+        One round trip. While Redis is away nothing is retried: a decision of this process alone is returned if every
+        limit's `on_store_error` allows one; otherwise what `execute` raised passes through.
 
-    async def peek(self, subject: str, charges: Sequence[Charge], *, guards: Sequence[Guard] = ()) -> Decision:
-        """Return the state of the charges' limits; charge and count nothing."""
-        return await self.take(subject, [Charge(charge.limit, 0) for charge in charges], guards=guards)
+        Raises:
+            ValueError: more than eight limits and quotas.
+        """
+        return await self._decide(subject, charges, metric, guards, quotas, leases, quota_cost=1)
+
+    async def peek(
+        self,
+        subject: str,
+        charges: Sequence[Charge],
+        *,
+        guards: Sequence[Guard] = (),
+        quotas: Sequence[Quota] = (),
+        leases: Sequence[Lease] = (),
+    ) -> Decision:
+        """Return the state of limits, quotas and leases; charge and count nothing."""
+        looks = [Charge(charge.limit, 0) for charge in charges]
+        held = [Lease(lease.id, lease.most, lease.lasts_us) for lease in leases]
+        return await self._decide(subject, looks, "", guards, quotas, held, quota_cost=0)
 
     async def amend(self, decision: Decision, outcome: str, *, refund: bool) -> bool:
-        """Move an allowed decision's count from ok to `outcome` (`failed`, `refused.<code>`); give units back if asked.
+        """Move an allowed decision's count from ok to `outcome` (`failed`, `refused.<code>`).
 
-        Happens at most once per decision and only within a minute of it; returns whether it did. A limit whose number
-        changed meanwhile is refunded at the number it was charged under.
+        Quota units and leases come back in any case; the limits' units if `refund`. Happens at most once per decision
+        and only within a minute of it; returns whether it did. A limit whose number changed meanwhile is refunded at
+        the number it was charged under.
 
         Raises:
             ValueError: the decision was a denial: nothing had been charged.
         """
         if not decision.allowed:
             raise ValueError("a denied decision charged nothing that could be amended")
+        if decision.degraded:
+            return False
         day = day_of(decision.now_us)
         subject = decision.subject
         keys = [f"rl:1:{{{subject}}}", f"uc:1:{{{subject}}}:{day.month}", f"uc:1:{{{subject}}}:all"]
-        keys.append(f"rf:1:{{{subject}}}")
+        keys += [f"rf:1:{{{subject}}}", f"qt:1:{{{subject}}}"]
+        charged = zip(decision.charges, decision.limits, strict=True)
+        back = [(charge.limit.id, charge.cost) for charge, state in charged if refund and charge.cost and state.allowed]
+        own = [
+            (state.name, span_of(state.quota.period, state.quota.zone, decision.now_us).id)
+            for state in decision.quotas
+            if state.allowed and not state.quota.is_counter
+        ]
+        held = [state.lease for state in decision.leases if state.lease.holder]
+        keys += [_lease_key(subject, lease) for lease in held]
         args: list[str | int] = [self._script_now(), decision.id, decision.now_us, AMEND_WINDOW_US]
-        args += (day.field, decision.metric, outcome)
-        if refund:
-            for charge in decision.charges:
-                if charge.cost:
-                    args += (charge.limit.id, charge.cost)
+        args += (day.field, decision.metric, outcome, len(back), len(own), len(held))
+        for name, units in back:
+            args += (name, units)
+        for name, period in own:
+            args += (name, period)
+        args += [lease.holder for lease in held]
         return bool(await self._execute("EVAL", _AMEND, len(keys), *keys, *args))
+
+    async def release(self, subject: str, lease: Lease) -> None:
+        """End a holder's lease before its time; ending one that is over is no error."""
+        await self._execute("ZREM", _lease_key(subject, lease), lease.holder)
+
+    async def _decide(  # noqa: PLR0913  what `take` and `peek` differ in, and no more
+        self,
+        subject: str,
+        charges: Sequence[Charge],
+        metric: str,
+        guards: Sequence[Guard],
+        quotas: Sequence[Quota],
+        leases: Sequence[Lease],
+        *,
+        quota_cost: int,
+    ) -> Decision:
+        if len(charges) + len(quotas) > MOST_LIMITS:
+            raise ValueError(f"one decision takes at most {MOST_LIMITS} limits and quotas")
+        wall_us = self._wall_clock()
+        today = day_of(wall_us)
+        tomorrow = day_of(today.end_us)
+        keys = [f"rl:1:{{{subject}}}", *_counter_keys("uc", subject, today, tomorrow)]
+        keys += (*_counter_keys("dn", subject, today, tomorrow), f"ov:1:{{{subject}}}", f"qt:1:{{{subject}}}")
+        keys += [guard[0] for guard in guards]
+        keys += [_lease_key(subject, lease) for lease in leases]
+        args: list[str | int] = [self._script_now(), len(charges), len(quotas), len(leases), len(guards), metric]
+        args += (today.field, today.end_us, tomorrow.field, KEEP_COUNTERS_MS)
+        for charge in charges:
+            limit = charge.limit
+            args += (limit.id, limit.emission_us, limit.burst, charge.cost, int(limit.shadow))
+        for quota in quotas:
+            args += _quota_words(quota, quota_cost, wall_us)
+        for lease in leases:
+            args += (lease.id, lease.most, lease.holder, lease.lasts_us)
+        for _, field, expected in guards:
+            args += (field, expected)
+        try:
+            reply = await self._execute("EVAL", _TAKE, len(keys), *keys, *args)
+        except self._unavailable:
+            return self._without_store(subject, metric, charges, exact=bool(guards or quotas or leases))
+        return self._decision(subject, metric, charges, quotas, leases, reply)
+
+    def _without_store(self, subject: str, metric: str, charges: Sequence[Charge], *, exact: bool) -> Decision:
+        """Decide as the limits' on_store_error says, or raise again what is being handled.
+
+        With a guard, quota or lease the answer is always no: whether a session lives only Redis knows.
+        """
+        if exact or not charges or any(charge.limit.on_store_error == "deny" for charge in charges):
+            raise
+        local = [charge for charge in charges if charge.limit.on_store_error == "local"]
+        states, allowed = self._local.take(subject, local)
+        now_us = self._wall_clock()
+        return Decision(next(self._ids), subject, metric, now_us, allowed, states, charges=tuple(local), degraded=True)
 
     def _script_now(self) -> str | int:
         return self._script_clock() if self._script_clock else ""
 
-    def _decision(self, subject: str, metric: str, charges: tuple[Charge, ...], reply: list[bytes]) -> Decision:
+    def _decision(
+        self,
+        subject: str,
+        metric: str,
+        charges: Sequence[Charge],
+        quotas: Sequence[Quota],
+        leases: Sequence[Lease],
+        reply: list[bytes],
+    ) -> Decision:
         status = int(reply[0])
         if status < 0:
-            return Decision("", subject, metric, 0, False, (), charges, failed_guard=-status - 1)
-        numbers = [int(word) for word in reply[1:]]
-        states = tuple(
-            LimitState(charge.limit, numbers[at] == 1, *numbers[at + 1 : at + 4])
-            for charge, at in zip(charges, range(1, len(numbers), 4), strict=True)
+            return Decision("", subject, metric, 0, False, charges=tuple(charges), failed_guard=-status - 1)
+        now_us, blocked_us, *rest = (int(word) for word in reply[1:])
+        numbers = iter(rest)
+
+        def some(count: int) -> list[int]:
+            return list(itertools.islice(numbers, count))
+
+        def quota_state(quota: Quota, allowed: int, used: int, amount: int, ends_us: int) -> QuotaState:
+            window_s = span_of(quota.period, quota.zone, ends_us - 1).seconds
+            return QuotaState(quota, allowed == 1, used, amount, ends_us, 0 if allowed else ends_us - now_us, window_s)
+
+        limit_states = []
+        for charge in charges:
+            allowed, *numbers_of = some(6)
+            limit_states.append(LimitState(charge.limit, allowed == 1, *numbers_of))
+        quota_states = [quota_state(quota, *some(4)) for quota in quotas]
+        lease_states = []
+        for lease in leases:
+            allowed, held, retry_us = some(3)
+            lease_states.append(LeaseState(lease, allowed == 1, held, retry_us))
+        return Decision(
+            next(self._ids),
+            subject,
+            metric,
+            now_us,
+            status == 1,
+            tuple(limit_states),
+            tuple(quota_states),
+            tuple(lease_states),
+            BlockState(blocked_us - now_us) if blocked_us else None,
+            tuple(charges),
         )
-        return Decision(next(self._ids), subject, metric, numbers[0], status == 1, states, charges)
 
 
 def _counter_keys(kind: str, subject: str, today: Day, tomorrow: Day) -> tuple[str, str, str]:
     stem = f"{kind}:1:{{{subject}}}:"
     return stem + today.month, stem + tomorrow.month, stem + "all"
+
+
+def _lease_key(subject: str, lease: Lease) -> str:
+    return f"ls:1:{{{subject}}}:{lease.id}"
+
+
+def _quota_words(quota: Quota, cost: int, wall_us: int) -> tuple[str | int, ...]:
+    now = span_of(quota.period, quota.zone, wall_us)
+    following = span_of(quota.period, quota.zone, now.end_us)
+    kind = quota.period if quota.is_counter else "own"
+    periods = (now.id, now.end_us, following.id, following.end_us)
+    return (quota.id, quota.amount, cost, int(quota.shadow), kind, quota.counter, *periods)

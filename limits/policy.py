@@ -1,7 +1,7 @@
-"""Limits as values, and their arithmetic. No I/O.
+"""Limits, quotas and leases as values, and their arithmetic. No I/O.
 
-The arithmetic is GCRA (the generic cell rate algorithm, ITU-T I.371) in integer microseconds: a limit is an emission
-interval `T` and a capacity `burst`; its whole state is one theoretical arrival time.
+The arithmetic of a limit is GCRA (the generic cell rate algorithm, ITU-T I.371) in integer microseconds: a limit is an
+emission interval `T` and a capacity `burst`; its whole state is one theoretical arrival time.
 """
 
 from __future__ import annotations
@@ -9,12 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+from .periods import PERIODS, zone_of
 
 US_PER_S = 1_000_000
 _UNITS_S = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 _RATE = re.compile(r"([1-9][0-9]{0,8})\s*/\s*([1-9][0-9]{0,3})?\s*(s|sec|min|h|hour|d|day)")
+_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,39}")
 # Lua numbers are doubles: now_us (1.8e15) + burst * T must stay far below 2**53 (9.0e15). Ten years leave that room.
 MAX_REFILL_US = 10 * 366 * 86400 * US_PER_S
+MOST_UNITS = 10**9
+
+OnStoreError = Literal["deny", "local", "allow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,9 @@ class Limit:
     """One limit: `count` units every `period_us`, of which `burst` may be spent at once.
 
     Guarantee: at most `burst` units in an instant and at most `burst + d / emission_us` in any interval of d
-    microseconds.
+    microseconds. A `strict` limit refills more slowly, so that no window of `period_us` ever sees more than `count`.
+    A `shadow` limit is evaluated and counted, and decides nothing. `on_store_error` says what becomes of a request
+    while Redis is away: refused, decided by this process alone, or let through.
 
     Raises:
         ValueError: a number is out of range; the text names the rule.
@@ -32,14 +41,18 @@ class Limit:
     count: int
     period_us: int
     burst: int
+    strict: bool = False
+    shadow: bool = False
+    on_store_error: OnStoreError = "deny"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_.-]{0,39}", self.id):
-            raise ValueError("a limit's name is 1 to 40 of a-z 0-9 _ . -, starting with a letter")
+        check_name(self.id)
         if self.count < 1 or self.period_us < 1:
             raise ValueError("rate must be at least one unit per period")
-        if self.burst < 1:
-            raise ValueError("burst must be at least 1")
+        if not 1 <= self.burst <= MOST_UNITS:
+            raise ValueError(f"burst must be from 1 to {MOST_UNITS}")
+        if self.strict and self.burst >= self.count:
+            raise ValueError("a strict limit needs a burst below its count, or nothing would ever refill")
         if self.period_us < self.count:
             raise ValueError("rate is finer than one unit per microsecond")
         if self.burst * self.emission_us > MAX_REFILL_US:
@@ -48,21 +61,56 @@ class Limit:
     @property
     def emission_us(self) -> int:
         """T: microseconds until one spent unit is back, rounded up so that the rate is never exceeded."""
-        return -(-self.period_us // self.count)
-
-    @property
-    def window_s(self) -> int:
-        """Whole seconds in which an empty bucket refills: the `w` of the RateLimit-Policy header."""
-        return -(-self.burst * self.emission_us // US_PER_S)
+        return -(-self.period_us // (self.count - self.burst if self.strict else self.count))
 
     @property
     def rate(self) -> str:
         """The rate as it is written in a policy file, e.g. `10/h`."""
-        for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-            times, rest = divmod(self.period_us, seconds * US_PER_S)
-            if not rest:
-                return f"{self.count}/{unit if times == 1 else f'{times}{unit}'}"
-        return f"{self.count}/{self.period_us}us"
+        return write_rate(self.count, self.period_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most `amount` admitted requests counted as `counter` per calendar day, week or month of a time zone.
+
+    The week is ISO 8601's, from Monday. Raises ValueError like Limit.
+    """
+
+    id: str
+    counter: str
+    amount: int
+    period: Literal["day", "week", "month"]
+    zone: str = "UTC"
+    shadow: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.id)
+        if not 1 <= self.amount <= MOST_UNITS:
+            raise ValueError(f"amount must be from 1 to {MOST_UNITS}")
+        if self.period not in PERIODS:
+            raise ValueError(f"period must be one of: {', '.join(PERIODS)}")
+        zone_of(self.zone)
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether its periods are those of the usage counters, so that the counter itself decides."""
+        return self.zone == "UTC" and self.period != "week"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """At most `most` holders at once. `holder` names the one that asks ('' only looks); it ends after `lasts_us`."""
+
+    id: str
+    most: int
+    lasts_us: int
+    holder: str = ""
+
+
+def check_name(name: str) -> None:
+    """Raises: ValueError, if a limit or quota cannot be called so."""
+    if not _NAME.fullmatch(name) or name == "block":
+        raise ValueError("a name is 1 to 40 of a-z 0-9 _ . -, starting with a letter, and not `block`")
 
 
 def parse_rate(text: str) -> tuple[int, int]:
@@ -78,10 +126,24 @@ def parse_rate(text: str) -> tuple[int, int]:
     return int(count), int(times or 1) * _UNITS_S[unit] * US_PER_S
 
 
+def write_rate(count: int, period_us: int) -> str:
+    """Return a rate as `parse_rate` reads it."""
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+        times, rest = divmod(period_us, seconds * US_PER_S)
+        if not rest:
+            return f"{count}/{unit if times == 1 else f'{times}{unit}'}"
+    seconds = period_us // US_PER_S
+    return f"{count}/{'' if seconds == 1 else seconds}s"
+
+
 def most_generous(limits: list[Limit]) -> Limit:
     """Combine one limit's numbers from several roles: the fastest rate and the largest burst, each on its own."""
-    fastest = max(limits, key=lambda limit: limit.count / limit.period_us)
-    return Limit(fastest.id, fastest.count, fastest.period_us, max(limit.burst for limit in limits))
+    fastest = min(limits, key=lambda limit: limit.emission_us)
+    burst = max(limit.burst for limit in limits)
+    if fastest.strict:
+        burst = min(burst, fastest.count - 1)
+    rest = (fastest.strict, fastest.shadow, fastest.on_store_error)
+    return Limit(fastest.id, fastest.count, fastest.period_us, burst, *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +163,7 @@ class LimitState:
     """One limit as a decision left it. Times are microseconds.
 
     `retry_us` is 0 where the limit allowed the request, and -1 where no waiting can help (cost above burst).
+    `emission_us` and `burst` are the numbers that counted: an override may differ from `limit`.
     """
 
     limit: Limit
@@ -108,6 +171,75 @@ class LimitState:
     remaining: int
     retry_us: int
     full_again_us: int
+    emission_us: int
+    burst: int
+
+    @property
+    def name(self) -> str:
+        return self.limit.id
+
+    @property
+    def decides(self) -> bool:
+        return not self.limit.shadow
+
+    @property
+    def window_s(self) -> int:
+        """Whole seconds in which an empty bucket refills: the `w` of the RateLimit-Policy header."""
+        return -(-self.burst * self.emission_us // US_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaState:
+    """One quota as a decision left it: `used` of `amount`, until `ends_us` (epoch); `retry_us` 0 where it allowed."""
+
+    quota: Quota
+    allowed: bool
+    used: int
+    amount: int
+    ends_us: int
+    retry_us: int
+    window_s: int
+
+    @property
+    def name(self) -> str:
+        return self.quota.id
+
+    @property
+    def decides(self) -> bool:
+        return not self.quota.shadow
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.amount - self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """How many hold a lease at once after a decision; `retry_us` until the next of them ends by itself."""
+
+    lease: Lease
+    allowed: bool
+    held: int
+    retry_us: int
+
+    @property
+    def name(self) -> str:
+        return self.lease.id
+
+    @property
+    def decides(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """An operator's block of the subject, for `retry_us` more."""
+
+    retry_us: int
+    name: str = "block"
+
+
+State = LimitState | QuotaState | LeaseState
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +247,7 @@ class Decision:
     """What one `Limiter.take` decided. `now_us` is the clock of Redis, microseconds since the epoch.
 
     `failed_guard` is the position of the first guard that did not hold; then nothing was evaluated or written and
-    `states` is empty.
+    there are no states. `degraded` means that Redis was away and the limits' own `on_store_error` decided.
     """
 
     id: str
@@ -123,22 +255,32 @@ class Decision:
     metric: str
     now_us: int
     allowed: bool
-    states: tuple[LimitState, ...]
-    charges: tuple[Charge, ...]
+    limits: tuple[LimitState, ...] = ()
+    quotas: tuple[QuotaState, ...] = ()
+    leases: tuple[LeaseState, ...] = ()
+    block: BlockState | None = None
+    charges: tuple[Charge, ...] = ()
     failed_guard: int | None = None
+    degraded: bool = False
 
     @property
-    def violated(self) -> tuple[LimitState, ...]:
-        return tuple(state for state in self.states if not state.allowed)
+    def states(self) -> tuple[State, ...]:
+        return (*self.limits, *self.quotas, *self.leases)
+
+    @property
+    def violated(self) -> tuple[State | BlockState, ...]:
+        """What denied the request; shadow limits never do."""
+        states = tuple(state for state in self.states if not state.allowed and state.decides)
+        return (self.block, *states) if self.block else states
 
     @property
     def never(self) -> bool:
         """Whether the request can never pass: it asks more than a limit's whole burst."""
-        return any(state.retry_us < 0 for state in self.states)
+        return any(state.retry_us < 0 for state in self.violated)
 
     @property
     def retry_us(self) -> int:
-        """Microseconds until the same request passes, if nothing else is spent: the longest of the violated limits."""
+        """Microseconds until the same request passes, if nothing else is spent: the longest of what denied it."""
         return max((state.retry_us for state in self.violated), default=0)
 
 

@@ -28,7 +28,7 @@ async def own_usage(request: Request[Any, Admitted, State]) -> dict[str, Any]:
     usage = admitted.usage or Usage({}, {}, {})
     return {
         "user_id": request.user.uid,
-        "limits": [_limit(state, admitted.decision.now_us) for state in admitted.decision.states],
+        "limits": [_limit(state, admitted.decision.now_us) for state in admitted.decision.limits],
         "usage": {"today": _tallies(usage.today), "month": _tallies(usage.month), "total": _tallies(usage.total)},
     }
 

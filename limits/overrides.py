@@ -1,0 +1,121 @@
+"""What an operator sets for one subject: other numbers for a while, a block, a fresh start. Live with the next request.
+
+`take.lua` reads them from `ov:1:{subject}` in the same call that decides. A value is `until:numbers:rest`; everything
+after the numbers is for people and never read by the script.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .limiter import Limiter
+from .periods import span_of
+from .policy import Charge, Clock, Limit, Quota
+
+Execute = Callable[..., Awaitable[Any]]
+
+BLOCK = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Other numbers for one limit or quota of one subject, or (`name` is `*`) a block, until an instant.
+
+    Of `rate` and `burst` for a limit, `amount` for a quota, only what concerns it is set. `until_us` is epoch
+    microseconds; `by` is whoever set it.
+    """
+
+    name: str
+    until_us: int
+    reason: str
+    by: str
+    rate: str = ""
+    burst: int = 0
+    amount: int = 0
+
+
+class Overrides:
+    """Sets, lists and lifts overrides, and resets what a subject has used."""
+
+    def __init__(self, execute: Execute, limiter: Limiter, *, clock: Clock | None = None) -> None:
+        self._execute = execute
+        self._limiter = limiter
+        self._clock = clock or (lambda: time.time_ns() // 1000)
+
+    async def set_limit(self, subject: str, limit: Limit, *, until_us: int, reason: str, by: str) -> Override:
+        """Let `limit`'s numbers stand in for those of the limit of its name."""
+        override = Override(limit.id, until_us, reason, by, rate=limit.rate, burst=limit.burst)
+        return await self._set(subject, override, f"{limit.emission_us}:{limit.burst}")
+
+    async def set_quota(self, subject: str, name: str, amount: int, *, until_us: int, reason: str, by: str) -> Override:
+        """Let `amount` stand in for that of the quota of this name."""
+        return await self._set(subject, Override(name, until_us, reason, by, amount=amount), str(amount))
+
+    async def block(self, subject: str, *, until_us: int, reason: str, by: str) -> Override:
+        """Deny the subject everything that is limited."""
+        return await self._set(subject, Override(BLOCK, until_us, reason, by), "")
+
+    async def lift(self, subject: str, name: str) -> bool:
+        """Remove an override or block; tell whether there was one."""
+        return bool(await self._execute("HDEL", _key(subject), name))
+
+    async def current(self, subject: str) -> list[Override]:
+        """Return the overrides that have not ended, by name."""
+        reply = await self._execute("HGETALL", _key(subject))
+        pairs = reply if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
+        now = self._clock()
+        found = (_read(name.decode(), value.decode()) for name, value in pairs.items() if not name.startswith(b"r:"))
+        return sorted((one for one in found if one.until_us > now), key=lambda one: one.name)
+
+    async def reset(self, subject: str, charges: Sequence[Charge], quotas: Sequence[Quota]) -> dict[str, int]:
+        """Give a subject its limits and this period's quotas back; return what had been used, by name.
+
+        Usage counters stay: a quota is forgiven what is used so far, it is not forgotten. Of requests that are decided
+        in the very moment of the reset, some may count before it and some after.
+        """
+        decision = await self._limiter.peek(subject, charges, quotas=quotas)
+        used = {state.name: state.burst - state.remaining for state in decision.limits}
+        if used:
+            await self._execute("HDEL", f"rl:1:{{{subject}}}", *used)
+        for state in decision.quotas:
+            used[state.name] = state.used
+            span = span_of(state.quota.period, state.quota.zone, decision.now_us)
+            forgiven = await self._execute("HGET", _key(subject), f"r:{state.name}")
+            of, _, before = (forgiven or b"").decode().partition(":")
+            total = state.used + (int(before) if of == span.id else 0)
+            await self._write(subject, f"r:{state.name}", f"{span.id}:{total}", span.end_us)
+        return used
+
+    async def _set(self, subject: str, override: Override, numbers: str) -> Override:
+        rest = {"reason": override.reason, "by": override.by, "rate": override.rate}
+        value = f"{override.until_us}:{numbers}:{json.dumps(rest)}"
+        await self._write(subject, override.name, value, override.until_us)
+        return override
+
+    async def _write(self, subject: str, field: str, value: str, until_us: int) -> None:
+        """Write a field; the key lives as long as the longest of its fields is good for."""
+        key, until_ms = _key(subject), until_us // 1000 + 1
+        await self._execute("HSET", key, field, value)
+        await self._execute("PEXPIREAT", key, until_ms, "NX")
+        await self._execute("PEXPIREAT", key, until_ms, "GT")
+
+
+def _key(subject: str) -> str:
+    return f"ov:1:{{{subject}}}"
+
+
+def _read(name: str, value: str) -> Override:
+    until, numbers, rest = (
+        value.partition(":")[0],
+        value[: value.index("{")].split(":")[1:-1],
+        value[value.index("{") :],
+    )
+    text = json.loads(rest)
+    known = [int(number) for number in numbers if number]
+    burst = known[1] if len(known) == 2 else 0
+    amount = known[0] if len(known) == 1 else 0
+    return Override(name, int(until), text["reason"], text["by"], text["rate"], burst, amount)
