@@ -6,11 +6,12 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
 from .local import LocalBuckets
-from .periods import Day, day_of, span_of
+from .periods import US_PER_DAY, Day, day_of, span_of
 from .policy import (
     BlockState,
     Charge,
@@ -42,8 +43,8 @@ class Limiter:
 
     `unavailable` are the exceptions by which `execute` says that Redis is away: then each limit's `on_store_error`
     decides. `wall_clock` only says which periods' keys to hand to the script, which picks by the clock of Redis; so a
-    worker whose clock is off by less than a day still counts on the right one. `script_clock` replaces the clock of
-    Redis itself, in tests.
+    worker whose clock is off by less than eleven hours, either way, still counts on the right day. `script_clock`
+    replaces the clock of Redis itself, in tests.
     """
 
     def __init__(
@@ -93,10 +94,10 @@ class Limiter:
         quotas: Sequence[Quota] = (),
         leases: Sequence[Lease] = (),
     ) -> Decision:
-        """Return the state of limits, quotas and leases; charge and count nothing."""
+        """Return the state of limits, quotas and leases; charge and count nothing, so that `amend` finds nothing."""
         looks = [Charge(charge.limit, 0) for charge in charges]
         held = [Lease(lease.id, lease.most, lease.lasts_us) for lease in leases]
-        return await self._decide(subject, looks, "", guards, quotas, held, quota_cost=0)
+        return replace(await self._decide(subject, looks, "", guards, quotas, held, quota_cost=0), id="")
 
     async def amend(self, decision: Decision, outcome: str, *, refund: bool) -> bool:
         """Move an allowed decision's count from ok to `outcome` (`failed`, `refused.<code>`).
@@ -110,7 +111,7 @@ class Limiter:
         """
         if not decision.allowed:
             raise ValueError("a denied decision charged nothing that could be amended")
-        if decision.degraded:
+        if decision.degraded or not decision.id:
             return False
         day = day_of(decision.now_us)
         subject = decision.subject
@@ -151,8 +152,9 @@ class Limiter:
     ) -> Decision:
         if len(charges) + len(quotas) > MOST_LIMITS:
             raise ValueError(f"one decision takes at most {MOST_LIMITS} limits and quotas")
-        wall_us = self._wall_clock()
-        today = day_of(wall_us)
+        # Two periods are handed over. Half a day back, they hold whatever Redis may say near now, earlier or later.
+        about_us = self._wall_clock() - US_PER_DAY // 2
+        today = day_of(about_us)
         tomorrow = day_of(today.end_us)
         keys = [f"rl:1:{{{subject}}}", *_counter_keys("uc", subject, today, tomorrow)]
         keys += (*_counter_keys("dn", subject, today, tomorrow), f"ov:1:{{{subject}}}", f"qt:1:{{{subject}}}")
@@ -164,7 +166,7 @@ class Limiter:
             limit = charge.limit
             args += (limit.id, limit.emission_us, limit.burst, charge.cost, int(limit.shadow))
         for quota in quotas:
-            args += _quota_words(quota, quota_cost, wall_us)
+            args += _quota_words(quota, quota_cost, about_us)
         for lease in leases:
             args += (lease.id, lease.most, lease.holder, lease.lasts_us)
         for _, field, expected in guards:
@@ -197,12 +199,12 @@ class Limiter:
         charges: Sequence[Charge],
         quotas: Sequence[Quota],
         leases: Sequence[Lease],
-        reply: list[bytes],
+        reply: list[int],
     ) -> Decision:
-        status = int(reply[0])
+        status = reply[0]
         if status < 0:
             return Decision("", subject, metric, 0, False, charges=tuple(charges), failed_guard=-status - 1)
-        now_us, blocked_us, *rest = (int(word) for word in reply[1:])
+        now_us, blocked_us, *rest = reply[1:]
         numbers = iter(rest)
 
         def some(count: int) -> list[int]:
@@ -244,8 +246,8 @@ def _lease_key(subject: str, lease: Lease) -> str:
     return f"ls:1:{{{subject}}}:{lease.id}"
 
 
-def _quota_words(quota: Quota, cost: int, wall_us: int) -> tuple[str | int, ...]:
-    now = span_of(quota.period, quota.zone, wall_us)
+def _quota_words(quota: Quota, cost: int, about_us: int) -> tuple[str | int, ...]:
+    now = span_of(quota.period, quota.zone, about_us)
     following = span_of(quota.period, quota.zone, now.end_us)
     kind = quota.period if quota.is_counter else "own"
     periods = (now.id, now.end_us, following.id, following.end_us)

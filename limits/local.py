@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from .policy import Charge, Clock, LimitState
+from .policy import Charge, Clock, Limit, LimitState
 
 
 class LocalBuckets:
@@ -23,30 +23,31 @@ class LocalBuckets:
     def take(self, subject: str, charges: Sequence[Charge]) -> tuple[tuple[LimitState, ...], bool]:
         """Charge every limit or none; return their states and whether all allowed."""
         now = self._clock()
-        news: dict[tuple[str, str], tuple[int, int]] = {}
-        allowed = True
-        for charge in charges:
-            limit = charge.limit
-            full = limit.burst * limit.emission_us
-            base = max(now, min(self._tats.get((subject, limit.id), now), now + full))
-            new = base + charge.cost * limit.emission_us
-            news[subject, limit.id] = base, new
-            allowed = allowed and (new - full <= now or limit.shadow)
-        states = tuple(self._state(charge, *news[subject, charge.limit.id], now, charged=allowed) for charge in charges)
-        if allowed:
-            for key, (_, new) in news.items():
-                self._tats[key] = new
+        bases = [self._base(subject, charge.limit, now) for charge in charges]
+        states = [_state(charge, base, now, charged=False) for charge, base in zip(charges, bases, strict=True)]
+        if not all(state.allowed or state.limit.shadow for state in states):
+            return tuple(states), False
+        for at, (charge, base) in enumerate(zip(charges, bases, strict=True)):
+            if charge.cost and states[at].allowed:
+                states[at] = _state(charge, base, now, charged=True)
+                key = (subject, charge.limit.id)
+                self._tats[key] = now + states[at].full_again_us
                 self._tats.move_to_end(key)
-            while len(self._tats) > self._most:
-                self._tats.popitem(last=False)
-        return states, allowed
+        while len(self._tats) > self._most:
+            self._tats.popitem(last=False)
+        return tuple(states), True
 
-    @staticmethod
-    def _state(charge: Charge, base: int, new: int, now: int, *, charged: bool) -> LimitState:
-        limit = charge.limit
+    def _base(self, subject: str, limit: Limit, now: int) -> int:
         full = limit.burst * limit.emission_us
-        wait = new - full - now
-        at = new if charged else base
-        retry = 0 if wait <= 0 else -1 if charge.cost > limit.burst else wait
-        remaining = (now + full - at) // limit.emission_us
-        return LimitState(limit, wait <= 0, max(0, remaining), retry, at - now, limit.emission_us, limit.burst)
+        return max(now, min(self._tats.get((subject, limit.id), now), now + full))
+
+
+def _state(charge: Charge, base: int, now: int, *, charged: bool) -> LimitState:
+    limit = charge.limit
+    full = limit.burst * limit.emission_us
+    new = base + charge.cost * limit.emission_us
+    wait = new - full - now
+    at = new if charged else base
+    retry = 0 if wait <= 0 else -1 if charge.cost > limit.burst else wait
+    remaining = (now + full - at) // limit.emission_us
+    return LimitState(limit, wait <= 0, remaining, retry, at - now, limit.emission_us, limit.burst)

@@ -140,10 +140,10 @@ def most_generous(limits: list[Limit]) -> Limit:
     """Combine one limit's numbers from several roles: the fastest rate and the largest burst, each on its own."""
     fastest = min(limits, key=lambda limit: limit.emission_us)
     burst = max(limit.burst for limit in limits)
-    if fastest.strict:
-        burst = min(burst, fastest.count - 1)
+    # The refill of a strict limit depends on its burst: a larger burst must not make it slower, so its count follows.
+    count = fastest.count + burst - fastest.burst if fastest.strict else fastest.count
     rest = (fastest.strict, fastest.shadow, fastest.on_store_error)
-    return Limit(fastest.id, fastest.count, fastest.period_us, burst, *rest)
+    return Limit(fastest.id, count, fastest.period_us, burst, *rest)
 
 
 @dataclass(frozen=True, slots=True)

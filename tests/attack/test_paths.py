@@ -1,0 +1,153 @@
+"""Respelled addresses never lead past the login; what is not a route is not found.
+
+Litestar's `exclude=` patterns once let `/rooms/%2Fhealth` in (docs/architecture.md); CVE-2023-25690 and CVE-2021-41773
+are what decoded dots and slashes did elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPConnection, HTTPMessage
+from typing import Any
+
+import pytest
+
+from gateway.app import ROUTES
+from tests.servers import HOST, Installation
+
+ROOM = "0123456789abcdef01234567"
+PUBLIC = {"/health/live", "/health/ready"}
+
+
+def ask(target: Installation, method: str, path: str, *, token: str = "") -> tuple[int, HTTPMessage, bytes]:
+    """Send a path as it stands: client libraries tidy it up."""
+    connection = HTTPConnection(HOST, target.port, timeout=5)
+    connection._validate_path = lambda _: None  # type: ignore[attr-defined]
+    try:
+        connection.putrequest(method, path)
+        if token:
+            connection.putheader("Authorization", f"Bearer {token}")
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+RESPELLED = [
+    "/api/usage/",
+    "//api/usage",
+    "/api//usage",
+    "/api/./usage",
+    "/api/../api/usage",
+    "/api/%75sage",
+    "/%61pi/usage",
+    "/api%2Fusage",
+    "/api%2fusage",
+    "/API/usage",
+    "/api/Usage",
+    "/api/usage;a=b",
+    "/api/usage%00",
+    "/api/usage%20",
+    "/api/usage.json",
+    "/api/usage%2e",
+    "/api/usage?x=/health/live",
+    "/api/usage#/health/live",
+    "/health/live/../../api/usage",
+    "/health/live/..%2f..%2fapi/usage",
+    "/health/live%2f..%2f..%2fapi%2fusage",
+    "/health/live;/api/usage",
+    "/health/live//api/usage",
+    "/api/rooms/%2Fhealth%2Flive",
+    "/api/rooms/%2e%2e/usage",
+    "/api/rooms/..%2fusage",
+    "/api/rooms/health",
+    f"/api/rooms/{ROOM}%2ftoken",
+    f"/api/rooms/{ROOM}/../{ROOM}",
+    "/api/auth/login/../me",
+    "/api/auth/login%2f..%2fme",
+    "/api/auth/me/api/auth/login",
+    "/api/admin/usage/..;/",
+    "/api/admin%2fusage",
+    "/api/%ff",
+    "/api/%",
+    "/api/%zz",
+    "/api/rooms/%E2%80%8B",
+    "http://127.0.0.1/api/usage",
+    "http://evil.example/health/live/../../api/usage",
+    "/api/rooms/*",
+    "/api/rooms/{room_id}",
+    "/" + "a" * 5000,
+    "/" + "../" * 500 + "api/usage",
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE", "PATCH", "TRACE"])
+@pytest.mark.parametrize("path", RESPELLED, ids=lambda path: path[:40])
+def test_respelled_path_gives_a_stranger_no_data(target: Installation, path: str, method: str) -> None:
+    status, headers, body = ask(target, method, path)
+    assert status in (204, 401, 404, 405), (status, body)
+    if status == 204:
+        assert method == "OPTIONS"
+    if method != "HEAD" and status != 204:
+        assert headers["content-type"] == "application/problem+json"
+        assert json.loads(body)["status"] == status
+    else:
+        assert body == b""
+    assert headers["x-request-id"]
+
+
+def test_respelled_path_is_no_other_users_data(target: Installation) -> None:
+    """With a login of his own a caller meets the same room check under any spelling that reaches a route."""
+    with target.client_of("hanna") as client:
+        room = client.post("/api/rooms", json={"access": "invited"}).json()["room"]["id"]
+    token = target.log_in("mira")["access_token"]
+    for path in (
+        f"/api/rooms/{room}/",
+        f"//api/rooms/{room}",
+        f"/api/rooms/{room.upper()}",
+        f"/api/rooms/%20{room}",
+        f"/api/rooms/{room}%00",
+        f"/api/rooms/{room}%0a",
+        f"/api/rooms/%2e%2e%2f{room}",
+        f"/api/rooms/{''.join(f'%{ord(char):02x}' for char in room)}",
+    ):
+        status, _, _ = ask(target, "GET", path, token=token)
+        assert status == 404, path
+
+
+def every_path() -> list[str]:
+    return sorted({path.replace("{room_id:str}", ROOM) for handler in ROUTES for path in handler.paths})
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"])
+@pytest.mark.parametrize("path", every_path())
+def test_methods_beside_the_point_give_no_data(target: Installation, path: str, method: str) -> None:
+    """Litestar's JWTAuth lets HEAD pass unchecked, and its own OPTIONS handlers carry no option of the route's."""
+    if method == "CONNECT":
+        path = f"{HOST}:{target.port}"
+    status, headers, body = ask(target, method, path)
+    if method == "HEAD":
+        assert status in (401, 405) or path in PUBLIC
+        assert body == b""
+    elif method == "OPTIONS":
+        assert status in (204, 405)
+        assert body == b""
+        assert "access-control-allow-origin" not in headers
+    else:
+        assert status in (400, 401, 404, 405)
+        data: Any = json.loads(body) if headers["content-type"] == "application/problem+json" else None
+        assert data is None or data["success"] is False
+
+
+def test_override_headers_change_no_method(target: Installation) -> None:
+    """CWE-436: a proxy that checks the method must see the one that counts."""
+    for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
+        with target.client() as client:
+            answer = client.get("/api/auth/login", headers={name: "POST"})
+        assert answer.status_code == 405
+    with target.client() as client:
+        for name in ("X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix"):
+            answer = client.get("/api/usage", headers={name: "/health/live"})
+            assert answer.status_code == 401
+            assert client.get("/health/live", headers={name: "/api/usage"}).json() == {"status": "ok"}

@@ -1,0 +1,238 @@
+"""No secret in any log line, command output or answer, on good days and bad ones.
+
+OWASP ASVS 5, 16.2.5; OWASP Logging Cheat Sheet, "Data to exclude"; CWE-532, CWE-209.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from tests.servers import Installation, LockedValkey, wait_until
+
+JWT = re.compile(r"eyJ[\w-]+\.[\w-]+")
+REFRESH = re.compile(r"v1\.u[a-z2-7]{20}\.[0-9a-f]{20}\.[0-9]+")
+
+
+@dataclass
+class Spoken:
+    """Everything that was said by anybody, and what must not have been."""
+
+    answers: list[httpx.Response] = field(default_factory=list)
+    printed: str = ""
+    logs: str = ""
+    never: dict[str, str] = field(default_factory=dict)
+    """Values that may stand nowhere at all, by what they are."""
+    never_logged: dict[str, str] = field(default_factory=dict)
+    """Values that an answer may hand to their owner, and that nobody may log or print."""
+
+
+class Talk:
+    """Asks, and remembers what came back."""
+
+    def __init__(self, own: Installation, spoken: Spoken) -> None:
+        self.own = own
+        self.spoken = spoken
+
+    def ask(self, method: str, path: str, *, token: str | None = None, **request: Any) -> httpx.Response:
+        with self.own.client(token) as client:
+            answer = client.request(method, path, **request)
+        self.spoken.answers.append(answer)
+        return answer
+
+    def log_in(self, name: str) -> dict[str, Any]:
+        body = {"username": name, "password": self.own.passwords[name]}
+        answer = self.ask("POST", "/api/auth/login", json=body)
+        self.keep(answer)
+        return dict(answer.json())
+
+    def keep(self, answer: httpx.Response) -> None:
+        """Remember the tokens of an answer as what no log may hold."""
+        for name in ("access_token", "refresh_token", "token"):
+            if value := answer.json().get(name):
+                self.spoken.never_logged[f"{name} {len(self.spoken.never_logged)}"] = value
+
+    def command(self, *arguments: str, stdin: str = "") -> None:
+        done = self.own.command(*arguments, stdin=stdin)
+        self.spoken.printed += done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
+    folder = tmp_path_factory.mktemp("leaks")
+    valkey = LockedValkey(folder)
+    spoken = Spoken()
+    with Installation(folder, workers=2, valkey=valkey) as own:
+        own.add_users(hanna="host", otto="operator")
+        for name in ("GATEWAY_SECRET", "HMS_APP_SECRET", "REDIS_URL"):
+            spoken.never[name] = own.env[name]
+        spoken.never["Redis password"] = valkey.password
+        spoken.never |= {f"password of {name}": password for name, password in own.passwords.items()}
+        talk = Talk(own, spoken)
+        happy_path(talk)
+        unhappy_path(talk)
+        commands(talk)
+        outages(talk, valkey)
+        own.gateway.stop()
+        own.emulator.stop()
+        spoken.logs = own.gateway.output() + own.emulator.output()
+    spoken.logs += (folder / "valkey.log").read_text()
+    return spoken
+
+
+def happy_path(talk: Talk) -> None:
+    login = talk.log_in("hanna")
+    refreshed = talk.ask("POST", "/api/auth/refresh", json={"refresh_token": login["refresh_token"]})
+    talk.keep(refreshed)
+    token = refreshed.json()["access_token"]
+    room = talk.ask("POST", "/api/rooms", token=token, json={"name": "Quiet"}).json()["room"]["id"]
+    talk.keep(talk.ask("POST", f"/api/rooms/{room}/token", token=token, json={"role": "host"}))
+    for path in ("/api/auth/me", "/api/rooms", f"/api/rooms/{room}", "/api/usage", "/health/ready"):
+        assert talk.ask("GET", path, token=token).status_code == 200
+    operator = talk.log_in("otto")["access_token"]
+    assert talk.ask("GET", "/api/admin/usage", token=operator).status_code == 200
+    assert talk.ask("POST", "/api/auth/logout", token=operator, json={}).status_code == 204
+
+
+def unhappy_path(talk: Talk) -> None:
+    """People put secrets where none belong: into wrong fields, names, addresses, broken bodies."""
+    login = talk.log_in("hanna")
+    token, password = login["access_token"], talk.own.passwords["hanna"]
+    typo = talk.spoken.never["password with a typo"] = secrets.token_urlsafe(18)
+    login_json = {"Content-Type": "application/json"}
+    bodies: list[bytes] = [
+        json.dumps({"username": "hanna", "password": typo}).encode(),
+        json.dumps({"username": typo, "password": "x"}).encode(),
+        json.dumps({"username": "hanna", "password": [password]}).encode(),
+        json.dumps({"username": "hanna", "password": {"value": password}}).encode(),
+        json.dumps({"username": "hanna", "passwort": password}).encode(),
+        json.dumps({"username": {"hanna": password}, "password": password}).encode(),
+        json.dumps({"username": "hanna", "password": password})[:-3].encode(),
+        json.dumps({"username": "hanna", "password": password + "x" * 20_000}).encode(),
+        json.dumps([password]).encode(),
+        json.dumps(password).encode(),
+    ]
+    for body in bodies:
+        assert talk.ask("POST", "/api/auth/login", content=body, headers=login_json).status_code >= 400
+    form = {"username": "hanna", "password": password}
+    assert talk.ask("POST", "/api/auth/login", data=form).status_code == 415
+    # In the address: the caller's own mistake, but ours to keep out of the log.
+    assert talk.ask("GET", "/api/auth/me", params={"access_token": token, "password": password}).status_code == 401
+    assert talk.ask("GET", "/api/rooms", token=token, params={"cursor": login["refresh_token"]}).status_code == 400
+    for value in (password, login["refresh_token"], token):
+        talk.ask("GET", "/api/auth/me", headers={"Authorization": f"Basic {value}"})
+        talk.ask("GET", "/api/auth/me", headers={"Authorization": f"Bearer {value}x"})
+        talk.ask("POST", "/api/auth/refresh", json={"refresh_token": f"{value}x"})
+        talk.ask("POST", "/api/auth/refresh", json={"refresh_token": [value]})
+        talk.ask("POST", "/api/rooms", token=token, json={"name": [value], "description": 7})
+        talk.ask("POST", "/api/auth/logout", json={"refresh_token": f"{value}x"})
+    # A reused refresh token, a limit that denies, a missing permission.
+    for _ in range(3):
+        answer = talk.ask("POST", "/api/auth/refresh", json={"refresh_token": login["refresh_token"]})
+        if answer.status_code == 200:
+            talk.keep(answer)
+            login = answer.json()
+    for _ in range(70):
+        answer = talk.ask("GET", "/api/admin/usage", token=login["access_token"])
+    assert answer.status_code == 429
+
+
+def commands(talk: Talk) -> None:
+    password = talk.own.passwords["hanna"]
+    talk.command("users", "add", "hanna", "--role", "host", stdin=f"{password}\n")
+    talk.command("users", "add", "newcomer", "--role", "boss", stdin=f"{password}\n")
+    talk.command("users", "add", "newcomer", "--role", "host", stdin=f"newcomer{password}\n")
+    talk.command("users", "list", "--json")
+    talk.command("users", "show", "hanna")
+    talk.command("usage", "show", "--json")
+    talk.command("usage", "show", "--user", "nobody")
+    talk.command("serve", "--port", str(talk.own.port))  # taken
+
+
+def outages(talk: Talk, valkey: LockedValkey) -> None:
+    with valkey.client() as client:
+        for key in client.scan_iter("rl:1:*"):
+            client.delete(key)
+    login = talk.log_in("hanna")
+    token = login["access_token"]
+    for fault in ("status=401", "status=400", "status=500", "garbage", "reset"):
+        talk.own.break_upstream(fault)
+        assert talk.ask("POST", "/api/rooms", token=token, json={}).status_code == 502
+        talk.own.mend_upstream()
+    # Another password at Redis: what it says of that must not quote ours.
+    with valkey.client() as client:
+        client.config_set("requirepass", "another-password")
+        client.execute_command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+    wait_until(
+        lambda: talk.ask("GET", "/api/auth/me", token=token).status_code == 503, "the gateway is refused by Redis"
+    )
+    talk.command("users", "list")
+    valkey.kill()
+    for _ in range(4):
+        body = {"username": "hanna", "password": talk.own.passwords["hanna"]}
+        assert talk.ask("POST", "/api/auth/login", json=body).status_code == 503
+        assert talk.ask("GET", "/api/auth/me", token=token).status_code == 503
+    talk.command("users", "add", "late", "--role", "host", stdin=f"{talk.own.passwords['hanna']}\n")
+
+
+def test_the_paths_were_walked(spoken: Spoken) -> None:
+    """Else silence would prove nothing."""
+    assert {answer.status_code for answer in spoken.answers} >= {200, 201, 204, 400, 401, 403, 413, 415, 429, 502, 503}
+    assert len(spoken.never) >= 7
+    assert len(spoken.never_logged) >= 8
+    lines = [json.loads(line) for line in spoken.logs.splitlines() if line.startswith("{")]
+    assert {line["level"] for line in lines} >= {"info", "warning", "error", "critical"}
+    assert sum(line["message"] == "request" for line in lines) >= len(spoken.answers)
+    assert "hanna" in spoken.printed
+
+
+def test_no_secret_is_logged_or_printed(spoken: Spoken) -> None:
+    for what, value in (spoken.never | spoken.never_logged).items():
+        for where, text in (("logs", spoken.logs), ("output", spoken.printed)):
+            assert value not in text, f"{what} in {where}"
+            # Nor a part that would be enough to go by: the signature, the tail.
+            assert value[-16:] not in text, f"the end of {what} in {where}"
+
+
+def test_nothing_that_looks_like_a_token_is_logged_or_printed(spoken: Spoken) -> None:
+    """Management tokens too, which no test gets to see."""
+    for text in (spoken.logs, spoken.printed):
+        assert JWT.search(text) is None
+        assert REFRESH.search(text) is None
+        assert "bearer ey" not in text.lower()
+        assert "$argon2" not in text
+
+
+def test_no_secret_is_in_an_answer(spoken: Spoken) -> None:
+    for answer in spoken.answers:
+        said = answer.text + json.dumps(dict(answer.headers))
+        for what, value in spoken.never.items():
+            assert value not in said, f"{what} in the answer to {answer.request.url.path}"
+        assert "$argon2" not in said
+        assert "Traceback" not in said
+        assert "redis://" not in said
+
+
+def test_no_answer_holds_a_management_token(spoken: Spoken) -> None:
+    tokens = [token for answer in spoken.answers for token in re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", answer.text)]
+    assert len(tokens) >= 5
+    for token in tokens:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert claims.get("type", "app") == "app"
+        assert ("sid" in claims) != ("room_id" in claims)
+
+
+def test_tokens_are_given_by_their_own_routes_only(spoken: Spoken) -> None:
+    for answer in spoken.answers:
+        path = answer.request.url.path
+        if answer.is_success and (path in ("/api/auth/login", "/api/auth/refresh") or path.endswith("/token")):
+            continue
+        for what, value in spoken.never_logged.items():
+            assert value not in answer.text, f"{what} in the answer to {path}"

@@ -1,0 +1,329 @@
+"""What is not served: each answer with its status, its document and its header fields."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from auth.keys import KeyRing
+from tests.e2e.checks import assert_problem
+from tests.servers import Installation
+
+JSON = {"Content-Type": "application/json"}
+NOWHERE = "0" * 24
+
+
+@pytest.fixture(scope="module")
+def hanna(installation: Installation) -> Any:
+    with installation.client_of("hanna") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def room_id(hanna: httpx.Client) -> str:
+    return str(hanna.post("/api/rooms", json={}).json()["room"]["id"])
+
+
+@pytest.fixture(scope="module")
+def invited_room_id(hanna: httpx.Client) -> str:
+    return str(hanna.post("/api/rooms", json={"access": "invited"}).json()["room"]["id"])
+
+
+# --- 401 ----------------------------------------------------------------------------------------------------------
+
+
+def test_request_without_a_token_is_told_to_log_in(installation: Installation) -> None:
+    with installation.client() as client:
+        answer = client.post("/api/rooms", json={})
+    assert_problem(answer, 401, "invalid_token")
+    # RFC 6750 section 3.1: no error code where no token was given
+    assert answer.headers["www-authenticate"] == 'Bearer realm="hms-gateway"'
+
+
+@pytest.mark.parametrize("token", ["nonsense", "a.b.c", "..", "x" * 5000, "%00", "e30.e30.e30"])
+def test_malformed_token_is_refused(installation: Installation, token: str) -> None:
+    with installation.client(token) as client:
+        answer = client.post("/api/rooms", json={})
+    assert_problem(answer, 401, "invalid_token")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="hms-gateway", error="invalid_token"'
+
+
+def test_expired_token_is_told_apart_so_that_a_client_refreshes(installation: Installation) -> None:
+    key = KeyRing([installation.env["GATEWAY_SECRET"]], "login-token").signing
+    claims = jwt.decode(installation.log_in("hanna")["access_token"], options={"verify_signature": False})
+    claims |= {"iat": int(time.time()) - 700, "nbf": int(time.time()) - 700, "exp": int(time.time()) - 100}
+    token = jwt.encode(claims, key.secret, headers={"kid": key.kid, "typ": "at+jwt"})
+    with installation.client(token) as client:
+        answer = client.get("/api/auth/me")
+    assert_problem(answer, 401, "token_expired")
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+def test_another_gateways_token_is_refused(installation: Installation) -> None:
+    key = KeyRing([secrets.token_urlsafe(48)], "login-token").signing
+    claims = jwt.decode(installation.log_in("hanna")["access_token"], options={"verify_signature": False})
+    with installation.client(jwt.encode(claims, key.secret, headers={"kid": key.kid, "typ": "at+jwt"})) as client:
+        assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
+
+
+@pytest.mark.parametrize(
+    "body", [{"username": "hanna", "password": "wrong"}, {"username": "nobody", "password": "wrong"}]
+)
+def test_wrong_login_is_refused(installation: Installation, body: dict[str, str]) -> None:
+    with installation.client() as client:
+        assert_problem(client.post("/api/auth/login", json=body), 401, "invalid_credentials")
+
+
+def test_nonsense_refresh_token_is_an_invalid_grant(installation: Installation) -> None:
+    with installation.client() as client:
+        assert_problem(client.post("/api/auth/refresh", json={"refresh_token": "v1.x"}), 400, "invalid_grant")
+
+
+# --- 403 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path", "missing"),
+    [
+        ("mira", "POST", "/api/rooms", "rooms:create"),
+        ("otto", "POST", "/api/rooms", "rooms:create"),
+        ("otto", "POST", "/api/rooms/{room_id}/token", "rooms:join"),
+        ("mira", "GET", "/api/admin/usage", "usage:read-any"),
+        ("hanna", "GET", "/api/admin/usage", "usage:read-any"),
+    ],
+)
+def test_missing_permission_is_named(
+    installation: Installation, room_id: str, name: str, method: str, path: str, missing: str
+) -> None:
+    with installation.client_of(name) as client:
+        answer = client.request(method, path.format(room_id=room_id), json={} if method == "POST" else None)
+    document = assert_problem(answer, 403, "forbidden")
+    assert document["missing_permission"] == missing
+    assert missing in document["detail"]
+
+
+def test_role_out_of_reach_names_those_within(installation: Installation, room_id: str) -> None:
+    with installation.client_of("mira") as client:
+        answer = client.post(f"/api/rooms/{room_id}/token", json={"role": "host"})
+    assert assert_problem(answer, 403, "role_not_allowed")["allowed_roles"] == ["guest"]
+
+
+def test_role_the_template_has_not_is_unknown(hanna: httpx.Client, room_id: str) -> None:
+    for role in ("director", "Guest", "guest ", ""):
+        assert_problem(hanna.post(f"/api/rooms/{room_id}/token", json={"role": role}), 422, "unknown_role")
+
+
+def test_template_that_is_not_offered_is_refused(hanna: httpx.Client) -> None:
+    assert_problem(hanna.post("/api/rooms", json={"template": "secret"}), 403, "template_not_allowed")
+
+
+# --- 404 and 405 --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_room_of_others_is_unknown_to_a_stranger(installation: Installation, invited_room_id: str, method: str) -> None:
+    """An invited room and one that never was get the same answer: no oracle."""
+    details = set()
+    with installation.client_of("hugo") as client:
+        for room_id in (invited_room_id, NOWHERE, "f" * 24, "nonsense", "0" * 23, "0" * 25, NOWHERE.replace("0", "F")):
+            path = f"/api/rooms/{room_id}" + ("/token" if method == "POST" else "")
+            answer = client.request(method, path, json={} if method == "POST" else None)
+            details.add(assert_problem(answer, 404, "not_found")["detail"])
+    assert len(details) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/api", 404, "not_found"),
+        ("GET", "/api/room", 404, "not_found"),
+        ("POST", "/api/v2/rooms", 404, "not_found"),
+        ("GET", "/.env", 404, "not_found"),
+        ("GET", "/api/rooms/x/y/z", 404, "not_found"),
+        ("DELETE", "/api/rooms", 405, "method_not_allowed"),
+        ("PUT", "/api/auth/login", 405, "method_not_allowed"),
+        ("GET", "/api/auth/login", 405, "method_not_allowed"),
+        ("POST", "/api/usage", 405, "method_not_allowed"),
+        ("PATCH", "/api/rooms", 405, "method_not_allowed"),
+        ("GET", f"/api/rooms/{NOWHERE}/token", 405, "method_not_allowed"),
+    ],
+)
+def test_unknown_route_or_method(
+    installation: Installation, hanna: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    with installation.client() as stranger:
+        for client in (stranger, hanna):
+            answer = client.request(method, path)
+            assert_problem(answer, status, code)
+            assert ("allow" in answer.headers) == (status == 405)
+
+
+# --- 400, 413, 415 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/api/rooms", {"nmae": "x"}, "nmae"),
+        ("/api/rooms", {"name": 7}, "name"),
+        ("/api/rooms", {"name": ["x"]}, "name"),
+        ("/api/rooms", {"name": "x" * 101}, "name"),
+        ("/api/rooms", {"name": "two\nlines"}, "name"),
+        ("/api/rooms", {"name": "nul\x00"}, "name"),
+        ("/api/rooms", {"description": {"a": 1}}, "description"),
+        ("/api/rooms", {"description": "x" * 501}, "description"),
+        ("/api/rooms", {"access": "public"}, "access"),
+        ("/api/rooms", {"access": 1}, "access"),
+        ("/api/rooms", {"template": True}, "template"),
+        ("/api/rooms/{room_id}/token", {"role": 1}, "role"),
+        ("/api/rooms/{room_id}/token", {"role": "x" * 65}, "role"),
+        ("/api/rooms/{room_id}/token", {"userId": 7}, "userId"),
+        ("/api/rooms/{room_id}/token", {"user_id": "somebody"}, "user_id"),
+        ("/api/auth/login", {}, "username"),
+        ("/api/auth/login", {"username": "hanna"}, "password"),
+        ("/api/auth/login", {"username": None, "password": "x"}, "username"),
+        ("/api/auth/login", {"username": "x" * 257, "password": "x"}, "username"),
+        ("/api/auth/login", {"username": "x", "password": "y" * 4097}, "password"),
+        ("/api/auth/login", {"username": "x", "password": "y", "otp": "1"}, "otp"),
+        ("/api/auth/refresh", {}, "refresh_token"),
+        ("/api/auth/refresh", {"refresh_token": 1}, "refresh_token"),
+        ("/api/auth/logout", {"scope": "everybody"}, "scope"),
+    ],
+    ids=str,
+)
+def test_wrong_field_is_named(hanna: httpx.Client, room_id: str, path: str, body: dict[str, Any], field: str) -> None:
+    assert_problem(hanna.post(path.format(room_id=room_id), json=body), 400, "invalid_request", field=field)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"nonsense",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"1",
+        b'{"name": "x"} trailing',
+        b"{'name': 'x'}",
+        b'{"name": NaN}',
+        "{}".encode("utf-16"),
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+@pytest.mark.parametrize("path", ["/api/rooms", "/api/auth/login"])
+def test_body_that_is_no_json_object_is_refused(hanna: httpx.Client, path: str, content: bytes) -> None:
+    assert_problem(hanna.post(path, content=content, headers=JSON), 400, "invalid_request")
+
+
+def test_half_a_surrogate_pair_is_no_text(hanna: httpx.Client) -> None:
+    """RFC 8259 section 8.2: its meaning is unpredictable, so it has none here."""
+    for path, field in (("/api/rooms", "name"), ("/api/auth/login", "username")):
+        content = json.dumps({field: "\ud800"}).encode()
+        assert_problem(hanna.post(path, content=content, headers=JSON), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"limit": "0"}, "limit"),
+        ({"limit": "101"}, "limit"),
+        ({"limit": "ten"}, "limit"),
+        ({"cursor": "nonsense"}, "cursor"),
+        ({"cursor": "x" * 300}, "cursor"),
+    ],
+    ids=str,
+)
+def test_wrong_query_parameter_is_named(hanna: httpx.Client, params: dict[str, str], field: str) -> None:
+    assert_problem(hanna.get("/api/rooms", params=params), 400, "invalid_request", field=field)
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"from": "yesterday"}, "from"),
+        ({"to": "2026-13-01"}, "to"),
+        ({"from": "2026-01-02", "to": "2026-01-01"}, "from"),
+        ({"from": "2020-01-01", "to": "2026-01-01"}, "from"),
+        ({"action": "nonsense"}, "action"),
+        ({"limit": "501"}, "limit"),
+        ({"cursor": "nonsense"}, "cursor"),
+    ],
+    ids=str,
+)
+def test_wrong_report_parameter_is_named(installation: Installation, params: dict[str, str], field: str) -> None:
+    with installation.client_of("otto") as operator:
+        assert_problem(operator.get("/api/admin/usage", params=params), 400, "invalid_request", field=field)
+
+
+def test_report_of_nobody_is_not_found(installation: Installation) -> None:
+    with installation.client_of("otto") as operator:
+        assert_problem(operator.get("/api/admin/usage", params={"user": "nobody"}), 404, "not_found")
+
+
+def test_cursor_of_one_list_is_no_cursor_of_another(installation: Installation, hanna: httpx.Client) -> None:
+    for _ in range(2):
+        assert hanna.post("/api/rooms", json={}).status_code == 201
+    cursor = hanna.get("/api/rooms", params={"limit": 1}).json()["next_cursor"]
+    assert hanna.get("/api/rooms", params={"limit": 1, "cursor": cursor}).status_code == 200
+    with installation.client_of("otto") as operator:
+        answer = operator.get("/api/admin/usage", params={"cursor": cursor})
+    assert_problem(answer, 400, "invalid_request", field="cursor")
+    assert_problem(hanna.get("/api/rooms", params={"cursor": f"{cursor}x"}), 400, "invalid_request", field="cursor")
+
+
+@pytest.mark.parametrize("path", ["/api/rooms", "/api/rooms/{room_id}/token", "/api/auth/login"])
+def test_oversized_body_is_refused_announced_or_not(hanna: httpx.Client, room_id: str, path: str) -> None:
+    path = path.format(room_id=room_id)
+    content = json.dumps({"name": "x" * 17_000}).encode()
+    assert_problem(hanna.post(path, content=content, headers=JSON), 413, "payload_too_large")
+    chunked = hanna.post(path, content=(content[at : at + 4096] for at in range(0, len(content), 4096)), headers=JSON)
+    assert_problem(chunked, 413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/api/rooms", "/api/rooms/{room_id}/token", "/api/auth/login"])
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "json"],
+)
+def test_other_media_types_are_refused(hanna: httpx.Client, room_id: str, path: str, content_type: str) -> None:
+    answer = hanna.post(path.format(room_id=room_id), content=b"{}", headers={"Content-Type": content_type})
+    assert_problem(answer, 415, "unsupported_media_type")
+
+
+def test_body_without_a_type_is_refused(hanna: httpx.Client) -> None:
+    assert_problem(hanna.post("/api/rooms", content=b"{}"), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
+)
+def test_json_in_any_spelling_of_its_type_is_taken(hanna: httpx.Client, content_type: str) -> None:
+    answer = hanna.post("/api/rooms", content=b"{}", headers={"Content-Type": content_type})
+    assert answer.status_code == 201
+
+
+def test_request_id_is_the_gateways_own(hanna: httpx.Client) -> None:
+    """A caller's own id would let him forge log lines."""
+    seen = set()
+    for _ in range(3):
+        answer = hanna.get("/api/auth/me", headers={"X-Request-Id": "mine"})
+        assert answer.status_code == 200
+        seen.add(answer.headers["x-request-id"])
+    assert len(seen) == 3
+    assert "mine" not in seen
+
+
+def test_refused_room_reaches_nobody_upstream(installation: Installation, hanna: httpx.Client) -> None:
+    before = len(installation.upstream_calls())
+    hanna.post("/api/rooms", json={"name": 7})
+    hanna.get(f"/api/rooms/{NOWHERE}")
+    hanna.post(f"/api/rooms/{NOWHERE}/token", json={})
+    assert len(installation.upstream_calls()) == before

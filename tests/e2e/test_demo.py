@@ -1,0 +1,220 @@
+"""`gateway demo`: one command to a running installation, and nothing left when it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import HOST, NO_TLS, REPOSITORY, free_port, wait_until
+
+NAMES = ("host", "member", "operator")
+LAST_LINE = "Ctrl-C stops everything"
+
+
+class Demo:
+    """One run of the demo, as in a terminal: a process group that Ctrl-C reaches as a whole."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+        self.printed = folder / f"printed-{port}.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": str(REPOSITORY),
+            "GATEWAY_DATA": str(self.folder / "data"),
+            "GATEWAY_PORT": str(self.port),
+        }
+
+    def start(self) -> None:
+        with self.printed.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "demo"],
+                cwd=self.folder,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        wait_until(lambda: LAST_LINE in self.text() or self.exited, "the demo says how to use it", within_s=40)
+        assert not self.exited, self.text()
+
+    @property
+    def exited(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def text(self) -> str:
+        return self.printed.read_text()
+
+    def press_ctrl_c(self) -> int:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGINT)
+        code = self.process.wait(30)
+        self.process = None
+        return code
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+
+    def again(self, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a second demo that is expected to refuse."""
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", "demo"],
+            cwd=self.folder,
+            env=self.environment() | env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def logins(self) -> dict[str, dict[str, str]]:
+        """Return the JSON bodies of the printed login lines, by user name."""
+        found = {}
+        for name, body in re.findall(r"^ +(\w+) +curl .* -d '(\{.*\})'$", self.text(), re.MULTILINE):
+            found[name] = json.loads(body)
+        return found
+
+    def client_of(self, name: str) -> httpx.Client:
+        answer = httpx.post(
+            f"{self.url}/api/auth/login", json=self.logins()[name], timeout=10, verify=NO_TLS, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text
+        headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=10, verify=NO_TLS, trust_env=False)
+
+    def ports(self) -> list[int]:
+        env = (self.folder / "data" / "demo.env").read_text()
+        return [self.port, *(int(port) for port in re.findall(rf"{HOST}:([0-9]+)", env))]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path, free_port())
+    try:
+        yield demo
+    finally:
+        demo.end()
+
+
+def test_demo_from_first_start_to_second(demo: Demo) -> None:
+    demo.start()
+    logins = demo.logins()
+    assert set(logins) == set(NAMES)
+    assert all(login.keys() == {"username", "password"} for login in logins.values())
+
+    # What the lines say is so: each logs in, in the role of its name.
+    for name in NAMES:
+        with demo.client_of(name) as client:
+            assert client.get("/api/auth/me").json()["user"]["roles"] == [name]
+    with demo.client_of("host") as client:
+        room = client.post("/api/rooms", json={"name": "Kept"}).json()["room"]
+        assert client.post(f"/api/rooms/{room['id']}/token", json={"role": "host"}).status_code == 200
+        counted = client.get("/api/usage").json()["usage"]["total"]
+
+    check_the_printed_try_it_lines(demo)
+    check_its_folder(demo)
+    check_it_refuses_a_second(demo)
+
+    ports = demo.ports()
+    assert not any(is_free(port) for port in ports)
+    assert demo.press_ctrl_c() == 0
+    assert "Traceback" not in demo.text()
+    assert all(is_free(port) for port in ports)  # every child has ended
+
+    demo.start()
+    assert demo.logins() == logins
+    with demo.client_of("host") as client:
+        assert room in client.get("/api/rooms").json()["rooms"]
+        assert client.post(f"/api/rooms/{room['id']}/token", json={}).status_code == 200
+        total = client.get("/api/usage").json()["usage"]["total"]
+    assert total["tokens.mint"]["ok"] >= counted["tokens.mint"]["ok"] + 1
+    assert total["login"]["ok"] >= counted["login"]["ok"] + 1
+    assert demo.press_ctrl_c() == 0
+    assert all(is_free(port) for port in demo.ports())
+
+
+def check_the_printed_try_it_lines(demo: Demo) -> None:
+    """Run them as they stand, in a shell, all but the last, which is a command of this machine's path."""
+    text = demo.text()
+    lines = [line.strip() for line in text[text.index("Try it") :].splitlines()[1:] if "curl" in line]
+    assert len(lines) == 4
+    done = subprocess.run(
+        ["sh", "-euc", "\n".join(lines)], capture_output=True, text=True, timeout=30, check=False, cwd=demo.folder
+    )
+    assert done.returncode == 0, done.stderr
+    minted, usage = (json.loads(line) for line in done.stdout.splitlines())
+    assert minted["success"] is True
+    assert minted["role"] == "host"
+    assert usage["usage"]["total"]["tokens.mint"]["ok"] >= 1
+
+    # The commands reach the demo with nothing set but its folder.
+    shown = subprocess.run(
+        [sys.executable, "-m", "gateway", "usage", "show", "--json"],
+        cwd=demo.folder,
+        env={name: value for name, value in demo.environment().items() if name != "GATEWAY_PORT"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert {row["username"] for row in json.loads(shown.stdout)} == set(NAMES)
+
+
+def check_its_folder(demo: Demo) -> None:
+    """Nobody else on the machine may read its secrets."""
+    data = demo.folder / "data"
+    assert data.stat().st_mode & 0o777 == 0o700
+    for name in ("demo.env", "valkey.conf"):
+        assert (data / name).stat().st_mode & 0o777 == 0o600
+
+
+def check_it_refuses_a_second(demo: Demo) -> None:
+    taken: list[tuple[dict[str, str], Any]] = [
+        ({"GATEWAY_PORT": str(free_port())}, "a demo is already running on"),
+        ({"GATEWAY_DATA": str(demo.folder / "other")}, f"port {demo.port} is taken"),
+    ]
+    for env, words in taken:
+        done = demo.again(**env)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert words in done.stderr
+    with demo.client_of("host") as client:  # and harms the first in no way
+        assert client.get("/api/auth/me").status_code == 200
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
+def test_demo_refuses_a_port_that_is_none(demo: Demo, port: str) -> None:
+    done = demo.again(GATEWAY_PORT=port)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "GATEWAY_PORT" in done.stderr

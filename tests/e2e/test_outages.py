@@ -1,0 +1,232 @@
+"""Redis or 100ms away, slow, or talking nonsense: the gateway says so at once, and is well again by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.checks import assert_problem
+from tests.servers import Installation, wait_until
+
+SOON_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with Installation(tmp_path_factory.mktemp("outages"), workers=2) as running:
+        running.add_users(hanna="host", otto="operator")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(own: Installation) -> str:
+    return str(own.log_in("hanna")["access_token"])
+
+
+@pytest.fixture(scope="module")
+def room_id(own: Installation, token: str) -> str:
+    with own.client(token) as client:
+        return str(client.post("/api/rooms", json={}).json()["room"]["id"])
+
+
+@pytest.fixture(autouse=True)
+def _fresh_limits(own: Installation) -> None:
+    """Forget what the tests before charged: the built-in policy lets a host create five rooms at once."""
+    with own.valkey.client() as client:
+        for key in client.scan_iter("rl:1:*"):
+            client.delete(key)
+
+
+def timed(ask: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
+    begun = time.monotonic()
+    answer = ask()
+    return answer, time.monotonic() - begun
+
+
+def assert_unavailable(own: Installation, token: str, room_id: str) -> None:
+    """Every route that needs Redis says 503 within a second, on every worker; the process itself lives."""
+    asks: list[tuple[str, str, Any]] = [
+        ("GET", "/api/auth/me", None),
+        ("GET", "/api/usage", None),
+        ("GET", "/api/rooms", None),
+        ("POST", "/api/rooms", {}),
+        ("POST", f"/api/rooms/{room_id}/token", {}),
+        ("POST", "/api/auth/login", {"username": "hanna", "password": own.passwords["hanna"]}),
+        ("POST", "/api/auth/logout", {}),
+    ]
+    for method, path, body in asks * 2:
+        with own.client(token) as client:  # a fresh connection: any worker
+            answer, took_s = timed(lambda: client.request(method, path, json=body))  # noqa: B023
+        assert_problem(answer, 503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "ratelimit" not in answer.headers
+        assert took_s < SOON_S, (method, path, took_s)
+    with own.client() as client:
+        ready, took_s = timed(lambda: client.get("/health/ready"))
+        assert ready.status_code == 503
+        assert ready.json()["missing"] == ["redis"]
+        assert took_s < SOON_S
+        assert client.get("/health/live").status_code == 200
+
+
+def assert_works(own: Installation, token: str, room_id: str) -> None:
+    def minted() -> bool:
+        with own.client(token) as client:
+            return client.post(f"/api/rooms/{room_id}/token", json={}).status_code == 200
+
+    wait_until(minted, "mints work again", within_s=5)
+    for _ in range(8):
+        assert minted()
+    with own.client(token) as client:
+        assert client.get("/health/ready").status_code == 200
+        assert client.get("/api/usage").status_code == 200
+
+
+def log_since(own: Installation, position: int) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in own.gateway.output()[position:].splitlines()]
+
+
+def test_redis_killed_and_back(own: Installation, token: str, room_id: str) -> None:
+    assert_works(own, token, room_id)
+    position = len(own.gateway.output())
+    own.valkey.kill()
+    try:
+        assert_unavailable(own, token, room_id)
+    finally:
+        own.valkey.start()
+    assert_works(own, token, room_id)
+    lines = log_since(own, position)
+    assert not [line for line in lines if "traceback" in line]
+    said = [line for line in lines if line["level"] == "error"]
+    # Once per worker and store, not once per request.
+    assert 1 <= len(said) <= 2 * own.workers, said
+    assert any("Redis" in line["message"] for line in said)
+
+
+def test_redis_frozen_and_back(own: Installation, token: str, room_id: str) -> None:
+    assert_works(own, token, room_id)
+    position = len(own.gateway.output())
+    own.valkey.pause()
+    try:
+        assert_unavailable(own, token, room_id)
+    finally:
+        own.valkey.resume()
+    assert_works(own, token, room_id)
+    assert not [line for line in log_since(own, position) if "traceback" in line]
+
+
+def test_redis_killed_again_and_again_under_requests(own: Installation, token: str, room_id: str) -> None:
+    for _ in range(3):
+        own.valkey.kill()
+        with own.client(token) as client:
+            assert_problem(client.get("/api/auth/me"), 503, "unavailable")
+        own.valkey.start()
+        assert_works(own, token, room_id)
+
+
+def test_100ms_gone_stops_only_creates(own: Installation, token: str, room_id: str) -> None:
+    own.emulator.kill()
+    try:
+        with own.client(token) as client:
+            answer, took_s = timed(lambda: client.post("/api/rooms", json={}))
+            assert_problem(answer, 502, "upstream_error")
+            assert took_s < SOON_S
+        assert_works(own, token, room_id)
+    finally:
+        own.start_emulator()
+    with own.client(token) as client:
+        assert client.post("/api/rooms", json={}).status_code == 201
+
+
+def test_failed_create_gives_its_charge_back(own: Installation, token: str) -> None:
+    own.break_upstream("status=500")
+    try:
+        with own.client(token) as client:
+            for _ in range(12):  # more than the burst of five
+                assert_problem(client.post("/api/rooms", json={}), 502, "upstream_error")
+            usage = client.get("/api/usage").json()
+    finally:
+        own.mend_upstream()
+    assert next(limit["remaining"] for limit in usage["limits"] if limit["name"] == "rooms.create") == 5
+    assert usage["usage"]["today"]["rooms.create"]["failed"] >= 12
+
+
+def test_100ms_slow_is_given_up_in_time_and_holds_nobody_up(own: Installation, token: str, room_id: str) -> None:
+    own.break_upstream("delay=30")
+    try:
+        with ExitStack() as stack:
+            waiting = stack.enter_context(own.client(token))
+            begun = time.monotonic()
+            slow = start(lambda: waiting.post("/api/rooms", json={}))
+            while time.monotonic() - begun < 2:
+                with own.client(token) as client:
+                    answer, took_s = timed(lambda: client.post(f"/api/rooms/{room_id}/token", json={}))
+                assert answer.status_code in (200, 429)
+                assert took_s < SOON_S
+            answer = slow()
+            assert_problem(answer, 504, "upstream_timeout")
+            assert 4 < time.monotonic() - begun < 5.5
+    finally:
+        own.mend_upstream()
+    with own.client(token) as client:
+        assert client.post("/api/rooms", json={}).status_code == 201
+
+
+def start(ask: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
+    """Ask in a thread; the returned function waits for the answer."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(ask)
+
+    def result() -> httpx.Response:
+        try:
+            return future.result(20)
+        finally:
+            pool.shutdown()
+
+    return result
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("garbage", 502, "upstream_error"),
+        ("reset", 502, "upstream_error"),
+        ("status=500", 502, "upstream_error"),
+        ("status=503", 502, "upstream_error"),
+        ("status=404", 502, "upstream_error"),
+        ("status=400", 502, "upstream_error"),
+        ("status=429", 503, "upstream_busy"),
+        ("status=401", 502, "upstream_error"),
+        ("status=403", 502, "upstream_error"),
+    ],
+)
+def test_100ms_answers_are_never_passed_through(
+    own: Installation, token: str, fault: str, status: int, code: str
+) -> None:
+    position = len(own.gateway.output())
+    own.break_upstream(fault)
+    try:
+        with own.client(token) as client:
+            document = assert_problem(client.post("/api/rooms", json={}), status, code)
+            listed = len(client.get("/api/rooms").json()["rooms"])
+    finally:
+        own.mend_upstream()
+    assert "emulated" not in json.dumps(document)
+    lines = log_since(own, position)
+    assert not [line for line in lines if "traceback" in line]
+    critical = [line["message"] for line in lines if line["level"] == "critical"]
+    if fault in ("status=401", "status=403"):
+        assert len(critical) == 1
+        assert "HMS_APP_SECRET" in critical[0]
+    else:
+        assert critical == []
+    with own.client(token) as client:
+        assert client.post("/api/rooms", json={}).status_code == 201
+        assert len(client.get("/api/rooms").json()["rooms"]) == min(listed + 1, 20)

@@ -1,0 +1,201 @@
+"""Sessions over two workers: what ends one acts on the very next request, whichever worker gets it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.checks import assert_problem
+from tests.e2e.volley import fire, post
+from tests.servers import Installation
+
+CONNECTIONS = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _users(installation: Installation) -> None:
+    installation.add_users(sara="member", saul="member", sofia="host", simon="host")
+
+
+def me(installation: Installation, token: str) -> httpx.Response:
+    """Ask on a fresh connection, as another machine would."""
+    with installation.client(token) as client:
+        return client.get("/api/auth/me")
+
+
+def refresh(installation: Installation, token: str) -> httpx.Response:
+    with installation.client() as client:
+        return client.post("/api/auth/refresh", json={"refresh_token": token})
+
+
+def workers_of(installation: Installation) -> dict[int, int]:
+    """Map the client's port of every open connection to the gateway worker that serves it (Linux only)."""
+    inodes = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        local, remote, inode = fields[1], fields[2], fields[9]
+        if int(local.split(":")[1], 16) == installation.port:
+            inodes[f"socket:[{inode}]"] = int(remote.split(":")[1], 16)
+    assert installation.gateway.process is not None
+    group = installation.gateway.process.pid
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if os.getpgid(int(folder.name)) != group:
+                continue
+            links = [os.readlink(link) for link in (folder / "fd").iterdir()]
+        except OSError:
+            continue  # it ended meanwhile
+        found.update({inodes[link]: int(folder.name) for link in links if link in inodes})
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="tells workers apart by /proc, which only Linux has")
+def test_logout_acts_on_the_very_next_request_of_every_worker(installation: Installation) -> None:
+    """The connections are open before the logout: each worker has seen the token and could remember it."""
+    login = installation.log_in("sara")
+    clients = [installation.client(login["access_token"]) for _ in range(CONNECTIONS)]
+    try:
+        serving = set()
+        ports = []
+        for client in clients:
+            with client.stream("GET", "/api/auth/me") as answer:
+                assert answer.status_code == 200
+                ports.append(answer.extensions["network_stream"].get_extra_info("client_addr")[1])
+                answer.read()
+        of_port = workers_of(installation)
+        serving = Counter(of_port.get(port) for port in ports)
+        assert len(serving) == installation.workers, serving
+        assert None not in serving
+
+        with installation.client(login["access_token"]) as client:
+            assert client.post("/api/auth/logout", json={}).status_code == 204
+        for client in clients:
+            assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
+    finally:
+        for client in clients:
+            client.close()
+    assert_problem(refresh(installation, login["refresh_token"]), 400, "invalid_grant")
+
+
+def test_logout_is_idempotent_and_takes_either_token(installation: Installation) -> None:
+    for body in ({}, {"refresh_token": ""}):
+        login = installation.log_in("sara")
+        given = body and {"refresh_token": login["refresh_token"]}
+        with installation.client(None if given else login["access_token"]) as client:
+            for _ in range(3):
+                answer = client.post("/api/auth/logout", json=given)
+                assert answer.status_code == 204, answer.text
+                assert answer.content == b""
+        assert_problem(me(installation, login["access_token"]), 401, "invalid_token")
+
+
+def test_logout_ends_the_sessions_it_says(installation: Installation) -> None:
+    one, two, three = (installation.log_in("saul") for _ in range(3))
+    with installation.client(one["access_token"]) as client:
+        assert client.post("/api/auth/logout", json={}).status_code == 204
+    assert me(installation, two["access_token"]).status_code == 200
+    with installation.client(two["access_token"]) as client:
+        assert client.post("/api/auth/logout", json={"scope": "others"}).status_code == 204
+    assert me(installation, two["access_token"]).status_code == 200
+    assert_problem(me(installation, three["access_token"]), 401, "invalid_token")
+    four = installation.log_in("saul")
+    with installation.client(four["access_token"]) as client:
+        assert client.post("/api/auth/logout", json={"scope": "all"}).status_code == 204
+    for login in (two, four):
+        assert_problem(me(installation, login["access_token"]), 401, "invalid_token")
+        assert_problem(refresh(installation, login["refresh_token"]), 400, "invalid_grant")
+
+
+def test_ended_session_cannot_end_others(installation: Installation) -> None:
+    ended, alive = installation.log_in("saul"), installation.log_in("saul")
+    with installation.client(ended["access_token"]) as client:
+        assert client.post("/api/auth/logout", json={}).status_code == 204
+        client.post("/api/auth/logout", json={"scope": "all"})
+        assert_problem(client.post("/api/auth/logout", json={"scope": "others"}), 401, "invalid_token")
+    assert me(installation, alive["access_token"]).status_code == 200
+
+
+def test_refresh_rotates_and_reuse_ends_the_session(installation: Installation) -> None:
+    """RFC 9700 section 4.14.2: an old refresh token that comes back means that one of the two was stolen."""
+    login = installation.log_in("sofia")
+    first = login["refresh_token"]
+    second = refresh(installation, first).json()["refresh_token"]
+    assert second != first
+    # A second tab, or a reply that was lost: the same child.
+    assert refresh(installation, first).json()["refresh_token"] == second
+    third = refresh(installation, second).json()
+    assert third["refresh_token"] not in (first, second)
+    assert third["session_id"] == login["session_id"]
+    assert me(installation, third["access_token"]).status_code == 200
+
+    assert_problem(refresh(installation, first), 400, "invalid_grant")
+    assert_problem(refresh(installation, third["refresh_token"]), 400, "invalid_grant")
+    assert_problem(me(installation, third["access_token"]), 401, "invalid_token")
+
+
+async def test_fifty_parallel_refreshes_get_one_and_the_same_token(installation: Installation) -> None:
+    login = installation.log_in("sofia")
+    request = post("/api/auth/refresh", {"refresh_token": login["refresh_token"]})
+    answers = [answer for answer in await fire(installation.port, [request] * 50) if answer]
+    assert [answer.status for answer in answers] == [200] * 50
+    tokens = {answer.json()["refresh_token"] for answer in answers}
+    assert len(tokens) == 1
+    assert login["refresh_token"] not in tokens
+    assert refresh(installation, tokens.pop()).status_code == 200
+
+
+@pytest.mark.parametrize("change", ["head", "mac", "counter", "sid"])
+def test_forged_refresh_token_is_refused_and_harms_nobody(installation: Installation, change: str) -> None:
+    login = installation.log_in("sofia")
+    head, uid, sid, counter, mac = login["refresh_token"].split(".")
+    match change:
+        case "head":
+            head = "v2"
+        case "mac":
+            mac = ("0" if mac[0] != "0" else "1") + mac[1:]
+        case "counter":
+            counter = "2"
+        case "sid":
+            sid = installation.log_in("simon")["session_id"]
+    assert_problem(refresh(installation, ".".join((head, uid, sid, counter, mac))), 400, "invalid_grant")
+    assert refresh(installation, login["refresh_token"]).status_code == 200
+
+
+def test_role_change_acts_at_once(installation: Installation) -> None:
+    login = installation.log_in("simon")
+    with installation.client(login["access_token"]) as client:
+        assert client.post("/api/rooms", json={}).status_code == 201
+        done = installation.command("users", "roles", "simon", "member", "--json")
+        assert done.returncode == 0, done.stderr
+        for _ in range(CONNECTIONS):
+            assert_problem(me(installation, login["access_token"]), 401, "token_expired")
+        assert_problem(client.post("/api/rooms", json={}), 401, "token_expired")
+    renewed = refresh(installation, login["refresh_token"]).json()
+    assert renewed["user"]["roles"] == ["member"]
+    with installation.client(renewed["access_token"]) as client:
+        assert_problem(client.post("/api/rooms", json={}), 403, "forbidden")
+        assert client.get("/api/auth/me").json()["permissions"] == ["rooms:join", "usage:read-own"]
+
+
+def test_disabled_user_is_out_at_once(installation: Installation) -> None:
+    login = installation.log_in("saul")
+    done = installation.command("users", "disable", "saul")
+    assert done.returncode == 0, done.stderr
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: me(installation, login["access_token"]), range(CONNECTIONS)))
+    assert {answer.status_code for answer in answers} == {401}
+    assert_problem(refresh(installation, login["refresh_token"]), 400, "invalid_grant")
+    body = {"username": "saul", "password": installation.passwords["saul"]}
+    with installation.client() as client:
+        assert_problem(client.post("/api/auth/login", json=body), 401, "invalid_credentials")
+    assert installation.command("users", "enable", "saul").returncode == 0
+    assert_problem(me(installation, login["access_token"]), 401, "invalid_token")
+    assert me(installation, installation.log_in("saul")["access_token"]).status_code == 200

@@ -1,0 +1,416 @@
+"""The store on a real Valkey: pipelining, scripts, cancelled callers, outages."""
+
+import asyncio
+import gc
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from gateway.store import Store, StoreError, connect
+from tests.servers import HOST, LockedValkey, Valkey, free_port
+
+INCREMENT = "return redis.call('INCR', KEYS[1])"
+DEADLINE_S = 0.2
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Valkey]:
+    """A server that a test may pause and kill."""
+    with Valkey(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def hasty(own: Valkey) -> AsyncIterator[Store]:
+    """A connected store of that server with a short deadline."""
+    store = Store(connect(own.url), deadline_s=DEADLINE_S)
+    assert await store.execute("PING") == b"PONG"
+    yield store
+    await store.close()
+    gc.collect()  # a connection that nobody closed would warn here, and a warning is an error
+
+
+async def recovered(store: Store) -> None:
+    """Wait until the store answers again by itself."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                assert await store.execute("ECHO", "recovered") == b"recovered"
+            except StoreError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+async def outcomes(*calls: Any) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def all_failed(results: list[Any]) -> bool:
+    return bool(results) and all(type(result) is StoreError for result in results)
+
+
+def stats(valkey: Valkey) -> dict[str, Any]:
+    with valkey.client() as client:
+        found: dict[str, Any] = client.info("stats") | client.info("commandstats")
+    return found
+
+
+def calls_of(valkey: Valkey, command: str) -> tuple[int, int]:
+    """Return how often the server was asked a command, and how often it failed."""
+    found = stats(valkey).get(f"cmdstat_{command}", {"calls": 0, "failed_calls": 0})
+    return found["calls"], found["failed_calls"]
+
+
+def reads(valkey: Valkey) -> Callable[[], int]:
+    """Return a function that tells how many reads the server has needed since, its own question not counted."""
+
+    def total() -> int:
+        with valkey.client() as client:
+            return int(client.info("stats")["total_reads_processed"])
+
+    first = total()
+    own_reads = total() - first  # what connecting and asking costs
+    begun = first + own_reads
+    return lambda: total() - begun - own_reads
+
+
+# --- pipelining ---
+
+
+async def test_commands_of_one_turn_leave_in_one_write(store: Store, valkey: Valkey) -> None:
+    await store.execute("PING")
+    since = reads(valkey)
+    assert since() == 0
+    since = reads(valkey)
+    assert await asyncio.gather(*(store.execute("ECHO", str(n)) for n in range(300))) == [
+        str(n).encode() for n in range(300)
+    ]
+    assert since() == 1
+
+
+async def test_commands_of_different_turns_do_not_wait_for_one_another(store: Store, valkey: Valkey) -> None:
+    await store.execute("PING")
+    since = reads(valkey)
+    for n in range(3):
+        await store.execute("ECHO", str(n))
+    assert since() == 3
+
+
+async def test_a_cold_store_opens_one_connection_for_all_its_callers(redis_url: str, valkey: Valkey) -> None:
+    store = Store(connect(redis_url), deadline_s=5)
+    with valkey.client() as client:
+        before = int(client.info("stats")["total_connections_received"])
+        replies = await asyncio.gather(*(store.execute("ECHO", str(n)) for n in range(100)))
+        after = int(client.info("stats")["total_connections_received"])
+    await store.close()
+    assert replies == [str(n).encode() for n in range(100)]
+    assert after - before == 1
+
+
+async def test_replies_reach_the_callers_who_asked_in_whatever_size(store: Store) -> None:
+    sizes = [0, 1, 70_000, 3, 3_000_000, 0, 20, 500_000]
+    bodies = [bytes([65 + n]) * size for n, size in enumerate(sizes)]
+    assert await asyncio.gather(*(store.execute("ECHO", body) for body in bodies)) == bodies
+
+
+async def test_commands_of_one_caller_are_executed_in_their_order(store: Store) -> None:
+    await asyncio.gather(*(store.execute("RPUSH", "list", n) for n in range(500)))
+    assert await store.execute("LRANGE", "list", 0, -1) == [str(n).encode() for n in range(500)]
+
+
+async def test_a_refused_command_reaches_only_its_caller(store: Store) -> None:
+    await store.execute("SET", "text", "abc")
+    first, wrong_type, unknown, too_few, last = await outcomes(
+        store.execute("GET", "text"),
+        store.execute("LPUSH", "text", "x"),
+        store.execute("NOSUCHCOMMAND"),
+        store.execute("GET"),
+        store.execute("ECHO", "last"),
+    )
+    assert (first, last) == (b"abc", b"last")
+    for error in (wrong_type, unknown, too_few):
+        assert isinstance(error, ResponseError)
+    assert "WRONGTYPE" in str(wrong_type)
+    assert await store.execute("PING") == b"PONG"
+
+
+# --- scripts ---
+
+
+async def test_a_script_the_server_does_not_know_is_sent_once_in_full_and_then_by_its_hash(
+    store: Store, valkey: Valkey
+) -> None:
+    with valkey.client() as client:
+        client.script_flush()
+        client.config_resetstat()
+    assert await store.execute("EVAL", INCREMENT, 1, "n") == 1
+    assert (calls_of(valkey, "evalsha"), calls_of(valkey, "eval")) == ((1, 1), (1, 0))
+    for n in range(2, 12):
+        assert await store.execute("EVAL", INCREMENT, 1, "n") == n
+    assert (calls_of(valkey, "evalsha"), calls_of(valkey, "eval")) == ((11, 1), (1, 0))
+
+
+async def test_concurrent_first_calls_of_a_script_are_each_executed_once(store: Store, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        client.script_flush()
+    replies = await asyncio.gather(*(store.execute("EVAL", INCREMENT, 1, "n") for _ in range(100)))
+    assert sorted(replies) == list(range(1, 101))
+
+
+async def test_scripts_flushed_in_the_middle_are_sent_again_and_nothing_runs_twice(store: Store) -> None:
+    async def caller(n: int) -> int:
+        for _ in range(n % 7):
+            await asyncio.sleep(0)
+        if n % 50 == 25:
+            await store.execute("SCRIPT", "FLUSH")
+        return int(await store.execute("EVAL", INCREMENT, 1, "n"))
+
+    replies = await asyncio.gather(*(caller(n) for n in range(1000)))
+    assert sorted(replies) == list(range(1, 1001))
+
+
+async def test_an_error_within_a_script_reaches_its_caller_and_is_not_tried_again(store: Store) -> None:
+    broken = "redis.call('INCR', KEYS[1]) return redis.error_reply('ERR on purpose')"
+    error, beside = await outcomes(store.execute("EVAL", broken, 1, "n"), store.execute("ECHO", "beside"))
+    assert isinstance(error, ResponseError)
+    assert "on purpose" in str(error)
+    assert beside == b"beside"
+    assert await store.execute("GET", "n") == b"1"
+
+
+async def test_an_unknown_hash_that_a_caller_sent_himself_is_his_error(store: Store) -> None:
+    with pytest.raises(NoScriptError):
+        await store.execute("EVALSHA", "0" * 40, 0)
+
+
+async def test_a_cancelled_caller_of_an_unknown_script_shifts_no_reply(store: Store) -> None:
+    for n in range(50):
+        script = f"return 'script {n}'"
+        calls = [asyncio.create_task(store.execute("EVAL", script, 0)) for _ in range(4)]
+        for _ in range(n % 6):
+            await asyncio.sleep(0)
+        calls[0].cancel()
+        calls[2].cancel()
+        echo = store.execute("ECHO", str(n))
+        assert (await outcomes(*calls[1::2], echo)) == [f"script {n}".encode()] * 2 + [str(n).encode()]
+
+
+# --- cancelled callers ---
+
+
+async def test_ten_thousand_callers_of_whom_half_go_away_never_get_each_others_replies(store: Store) -> None:
+    chance = random.Random(20260101)  # noqa: S311  a repeatable shuffle
+    answered = 0
+    for wave in range(20):
+        calls = {word: asyncio.create_task(store.execute("ECHO", word)) for word in (f"{wave}-{n}" for n in range(500))}
+        words = list(calls)
+        chance.shuffle(words)
+        leaving, staying = words[:250], words[250:]
+        for word in leaving:  # some before they are sent, some while they wait, some perhaps after
+            if chance.random() < 0.05:
+                await asyncio.sleep(0 if chance.random() < 0.8 else 0.001)
+            calls[word].cancel()
+        for word in staying:
+            assert await calls[word] == word.encode()
+            answered += 1
+        gone = await outcomes(*(calls[word] for word in leaving))
+        for word, outcome in zip(leaving, gone, strict=True):
+            assert isinstance(outcome, asyncio.CancelledError) or outcome == word.encode()
+    assert answered == 5000
+    assert await store.execute("ECHO", "after") == b"after"
+
+
+async def test_callers_with_a_timeout_of_their_own_shift_no_reply(store: Store) -> None:
+    async def hasty_caller(n: int) -> bool:
+        try:
+            async with asyncio.timeout(n % 5 / 1000):
+                assert await store.execute("ECHO", f"hasty {n}") == f"hasty {n}".encode()
+        except TimeoutError:
+            return False
+        return True
+
+    async def patient(n: int) -> bool:
+        return await store.execute("ECHO", f"patient {n}") == f"patient {n}".encode()
+
+    for _ in range(5):
+        results = await asyncio.gather(*(hasty_caller(n) if n % 2 else patient(n) for n in range(400)))
+        assert all(results[::2])
+
+
+# --- outages ---
+
+
+async def test_a_server_that_stops_answering_fails_every_caller_and_recovers(
+    own: Valkey, hasty: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    own.pause()
+    begun = time.monotonic()
+    assert all_failed(await outcomes(*(hasty.execute("ECHO", f"lost {n}") for n in range(200))))
+    assert DEADLINE_S * 0.9 <= time.monotonic() - begun < 10
+    for _ in range(3):  # the kernel still accepts connections; each caller waits for his own deadline at most
+        begun = time.monotonic()
+        assert all_failed(await outcomes(*(hasty.execute("ECHO", f"lost {n}") for n in range(20))))
+        assert time.monotonic() - begun < 10
+    own.resume()
+    await recovered(hasty)
+    # Replies to what was given up arrive on no connection of ours.
+    words = [f"found {n}".encode() for n in range(200)]
+    assert await asyncio.gather(*(hasty.execute("ECHO", word) for word in words)) == words
+    told = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
+    assert len([text for text in told if "unavailable" in text]) == 1
+    assert len([text for text in told if "available again" in text]) == 1
+
+
+async def test_newcomers_do_not_prolong_the_wait_of_those_before_them(own: Valkey, hasty: Store) -> None:
+    own.pause()
+    first = asyncio.create_task(hasty.execute("PING"))
+    newcomers = []
+    begun = time.monotonic()
+    while not first.done() and time.monotonic() - begun < 10:
+        newcomers.append(asyncio.create_task(hasty.execute("PING")))
+        await asyncio.sleep(DEADLINE_S / 10)
+    waited_s = time.monotonic() - begun
+    own.resume()
+    assert isinstance((await outcomes(first))[0], StoreError)
+    assert waited_s < 9
+    await outcomes(*newcomers)
+    await recovered(hasty)
+
+
+async def test_a_write_that_was_given_up_is_not_sent_again(own: Valkey, hasty: Store) -> None:
+    own.pause()
+    assert all_failed(await outcomes(*(hasty.execute("EVAL", INCREMENT, 1, "n") for _ in range(5))))
+    own.resume()
+    await recovered(hasty)
+    assert int(await hasty.execute("GET", "n") or 0) <= 5
+    assert await hasty.execute("EVAL", INCREMENT, 1, "other") == 1
+
+
+async def test_a_killed_server_fails_waiting_callers_at_once_and_new_ones_too(own: Valkey) -> None:
+    store = Store(connect(own.url), deadline_s=60)
+    await store.execute("PING")
+    own.pause()
+    waiting = [asyncio.create_task(store.execute("PING")) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    begun = time.monotonic()
+    own.kill()
+    assert all_failed(await outcomes(*waiting))
+    for _ in range(20):
+        assert all_failed(await outcomes(store.execute("PING"), store.execute("PING")))
+    assert time.monotonic() - begun < 20  # a third of the deadline: nobody waited for it
+    await store.close()
+
+
+async def test_a_restarted_server_is_found_again_by_the_same_store(
+    own: Valkey, hasty: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(3):
+        assert await hasty.execute("EVAL", INCREMENT, 1, f"n{n}") == 1
+        own.kill()
+        assert all_failed(await outcomes(*(hasty.execute("PING") for _ in range(10))))
+        own.start()
+        await recovered(hasty)
+    told = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
+    assert len([text for text in told if "unavailable" in text]) == 3
+
+
+async def test_a_connection_the_server_closes_is_replaced(own: Valkey, hasty: Store) -> None:
+    for n in range(5):
+        with own.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(0.02)  # the end of the stream arrives before anybody asks
+        await recovered(hasty)
+        assert await hasty.execute("ECHO", str(n)) == str(n).encode()
+
+
+async def test_a_loop_that_was_busy_itself_does_not_blame_redis(hasty: Store) -> None:
+    for _ in range(3):
+        asking = asyncio.create_task(hasty.execute("ECHO", "patience"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        time.sleep(DEADLINE_S * 2)  # noqa: ASYNC251  the point: the loop is blocked beyond the deadline
+        assert await asking == b"patience"
+
+
+async def test_a_server_that_was_never_there_fails_fast(caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(connect(f"redis://{HOST}:{free_port()}/0"), deadline_s=60)
+    begun = time.monotonic()
+    for _ in range(5):
+        assert all_failed(await outcomes(*(store.execute("PING") for _ in range(10))))
+    assert time.monotonic() - begun < 20
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    await store.close()
+
+
+# --- closing ---
+
+
+async def test_closing_fails_who_still_waits_and_can_be_repeated(own: Valkey, hasty: Store) -> None:
+    own.pause()
+    waiting = [asyncio.create_task(hasty.execute("PING")) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    await hasty.close()
+    assert all_failed(await asyncio.wait_for(outcomes(*waiting), 10))
+    await hasty.close()
+    own.resume()
+
+
+async def test_a_store_that_never_connected_can_be_closed() -> None:
+    await Store(connect(f"redis://{HOST}:{free_port()}/0")).close()
+
+
+async def test_a_store_can_be_closed_while_it_connects(own: Valkey) -> None:
+    store = Store(connect(own.url), deadline_s=5)
+    own.pause()
+    asking = asyncio.create_task(store.execute("PING"))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(store.close(), 10)
+    assert all_failed(await asyncio.wait_for(outcomes(asking), 10))
+    own.resume()
+
+
+# --- the password ---
+
+
+def texts_of(error: BaseException | None) -> str:
+    """Return everything an error and those before it could tell."""
+    told = ""
+    while error:
+        told += f"{error} {error!r} {error.args}"
+        error = error.__cause__ or error.__context__
+    return told
+
+
+async def test_the_redis_password_never_appears_in_an_error_or_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with LockedValkey(tmp_path) as locked:
+        good = Store(connect(locked.url), deadline_s=2)
+        wrong_password = "wrong-" + locked.password
+        wrong = Store(connect(locked.url.replace(locked.password, wrong_password)), deadline_s=2)
+        missing = Store(connect(f"redis://{HOST}:{locked.port}/0"), deadline_s=2)
+        assert await good.execute("PING") == b"PONG"
+        refused = await outcomes(*(store.execute("PING") for store in (wrong, missing) for _ in range(3)))
+        with locked.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        refused += [error for error in await outcomes(good.execute("PING")) if isinstance(error, Exception)]
+        await recovered(good)
+        locked.kill()
+        refused += await outcomes(good.execute("PING"), wrong.execute("PING"))
+        assert len(refused) >= 8
+        assert all(isinstance(error, StoreError | redis.RedisError) for error in refused)
+        told = "".join(texts_of(error) for error in refused) + caplog.text
+        told += "".join(f"{store!r} {store}" for store in (good, wrong, missing))
+        assert locked.password not in told
+        assert "unavailable" in caplog.text
+        for store in (good, wrong, missing):
+            await store.close()

@@ -1,0 +1,358 @@
+"""Passwords: parameters, bounds, and that nothing tells an unknown user from a wrong password."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from auth import passwords as module
+from auth.errors import Busy, WeakPassword
+from auth.passwords import MAX_BYTES, Passwords, check_strength
+
+GOOD = "correct horse battery staple"
+
+
+class Recorder:
+    """Stands in for the hasher: notes what is verified against what, then asks the real one."""
+
+    def __init__(self, real: object) -> None:
+        self.real = real
+        self.seen: list[str] = []
+
+    def hash(self, secret: bytes) -> str:
+        return self.real.hash(secret)  # type: ignore[attr-defined,no-any-return]
+
+    def verify(self, secret: bytes, against: str) -> bool:
+        self.seen.append(against)
+        return self.real.verify(secret, against)  # type: ignore[attr-defined,no-any-return]
+
+
+class Gate:
+    """Stands in for the hasher: every hash blocks its thread until the gate opens."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.running = self.most_running = 0
+        self.lock = threading.Lock()
+
+    def hash(self, secret: bytes) -> str:
+        with self.lock:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        opened = self.open.wait(20)
+        with self.lock:
+            self.running -= 1
+        assert opened, "the gate was never opened: the event loop was blocked"
+        return secret.decode()
+
+
+@pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    made = Passwords()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passwords]:
+    """Passwords whose hashes cost nothing, for tests of everything but the cost."""
+    monkeypatch.setattr(module, "MEMORY_KIB", 8)
+    monkeypatch.setattr(module, "PASSES", 1)
+    made = Passwords()
+    yield made
+    made.close()
+
+
+def gated(monkeypatch: pytest.MonkeyPatch, *, cores: int = 1, workers: int = 1) -> tuple[Passwords, Gate]:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: cores)
+    made, gate = Passwords(workers=workers), Gate()
+    made._hasher = gate
+    return made, gate
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110  threads set no asyncio.Event
+            await asyncio.sleep(0.002)
+
+
+# --- hashing and verifying ---
+
+
+async def test_a_hash_is_argon2id_with_the_parameters_of_the_specification(passwords: Passwords) -> None:
+    assert (await passwords.hash(GOOD)).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+async def test_the_right_password_verifies_and_others_do_not(passwords: Passwords) -> None:
+    stored = await passwords.hash(GOOD)
+    assert await passwords.verify(GOOD, stored)
+    for other in ("", GOOD + " ", " " + GOOD, GOOD[:-1], GOOD.upper(), GOOD + "\0"):
+        assert not await passwords.verify(other, stored)
+
+
+async def test_equal_passwords_have_different_hashes(cheap: Passwords) -> None:
+    assert await cheap.hash(GOOD) != await cheap.hash(GOOD)
+
+
+async def test_a_password_is_the_same_composed_and_decomposed(cheap: Passwords) -> None:
+    stored = await cheap.hash("caf\u00e9 caf\u00e9 caf\u00e9")
+    assert await cheap.verify("cafe\u0301 cafe\u0301 caf\u00e9", stored)
+
+
+async def test_normalisation_is_canonical_only_so_look_alikes_stay_different(cheap: Passwords) -> None:
+    assert not await cheap.verify("finally a password", await cheap.hash("\ufb01nally a password"))
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "a\udfffb", "\ud83d" + GOOD])
+async def test_a_lone_surrogate_is_only_a_wrong_password(cheap: Passwords, odd: str) -> None:
+    assert not await cheap.verify(odd, await cheap.hash(GOOD))
+    assert not await cheap.verify(odd, None)
+
+
+async def test_a_nul_neither_ends_a_password_nor_crashes(cheap: Passwords) -> None:
+    stored = await cheap.hash(GOOD + "\0tail")
+    assert await cheap.verify(GOOD + "\0tail", stored)
+    assert not await cheap.verify(GOOD, stored)
+    assert not await cheap.verify(GOOD + "\0liat", stored)
+
+
+async def test_nothing_is_truncated_up_to_the_limit(cheap: Passwords) -> None:
+    longest = "x" * (MAX_BYTES - 1)
+    stored = await cheap.hash(longest + "a")
+    assert await cheap.verify(longest + "a", stored)
+    assert not await cheap.verify(longest + "b", stored)
+
+
+@pytest.mark.parametrize("too_long", ["x" * (MAX_BYTES + 1), "é" * 600, "-" * 2000, "y" * 1_000_000])
+async def test_a_password_beyond_the_limit_is_wrong_whatever_is_stored(cheap: Passwords, too_long: str) -> None:
+    for stored in [await cheap.hash("-"), await cheap.hash(too_long[:4000]), None]:
+        assert not await cheap.verify(too_long, stored)
+    assert not await cheap.verify(too_long[:4000], await cheap.hash(too_long[:4000]))
+
+
+# --- unknown users and absurd hashes ---
+
+
+async def test_an_unknown_user_takes_a_whole_hash_too(passwords: Passwords) -> None:
+    stored = await passwords.hash(GOOD)
+    passwords._hasher = recorder = Recorder(passwords._hasher)
+    assert not await passwords.verify(GOOD, None)
+    assert not await passwords.verify(GOOD + "!", stored)
+    decoy, known = recorder.seen
+    assert known == stored
+    assert decoy != stored
+    assert decoy.split("$")[:4] == stored.split("$")[:4]
+
+
+async def test_the_password_of_the_decoy_opens_nothing(cheap: Passwords) -> None:
+    await cheap.warm()
+    assert not await cheap.verify("nobody has this password", None)
+
+
+async def test_warming_twice_keeps_the_decoy(cheap: Passwords) -> None:
+    await cheap.warm()
+    decoy = cheap._decoy
+    await cheap.warm()
+    assert cheap._decoy == decoy != ""
+
+
+ABSURD = [
+    "m=4294967295,t=2,p=1",
+    "m=1048577,t=2,p=1",
+    "m=19456,t=17,p=1",
+    "m=19456,t=4294967295,p=1",
+    "m=19456,t=2,p=17",
+    "m=19456,t=2,p=16777215",
+    "m=99999999999,t=2,p=1",
+    "m=19456,t=2",
+    "t=2,m=19456,p=1",
+    "m=-8,t=2,p=1",
+    "m=19456 ,t=2,p=1",
+    "m=１９４５６,t=2,p=1",
+]
+
+
+@pytest.mark.parametrize("parameters", ABSURD)
+async def test_a_stored_hash_with_absurd_parameters_is_refused_before_it_allocates(
+    cheap: Passwords, parameters: str
+) -> None:
+    stored = await cheap.hash(GOOD)
+    absurd = stored.replace("m=8,t=1,p=1", parameters)
+    assert absurd != stored
+    cheap._hasher = recorder = Recorder(cheap._hasher)
+    assert not await cheap.verify(GOOD, absurd)
+    assert recorder.seen == [cheap._decoy]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "",
+        GOOD,
+        "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21l$c29tZWhhc2hzb21laGFzaA",
+        "$argon2id$m=8,t=1,p=1$c29tZXNhbHRzb21l$c29tZWhhc2hzb21laGFzaA",
+        "$2b$12$" + "a" * 53,
+        "$5$rounds=999999999$salt$" + "a" * 43,
+    ],
+)
+async def test_a_stored_text_of_another_kind_is_refused_like_an_unknown_user(cheap: Passwords, stored: str) -> None:
+    cheap._hasher = recorder = Recorder(cheap._hasher)
+    assert not await cheap.verify(GOOD, stored)
+    assert recorder.seen == [cheap._decoy]
+
+
+# --- rehashing ---
+
+
+@pytest.mark.parametrize(
+    ("parameters", "outdated"),
+    [
+        ("m=19456,t=2,p=1", False),
+        ("m=65536,t=3,p=4", False),
+        ("m=19456,t=3,p=1", False),
+        ("m=19455,t=2,p=1", True),
+        ("m=19456,t=1,p=1", True),
+        ("m=65536,t=1,p=1", True),
+        ("m=8,t=16,p=1", True),
+    ],
+)
+def test_only_a_weaker_hash_is_outdated(passwords: Passwords, parameters: str, outdated: bool) -> None:
+    assert passwords.is_outdated(f"$argon2id$v=19${parameters}$c29tZXNhbHRzb21l$c29tZWhhc2hzb21laGFzaA") is outdated
+
+
+@pytest.mark.parametrize("stored", ["", "$2b$12$abc", "$argon2i$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$aGFzaA"])
+def test_a_hash_of_another_kind_is_outdated(passwords: Passwords, stored: str) -> None:
+    assert passwords.is_outdated(stored)
+
+
+# --- bounds ---
+
+
+async def test_the_event_loop_stays_free_while_a_password_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, gate = gated(monkeypatch)
+    hashing = asyncio.create_task(passwords.hash("a"))
+    await until(lambda: gate.running)
+    gate.open.set()  # reached only if the loop runs on; else the gate gives up and the hash fails
+    assert await hashing == "a"
+
+
+@pytest.mark.parametrize(("cores", "workers", "at_once"), [(4, 2, 2), (4, 1, 4), (2, 8, 1), (1, 1, 1)])
+async def test_the_workers_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, at_once: int
+) -> None:
+    passwords, gate = gated(monkeypatch, cores=cores, workers=workers)
+    hashing = [asyncio.create_task(passwords.hash(str(n))) for n in range(12)]
+    await until(lambda: gate.running == at_once)
+    await asyncio.sleep(0.02)
+    gate.open.set()
+    assert await asyncio.gather(*hashing) == [str(n) for n in range(12)]
+    assert gate.most_running == at_once
+
+
+async def test_who_finds_the_queue_full_is_told_busy_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_QUEUE", 3)
+    passwords, gate = gated(monkeypatch)
+    accepted = [asyncio.create_task(passwords.hash(str(n))) for n in range(4)]  # one runs, three wait
+    await until(lambda: gate.running)
+    with pytest.raises(Busy) as caught:
+        await passwords.hash("late")
+    with pytest.raises(Busy):
+        await passwords.verify("late", None)
+    assert caught.value.retry_after_s == 2
+    gate.open.set()
+    assert await asyncio.gather(*accepted) == ["0", "1", "2", "3"]
+    assert await passwords.hash("again") == "again"
+
+
+async def test_who_waits_too_long_is_told_busy_and_gives_his_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WAIT_S", 0.05)
+    monkeypatch.setattr(module, "_QUEUE", 2)
+    passwords, gate = gated(monkeypatch)
+    first = asyncio.create_task(passwords.hash("first"))
+    await until(lambda: gate.running)
+    for _ in range(5):
+        begun = time.monotonic()
+        with pytest.raises(Busy):
+            await passwords.hash("late")
+        assert time.monotonic() - begun >= 0.045
+    gate.open.set()
+    assert await first == "first"
+    monkeypatch.setattr(module, "_WAIT_S", 10)
+    assert await asyncio.gather(passwords.hash("b"), passwords.hash("c")) == ["b", "c"]
+
+
+async def test_a_caller_who_goes_away_gives_his_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_QUEUE", 2)
+    passwords, gate = gated(monkeypatch)
+    running = asyncio.create_task(passwords.hash("running"))
+    await until(lambda: gate.running)
+    gone = [asyncio.create_task(passwords.hash("gone")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    waiting = [asyncio.create_task(passwords.hash(str(n))) for n in range(2)]
+    await asyncio.sleep(0)
+    gate.open.set()
+    assert await asyncio.gather(running, *waiting) == ["running", "0", "1"]
+
+
+async def test_a_running_hash_whose_caller_goes_away_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, gate = gated(monkeypatch)
+    gone = asyncio.create_task(passwords.hash("gone"))
+    await until(lambda: gate.running)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    gate.open.set()
+    assert await passwords.hash("next") == "next"
+    assert gate.most_running == 1
+
+
+# --- strength ---
+
+
+def reasons(password: str, username: str = "") -> list[str]:
+    with pytest.raises(WeakPassword) as caught:
+        check_strength(password, username=username)
+    return caught.value.reasons
+
+
+@pytest.mark.parametrize("password", [GOOD, "abcdeabcdeabcde", "äöüßñçéèêëíìîïó", "     abcde     "])
+def test_fifteen_characters_of_any_kind_are_enough(password: str) -> None:
+    check_strength(password, username="somebody")
+
+
+@pytest.mark.parametrize("password", ["", "short", "a 14-char pass", "e\u0301" * 14])
+def test_fewer_than_fifteen_characters_after_composing_are_too_few(password: str) -> None:
+    assert "must have at least 15 characters" in reasons(password)
+
+
+def test_the_upper_limit_counts_bytes() -> None:
+    filler = "abcde" * 200
+    check_strength(filler + "x" * 24)
+    assert reasons(filler + "x" * 25) == ["must have at most 1024 bytes"]
+    assert reasons("äbcdé" + "ä" * 510) == ["must have at most 1024 bytes"]
+
+
+def test_a_password_of_few_different_characters_is_refused() -> None:
+    assert reasons("abcd" * 5) == ["must have at least 5 different characters"]
+
+
+def test_a_password_with_the_user_name_in_any_case_is_refused() -> None:
+    assert reasons("me is Somebody, really", "sOMEBODY") == ["must not contain the user name"]
+
+
+def test_a_user_name_of_three_letters_may_occur() -> None:
+    check_strength("an annoyingly long one", username="ann")
+
+
+def test_every_reason_is_given_at_once_and_none_repeats_the_password() -> None:
+    given = reasons("bobbybobby", "bobby")
+    assert len(given) == 3
+    assert not any("bobby" in reason for reason in given)
+
+
+def test_a_lone_surrogate_in_a_new_password_does_not_crash() -> None:
+    assert reasons("\ud800" * 10)

@@ -1,0 +1,445 @@
+"""The 100ms client: every kind of answer becomes one kind of error, and nothing of it leaks."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from gateway.hms import client as module
+from gateway.hms.client import HmsBusy, HmsClient, HmsError, HmsRefused, HmsRoom, HmsTimeout, HmsUnreachable
+from gateway.hms.tokens import HmsTokens
+
+KEY, SECRET = "63f0a5b1c2d3e4f5a6b7c8d9", "hms-secret-of-tests-" + "h" * 32
+ROOM, TEMPLATE = "0123456789abcdef01234567", "89abcdef0123456789abcdef"
+NAME = "my-room.01j0000000000000000000000"
+BODY_SECRET = "what-100ms-said-in-confidence"
+
+Answer = httpx.Response | Exception
+Handler = Callable[[httpx.Request], Awaitable[Answer] | Answer]
+
+
+class Upstream:
+    """A 100ms that answers as told, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+        self.answer: Handler = lambda _: httpx.Response(500)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answer(request)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def says(self, status: int, content: Any = None, **headers: str) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.answer = lambda _: httpx.Response(status, content=body, headers=headers)
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream()
+
+
+@pytest.fixture
+async def hms(upstream: Upstream) -> AsyncIterator[HmsClient]:
+    transport = httpx.MockTransport(upstream)
+    async with httpx.AsyncClient(transport=transport, base_url="https://api.100ms.test/v2") as http:
+        client = HmsClient(http, HmsTokens(KEY, SECRET))
+        yield client
+        await client.close()
+
+
+async def create(hms: HmsClient) -> HmsRoom:
+    return await hms.create_room(
+        name=NAME, description="about", template_id=TEMPLATE, region="auto", size=100, max_duration_s=43_200
+    )
+
+
+def created(**changes: Any) -> dict[str, Any]:
+    return {"id": ROOM, "name": NAME, "enabled": True, "customer_id": "c", "recording_info": {}} | changes
+
+
+async def settled(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  what is waited for has no event
+            await asyncio.sleep(0.001)
+
+
+# --- what is sent ---
+
+
+async def test_a_create_sends_exactly_the_six_fields(hms: HmsClient, upstream: Upstream) -> None:
+    upstream.says(200, created())
+    assert await create(hms) == HmsRoom(ROOM, NAME, True)
+    [request] = upstream.requests
+    assert (request.method, str(request.url)) == ("POST", "https://api.100ms.test/v2/rooms")
+    assert json.loads(request.content) == {
+        "name": NAME, "description": "about", "template_id": TEMPLATE, "region": "auto", "size": 100,
+        "max_duration_seconds": 43_200,
+    }  # fmt: skip
+
+
+async def test_every_call_carries_a_management_token(hms: HmsClient, upstream: Upstream) -> None:
+    upstream.says(200, {"roles": {"guest": {}, "host": {}}})
+    assert await hms.fetch_template_roles(TEMPLATE) == {"guest", "host"}
+    [request] = upstream.requests
+    assert (request.method, request.url.path) == ("GET", f"/v2/templates/{TEMPLATE}")
+    scheme, _, token = request.headers["authorization"].partition(" ")
+    assert scheme == "Bearer"
+    assert jwt.decode(token, SECRET, algorithms=["HS256"])["type"] == "management"
+
+
+# --- what is understood ---
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_are_our_fault_and_logged_loudly_without_the_body(
+    hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    upstream.says(status, {"message": BODY_SECRET})
+    with pytest.raises(HmsRefused) as caught:
+        await create(hms)
+    assert BODY_SECRET not in str(caught.value)
+    [record] = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert "HMS_APP_SECRET" in record.getMessage()
+    assert BODY_SECRET not in caplog.text
+    assert SECRET not in caplog.text
+    assert upstream.requests[0].headers["authorization"].split(" ")[1] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("7", 7), ("0", 1), ("300", 300), ("301", 300), ("9999", 300), (None, 5), ("", 5), ("-1", 5), ("1.5", 5),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 5), ("soon", 5),
+    ],
+)  # fmt: skip
+async def test_a_429_says_for_how_long(hms: HmsClient, upstream: Upstream, given: str | None, expected: int) -> None:
+    upstream.says(429, {"message": BODY_SECRET}, **({"retry-after": given} if given is not None else {}))
+    with pytest.raises(HmsBusy) as caught:
+        await create(hms)
+    assert caught.value.retry_after_s == expected
+    assert BODY_SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422, 499])
+async def test_a_refused_request_says_why_in_the_log_only(
+    hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    upstream.says(status, {"code": status, "message": "template not found"})
+    with pytest.raises(HmsRefused) as caught:
+        await create(hms)
+    assert "template not found" not in str(caught.value)
+    assert "template not found" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.CRITICAL]
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'"text"', b"null", b'{"message": {"deep": 1}}', b"\xff"])
+async def test_a_refusal_with_any_body_is_only_a_refusal(hms: HmsClient, upstream: Upstream, content: bytes) -> None:
+    upstream.says(400, content)
+    with pytest.raises(HmsRefused):
+        await create(hms)
+
+
+async def test_a_long_refusal_is_cut_short_in_the_log(
+    hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.says(400, {"message": "m" * 100_000})
+    with pytest.raises(HmsRefused):
+        await create(hms)
+    assert len(caplog.text) < 1000
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599, 304])
+async def test_a_server_error_means_that_100ms_does_not_work(hms: HmsClient, upstream: Upstream, status: int) -> None:
+    upstream.says(status, {"message": BODY_SECRET})
+    with pytest.raises(HmsUnreachable) as caught:
+        await create(hms)
+    assert BODY_SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>", b"{", b"[]", b'[{"id": 1}]', b'"text"', b"null", b"1", b"\xff\xfe", b"[" * 100_000, b"{}"],
+)
+async def test_an_answer_that_is_no_json_object_is_unusable(hms: HmsClient, upstream: Upstream, content: bytes) -> None:
+    upstream.says(200, content)
+    with pytest.raises(HmsUnreachable, match="unusable"):
+        await create(hms)
+    with pytest.raises(HmsUnreachable, match="unusable"):
+        await hms.fetch_template_roles(TEMPLATE)
+
+
+@pytest.mark.parametrize("roles", [None, [], ["guest"], "guest", 1])
+async def test_template_roles_that_are_no_object_are_unusable(hms: HmsClient, upstream: Upstream, roles: Any) -> None:
+    upstream.says(200, {"roles": roles})
+    with pytest.raises(HmsUnreachable, match="unusable"):
+        await hms.fetch_template_roles(TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another-room"},
+        {"name": None},
+        {"name": NAME + " "},
+        {"id": None},
+        {"id": ""},
+        {"id": "../" + ROOM[3:]},
+        {"id": ROOM.upper()},
+        {"id": ROOM + "0"},
+        {"id": ROOM + "\n"},
+        {"id": 123456789012345678901234.0},
+        {"id": [ROOM]},
+    ],
+)
+async def test_an_answer_about_another_room_is_never_taken_for_ours(
+    hms: HmsClient, upstream: Upstream, changes: dict[str, Any]
+) -> None:
+    upstream.says(200, created(**changes))
+    with pytest.raises(HmsUnreachable, match="unusable"):
+        await create(hms)
+
+
+async def test_100ms_may_change_the_case_of_a_name(hms: HmsClient, upstream: Upstream) -> None:
+    upstream.says(200, created(name=NAME.upper()))
+    assert (await create(hms)).name == NAME.upper()
+
+
+@pytest.mark.parametrize(("given", "enabled"), [(True, True), (False, False), (None, True), ("no", True)])
+async def test_only_a_plain_false_means_disabled(
+    hms: HmsClient, upstream: Upstream, given: object, enabled: bool
+) -> None:
+    upstream.says(200, created(enabled=given))
+    assert (await create(hms)).enabled is enabled
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_never_gets_the_token(
+    hms: HmsClient, upstream: Upstream, status: int
+) -> None:
+    upstream.says(status, {}, location="https://attacker.example/rooms")
+    with pytest.raises(HmsUnreachable):
+        await create(hms)
+    assert [request.url.host for request in upstream.requests] == ["api.100ms.test"]
+
+
+async def test_a_redirect_is_not_followed_even_by_a_client_that_follows_redirects(upstream: Upstream) -> None:
+    upstream.says(302, {}, location="https://attacker.example/rooms")
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(upstream), base_url="https://api.100ms.test", follow_redirects=True
+    ) as http:
+        with pytest.raises(HmsUnreachable):
+            await create(HmsClient(http, HmsTokens(KEY, SECRET)))
+    assert [request.url.host for request in upstream.requests] == ["api.100ms.test"]
+
+
+# --- size, time, numbers ---
+
+
+async def test_a_reply_of_more_than_a_mebibyte_is_not_read_to_its_end(hms: HmsClient, upstream: Upstream) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1
+            yield b" " * 65_536
+
+    upstream.answer = lambda _: httpx.Response(200, content=endless())
+    with pytest.raises(HmsUnreachable):
+        await create(hms)
+    assert sent < 25
+
+
+async def test_a_reply_of_a_mebibyte_is_still_read(hms: HmsClient, upstream: Upstream) -> None:
+    body = json.dumps(created()).encode()
+    upstream.says(200, body + b" " * ((1 << 20) - len(body)))
+    assert (await create(hms)).id == ROOM
+    upstream.says(200, body + b" " * ((1 << 20) - len(body) + 1))
+    with pytest.raises(HmsUnreachable):
+        await create(hms)
+
+
+async def test_an_answer_that_does_not_come_is_a_timeout(
+    hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOTAL_TIMEOUT_S", 0.05)
+
+    async def never(_: httpx.Request) -> Answer:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    upstream.answer = never
+    with pytest.raises(HmsTimeout):
+        await create(hms)
+
+
+async def test_the_time_limit_is_of_the_whole_call_however_steadily_bytes_trickle(
+    hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOTAL_TIMEOUT_S", 0.1)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        for _ in range(10_000):
+            await asyncio.sleep(0.005)
+            yield b" "
+
+    upstream.answer = lambda _: httpx.Response(200, content=trickle())
+    with pytest.raises(HmsTimeout):
+        await create(hms)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (httpx.ConnectTimeout("x"), HmsTimeout),
+        (httpx.ReadTimeout("x"), HmsTimeout),
+        (httpx.PoolTimeout("x"), HmsTimeout),
+        (httpx.ConnectError("x"), HmsUnreachable),
+        (httpx.ReadError("x"), HmsUnreachable),
+        (httpx.RemoteProtocolError("x"), HmsUnreachable),
+        (httpx.DecodingError("x"), HmsUnreachable),
+        (httpx.InvalidURL("x"), HmsUnreachable),
+    ],
+)
+async def test_a_broken_transport_is_an_error_of_ours(
+    hms: HmsClient, upstream: Upstream, error: Exception, expected: type[HmsError]
+) -> None:
+    upstream.answer = lambda _: error
+    with pytest.raises(HmsError) as caught:
+        await create(hms)
+    assert type(caught.value) is expected
+
+
+async def test_a_create_is_sent_once_whatever_comes_back(hms: HmsClient, upstream: Upstream) -> None:
+    for status in (401, 404, 429, 500, 503):
+        upstream.requests.clear()
+        upstream.says(status, {})
+        with pytest.raises(HmsError):
+            await create(hms)
+        assert len(upstream.requests) == 1
+
+
+async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
+    hms: HmsClient, upstream: Upstream
+) -> None:
+    assert module.MOST_IN_FLIGHT == 50
+    released = asyncio.Event()
+
+    async def hold(_: httpx.Request) -> Answer:
+        await released.wait()
+        return httpx.Response(200, json=created())
+
+    upstream.answer = hold
+    calls = [asyncio.create_task(create(hms)) for _ in range(50)]
+    await settled(lambda: len(upstream.requests) == 50)
+    with pytest.raises(HmsBusy) as caught:
+        await create(hms)
+    assert caught.value.retry_after_s == 1
+    calls[0].cancel()  # a caller who goes away gives his place back
+    await asyncio.gather(calls[0], return_exceptions=True)
+    calls.append(asyncio.create_task(create(hms)))
+    await settled(lambda: len(upstream.requests) == 51)
+    with pytest.raises(HmsBusy):
+        await create(hms)
+    released.set()
+    assert len(await asyncio.gather(*calls[1:])) == 50
+    upstream.says(500)
+    for _ in range(60):  # failures give theirs back as well
+        with pytest.raises(HmsUnreachable):
+            await create(hms)
+
+
+# --- template roles ---
+
+
+async def test_template_roles_never_wait(hms: HmsClient, upstream: Upstream) -> None:
+    released = asyncio.Event()
+
+    async def hold(_: httpx.Request) -> Answer:
+        await released.wait()
+        return httpx.Response(200, json={"roles": {"guest": {}}})
+
+    upstream.answer = hold
+    assert [hms.template_roles(TEMPLATE) for _ in range(100)] == [None] * 100
+    await settled(lambda: upstream.requests)
+    assert hms.template_roles(TEMPLATE) is None
+    released.set()
+    await settled(lambda: hms.template_roles(TEMPLATE) == {"guest"})
+    assert len(upstream.requests) == 1
+
+
+async def test_template_roles_that_are_old_are_served_while_new_ones_are_fetched(
+    hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.says(200, {"roles": {"guest": {}}})
+    hms.template_roles(TEMPLATE)
+    await settled(lambda: hms.template_roles(TEMPLATE))
+    monkeypatch.setattr(module, "ROLES_TTL_S", -1.0)
+    monkeypatch.setattr(module, "_ROLES_RETRY_S", 0.0)
+    upstream.says(200, {"roles": {"host": {}}})
+    assert hms.template_roles(TEMPLATE) == {"guest"}
+    await settled(lambda: hms.template_roles(TEMPLATE) == {"host"})
+
+
+async def test_fresh_template_roles_are_not_fetched_again(hms: HmsClient, upstream: Upstream) -> None:
+    upstream.says(200, {"roles": {"guest": {}}})
+    hms.template_roles(TEMPLATE)
+    await settled(lambda: hms.template_roles(TEMPLATE))
+    for _ in range(100):
+        hms.template_roles(TEMPLATE)
+    await asyncio.sleep(0.01)
+    assert len(upstream.requests) == 1
+
+
+async def test_a_failed_look_at_the_roles_keeps_the_old_ones_and_is_not_hammered(
+    hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.says(200, {"roles": {"guest": {}}})
+    hms.template_roles(TEMPLATE)
+    await settled(lambda: hms.template_roles(TEMPLATE))
+    monkeypatch.setattr(module, "ROLES_TTL_S", -1.0)
+    hms._roles_asked.clear()
+    upstream.says(500, {"message": BODY_SECRET})
+    for _ in range(100):
+        assert hms.template_roles(TEMPLATE) == {"guest"}
+        await asyncio.sleep(0)
+    await settled(lambda: "could not be read" in caplog.text)
+    assert len(upstream.requests) == 2
+    assert BODY_SECRET not in caplog.text
+
+
+async def test_closing_ends_a_look_that_is_under_way(hms: HmsClient, upstream: Upstream) -> None:
+    async def never(_: httpx.Request) -> Answer:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    upstream.answer = never
+    hms.template_roles(TEMPLATE)
+    await settled(lambda: upstream.requests)
+    await asyncio.wait_for(hms.close(), 5)
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500])
+async def test_no_log_line_or_error_holds_the_token_or_the_secret(
+    hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    upstream.says(status, b"nonsense")
+    with pytest.raises(HmsError) as caught:
+        await create(hms)
+    token = upstream.requests[0].headers["authorization"].split(" ")[1]
+    for text in (caplog.text, repr(caught.value), str(caught.value), repr(hms)):
+        assert token not in text
+        assert token.split(".")[2] not in text
+        assert SECRET not in text

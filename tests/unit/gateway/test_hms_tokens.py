@@ -1,0 +1,168 @@
+"""100ms tokens: exactly the documented claims, in a form the 100ms web client can decode."""
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import jwt
+import pytest
+
+from gateway.hms.tokens import BACKDATE_S, MANAGEMENT_TTL_S, HmsTokens, JoinToken
+
+KEY, SECRET = "63f0a5b1c2d3e4f5a6b7c8d9", "hms-secret-of-tests-" + "h" * 32
+ROOM, USER = "0123456789abcdef01234567", "uabcdefghijklmnopqrst"
+NOW = 1_800_000_000
+STANDARD_ALPHABET = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tokens(clock: Clock) -> HmsTokens:
+    return HmsTokens(KEY, SECRET, now=clock)
+
+
+def join(tokens: HmsTokens, **changes: Any) -> JoinToken:
+    given: dict[str, Any] = {"room_id": ROOM, "user_id": USER, "role": "guest", "ttl_s": 3600}
+    return tokens.join_token(**(given | changes))
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Check the signature as 100ms does, and return the claims; times are the tests' own business."""
+    options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
+    claims: dict[str, Any] = jwt.decode(token, SECRET, algorithms=["HS256"], options=options)
+    return claims
+
+
+def test_a_join_token_has_exactly_the_documented_claims(tokens: HmsTokens) -> None:
+    made = join(tokens)
+    assert claims_of(made.token) == {
+        "access_key": KEY,
+        "room_id": ROOM,
+        "user_id": USER,
+        "role": "guest",
+        "type": "app",
+        "version": 2,
+        "jti": made.jti,
+        "iat": NOW - BACKDATE_S,
+        "nbf": NOW - BACKDATE_S,
+        "exp": NOW + 3600,
+    }
+    assert made.expires_at == NOW + 3600
+
+
+def test_a_management_token_has_exactly_the_documented_claims(tokens: HmsTokens) -> None:
+    claims = claims_of(tokens.management_token())
+    assert uuid.UUID(claims.pop("jti")).version == 4
+    assert claims == {
+        "access_key": KEY,
+        "type": "management",
+        "version": 2,
+        "iat": NOW - BACKDATE_S,
+        "nbf": NOW - BACKDATE_S,
+        "exp": NOW + MANAGEMENT_TTL_S,
+    }
+
+
+def test_the_header_is_the_documented_one(tokens: HmsTokens) -> None:
+    for token in (join(tokens).token, tokens.management_token()):
+        assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+
+
+def test_tokens_are_back_dated_ten_seconds_and_hold_whole_seconds(tokens: HmsTokens, clock: Clock) -> None:
+    clock.now = NOW + 0.999
+    claims = claims_of(join(tokens, ttl_s=60).token)
+    assert (claims["iat"], claims["nbf"], claims["exp"]) == (NOW - 10, NOW - 10, NOW + 60)
+    assert all(type(claims[name]) is int for name in ("iat", "nbf", "exp", "version"))
+
+
+def test_every_join_token_has_a_jti_of_its_own(tokens: HmsTokens) -> None:
+    made = [join(tokens) for _ in range(100)]
+    assert len({token.jti for token in made}) == len({token.token for token in made}) == 100
+
+
+def test_a_join_token_does_not_show_itself(tokens: HmsTokens) -> None:
+    made = join(tokens)
+    assert made.token not in f"{made!r} {made}"
+    assert made.jti in repr(made)
+
+
+def test_the_secret_shows_nowhere(tokens: HmsTokens) -> None:
+    assert SECRET not in f"{tokens!r} {tokens}"
+
+
+# --- the management token is cached ---
+
+
+def test_the_management_token_is_made_once_and_kept(tokens: HmsTokens, clock: Clock) -> None:
+    first = tokens.management_token()
+    for elapsed_s in (0, 1, 1000, MANAGEMENT_TTL_S - 301):
+        clock.now = NOW + elapsed_s
+        assert tokens.management_token() == first
+
+
+def test_the_management_token_is_renewed_five_minutes_before_it_expires(tokens: HmsTokens, clock: Clock) -> None:
+    first = tokens.management_token()
+    clock.now = NOW + MANAGEMENT_TTL_S - 300
+    second = tokens.management_token()
+    assert second != first
+    assert claims_of(second)["exp"] == clock.now + MANAGEMENT_TTL_S
+    assert tokens.management_token() == second
+
+
+def test_at_no_time_is_a_management_token_handed_out_that_lasts_less_than_five_minutes(
+    tokens: HmsTokens, clock: Clock
+) -> None:
+    for elapsed_s in range(0, 4 * MANAGEMENT_TTL_S, 7):
+        clock.now = NOW + elapsed_s + 0.5
+        assert claims_of(tokens.management_token())["exp"] >= clock.now + 300
+
+
+def test_a_long_sleep_does_not_bring_back_an_expired_token(tokens: HmsTokens, clock: Clock) -> None:
+    first = tokens.management_token()
+    clock.now = NOW + 30 * 86_400
+    assert tokens.management_token() != first
+
+
+# --- what the 100ms web client can decode ---
+
+
+def test_every_role_that_is_taken_gives_a_payload_that_atob_can_decode(tokens: HmsTokens) -> None:
+    """The client decodes with `atob`: standard alphabet, bytes as Latin-1. base64url must look the same to it."""
+    plain = [chr(code) for code in range(0x20, 0x7F) if chr(code) not in "?>~"]
+    # Each character at each position modulo three, between neighbours from both ends of the alphabet.
+    roles = [before + char + after for char in plain for before in ("", "a", "ab", "}}") for after in ("", "}", " z")]
+    for role in roles:
+        payload = join(tokens, role=role).token.split(".")[1]
+        assert set(payload) <= STANDARD_ALPHABET, role
+        decoded = base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
+        assert decoded.isascii()
+        assert json.loads(decoded.decode("latin-1"))["role"] == role
+
+
+@pytest.mark.parametrize("claim", ["room_id", "user_id", "role"])
+@pytest.mark.parametrize("char", ["?", ">", "~", "\x7f", "\n", "\0", "\t", "é", "名", "😀", "\ud800", "\u00a0"])
+def test_a_character_the_client_cannot_decode_is_refused(tokens: HmsTokens, claim: str, char: str) -> None:
+    for value in (char, f"a{char}", f"{char}a", f"a{char}b"):
+        with pytest.raises(ValueError, match="plain ASCII"):
+            join(tokens, **{claim: value})
+
+
+def test_the_characters_that_are_refused_are_those_that_would_break(tokens: HmsTokens) -> None:
+    for char in "?>~":
+        payloads = [
+            base64.urlsafe_b64encode(json.dumps({"r": "a" * shift + char * 2}).encode()).decode() for shift in range(3)
+        ]
+        assert any({"-", "_"} & set(payload) for payload in payloads), char

@@ -1,0 +1,349 @@
+"""Settings: every refusal names its variable in one line and holds no secret."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway import settings as module
+from gateway.settings import DEMO_ENV, Settings, SettingsError, hms_given, load_env, redis_url
+
+HMS, GATEWAY, OLDER = "hms-Aq3v9Zk1mTr7Yw0Lc5Xb", "gat-Pz8s2Df4hJ6kLq1Vn3Gt9", "old-Wx5e7Ru9iOp2Mb4Cf6Kd8"
+HMS, GATEWAY, OLDER = HMS + "Nd8uFg2Jh4", GATEWAY + "Yb0sRe6Wc", OLDER + "Tz1aSv3Hn"
+GOOD = {
+    "REDIS_URL": "redis://:redis-pass-word@127.0.0.1:6379/0",
+    "HMS_APP_ACCESS_KEY": "63f0a5b1c2d3e4f5a6b7c8d9",
+    "HMS_APP_SECRET": HMS,
+    "HMS_TEMPLATE_ID": "0123456789abcdef01234567",
+    "GATEWAY_SECRET": GATEWAY,
+}
+HIDDEN = {"REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "GATEWAY_SECRET"}
+
+
+def refusal(**changes: str) -> str:
+    """Return the text of a refusal after what every refusal must keep was checked."""
+    env = GOOD | changes
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(env)
+    text = str(caught.value)
+    assert text
+    assert "\n" not in text
+    for name in HIDDEN:
+        for part in env[name].split(","):
+            assert len(part.strip()) < 9 or part.strip() not in text, f"the value of {name} is in: {text}"
+    return text
+
+
+def test_the_least_that_must_be_set_is_enough() -> None:
+    settings = Settings.from_env(GOOD)
+    assert settings.redis_url == GOOD["REDIS_URL"]
+    assert settings.gateway_secrets == (GATEWAY,)
+    assert settings.hms_api_url == "https://api.100ms.live/v2"
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+    assert (settings.cors_origins, settings.log_format, settings.policy_path) == ((), "json", None)
+
+
+def test_repr_shows_no_secret() -> None:
+    shown = repr(Settings.from_env(GOOD | {"GATEWAY_SECRET": f"{GATEWAY},{OLDER}"}))
+    for secret in (HMS, GATEWAY, OLDER, "redis-pass-word", GOOD["HMS_APP_ACCESS_KEY"]):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("value", ["", None])
+def test_a_missing_setting_is_named(name: str, value: str | None) -> None:
+    env = {key: text for key, text in GOOD.items() if key != name or value is not None}
+    with pytest.raises(SettingsError, match=f"^{name} ") as caught:
+        Settings.from_env(env | ({name: value} if value is not None else {}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name != "REDIS_URL"])
+def test_a_setting_of_nothing_but_space_is_missing(name: str) -> None:
+    assert refusal(**{name: "  \t"}) == f"{name} is not set"
+
+
+PLACEHOLDERS = [
+    "your_app_secret_from_the_dashboard",
+    "your-secret-here-0123456789abcdef",
+    "change-me-0123456789abcdefghijklmn",
+    "CHANGE_ME_0123456789abcdefghijklmn",
+    "changeme0123456789abcdefghijklmnop",
+    "a-placeholder-0123456789abcdefghij",
+    "example-0123456789abcdefghijklmnop",
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    "<the secret of your 100ms app here>",
+    "0123456789-abcdefghijkl-app-secret",
+]
+
+
+@pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET", "HMS_APP_ACCESS_KEY"])
+@pytest.mark.parametrize("value", PLACEHOLDERS)
+def test_a_placeholder_is_named(name: str, value: str) -> None:
+    assert refusal(**{name: value}) == f"{name} still holds a placeholder"
+
+
+@pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET"])
+def test_a_secret_has_at_least_32_bytes(name: str) -> None:
+    value = "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6"
+    assert len(value) == 32
+    assert Settings.from_env(GOOD | {name: value})
+    assert refusal(**{name: value[:31]}) == f"{name} must have at least 32 bytes"
+
+
+def test_the_length_of_a_secret_counts_bytes_and_not_characters() -> None:
+    assert Settings.from_env(GOOD | {"GATEWAY_SECRET": "äöüßéèêëíìîïóòôú"}).gateway_secrets == ("äöüßéèêëíìîïóòôú",)
+
+
+@pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET"])
+@pytest.mark.parametrize("value", ["a" * 64, "abcdefghi" * 8])
+def test_a_secret_of_few_different_characters_is_not_random(name: str, value: str) -> None:
+    assert refusal(**{name: value}).startswith(f"{name} is not random")
+
+
+def test_the_gateways_secret_must_not_be_the_100ms_secret() -> None:
+    for value in (HMS, f"{GATEWAY},{HMS}", f"{HMS} , {GATEWAY}"):
+        assert refusal(GATEWAY_SECRET=value).startswith("GATEWAY_SECRET must differ from HMS_APP_SECRET")
+
+
+def test_a_list_of_secrets_keeps_its_order() -> None:
+    settings = Settings.from_env(GOOD | {"GATEWAY_SECRET": f" {GATEWAY} , {OLDER} "})
+    assert settings.gateway_secrets == (GATEWAY, OLDER)
+
+
+@pytest.mark.parametrize("value", [f"{GATEWAY},", f",{GATEWAY}", f"{GATEWAY},,{OLDER}", f"{GATEWAY}, ", ","])
+def test_an_empty_place_in_the_list_of_secrets_is_refused(value: str) -> None:
+    assert refusal(GATEWAY_SECRET=value).startswith("GATEWAY_SECRET ")
+
+
+@pytest.mark.parametrize("weak", ["short", "a" * 40, "change-me-0123456789abcdefghijklmn"])
+def test_every_secret_of_the_list_is_checked(weak: str) -> None:
+    assert refusal(GATEWAY_SECRET=f"{GATEWAY},{weak}").startswith("GATEWAY_SECRET ")
+
+
+def test_the_same_secret_twice_is_refused() -> None:
+    assert refusal(GATEWAY_SECRET=f"{GATEWAY},{OLDER},{GATEWAY}") == "GATEWAY_SECRET lists the same secret twice"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "abc",
+        "0123456789ABCDEF01234567",
+        "0123456789abcdef0123456",
+        "0123456789abcdef012345678",
+        "../0123456789abcdef0123",
+    ],
+)
+def test_a_template_id_is_24_hexadecimal_digits(value: str) -> None:
+    assert refusal(HMS_TEMPLATE_ID=value).startswith("HMS_TEMPLATE_ID ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["redis://h", "redis://h:6379/3", "rediss://u:p@h.example:6380", "unix:///run/redis.sock", "redis://[::1]:6379"],
+)
+def test_the_usual_redis_addresses_are_taken(value: str) -> None:
+    assert redis_url({"REDIS_URL": value}) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost:6379",
+        "http://:s3cr3t-word@h",
+        "redis://",
+        "redis://:s3cr3t-word@",
+        "redis://:s3cr3t-word@h:99999",
+        "redis://:s3cr3t-word@h:0",
+        "redis://:s3cr3t-word@h:port",
+        "redis://[::1",
+        "://",
+        "s3cr3t-word",
+    ],
+)
+def test_any_other_redis_address_is_refused_without_its_password(value: str) -> None:
+    text = refusal(REDIS_URL=value)
+    assert text.startswith("REDIS_URL must look like")
+    assert "s3cr3t-word" not in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://api.100ms.live/v2",
+        "http://127.0.0.1:8100/v2",
+        "http://emulator:8100",
+        "http://[::1]:1",
+        "http://10.0.0.9",
+    ],
+)
+def test_the_api_address_is_https_or_of_our_own_network(value: str) -> None:
+    assert Settings.from_env(GOOD | {"HMS_API_URL": value + "/"}).hms_api_url == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://api.100ms.live/v2",
+        "http://8.8.8.8",
+        "ftp://api.100ms.live",
+        "api.100ms.live",
+        "https://",
+        "https://u:s3cr3t-word@api.100ms.live",
+        "https://api.100ms.live?key=s3cr3t-word",
+        "https://api.100ms.live#s3cr3t-word",
+        "https://api.100ms.live:99999",
+        "https://[::1",
+    ],
+)
+def test_any_other_api_address_is_refused_without_its_credentials(value: str) -> None:
+    text = refusal(HMS_API_URL=value)
+    assert text.startswith("HMS_API_URL ")
+    assert "s3cr3t-word" not in text
+
+
+@pytest.mark.parametrize(("name", "most"), [("GATEWAY_PORT", 65535), ("GATEWAY_WORKERS", 64)])
+def test_a_number_lies_in_its_range(name: str, most: int) -> None:
+    for value in ("1", str(most)):
+        assert Settings.from_env(GOOD | {name: value})
+    for value in ("0", str(most + 1), "-1", "1.0", "1e2", "٣", " 1", "9" * 5000, "x", "0x10"):
+        assert refusal(**{name: value}) == f"{name} must be a whole number from 1 to {most}"
+
+
+def test_the_log_format_is_one_of_two() -> None:
+    assert Settings.from_env(GOOD | {"GATEWAY_LOG": "console"}).log_format == "console"
+    assert refusal(GATEWAY_LOG="JSON") == "GATEWAY_LOG must be one of: json, console"
+
+
+def test_origins_are_a_list() -> None:
+    value = "https://app.example.com, http://localhost:*,http://127.0.0.1:3000/ ,,http://[::1]:5173"
+    origins = ("https://app.example.com", "http://localhost:*", "http://127.0.0.1:3000", "http://[::1]:5173")
+    assert Settings.from_env(GOOD | {"GATEWAY_CORS_ORIGINS": value}).cors_origins == origins
+    assert Settings.from_env(GOOD | {"GATEWAY_CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "app.example.com",
+        "null",
+        "https://*.example.com",
+        "https://app.example.com/path",
+        "https://app.example.com?q",
+        "https://user@app.example.com",
+        "ftp://app.example.com",
+        "https://",
+        "https://app.example.com:**",
+        "https://a.example\nhttps://b.example",
+        "javascript:alert(1)",
+    ],
+)
+def test_what_is_no_origin_is_refused(value: str) -> None:
+    assert refusal(GATEWAY_CORS_ORIGINS=f"https://good.example,{value}").startswith("GATEWAY_CORS_ORIGINS")
+
+
+def test_which_100ms_credentials_are_missing_is_told_by_name() -> None:
+    assert hms_given({}) == (False, ["HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID"])
+    assert hms_given({"HMS_APP_SECRET": "x"}) == (True, ["HMS_APP_ACCESS_KEY", "HMS_TEMPLATE_ID"])
+    assert hms_given(GOOD) == (True, [])
+
+
+# --- where settings come from ---
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and an environment in which nothing of ours is set."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
+            monkeypatch.delenv(name)
+    return tmp_path
+
+
+def write(path: Path, **values: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+def test_settings_come_from_the_env_file(folder: Path) -> None:
+    write(folder / ".env", **GOOD)
+    assert Settings.from_env().hms_app_secret == HMS
+
+
+def test_the_environment_beats_the_env_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / ".env", **GOOD, GATEWAY_PORT="8001", GATEWAY_WORKERS="2")
+    monkeypatch.setenv("GATEWAY_PORT", "8002")
+    settings = Settings.from_env()
+    assert (settings.port, settings.workers) == (8002, 2)
+
+
+def test_an_empty_value_in_the_environment_does_not_hide_the_env_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder / ".env", **GOOD)
+    monkeypatch.setenv("HMS_APP_SECRET", "")
+    assert Settings.from_env().hms_app_secret == HMS
+
+
+def test_a_dollar_in_the_env_file_stays_a_dollar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME_OF_TESTS", "expanded")
+    write(folder / ".env", REDIS_URL="redis://:a${HOME_OF_TESTS}b@h:6379")
+    assert load_env()["REDIS_URL"] == "redis://:a${HOME_OF_TESTS}b@h:6379"
+
+
+def test_another_folders_env_file_can_be_asked_for(folder: Path) -> None:
+    write(folder / "elsewhere" / ".env", REDIS_URL="redis://elsewhere:1")
+    assert load_env(folder / "elsewhere")["REDIS_URL"] == "redis://elsewhere:1"
+    assert "REDIS_URL" not in load_env()
+
+
+def test_a_running_demo_is_found_where_no_redis_is_named(folder: Path) -> None:
+    write(folder / ".gateway" / DEMO_ENV, **GOOD)
+    assert Settings.from_env().gateway_secrets == (GATEWAY,)
+
+
+def test_the_demos_data_folder_can_lie_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / "data" / DEMO_ENV, REDIS_URL="redis://demo:1")
+    assert "REDIS_URL" not in load_env()
+    monkeypatch.setenv("GATEWAY_DATA", "data")
+    assert load_env()["REDIS_URL"] == "redis://demo:1"
+
+
+@pytest.mark.parametrize("where", ["environment", "env file"])
+def test_the_demo_is_not_looked_at_where_a_redis_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    write(folder / ".gateway" / DEMO_ENV, **GOOD)
+    if where == "environment":
+        monkeypatch.setenv("REDIS_URL", "redis://mine:1")
+    else:
+        write(folder / ".env", REDIS_URL="redis://mine:1")
+    env = load_env()
+    assert env["REDIS_URL"] == "redis://mine:1"
+    assert not HIDDEN - {"REDIS_URL"} & env.keys()
+
+
+def test_what_is_set_beats_the_demos_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / ".gateway" / DEMO_ENV, **GOOD, GATEWAY_PORT="8000")
+    monkeypatch.setenv("GATEWAY_PORT", "9000")
+    assert Settings.from_env().port == 9000
+
+
+def test_an_env_file_that_is_no_text_is_refused_by_name(folder: Path) -> None:
+    (folder / ".env").write_bytes(b"REDIS_URL=redis://\xff\xfe")
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
+        load_env()
+
+
+def test_without_redis_the_refusal_points_to_the_demo(folder: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL is not set.*gateway demo"):
+        Settings.from_env()
+
+
+def test_the_command_line_reaches_worker_processes_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "1")
+    monkeypatch.setenv("GATEWAY_HOST", "kept")
+    module.override(GATEWAY_PORT=8080, GATEWAY_HOST=None)
+    assert (os.environ["GATEWAY_PORT"], os.environ["GATEWAY_HOST"]) == ("8080", "kept")

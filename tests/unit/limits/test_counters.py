@@ -1,0 +1,93 @@
+"""Reading counters: what `take` and `amend` wrote, as tallies per action."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import Any
+
+import fakeredis
+import pytest
+
+from limits.counters import Counters, Tally, tally
+from limits.limiter import Execute
+
+NOV_22_US = 1_795_348_800 * 1_000_000 + 1  # 2026-11-22, 12:00 UTC
+
+
+@pytest.fixture
+async def execute() -> AsyncIterator[Execute]:
+    redis = fakeredis.FakeAsyncRedis()
+    yield redis.execute_command
+    await redis.aclose()
+
+
+async def write(execute: Execute, key: str, **counts: int) -> None:
+    for field, count in counts.items():
+        await execute("HSET", key, field, count)
+
+
+async def fill(execute: Execute) -> None:
+    november = {"22:tokens.mint.ok": 3, "21:tokens.mint.ok": 1, "*:tokens.mint.ok": 4, "22:tokens.mint.refused.gone": 1}
+    await write(execute, "uc:1:{u}:2026-11", **november)
+    await write(execute, "uc:1:{u}:all", **{"tokens.mint.ok": 9, "tokens.mint.failed": 2})
+    await write(execute, "dn:1:{u}:2026-11", **{"22:tokens.mint.denied.api": 5, "*:tokens.mint.denied.api": 5})
+    await write(execute, "dn:1:{u}:all", **{"tokens.mint.denied.api": 6, "tokens.mint.would_deny.new": 1})
+    await write(execute, "uc:1:{u}:2026-10", **{"31:rooms.create.ok": 2, "*:rooms.create.ok": 2})
+
+
+async def test_usage_is_today_this_month_and_ever(execute: Execute) -> None:
+    await fill(execute)
+    usage = await Counters(execute).usage("u", NOV_22_US)
+    assert usage.today == {"tokens.mint": Tally(3, {"api": 5}, {"gone": 1})}
+    assert usage.month == {"tokens.mint": Tally(4, {"api": 5})}
+    assert usage.total == {"tokens.mint": Tally(9, {"api": 6}, failed=2, would_deny={"new": 1})}
+
+
+async def test_days_are_those_of_the_range_both_ends_included(execute: Execute) -> None:
+    await fill(execute)
+    days = await Counters(execute).days("u", date(2026, 10, 31), date(2026, 11, 21))
+    assert days == {
+        date(2026, 10, 31): {"rooms.create": Tally(2)},
+        date(2026, 11, 21): {"tokens.mint": Tally(1)},
+    }
+
+
+async def test_somebody_who_never_did_anything_has_no_usage(execute: Execute) -> None:
+    counters = Counters(execute)
+    usage = await counters.usage("nobody", NOV_22_US)
+    assert (usage.today, usage.month, usage.total) == ({}, {}, {})
+    assert await counters.days("nobody", date(2026, 1, 1), date(2026, 12, 31)) == {}
+
+
+async def test_subjects_do_not_see_one_another(execute: Execute) -> None:
+    await fill(execute)
+    assert (await Counters(execute).usage("u2", NOV_22_US)).total == {}
+
+
+@pytest.mark.parametrize("resp3", [False, True])
+async def test_both_shapes_of_a_hash_reply_are_read(resp3: bool) -> None:
+    async def execute(*words: Any) -> Any:
+        return {b"a.ok": b"2"} if resp3 else [b"a.ok", b"2"]
+
+    assert (await Counters(execute).usage("u", NOV_22_US)).total == {"a": Tally(4)}  # uc and dn answer alike here
+
+
+def test_the_names_of_actions_and_limits_may_contain_dots() -> None:
+    counts = [("tokens.mint.denied.rooms.create", 2), ("tokens.mint.refused.not_found", 1), ("api.ok", 4)]
+    assert tally(counts) == {
+        "tokens.mint": Tally(denied={"rooms.create": 2}, refused={"not_found": 1}),
+        "api": Tally(4),
+    }
+
+
+def test_a_limit_called_like_an_outcome_is_still_a_limit() -> None:
+    assert tally([("api.denied.ok", 1)]) == {"api": Tally(denied={"ok": 1})}
+
+
+def test_fields_that_are_no_metric_and_counts_of_zero_are_left_out() -> None:
+    assert tally([("ok", 3), ("something.else", 1), ("api.ok", 0)]) == {}
+
+
+def test_the_same_metric_of_several_sources_adds_up() -> None:
+    assert tally([("api.ok", 1), ("api.ok", 2), ("api.denied.a", 1), ("api.denied.a", 1)]) == {"api": Tally(3, {"a": 2})}
