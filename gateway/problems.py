@@ -130,8 +130,7 @@ def _rate_limited(exc: RateLimited) -> Problem:
     if wait_s is None:
         return Problem(422, "cost_exceeds_limit", f"The request asks more than is ever allowed at once: {names}.")
     headers = ratelimit_fields(decision) | {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
-    longest = max(decision.violated, key=lambda state: state.retry_us)
-    code = "quota_exceeded" if isinstance(longest, QuotaState | LeaseState) else "rate_limited"
+    code = "quota_exceeded" if isinstance(decision.worst, QuotaState | LeaseState) else "rate_limited"
     violated = [state.name for state in decision.violated]
     extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated}
     return Problem(429, code, f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers, **extra)
@@ -139,8 +138,8 @@ def _rate_limited(exc: RateLimited) -> Problem:
 
 def _describe(state: State | BlockState) -> str:
     match state:
-        case LimitState(limit=limit, burst=burst):
-            return f"{limit.id} ({limit.rate}, burst {burst})"
+        case LimitState(name=name, rate=rate, burst=burst):
+            return f"{name} ({rate}, burst {burst})"
         case QuotaState(quota=quota, amount=amount):
             return f"{quota.id} ({amount} per {quota.period}, {quota.zone})"
         case LeaseState(lease=lease):
@@ -155,6 +154,9 @@ def _framework(exc: HTTPException) -> Problem:
     if isinstance(exc, MethodNotAllowedException):
         return Problem(405, "method_not_allowed", "This address does not take that method.", headers=exc.headers)
     if isinstance(exc, ValidationException):
+        missing = _MISSING.search(exc.detail)
+        if missing:
+            return invalid(missing[1].rstrip("_"), "is required")
         return _all_of([_wrong_parameter(item) for item in _extra(exc)])
     if isinstance(exc, ClientException) and exc.status_code == 400:
         return invalid(*_body_error(exc.detail))
@@ -168,6 +170,7 @@ def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
     return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
 
 
+_MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
 _MSGSPEC_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 

@@ -24,6 +24,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from gateway.breaker import Breaker
+
 log = logging.getLogger("gateway.store")
 
 DEADLINE_S = 0.05
@@ -87,14 +89,23 @@ class Store:
         self._watch: asyncio.TimerHandle | None = None
         self._shas: dict[str, str] = {}
         self._available = True
+        self._closed = False
+        self._breaker = Breaker()
+
+    @property
+    def state(self) -> str:
+        """What this process thinks of Redis: closed (it works), open (calls fail at once) or half-open (one tries)."""
+        return self._breaker.state
 
     async def execute(self, *words: Any) -> Any:
         """Send one command and return its reply.
 
         Raises:
-            StoreError: no answer within the deadline, or no connection.
+            StoreError: no answer within the deadline, no connection, or too many of either lately.
             redis.exceptions.ResponseError: Redis refused the command.
         """
+        if not self._breaker.allows():
+            raise StoreError("Redis failed too often just now; not asked")
         loop = asyncio.get_running_loop()
         call = _Call(words, loop.create_future())
         if words[0] == "EVAL":
@@ -103,13 +114,23 @@ class Store:
         self._enqueue(call)
         return await call.future
 
+    def post(self, *words: Any) -> None:
+        """Send one command with the next flush and wait for nothing; what goes wrong is dropped.
+
+        For what is derived and can be rebuilt; not for scripts.
+        """
+        if self._breaker.allows():
+            future = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_ignore)
+            self._enqueue(_Call(words, future))
+
     async def close(self) -> None:
         """Drop the connection; calls still waiting fail."""
         if self._connecting:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        self._available = False  # nothing to report: this is the end, not an outage
+        self._closed = True  # nothing to report: this is the end, not an outage
         self._drop(StoreError("the store is closed"))
         if self._watch:
             self._watch.cancel()
@@ -185,6 +206,7 @@ class Store:
         call = batch.calls.popleft()
         if not batch.calls:
             link.batches.popleft()
+        self._breaker.succeeded()
         if call.future.done():
             return
         if isinstance(reply, NoScriptError) and call.script is not None:
@@ -224,22 +246,32 @@ class Store:
             if link.connection.is_connected:
                 _writer(link).transport.abort()
             for batch in link.batches:
-                for call in batch.calls:
-                    _fail(call, error)
+                self._fail(batch.calls, error)
         self._fail_waiting(error)
 
     def _fail_waiting(self, error: StoreError) -> None:
-        if self._available:
+        if self._available and not self._closed:
             self._available = False
             log.error("Redis is unavailable: %s", error)
         calls, self._waiting = self._waiting, deque()
+        self._fail(calls, error)
+
+    def _fail(self, calls: deque[_Call], error: StoreError) -> None:
         for call in calls:
-            _fail(call, error)
+            if not self._closed:
+                self._breaker.failed()
+            if not call.future.done():
+                call.future.set_exception(StoreError(*error.args))
 
     def _say_available(self) -> None:
         if not self._available:
             self._available = True
             log.warning("Redis is available again")
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()  # retrieved, so that asyncio does not report it
 
 
 def _writer(link: _Link) -> asyncio.StreamWriter:
@@ -248,8 +280,3 @@ def _writer(link: _Link) -> asyncio.StreamWriter:
     if writer is None:
         raise ConnectionError("not connected")
     return writer
-
-
-def _fail(call: _Call, error: StoreError) -> None:
-    if not call.future.done():
-        call.future.set_exception(StoreError(*error.args))

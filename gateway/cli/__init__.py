@@ -11,11 +11,13 @@ from redis.exceptions import RedisError
 
 from auth.errors import AuthError
 from gateway import __version__
+from gateway.cli.limits import limits
 from gateway.cli.usage import usage
 from gateway.cli.users import users
 from gateway.policy_file import PolicyError, load_policy
 from gateway.settings import Settings, SettingsError, load_env, override
 from gateway.store import StoreError
+from gateway.user_limits import BadOverride
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -25,6 +27,8 @@ def main() -> None:
     try:
         cli(prog_name="gateway")
     except (SettingsError, PolicyError, AuthError) as error:
+        _die(str(error))
+    except BadOverride as error:
         _die(str(error))
     except StoreError as error:
         _die(f"Redis (REDIS_URL): {error}")
@@ -96,3 +100,4 @@ def emulator(host: str, port: int, state: Path | None) -> None:
 
 cli.add_command(users)
 cli.add_command(usage)
+cli.add_command(limits)
