@@ -57,7 +57,7 @@ def _svg(lines: list[tuple[float, float]], asked: list[tuple[float, bool]]) -> s
         'font-family="sans-serif" font-size="12" role="img">',
         "<title>A limit of 30 per minute with a burst of 5: units left, and what was admitted</title>",
         f'<rect width="{WIDTH}" height="{bottom + 60}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="20" font-size="14">30/min, burst 5: a unit comes back every 2 s, never more than 5</text>',
+        f'<text x="{LEFT}" y="20" font-size="14">30/min, burst 5: one unit back every 2 s, never more than 5</text>',
     ]
     for units in range(LIMIT.burst + 1):
         out.append(f'<line x1="{LEFT}" x2="{x(END_S)}" y1="{y(units)}" y2="{y(units)}" stroke="#ddd"/>')

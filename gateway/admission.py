@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
@@ -21,7 +22,7 @@ from auth.errors import InvalidToken, TokenExpired
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens, Principal
 from gateway.policy import Policy, Verdict, counter_of, decide
-from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited
+from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited, invalid
 from gateway.rooms import Found, Rooms
 from gateway.store import StoreError
 from gateway.throttle import Throttle
@@ -231,6 +232,10 @@ def _json_body(scope: Scope, receive: Receive) -> Receive:
         body = await _read(receive)
         if body and not content_type:
             raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
+        try:
+            msgspec.json.decode(body or b"{}")  # Litestar lets broken UTF-8 and deep nesting out as a server's error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise invalid("", "The body is not valid JSON.") from None
         return {"type": "http.request", "body": body or b"{}", "more_body": False}
 
     return checked

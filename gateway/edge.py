@@ -90,4 +90,6 @@ def _log(scope: Any, status: int, begun: float) -> None:
     fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
     if user := scope.get("user"):
         fields["user"] = user.uid
-    log.info("request", extra={"fields": fields})
+    # Health checks come every few seconds and say nothing, unless they fail.
+    quiet = status == 200 and scope["path"] in _EXEMPT
+    log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

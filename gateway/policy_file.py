@@ -54,6 +54,8 @@ def load_policy(path: Path | None = None) -> Policy:
         return _Reader(name).policy(tomllib.loads(text))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{name}: cannot be read: {type(error).__name__}") from error
+    except RecursionError as error:
+        raise PolicyError(f"{name}: is nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{name}: {error}") from error
 

@@ -124,7 +124,8 @@ def redis_url(env: Mapping[str, str]) -> str:
         valid = parts.scheme == "unix" or bool(parts.hostname and parts.port != 0)
     except ValueError:
         valid = False
-    if not valid or parts.scheme not in ("redis", "rediss", "unix"):
+    database = re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.query and not parts.fragment
+    if not valid or parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme != "unix" and not database):
         raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
     return url
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 def main() -> None:
     """Run the command; every foreseen failure is one line on standard error and exit code 1."""
+    # A library's log line beside ours would say it twice; `serve` and `emulator` configure their own.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         cli(prog_name="gateway")
     except (SettingsError, PolicyError, AuthError) as error:
