@@ -107,6 +107,16 @@ class Accounts:
             raise UnknownUser(f"There is no user named {username!r}.")
         return await self.get(uid.decode())
 
+    async def lookup(self, user: str) -> User:
+        """Find a user by name or by id. Raises: UnknownUser"""
+        try:
+            return await self.find(user)
+        except UnknownUser:
+            return await self.get(user)
+
+    async def count(self) -> int:
+        return int(await self._execute("ZCARD", "ui:1"))
+
     async def page(self, *, after: int = 0, size: int = 100) -> tuple[list[User], int | None]:
         """Return users from the oldest on, and where the next page starts (None: nowhere)."""
         uids = [uid.decode() for uid in await self._execute("ZRANGE", "ui:1", after, after + size)]

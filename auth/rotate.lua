@@ -2,7 +2,8 @@
 --
 -- KEYS  1 s of the session   2 u of the user   3 us of the user
 -- ARGV  1 sid   2 counter presented   3 grace ms   4 idle life ms   5 absolute life ms
--- Reply {'ok', counter to hand out, ms the session may still idle, opened_ms, roles, ver}
+-- Reply {'ok' or 'again', counter to hand out, ms the session may still idle, opened_ms, roles, ver}
+--       again: the immediate predecessor within grace; it gets the same child, and nothing moves
 --       {'reused'}  an older counter than grace allows: the session is ended here
 --       {'gone'}    no such session, or its user is gone or not active
 -- Cost O(1).
@@ -23,6 +24,7 @@ local function finish(verdict)
 end
 if left <= 0 then return finish('gone') end
 
+local verdict = 'ok'
 local idle = math.min(tonumber(ARGV[4]), left)
 if presented >= current then
   -- Above current happens when Redis lost its last second of writes: the MAC says we issued that counter.
@@ -30,8 +32,8 @@ if presented >= current then
   redis.call('HSET', KEYS[1], 'n', string.format('%.0f', current), 'at', string.format('%.0f', now))
   redis.call('PEXPIRE', KEYS[1], idle)
 elseif presented == current - 1 and now - tonumber(s[3]) <= tonumber(ARGV[3]) then
-  idle = redis.call('PTTL', KEYS[1])   -- a second tab, or a reply that was lost: the same child, and nothing moves
+  verdict, idle = 'again', redis.call('PTTL', KEYS[1])   -- a second tab, or a reply that was lost
 else
   return finish('reused')
 end
-return {'ok', string.format('%.0f', current), string.format('%.0f', idle), s[4], u[2], u[3]}
+return {verdict, string.format('%.0f', current), string.format('%.0f', idle), s[4], u[2], u[3]}

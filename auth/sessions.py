@@ -34,12 +34,16 @@ _TOKEN = re.compile(r"v1\.(u[a-z2-7]{20})\.([0-9a-f]{20})\.([1-9][0-9]{0,14})\.(
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a login or a refresh gives: who, for which session, and the refresh token for the next time."""
+    """What a login or a refresh gives: who, for which session, and the refresh token for the next time.
+
+    `rotated` is False where a racing or repeated refresh was given the tokens that another one had made.
+    """
 
     principal: Principal
     refresh_token: str
     refresh_expires_s: int
     auth_time: int
+    rotated: bool = True
 
     def __repr__(self) -> str:
         return f"Grant(principal={self.principal!r})"
@@ -77,12 +81,12 @@ class Sessions:
         keys = [f"s:1:{{{uid}}}:{sid}", f"u:1:{{{uid}}}", f"us:1:{{{uid}}}"]
         reply = await self._execute("EVAL", _ROTATE, 3, *keys, sid, counter, GRACE_MS, IDLE_MS, ABSOLUTE_MS)
         verdict, *rest = (word.decode() for word in reply)
-        if verdict != "ok":
+        if verdict not in ("ok", "again"):
             raise InvalidGrant(reused_by=uid if verdict == "reused" else None)
         following, idle_ms, opened_ms, roles, ver = rest
         principal = Principal(uid, sid, tuple(roles.split()), int(ver))
         token = self._token(uid, sid, int(following))
-        return Grant(principal, token, int(idle_ms) // 1000, int(opened_ms) // 1000)
+        return Grant(principal, token, int(idle_ms) // 1000, int(opened_ms) // 1000, verdict == "ok")
 
     def owner_of(self, token: str) -> tuple[str, str]:
         """Return (uid, sid) of a genuine refresh token, alive or not. Raises: InvalidGrant"""

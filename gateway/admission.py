@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
@@ -19,21 +21,21 @@ from redis.exceptions import RedisError
 from auth.errors import InvalidToken, TokenExpired
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens, Principal
-from gateway.policy import Policy, Verdict, decide
-from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited
+from gateway.policy import Policy, Verdict, counter_of, decide
+from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited, invalid
 from gateway.rooms import Found, Rooms
 from gateway.store import StoreError
+from gateway.throttle import Throttle
 from limits.counters import Counters, Usage
+from limits.derived import Derived
 from limits.fields import ratelimit_fields
 from limits.limiter import Limiter
-from limits.policy import Decision
+from limits.policy import Decision, Lease
 
 log = logging.getLogger("gateway")
 
 MOST_BODY_BYTES = 16 * 1024
 BODY_TIMEOUT_S = 10.0
-# What is counted by name; every other request counts as `api`, so that a user's counters stay few.
-COUNTED = frozenset({"rooms.create", "tokens.mint"})
 EXPOSED_HEADERS = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"]
 
 
@@ -62,7 +64,7 @@ class Admission(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the place where auth, limits and rooms meet
         self,
         tokens: LoginTokens,
         sessions: Sessions,
@@ -70,6 +72,8 @@ class Admission(ASGIMiddleware):
         counters: Counters,
         rooms: Rooms,
         policy: Policy,
+        throttle: Throttle,
+        derived: Derived,
     ) -> None:
         self._tokens = tokens
         self._sessions = sessions
@@ -77,11 +81,15 @@ class Admission(ASGIMiddleware):
         self._counters = counters
         self._rooms = rooms
         self._policy = policy
+        self._throttle = throttle
+        self._derived = derived
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         opt = scope["route_handler"].opt
         receive = _json_body(scope, receive)
         if opt.get("public") or scope.get("method") == "OPTIONS":  # Litestar's own OPTIONS handlers carry no opt
+            if opt.get("throttled"):
+                await self._throttle.request(client_of(scope))
             await next_app(scope, receive, send)
             return
         principal = self._tokens.verify(bearer_of(scope))
@@ -91,10 +99,11 @@ class Admission(ASGIMiddleware):
             raise InvalidToken("The session has ended. Log in again.")
         if decision.failed_guard is not None:
             raise TokenExpired("The account has changed since this token was issued. Refresh it.")
-        if not decision.allowed:
+        if not decision.allowed and opt.get("charge", True):  # a look at one's own limits is never denied
+            self._note(admitted, f"denied.{decision.worst.name}")
             raise RateLimited(decision)
         scope["user"], scope["auth"] = principal, admitted
-        await next_app(scope, receive, self._amending(scope, admitted.decision, send))
+        await next_app(scope, receive, self._amending(scope, admitted, send))
 
     async def _flush(self, principal: Principal, scope: Scope) -> Admitted:
         """Ask Redis everything at once: commands issued together leave in one write."""
@@ -103,11 +112,22 @@ class Admission(ASGIMiddleware):
         guards = self._sessions.guards(principal)
         take: Awaitable[Decision]
         if opt.get("charge", True):
-            metric = action if action in COUNTED else "api"
-            charges = self._policy.charges(principal.roles, action)
-            take = self._limiter.take(principal.uid, charges, metric=metric, guards=guards)
+            take = self._limiter.take(
+                principal.uid,
+                self._policy.charges(principal.roles, action),
+                metric=counter_of(action),
+                guards=guards,
+                quotas=self._policy.quotas(principal.roles, action),
+                leases=self._leases(principal, action),
+            )
         else:
-            take = self._limiter.peek(principal.uid, self._policy.charges(principal.roles, "*"), guards=guards)
+            take = self._limiter.peek(
+                principal.uid,
+                self._policy.charges(principal.roles, "*"),
+                guards=guards,
+                quotas=self._policy.quotas(principal.roles, "*"),
+                leases=self._leases(principal, "rooms.create"),
+            )
         match opt.get("fetch"):
             case "room":
                 decision, found = await asyncio.gather(
@@ -120,20 +140,36 @@ class Admission(ASGIMiddleware):
                 return Admitted(decision, usage=counted)
         return Admitted(await take)
 
-    def _amending(self, scope: Scope, decision: Decision, send: Send) -> Send:
+    def _note(self, admitted: Admitted, outcome: str) -> None:
+        """Put an outcome into what is derived: top lists, and the counters of a room that is ours."""
+        decision = admitted.decision
+        if decision.metric:
+            room = admitted.found.room.id if admitted.found else None
+            self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)
+
+    def _leases(self, principal: Principal, action: str) -> tuple[Lease, ...]:
+        """Return the bound on an owner's rooms, for whoever may create any."""
+        if action != "rooms.create" or "rooms:create" not in self._policy.permissions(principal.roles):
+            return ()
+        return (self._policy.rooms.lease(secrets.token_hex(8)),)
+
+    def _amending(self, scope: Scope, admitted: Admitted, send: Send) -> Send:
         """Return a `send` that corrects the count of a request that is refused or fails after it was admitted."""
+        decision = admitted.decision
         fields = [(name.lower().encode(), value.encode()) for name, value in ratelimit_fields(decision).items()]
 
         async def amending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *fields]
                 status = message["status"]
-                if status >= 400 and decision.charges:
+                outcome = "ok"
+                if status >= 400 and decision.metric:
                     outcome = "failed" if status >= 500 else f"refused.{scope.get(CODE_KEY, 'invalid_request')}"
                     try:
                         await self._limiter.amend(decision, outcome, refund=status >= 500)
                     except (StoreError, RedisError):
                         log.warning("a refused request stays counted as done: the store is away")
+                self._note(admitted, outcome)
             await send(message)
 
         return amending
@@ -151,6 +187,12 @@ def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRoute
         extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
         raise Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
     admitted.verdict = verdict
+
+
+def client_of(scope: Scope) -> str:
+    """Return the client's address as the edge found it."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def bearer_of(scope: Scope) -> str:
@@ -190,6 +232,10 @@ def _json_body(scope: Scope, receive: Receive) -> Receive:
         body = await _read(receive)
         if body and not content_type:
             raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
+        try:
+            msgspec.json.decode(body or b"{}")  # Litestar lets broken UTF-8 and deep nesting out as a server's error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise invalid("", "The body is not valid JSON.") from None
         return {"type": "http.request", "body": body or b"{}", "more_body": False}
 
     return checked

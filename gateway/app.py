@@ -23,7 +23,9 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
 from gateway import logs
+from gateway.addresses import ClientAddresses
 from gateway.admission import EXPOSED_HEADERS, Admission, authorize
+from gateway.audit import Audit
 from gateway.cursors import Cursors
 from gateway.edge import Edge
 from gateway.hms.client import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, HmsClient
@@ -32,10 +34,15 @@ from gateway.policy_file import load_policy
 from gateway.problems import problem_response
 from gateway.rooms import Rooms
 from gateway.routes import health, login, rooms, usage
+from gateway.routes import limits as limits_routes
 from gateway.settings import Settings
 from gateway.store import REPORT_DEADLINE_S, Store, StoreError, connect
+from gateway.throttle import Throttle
+from gateway.user_limits import UserLimits
 from limits.counters import Counters
+from limits.derived import Derived
 from limits.limiter import Limiter
+from limits.overrides import Overrides
 
 log = logging.getLogger("gateway")
 
@@ -52,6 +59,12 @@ ROUTES: list[Any] = [
     rooms.mint_token,
     usage.own_usage,
     usage.admin_usage,
+    usage.top_usage,
+    usage.room_usage,
+    limits_routes.show_limits,
+    limits_routes.reset_limits,
+    limits_routes.set_override,
+    limits_routes.lift_override,
 ]
 
 
@@ -83,10 +96,13 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     accounts = Accounts(store.execute, passwords)
     sessions = Sessions(store.execute, KeyRing(settings.gateway_secrets, "refresh"))
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"))
-    limiter = Limiter(store.execute)
+    limiter = Limiter(store.execute, unavailable=(StoreError,))
     counters = Counters(store.execute)
     hms_tokens = HmsTokens(settings.hms_app_access_key, settings.hms_app_secret)
     hms = HmsClient(http, hms_tokens)
+    derived = Derived(reports.execute, store.post)
+    overrides = Overrides(store.execute, limiter)
+    throttle = Throttle(store.execute, limiter, KeyRing(settings.gateway_secrets, "throttle"), policy.anonymous)
     registry = Rooms(store.execute, hms, policy, template_ids)
     parts: Mapping[str, object] = {
         "store": store,
@@ -94,6 +110,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         "sessions": sessions,
         "tokens": tokens,
         "limiter": limiter,
+        "throttle": throttle,
+        "derived": derived,
+        "user_limits": UserLimits(accounts, limiter, overrides, policy, Audit(store.execute)),
         "rooms": registry,
         "hms": hms,
         "hms_tokens": hms_tokens,
@@ -119,7 +138,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     app = Litestar(
         ROUTES,
         dependencies={name: _provide(part) for name, part in parts.items()},
-        middleware=[Admission(tokens, sessions, limiter, counters, registry, policy)],
+        middleware=[Admission(tokens, sessions, limiter, counters, registry, policy, throttle, derived)],
         guards=[authorize],
         exception_handlers={Exception: problem_response},
         cors_config=_cors(settings.cors_origins),
@@ -129,7 +148,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         logging_config=None,
         debug=False,
     )
-    return Edge(app)
+    return Edge(app, addresses=ClientAddresses(settings.trusted_proxies), flood=policy.anonymous.flood)
 
 
 async def _warm(store: Store, passwords: Passwords, hms: HmsClient, template_ids: Mapping[str, str]) -> None:

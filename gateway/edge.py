@@ -10,8 +10,11 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.addresses import ClientAddresses, site_of
 from gateway.logs import request_id
-from gateway.problems import MEDIA_TYPE, document, problem_of
+from gateway.problems import MEDIA_TYPE, RateLimited, document, problem_of
+from limits.local import LocalBuckets
+from limits.policy import Charge, Decision, Limit
 
 log = logging.getLogger("gateway.access")
 
@@ -19,14 +22,18 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+_EXEMPT = frozenset({"/health/live", "/health/ready"})  # whoever watches us must not be sent away
 _NO_STORE = (b"cache-control", b"no-store")
 
 
 class Edge:
     """Gives every response a request id and its fixed headers, logs it, and answers what escaped everything else."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, addresses: ClientAddresses, flood: Limit) -> None:
         self._app = app
+        self._addresses = addresses
+        self._flood = Charge(flood)
+        self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -47,7 +54,11 @@ class Edge:
                 message["headers"] = [*headers, (b"x-request-id", rid.encode()), *_HEADERS]
             await send(message)
 
+        address = self._addresses.find((scope.get("client") or ("",))[0], scope["headers"])
+        scope["client"] = (address, 0)  # from here on everybody asks the scope, and nobody reads the header again
         try:
+            if scope["path"] not in _EXEMPT:
+                self._slow_down(site_of(address))
             await self._app(scope, receive, finish)
         except Exception as error:
             if status:
@@ -56,6 +67,12 @@ class Edge:
         finally:
             _log(scope, status, begun)
             request_id.reset(token)
+
+    def _slow_down(self, site: str) -> None:
+        """Refuse a flood from one address before it costs anything. Raises: RateLimited"""
+        states, allowed = self._buckets.take(site, (self._flood,))
+        if not allowed:
+            raise RateLimited(Decision("", site, "", 0, allowed=False, limits=states, charges=(self._flood,)))
 
 
 async def _answer(error: Exception, scope: Any, send: Send) -> int:
@@ -73,4 +90,6 @@ def _log(scope: Any, status: int, begun: float) -> None:
     fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
     if user := scope.get("user"):
         fields["user"] = user.uid
-    log.info("request", extra={"fields": fields})
+    # Health checks come every few seconds and say nothing, unless they fail.
+    quiet = status == 200 and scope["path"] in _EXEMPT
+    log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

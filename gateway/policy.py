@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from limits.policy import Charge, Limit, most_generous
+from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 PERMISSIONS = frozenset(
     [
@@ -34,27 +34,49 @@ ACTIONS: dict[str, str | None] = {
     "tokens.mint": "rooms:join",
     "usage.read": "usage:read-own",
     "usage.read-any": "usage:read-any",
+    "limits.manage": "limits:manage",
 }
 LIMITED_ACTIONS = frozenset(ACTIONS) - {"usage.read"}  # reading one's own usage charges nothing
+# What is counted by name; every other request counts as `api`, so that a user's counters stay few.
+COUNTED = frozenset({"rooms.create", "tokens.mint"})
+COUNTERS = COUNTED | {"api"}
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one gateway role grants. `limits` holds its number of each limit, by name."""
+    """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name."""
 
     permissions: frozenset[str]
     limits: Mapping[str, Limit]
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """Limits of callers nobody knows yet, by client address or by account name; `flood` is per process, in memory."""
+
+    flood: Limit
+    requests: Limit
+    failures: Limit
+    account: Limit
+    known_account: Limit
+    refresh: Limit
 
 
 @dataclass(frozen=True, slots=True)
 class RoomDefaults:
-    """What a room is created with. Durations in seconds."""
+    """What a room is created with. Durations in seconds; `active_per_owner` rooms at once."""
 
     access: str
     region: str
     size: int
     max_duration_s: int
     token_ttl_s: int
+    active_per_owner: int = 50
+
+    def lease(self, holder: str = "") -> Lease:
+        """Return the bound on an owner's rooms at once; a room counts for as long as one session of it may last."""
+        return Lease("rooms.active", self.active_per_owner, self.max_duration_s * US_PER_S, holder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +110,11 @@ class Policy:
     applies_to: Mapping[str, frozenset[str]]
     templates: Mapping[str, Mapping[str, tuple[str, ...]]]
     rooms: RoomDefaults
-    _charges: dict[tuple[tuple[str, ...], str], tuple[Charge, ...]] = field(default_factory=dict, compare=False)
+    anonymous: Anonymous
+    costs: Mapping[str, int] = field(default_factory=dict)
+    _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
+        default_factory=dict, compare=False
+    )
 
     def permissions(self, roles: Iterable[str]) -> frozenset[str]:
         """Return all that a set of gateway roles grants; a role the policy does not know grants nothing."""
@@ -96,24 +122,39 @@ class Policy:
 
     def charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
         """Return what an attempt of an action charges, or, for `*`, every limit these roles have."""
-        found = self._charges.get((roles, action))
+        return self._demand(roles, action)[0]
+
+    def quotas(self, roles: tuple[str, ...], action: str) -> tuple[Quota, ...]:
+        """Return the quotas that an action draws on, or, for `*`, all that these roles have."""
+        return self._demand(roles, action)[1]
+
+    def _demand(self, roles: tuple[str, ...], action: str) -> tuple[tuple[Charge, ...], tuple[Quota, ...]]:
+        found = self._cache.get((roles, action))
         if found is None:
-            found = tuple(
-                Charge(most_generous(numbers))
+            held = [self.roles[role] for role in roles if role in self.roles]
+            charges = tuple(
+                Charge(most_generous(numbers), self.costs.get(name, 1))
                 for name, actions in self.applies_to.items()
                 if action == "*" or action in actions
-                if (numbers := [held[name] for held in self._limits_of(roles) if name in held])
+                if (numbers := [role.limits[name] for role in held if name in role.limits])
             )
-            if len(self._charges) < 1000:
-                self._charges[roles, action] = found
+            best: dict[str, Quota] = {}
+            for quota in (quota for role in held for quota in role.quotas.values()):
+                if action == "*" or quota.counter == counter_of(action):
+                    best[quota.id] = max(quota, best.get(quota.id, quota), key=lambda one: one.amount)
+            found = charges, tuple(best.values())
+            if len(self._cache) < 1000:
+                self._cache[roles, action] = found
         return found
-
-    def _limits_of(self, roles: tuple[str, ...]) -> list[Mapping[str, Limit]]:
-        return [self.roles[role].limits for role in roles if role in self.roles]
 
     def mintable(self, template: str, relation: str) -> tuple[str, ...]:
         """Return the 100ms roles that a relation to a room of a template may join with, least first."""
         return self.templates.get(template, {}).get(relation, ())
+
+
+def counter_of(action: str) -> str:
+    """Return the name under which requests of an action are counted."""
+    return action if action in COUNTED else "api"
 
 
 def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts | None = None) -> Verdict:

@@ -1,24 +1,45 @@
-"""Reading policy.toml: every refusal names file, key and reason."""
+"""Reading policy.toml into a Policy."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from gateway.policy import ACTIONS, LIMITED_ACTIONS, PERMISSIONS, RELATIONS, Policy, Role, RoomDefaults
-from limits.policy import US_PER_S, Limit, parse_rate
+from gateway.policy import (
+    ACTIONS,
+    COUNTERS,
+    LIMITED_ACTIONS,
+    PERMISSIONS,
+    RELATIONS,
+    Anonymous,
+    Policy,
+    Role,
+    RoomDefaults,
+)
+from gateway.toml_tables import PolicyError, TomlTables
+from limits.limiter import MOST_LIMITS
+from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
+
+__all__ = ["PolicyError", "load_policy"]
 
 _BUILT_IN = files(__package__).joinpath("policy.toml")
-_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
 _100MS_ROLE = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
+_SECTIONS = ("roles", "limits", "quotas", "templates", "rooms", "anonymous")
 
 
-class PolicyError(Exception):
-    """The policy file is wrong. The text is one line: file, key, reason."""
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One [limits.*] table: what it is charged for, and what every role's number of it has in common."""
+
+    actions: frozenset[str]
+    cost: int
+    flags: Mapping[str, Any]
+    default: Mapping[str, Any]
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -33,125 +54,181 @@ def load_policy(path: Path | None = None) -> Policy:
         return _Reader(name).policy(tomllib.loads(text))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{name}: cannot be read: {type(error).__name__}") from error
+    except RecursionError as error:
+        raise PolicyError(f"{name}: is nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{name}: {error}") from error
 
 
 class _Reader:
-    """Turns a parsed policy file into values; every refusal names file, key and reason."""
+    """Turns a parsed policy file into values."""
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._toml = TomlTables(name)
 
     def policy(self, data: dict[str, Any]) -> Policy:
-        self._keys("", data, {"roles", "limits", "templates", "rooms"})
-        tables = {name: self._table(name, data.get(name, {})) for name in ("roles", "limits", "templates", "rooms")}
-        applies_to = {name: self._limit(name, table) for name, table in tables["limits"].items()}
-        roles = {name: self._role(name, table, applies_to) for name, table in tables["roles"].items()}
+        toml = self._toml
+        toml.keys("", data, set(_SECTIONS))
+        tables = {name: toml.table(name, data.get(name, {})) for name in _SECTIONS}
+        if len(tables["limits"]) + len(tables["quotas"]) > MOST_LIMITS:
+            toml.refuse("limits", f"there may be {MOST_LIMITS} limits and quotas together")
+        rules = {name: self._rule(name, table) for name, table in tables["limits"].items()}
+        quotas = {name: self._quota_rule(name, table) for name, table in tables["quotas"].items()}
+        for name in rules.keys() & quotas.keys():
+            toml.refuse(f"quotas.{name}", "is the name of a limit as well")
+        roles = {name: self._role(name, table, rules, quotas) for name, table in tables["roles"].items()}
         templates = {name: self._template(name, table) for name, table in tables["templates"].items()}
         if not roles:
-            self._refuse("roles", "at least one role is needed")
+            toml.refuse("roles", "at least one role is needed")
         if "default" not in templates:
-            self._refuse("templates.default", "is missing")
-        return Policy(self._name, roles, applies_to, templates, self._rooms(tables["rooms"]))
+            toml.refuse("templates.default", "is missing")
+        return Policy(
+            self._name,
+            roles,
+            {name: rule.actions for name, rule in rules.items()},
+            templates,
+            self._rooms(tables["rooms"]),
+            self._anonymous(tables["anonymous"]),
+            {name: rule.cost for name, rule in rules.items()},
+        )
 
-    def _role(self, name: str, data: Any, limits: Mapping[str, frozenset[str]]) -> Role:
-        key = f"roles.{name}"
+    def _role(self, name: str, data: Any, rules: Mapping[str, _Rule], quotas: Mapping[str, Mapping[str, Any]]) -> Role:
+        toml, key = self._toml, f"roles.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name):
-            self._refuse(key, "a role's name is 1 to 32 of a-z 0-9 _ -, starting with a letter")
-        self._keys(key, self._table(key, data), {"permissions", "limits"})
-        permissions = frozenset(self._strings(f"{key}.permissions", data.get("permissions", [])))
+            toml.refuse(key, "a role's name is 1 to 32 of a-z 0-9 _ -, starting with a letter")
+        toml.keys(key, toml.table(key, data), {"permissions", "limits", "quotas"})
+        permissions = frozenset(toml.strings(f"{key}.permissions", data.get("permissions", [])))
         for permission in sorted(permissions - PERMISSIONS):
-            self._refuse(f"{key}.permissions", f"unknown permission {permission!r}")
-        numbers = self._table(f"{key}.limits", data.get("limits", {}))
-        for limit in numbers.keys() - limits.keys():
-            self._refuse(f"{key}.limits.{limit}", f"there is no [limits.{limit}]")
-        for limit, actions in limits.items():
+            toml.refuse(f"{key}.permissions", f"unknown permission {permission!r}")
+        amounts = toml.table(f"{key}.quotas", data.get("quotas", {}))
+        for quota in amounts.keys() - quotas.keys():
+            toml.refuse(f"{key}.quotas.{quota}", f"there is no [quotas.{quota}]")
+        limits = self._role_limits(f"{key}.limits", data.get("limits", {}), rules, permissions)
+        granted = {
+            quota: self._quota(f"{key}.quotas.{quota}", quota, rule, amounts.get(quota, rule.get("amount")))
+            for quota, rule in quotas.items()
+            if quota in amounts or "amount" in rule
+        }
+        return Role(permissions, limits, granted)
+
+    def _role_limits(
+        self, key: str, data: Any, rules: Mapping[str, _Rule], permissions: frozenset[str]
+    ) -> dict[str, Limit]:
+        toml = self._toml
+        numbers = toml.table(key, data)
+        for limit in numbers.keys() - rules.keys():
+            toml.refuse(f"{key}.{limit}", f"there is no [limits.{limit}]")
+        found = {}
+        for limit, rule in rules.items():
+            number = numbers.get(limit, rule.default)
+            if number:
+                found[limit] = self._limit(f"{key}.{limit}", limit, number, rule.flags, cost=rule.cost)
+                continue
             # An unlimited action must be written as a large number, not happen by leaving a line out.
-            reachable = {a for a in actions if ACTIONS[a] is None or ACTIONS[a] in permissions}
-            if reachable and limit not in numbers:
-                self._refuse(f"{key}.limits.{limit}", f"is missing; the role may do {', '.join(sorted(reachable))}")
-        numbers_of = {limit: self._number(f"{key}.limits.{limit}", limit, numbers[limit]) for limit in numbers}
-        return Role(permissions, numbers_of)
+            reachable = {a for a in rule.actions if ACTIONS[a] is None or ACTIONS[a] in permissions}
+            if reachable:
+                toml.refuse(f"{key}.{limit}", f"is missing; the role may do {', '.join(sorted(reachable))}")
+        return found
 
-    def _number(self, key: str, name: str, data: Any) -> Limit:
-        self._keys(key, self._table(key, data), {"rate", "burst"}, required={"rate", "burst"})
-        burst = self._integer(f"{key}.burst", data["burst"], 1, 10**9)
+    def _limit(self, key: str, name: str, data: Any, flags: Mapping[str, Any], *, cost: int = 1) -> Limit:
+        toml = self._toml
+        toml.keys(key, toml.table(key, data), {"rate", "burst"}, required={"rate", "burst"})
+        burst = toml.integer(f"{key}.burst", data["burst"], 1, MOST_UNITS)
         if not isinstance(data["rate"], str):
-            self._refuse(f"{key}.rate", 'must be a text such as "120/min"')
+            toml.refuse(f"{key}.rate", 'must be a text such as "120/min"')
+        if cost > burst:
+            toml.refuse(f"{key}.burst", f"must be at least the cost of one request, {cost}")
         try:
-            return Limit(name, *parse_rate(data["rate"]), burst)
+            return Limit(name, *parse_rate(data["rate"]), burst, **flags)
         except ValueError as error:
-            self._refuse(key, str(error))
+            toml.refuse(key, str(error))
 
-    def _limit(self, name: str, data: Any) -> frozenset[str]:
-        key = f"limits.{name}"
-        self._keys(key, self._table(key, data), {"applies_to"}, required={"applies_to"})
-        actions = set(self._strings(f"{key}.applies_to", data["applies_to"]))
+    def _rule(self, name: str, data: Any) -> _Rule:
+        toml, key = self._toml, f"limits.{name}"
+        known = {"applies_to", "rate", "burst", "cost", "strict", "shadow", "on_store_error"}
+        toml.keys(key, toml.table(key, data), known, required={"applies_to"})
+        self._named(key, name)
+        actions = set(toml.strings(f"{key}.applies_to", data["applies_to"]))
         for action in sorted(actions - LIMITED_ACTIONS - {"*"}):
-            self._refuse(f"{key}.applies_to", f"unknown action {action!r}")
+            toml.refuse(f"{key}.applies_to", f"unknown action {action!r}")
         if not actions:
-            self._refuse(f"{key}.applies_to", "names no action")
+            toml.refuse(f"{key}.applies_to", "names no action")
+        cost = toml.integer(f"{key}.cost", data.get("cost", 1), 1, MOST_UNITS)
+        flags = {
+            "strict": toml.boolean(f"{key}.strict", data.get("strict", False)),
+            "shadow": toml.boolean(f"{key}.shadow", data.get("shadow", False)),
+            "on_store_error": toml.choice(
+                f"{key}.on_store_error", data.get("on_store_error", "deny"), ("deny", "local", "allow")
+            ),
+        }
+        default = {word: data[word] for word in ("rate", "burst") if word in data}
+        if default:
+            self._limit(key, name, default, flags, cost=cost)
+        return _Rule(LIMITED_ACTIONS if "*" in actions else frozenset(actions), cost, flags, default)
+
+    def _quota_rule(self, name: str, data: Any) -> dict[str, Any]:
+        toml, key = self._toml, f"quotas.{name}"
+        known = {"counter", "period", "amount", "time_zone", "shadow"}
+        rule = toml.table(key, data)
+        toml.keys(key, rule, known, required={"counter", "period"})
+        self._named(key, name)
+        toml.choice(f"{key}.counter", rule["counter"], tuple(sorted(COUNTERS)))
+        self._quota(key, name, rule, rule.get("amount", 1))
+        return rule
+
+    def _quota(self, key: str, name: str, rule: Mapping[str, Any], amount: Any) -> Quota:
+        toml = self._toml
+        units = toml.integer(key if amount is not rule.get("amount") else f"{key}.amount", amount, 1, MOST_UNITS)
+        shadow = toml.boolean(f"quotas.{name}.shadow", rule.get("shadow", False))
+        zone = rule.get("time_zone", "UTC")
+        if not isinstance(zone, str):
+            toml.refuse(f"quotas.{name}.time_zone", 'must be a text such as "Europe/Berlin"')
         try:
-            Limit(name, 1, US_PER_S, 1)
+            return Quota(name, rule["counter"], units, rule["period"], zone, shadow)
         except ValueError as error:
-            self._refuse(key, str(error))
-        return LIMITED_ACTIONS if "*" in actions else frozenset(actions)
+            toml.refuse(f"quotas.{name}", str(error))
+
+    def _named(self, key: str, name: str) -> None:
+        try:
+            check_name(name)
+        except ValueError as error:
+            self._toml.refuse(key, str(error))
+
+    def _anonymous(self, data: dict[str, Any]) -> Anonymous:
+        """Read [anonymous]; what it leaves out is the built-in number (auth.md's, measured in attempts)."""
+        built_in: dict[str, tuple[str, int]] = {
+            "flood": ("200/s", 2000),
+            "requests": ("600/min", 600),
+            "failures": ("100/10min", 100),
+            "account": ("5/15min", 5),
+            "known_account": ("10/15min", 10),
+            "refresh": ("10/min", 10),
+        }
+        self._toml.keys("anonymous", data, set(built_in))
+        numbers = {
+            name: self._limit(f"anonymous.{name}", name, data.get(name, {"rate": rate, "burst": burst}), {})
+            for name, (rate, burst) in built_in.items()
+        }
+        return Anonymous(**numbers)
 
     def _template(self, name: str, data: Any) -> dict[str, tuple[str, ...]]:
         key = f"templates.{name}"
-        self._keys(key, self._table(key, data), set(RELATIONS))
-        roles = {relation: tuple(self._strings(f"{key}.{relation}", data[relation])) for relation in data}
+        self._toml.keys(key, self._toml.table(key, data), set(RELATIONS))
+        roles = {relation: tuple(self._toml.strings(f"{key}.{relation}", data[relation])) for relation in data}
         for relation, names in roles.items():
             for role in names:
                 if not _100MS_ROLE.fullmatch(role):
-                    self._refuse(f"{key}.{relation}", f"{role!r} is not a role name of plain ASCII without ? > ~")
+                    self._toml.refuse(f"{key}.{relation}", f"{role!r} is not a role name of plain ASCII without ? > ~")
         return roles
 
     def _rooms(self, data: dict[str, Any]) -> RoomDefaults:
-        self._keys("rooms", data, {"access", "region", "size", "max_duration", "token_ttl"})
+        self._toml.keys("rooms", data, {"access", "region", "size", "max_duration", "token_ttl", "active_per_owner"})
         return RoomDefaults(
-            access=self._choice("rooms.access", data.get("access", "open"), ("open", "invited")),
-            region=self._choice("rooms.region", data.get("region", "auto"), ("auto", "us", "eu", "in")),
-            size=self._integer("rooms.size", data.get("size", 100), 1, 2500),
-            max_duration_s=self._duration("rooms.max_duration", data.get("max_duration", "12h"), 120, 43_200),
-            token_ttl_s=self._duration("rooms.token_ttl", data.get("token_ttl", "1h"), 60, 86_400),
+            access=self._toml.choice("rooms.access", data.get("access", "open"), ("open", "invited")),
+            region=self._toml.choice("rooms.region", data.get("region", "auto"), ("auto", "us", "eu", "in")),
+            size=self._toml.integer("rooms.size", data.get("size", 100), 1, 2500),
+            max_duration_s=self._toml.duration("rooms.max_duration", data.get("max_duration", "12h"), 120, 43_200),
+            token_ttl_s=self._toml.duration("rooms.token_ttl", data.get("token_ttl", "1h"), 60, 86_400),
+            active_per_owner=self._toml.integer("rooms.active_per_owner", data.get("active_per_owner", 50), 1, 100_000),
         )
-
-    def _duration(self, key: str, value: Any, least: int, most: int) -> int:
-        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
-            self._refuse(key, 'must be a duration such as "90s", "15min" or "2h"')
-        seconds = int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]]
-        if not least <= seconds <= most:
-            self._refuse(key, f"must be from {least} to {most} seconds")
-        return seconds
-
-    def _choice(self, key: str, value: Any, choices: tuple[str, ...]) -> str:
-        if value not in choices:
-            self._refuse(key, f"must be one of: {', '.join(choices)}")
-        return str(value)
-
-    def _integer(self, key: str, value: Any, least: int, most: int) -> int:
-        if type(value) is not int or not least <= value <= most:
-            self._refuse(key, f"must be a whole number from {least} to {most}")
-        return value
-
-    def _strings(self, key: str, value: Any) -> list[str]:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self._refuse(key, "must be a list of texts")
-        return value
-
-    def _table(self, key: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self._refuse(key, "must be a table")
-        return value
-
-    def _keys(self, key: str, data: dict[str, Any], known: set[str], required: Iterable[str] = ()) -> None:
-        for name in sorted(data.keys() - known):
-            self._refuse(f"{key}.{name}".lstrip("."), "unknown key")
-        for name in sorted(set(required) - data.keys()):
-            self._refuse(f"{key}.{name}", "is missing")
-
-    def _refuse(self, key: str, reason: str) -> NoReturn:
-        raise PolicyError(f"{self._name}: {key}: {reason}")

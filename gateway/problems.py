@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from litestar import Request, Response
 from litestar.exceptions import (
     ClientException,
@@ -86,6 +87,9 @@ def invalid(field: str, rule: str) -> Problem:
 def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Answer an exception. Registered for `Exception`: nothing else in the process writes an error response."""
     problem = problem_of(exc)
+    for error in problem.extra.get("errors", ()):
+        if error["rule"].startswith(_ENUM):
+            problem = invalid(error["field"], f"must be one of: {_choices(request, error['field'])}")
     request.scope[CODE_KEY] = problem.code  # type: ignore[literal-required]  # an ASGI scope may carry more keys
     body = document(problem, instance=request.url.path)
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
@@ -130,8 +134,7 @@ def _rate_limited(exc: RateLimited) -> Problem:
     if wait_s is None:
         return Problem(422, "cost_exceeds_limit", f"The request asks more than is ever allowed at once: {names}.")
     headers = ratelimit_fields(decision) | {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
-    longest = max(decision.violated, key=lambda state: state.retry_us)
-    code = "quota_exceeded" if isinstance(longest, QuotaState | LeaseState) else "rate_limited"
+    code = "quota_exceeded" if isinstance(decision.worst, QuotaState | LeaseState) else "rate_limited"
     violated = [state.name for state in decision.violated]
     extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated}
     return Problem(429, code, f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers, **extra)
@@ -139,8 +142,8 @@ def _rate_limited(exc: RateLimited) -> Problem:
 
 def _describe(state: State | BlockState) -> str:
     match state:
-        case LimitState(limit=limit, burst=burst):
-            return f"{limit.id} ({limit.rate}, burst {burst})"
+        case LimitState(name=name, rate=rate, burst=burst):
+            return f"{name} ({rate}, burst {burst})"
         case QuotaState(quota=quota, amount=amount):
             return f"{quota.id} ({amount} per {quota.period}, {quota.zone})"
         case LeaseState(lease=lease):
@@ -155,6 +158,9 @@ def _framework(exc: HTTPException) -> Problem:
     if isinstance(exc, MethodNotAllowedException):
         return Problem(405, "method_not_allowed", "This address does not take that method.", headers=exc.headers)
     if isinstance(exc, ValidationException):
+        missing = _MISSING.search(exc.detail)
+        if missing:
+            return invalid(missing[1].rstrip("_"), "is required")
         return _all_of([_wrong_parameter(item) for item in _extra(exc)])
     if isinstance(exc, ClientException) and exc.status_code == 400:
         return invalid(*_body_error(exc.detail))
@@ -164,10 +170,24 @@ def _framework(exc: HTTPException) -> Problem:
     return Problem(exc.status_code, "invalid_request", HTTPStatus(exc.status_code).phrase)
 
 
+def _choices(request: Request[Any, Any, Any], field: str) -> str:
+    """Return the values a field of the route's body may have: msgspec's message repeats the caller's value instead."""
+    body = request.route_handler.parsed_data_field
+    info = msgspec.inspect.type_info(body.annotation) if body else None
+    for one in info.fields if isinstance(info, msgspec.inspect.StructType) else ():
+        kinds = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
+        literals = [kind for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType)]
+        if one.encode_name == field and literals:
+            return ", ".join(str(value) for value in literals[0].values)
+    return "the documented values"
+
+
 def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
     return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
 
 
+_ENUM = "Invalid enum value"
+_MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
 _MSGSPEC_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
 from auth.accounts import Accounts, User
-from auth.errors import UnknownUser
-from limits.counters import Counters
+from limits.counters import Counters, Tallies, Tally
+from limits.derived import Derived
 
 MOST_DAYS = 366
+_MOST_SCANNED = 5_000  # users looked at for one page; a page of few rows then says where to go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,15 @@ class UsagePage:
     following: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class TopRow:
+    """One line of a top list; the name is empty when the user is gone."""
+
+    user_id: str
+    username: str
+    count: int
+
+
 async def daily_usage(  # noqa: PLR0913  a report's own parameters
     accounts: Accounts,
     counters: Counters,
@@ -47,39 +58,46 @@ async def daily_usage(  # noqa: PLR0913  a report's own parameters
     after: int = 0,
     size: int = 100,
 ) -> UsagePage:
-    """Return the usage of one user (by id or name) or of a page of users, oldest account first.
+    """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
+
+    The users' own counters are read, never an index of who was active: what is reported is what was counted.
 
     Raises:
         UnknownUser: `user` is nobody.
     """
-    following: int | None = None
     if user is not None:
-        users = [await _by_id_or_name(accounts, user)]
-    else:
-        users, following = await accounts.page(after=after, size=size)
-    found = await asyncio.gather(*(counters.days(one.id, first, last) for one in users))
-    rows = [
-        UsageRow(
-            day.isoformat(),
-            one.id,
-            one.username,
-            name,
-            tally.ok,
-            tally.denied,
-            tally.refused,
-            tally.failed,
-            tally.would_deny,
-        )
-        for one, days in zip(users, found, strict=True)
+        one = await accounts.lookup(user)
+        return UsagePage(_rows(one, await counters.days(one.id, first, last), action), None)
+    rows: list[UsageRow] = []
+    shown = scanned = 0
+    following: int | None = after
+    while following is not None and shown < size and scanned < _MOST_SCANNED:
+        users, following = await accounts.page(after=following, size=size - shown)
+        scanned += size
+        found = await asyncio.gather(*(counters.days(one.id, first, last) for one in users))
+        for one, days in zip(users, found, strict=True):
+            new = _rows(one, days, action)
+            shown += bool(new)
+            rows += new
+    return UsagePage(rows, following)
+
+
+async def top_users(accounts: Accounts, derived: Derived, period: str, metric: str, size: int) -> list[TopRow]:
+    """Return who has most of a metric (`tokens.mint.ok`, `api.denied.api`) on a UTC day or in a month, most first."""
+    top = await derived.top(period, metric, size)
+    users = await asyncio.gather(*(accounts.get(uid) for uid, _ in top), return_exceptions=True)
+    names = [user.username if isinstance(user, User) else "" for user in users]
+    return [TopRow(uid, name, count) for (uid, count), name in zip(top, names, strict=True)]
+
+
+def _rows(user: User, days: Mapping[date, Tallies], action: str | None) -> list[UsageRow]:
+    return [
+        UsageRow(day.isoformat(), user.id, user.username, name, *_numbers(tally))
         for day, tallies in days.items()
         for name, tally in sorted(tallies.items())
         if action in (None, name)
     ]
-    return UsagePage(rows, following)
 
 
-async def _by_id_or_name(accounts: Accounts, user: str) -> User:
-    try:
-        return await accounts.find(user)
-    except UnknownUser:
-        return await accounts.get(user)
+def _numbers(tally: Tally) -> tuple[int, dict[str, int], dict[str, int], int, dict[str, int]]:
+    return tally.ok, tally.denied, tally.refused, tally.failed, tally.would_deny

@@ -68,8 +68,10 @@ class Rooms:
         self._policy = policy
         self._template_ids = template_ids
 
-    async def create(self, uid: str, new: NewRoom) -> Room:
+    async def create(self, uid: str, new: NewRoom, *, lease: str) -> Room:
         """Create a room at 100ms under a name of our own making, and register its owner.
+
+        `lease` is what holds the room's place among its owner's rooms at once.
 
         The generated name is new each time: creating under an existing one would rewrite somebody else's room.
 
@@ -88,7 +90,13 @@ class Rooms:
         )
         room = Room(upstream.id, new.name, new.description, new.access, new.template, uid, True, _now_ms())
         row = {"name": room.name, "description": room.description, "access": room.access, "template": room.template}
-        row |= {"owner": uid, "enabled": "1", "created_ms": str(room.created_ms), "upstream": upstream.name}
+        row |= {
+            "owner": uid,
+            "enabled": "1",
+            "created_ms": str(room.created_ms),
+            "upstream": upstream.name,
+            "lease": lease,
+        }
         # One HSET decides the ownership; the two lists are derived from it.
         await asyncio.gather(
             self._execute("HSET", f"rm:1:{{{room.id}}}", *(word for item in row.items() for word in item)),

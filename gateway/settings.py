@@ -18,6 +18,8 @@ DEFAULT_PORT = 8000
 MIN_SECRET_BYTES = 32
 DEMO_ENV = "demo.env"
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _PLACEHOLDERS = re.compile(r"your[_-]|change[_-]?me|placeholder|example|xxx|secret$|password|^<.*>$", re.IGNORECASE)
 _TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
 
@@ -40,6 +42,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     workers: int = 1
+    trusted_proxies: tuple[Network, ...] = ()
     cors_origins: tuple[str, ...] = ()
     log_format: str = "json"
 
@@ -58,10 +61,11 @@ class Settings:
             hms_template_id=_required(env, "HMS_TEMPLATE_ID"),
             gateway_secrets=_gateway_secrets(env),
             hms_api_url=_http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
-            policy_path=Path(env["GATEWAY_POLICY"]) if env.get("GATEWAY_POLICY") else None,
+            policy_path=policy_path(env),
             host=env.get("GATEWAY_HOST") or "127.0.0.1",
             port=_number(env, "GATEWAY_PORT", DEFAULT_PORT, 1, 65535),
             workers=_number(env, "GATEWAY_WORKERS", 1, 1, 64),
+            trusted_proxies=_networks(env, "GATEWAY_TRUSTED_PROXIES"),
             cors_origins=_origins(env),
             log_format=_choice(env, "GATEWAY_LOG", ("json", "console")),
         )
@@ -101,6 +105,11 @@ def data_folder(env: Mapping[str, str]) -> Path:
     return Path(env.get("GATEWAY_DATA") or DEFAULT_DATA).absolute()
 
 
+def policy_path(env: Mapping[str, str]) -> Path | None:
+    """Return GATEWAY_POLICY; None stands for the built-in policy."""
+    return Path(env["GATEWAY_POLICY"]) if env.get("GATEWAY_POLICY") else None
+
+
 def redis_url(env: Mapping[str, str]) -> str:
     """Return the checked REDIS_URL; the commands that only need Redis ask for nothing else.
 
@@ -115,7 +124,8 @@ def redis_url(env: Mapping[str, str]) -> str:
         valid = parts.scheme == "unix" or bool(parts.hostname and parts.port != 0)
     except ValueError:
         valid = False
-    if not valid or parts.scheme not in ("redis", "rediss", "unix"):
+    database = re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.query and not parts.fragment
+    if not valid or parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme != "unix" and not database):
         raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
     return url
 
@@ -198,6 +208,13 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return "." not in host
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in env.get(name, "").split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(f"{name} must be a comma-separated list of networks such as 10.0.0.0/8: {error}") from None
 
 
 def _origins(env: Mapping[str, str]) -> tuple[str, ...]:

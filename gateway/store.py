@@ -24,6 +24,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from gateway.breaker import Breaker
+
 log = logging.getLogger("gateway.store")
 
 DEADLINE_S = 0.05
@@ -58,24 +60,21 @@ class _Call:
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
-    """The calls of one write. `due` is when the whole batch counts as lost."""
-
-    calls: deque[_Call]
-    due: float
-
-
-@dataclass(slots=True, eq=False)
 class _Link:
-    """One live connection with what was written to it and not yet answered."""
+    """One live connection, what was written to it and not yet answered, and when it last gave a sign of life.
+
+    The deadline runs from that sign: a Redis that answers one call after the other is not away, however many of ours
+    are waiting in its line.
+    """
 
     connection: AbstractConnection
-    batches: deque[_Batch] = field(default_factory=deque)
+    unanswered: deque[_Call] = field(default_factory=deque)
+    alive_at: float = 0.0
     reader: asyncio.Task[None] | None = None
 
 
 class Store:
-    """Sends commands over one pipelined connection. `deadline_s` bounds how long Redis may take over a batch."""
+    """Sends commands over one pipelined connection. `deadline_s` is how long Redis may leave us without any answer."""
 
     def __init__(self, redis: Redis, *, deadline_s: float = DEADLINE_S) -> None:
         self._pool = redis.connection_pool
@@ -87,14 +86,23 @@ class Store:
         self._watch: asyncio.TimerHandle | None = None
         self._shas: dict[str, str] = {}
         self._available = True
+        self._closed = False
+        self._breaker = Breaker()
+
+    @property
+    def state(self) -> str:
+        """What this process thinks of Redis: closed (it works), open (calls fail at once) or half-open (one tries)."""
+        return self._breaker.state
 
     async def execute(self, *words: Any) -> Any:
         """Send one command and return its reply.
 
         Raises:
-            StoreError: no answer within the deadline, or no connection.
+            StoreError: no answer within the deadline, no connection, or too many of either lately.
             redis.exceptions.ResponseError: Redis refused the command.
         """
+        if not self._breaker.allows():
+            raise StoreError("Redis failed too often just now; not asked")
         loop = asyncio.get_running_loop()
         call = _Call(words, loop.create_future())
         if words[0] == "EVAL":
@@ -103,13 +111,23 @@ class Store:
         self._enqueue(call)
         return await call.future
 
+    def post(self, *words: Any) -> None:
+        """Send one command with the next flush and wait for nothing; what goes wrong is dropped.
+
+        For what is derived and can be rebuilt; not for scripts.
+        """
+        if self._breaker.allows():
+            future = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_ignore)
+            self._enqueue(_Call(words, future))
+
     async def close(self) -> None:
         """Drop the connection; calls still waiting fail."""
         if self._connecting:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        self._available = False  # nothing to report: this is the end, not an outage
+        self._closed = True  # nothing to report: this is the end, not an outage
         self._drop(StoreError("the store is closed"))
         if self._watch:
             self._watch.cancel()
@@ -139,9 +157,10 @@ class Store:
             self._plan_watch(loop.time() + self._deadline_s)
             return
         calls, self._waiting = self._waiting, deque()
-        batch = _Batch(calls, loop.time() + self._deadline_s)
-        link.batches.append(batch)
-        self._plan_watch(batch.due)
+        if not link.unanswered:
+            link.alive_at = loop.time()
+        link.unanswered += calls
+        self._plan_watch(loop.time() + self._deadline_s)
         try:
             packed = link.connection.pack_commands([call.words for call in calls])
             # The transport's buffer takes it at once; back-pressure is the deadline's business, not the caller's.
@@ -154,7 +173,7 @@ class Store:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, ValueError, TypeError) as error:
             self._connecting = None
             # Without an address and without the URL: it may hold the password.
             self._fail_waiting(StoreError(f"connecting to Redis failed: {type(error).__name__}"))
@@ -181,10 +200,9 @@ class Store:
 
     def _settle(self, link: _Link, reply: Any) -> None:
         """Give one reply to the oldest unanswered call."""
-        batch = link.batches[0]
-        call = batch.calls.popleft()
-        if not batch.calls:
-            link.batches.popleft()
+        link.alive_at = asyncio.get_running_loop().time()
+        call = link.unanswered.popleft()
+        self._breaker.succeeded()
         if call.future.done():
             return
         if isinstance(reply, NoScriptError) and call.script is not None:
@@ -204,16 +222,17 @@ class Store:
         link, now = self._link, loop.time()
         if now - due > self._deadline_s / 5:
             # This timer is late: it was our own loop that was busy. Replies may lie unread; look again shortly.
-            if self._waiting or (link and link.batches):
+            if self._waiting or (link and link.unanswered):
                 self._plan_watch(now + self._deadline_s / 2)
-            return
-        if link is None:
+        elif link is None:
             if self._waiting:
                 self._fail_waiting(StoreError("Redis did not accept a connection in time"))
-        elif link.batches and link.batches[0].due <= now:
-            self._drop(StoreError("Redis did not answer in time"))
-        elif link.batches:
-            self._plan_watch(link.batches[0].due)
+        elif link.unanswered:
+            lost_at = link.alive_at + self._deadline_s
+            if lost_at <= now:
+                self._drop(StoreError("Redis did not answer in time"))
+            else:
+                self._plan_watch(lost_at)
 
     def _drop(self, error: StoreError) -> None:
         """Give the connection up and fail whatever was written to it; the next call connects anew."""
@@ -223,23 +242,32 @@ class Store:
                 link.reader.cancel()
             if link.connection.is_connected:
                 _writer(link).transport.abort()
-            for batch in link.batches:
-                for call in batch.calls:
-                    _fail(call, error)
+            self._fail(link.unanswered, error)
         self._fail_waiting(error)
 
     def _fail_waiting(self, error: StoreError) -> None:
-        if self._available:
+        if self._available and not self._closed:
             self._available = False
             log.error("Redis is unavailable: %s", error)
         calls, self._waiting = self._waiting, deque()
+        self._fail(calls, error)
+
+    def _fail(self, calls: deque[_Call], error: StoreError) -> None:
         for call in calls:
-            _fail(call, error)
+            if not self._closed:
+                self._breaker.failed()
+            if not call.future.done():
+                call.future.set_exception(StoreError(*error.args))
 
     def _say_available(self) -> None:
         if not self._available:
             self._available = True
             log.warning("Redis is available again")
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()  # retrieved, so that asyncio does not report it
 
 
 def _writer(link: _Link) -> asyncio.StreamWriter:
@@ -248,8 +276,3 @@ def _writer(link: _Link) -> asyncio.StreamWriter:
     if writer is None:
         raise ConnectionError("not connected")
     return writer
-
-
-def _fail(call: _Call, error: StoreError) -> None:
-    if not call.future.done():
-        call.future.set_exception(StoreError(*error.args))

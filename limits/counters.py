@@ -102,16 +102,29 @@ class Counters:
             total=tally(chain(_pairs(replies[2]), _pairs(replies[3]))),
         )
 
+    async def raw_month(self, subject: str, month: str) -> list[tuple[str, int]]:
+        """Return all of a subject's counters of a month as they are stored: (`22:tokens.mint.ok`, count)."""
+        replies = await asyncio.gather(*(self._execute("HGETALL", key) for key in _month_keys(subject, month)))
+        return [pair for reply in replies for pair in _pairs(reply)]
+
     async def days(self, subject: str, first: date, last: date) -> dict[date, Tallies]:
         """Return a subject's counters of every UTC day in a range, both ends included; days without use are left out.
 
         One round trip, two commands per month of the range.
         """
         months = months_between(first, last)
-        keys = [f"{kind}:1:{{{subject}}}:{month}" for month in months for kind in ("uc", "dn")]
-        replies = await asyncio.gather(*(self._execute("HGETALL", key) for key in keys))
+        return await self._days(months, [_month_keys(subject, month) for month in months], first, last)
+
+    async def room_days(self, room: str, first: date, last: date) -> dict[date, Tallies]:
+        """Return a room's counters per UTC day, like `days`."""
+        months = months_between(first, last)
+        return await self._days(months, [[f"rc:1:{{{room}}}:{month}"] for month in months], first, last)
+
+    async def _days(self, months: list[str], keys_of: list[list[str]], first: date, last: date) -> dict[date, Tallies]:
+        keys = [(month, key) for month, keys in zip(months, keys_of, strict=True) for key in keys]
+        replies = await asyncio.gather(*(self._execute("HGETALL", key) for _, key in keys))
         found: dict[date, list[tuple[str, int]]] = {}
-        for month, reply in zip((m for m in months for _ in range(2)), replies, strict=True):
+        for (month, _), reply in zip(keys, replies, strict=True):
             for name, count in _pairs(reply):
                 day_field, _, metric = name.partition(":")
                 if day_field == "*":
@@ -120,6 +133,10 @@ class Counters:
                 if first <= day <= last:
                     found.setdefault(day, []).append((metric, count))
         return {day: tally(found[day]) for day in sorted(found)}
+
+
+def _month_keys(subject: str, month: str) -> list[str]:
+    return [f"{kind}:1:{{{subject}}}:{month}" for kind in ("uc", "dn")]
 
 
 def _with_prefix(pairs: Iterable[tuple[str, int]], prefix: str) -> Iterable[tuple[str, int]]:

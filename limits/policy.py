@@ -6,6 +6,7 @@ emission interval `T` and a capacity `burst`; its whole state is one theoretical
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,6 +184,12 @@ class LimitState:
         return not self.limit.shadow
 
     @property
+    def rate(self) -> str:
+        """The rate that counted; of an override the script only tells how long one unit takes."""
+        same = self.emission_us == self.limit.emission_us
+        return self.limit.rate if same else f"1/{self.emission_us / US_PER_S:g}s"
+
+    @property
     def window_s(self) -> int:
         """Whole seconds in which an empty bucket refills: the `w` of the RateLimit-Policy header."""
         return -(-self.burst * self.emission_us // US_PER_S)
@@ -272,6 +279,11 @@ class Decision:
         """What denied the request; shadow limits never do."""
         states = tuple(state for state in self.states if not state.allowed and state.decides)
         return (self.block, *states) if self.block else states
+
+    @property
+    def worst(self) -> State | BlockState:
+        """The one of `violated` that takes longest; a denial is counted under its name. As take.lua picks it."""
+        return max(self.violated, key=lambda state: math.inf if state.retry_us < 0 else state.retry_us)
 
     @property
     def never(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -11,20 +12,26 @@ from redis.exceptions import RedisError
 
 from auth.errors import AuthError
 from gateway import __version__
+from gateway.cli.limits import limits
 from gateway.cli.usage import usage
 from gateway.cli.users import users
 from gateway.policy_file import PolicyError, load_policy
 from gateway.settings import Settings, SettingsError, load_env, override
 from gateway.store import StoreError
+from gateway.user_limits import BadOverride
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def main() -> None:
     """Run the command; every foreseen failure is one line on standard error and exit code 1."""
+    # A library's log line beside ours would say it twice; `serve` and `emulator` configure their own.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         cli(prog_name="gateway")
     except (SettingsError, PolicyError, AuthError) as error:
+        _die(str(error))
+    except BadOverride as error:
         _die(str(error))
     except StoreError as error:
         _die(f"Redis (REDIS_URL): {error}")
@@ -96,3 +103,4 @@ def emulator(host: str, port: int, state: Path | None) -> None:
 
 cli.add_command(users)
 cli.add_command(usage)
+cli.add_command(limits)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress
+from rich.table import Column, Table
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.cli.connection import with_store
-from gateway.reports import MOST_DAYS, UsageRow, daily_usage
+from gateway.reports import MOST_DAYS, TopRow, UsageRow, daily_usage, top_users
 from gateway.store import Store
 from limits.counters import Counters
+from limits.derived import Derived
 
 
 @click.group()
@@ -48,6 +52,57 @@ def show_usage(
         click.echo(f"Nothing was used from {since} to {to}.")
     else:
         Console().print(_usage_table(rows))
+
+
+@usage.command("top")
+@click.option("--counter", default="tokens.mint.ok", show_default=True, help="Any counter, e.g. api.denied.api.")
+@click.option("--period", help="A UTC day (2026-11-22) or month (2026-11).  [default: today]")
+@click.option("--limit", "size", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
+    """Show who has most of one counter on a day or in a month."""
+    period = period or datetime.now(UTC).date().isoformat()
+
+    async def read(store: Store) -> list[TopRow]:
+        derived = Derived(store.execute, store.post)
+        return await top_users(Accounts(store.execute, Passwords()), derived, period, counter, size)
+
+    rows = with_store(read)
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
+    elif not rows:
+        click.echo(f"Nobody has any {counter} in {period}.")
+    else:
+        table = Table("User", Column("Count", justify="right"), title=f"{counter}, {period}")
+        for row in rows:
+            table.add_row(row.username or row.user_id, str(row.count))
+        Console().print(table)
+
+
+@usage.command("rebuild")
+@click.option("--month", help="The UTC month, e.g. 2026-11.  [default: this one]")
+def rebuild(month: str | None) -> None:
+    """Rebuild a month's top lists from the users' own counters, which are what counts."""
+    month = month or f"{datetime.now(UTC):%Y-%m}"
+    if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
+        raise click.BadParameter("must look like 2026-11", param_hint="--month")
+
+    async def work(store: Store) -> int:
+        accounts = Accounts(store.execute, Passwords())
+        with Progress(transient=True, console=Console(stderr=True)) as progress:
+            task = progress.add_task("Reading users", total=await accounts.count())
+
+            async def everybody() -> AsyncIterator[str]:
+                after: int | None = 0
+                while after is not None:
+                    users, after = await accounts.page(after=after, size=500)
+                    for user in users:
+                        yield user.id
+                        progress.advance(task)
+
+            return await Derived(store.execute, store.post).rebuild(month, everybody(), Counters(store.execute))
+
+    click.echo(f"The top lists of {month} are rebuilt from {with_store(work)} users.")
 
 
 async def _all_usage(store: Store, first: date, last: date, user: str | None, action: str | None) -> list[UsageRow]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 import msgspec
@@ -16,7 +15,7 @@ from auth.accounts import Accounts, User
 from auth.sessions import Sessions
 from gateway.cli.connection import with_accounts
 from gateway.policy_file import load_policy
-from gateway.settings import load_env
+from gateway.settings import load_env, policy_path
 
 
 @click.group()
@@ -107,15 +106,10 @@ def enable_user(username: str) -> None:
 
 
 def _check_roles(roles: tuple[str, ...]) -> None:
-    known = load_policy(_policy_path()).roles
+    known = load_policy(policy_path(load_env())).roles
     for role in roles:
         if role not in known:
             raise click.BadParameter(f"the policy has no role {role!r}; it has {', '.join(known)}", param_hint="role")
-
-
-def _policy_path() -> Path | None:
-    path = load_env().get("GATEWAY_POLICY")
-    return Path(path) if path else None
 
 
 def _print_users(found: list[User], *, as_json: bool, many: bool = False) -> None:

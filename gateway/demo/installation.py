@@ -17,7 +17,8 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from gateway.demo import HOST, DemoError
-from gateway.settings import DEMO_ENV, SettingsError, data_folder, hms_given, load_env, redis_url
+from gateway.policy_file import load_policy
+from gateway.settings import DEMO_ENV, Settings, SettingsError, data_folder, hms_given, load_env, redis_url
 from gateway.store import REPORT_DEADLINE_S, Store, connect
 
 USERS = ("host", "member", "operator")
@@ -31,13 +32,14 @@ def prepare_only() -> None:
     With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL and HMS_API_URL are taken over.
 
     Raises:
-        SettingsError: only some of HMS_* are set.
+        SettingsError, PolicyError: only some of HMS_* are set, or all are and another setting is wrong.
     """
     env = load_env()
     given, missing = hms_given(env)
     if given and missing:
         raise SettingsError(f"{', '.join(missing)} not set: give all of HMS_*, or none of them for a demo")
     if given:
+        load_policy(Settings.from_env(env).policy_path)  # what would stop the gateway stops `docker compose up` here
         click.echo("HMS_* are set: this is no demo, nothing to prepare.")
         return
     folder = data_folder(env)

@@ -14,8 +14,9 @@ from auth.accounts import Accounts, User
 from auth.errors import InvalidToken
 from auth.sessions import Grant, Sessions
 from auth.tokens import LoginTokens
-from gateway.admission import Admitted, bearer_of
+from gateway.admission import Admitted, bearer_of, client_of
 from gateway.policy import Policy
+from gateway.throttle import Throttle
 from limits.limiter import Limiter
 
 
@@ -42,34 +43,42 @@ class Logout(msgspec.Struct, forbid_unknown_fields=True):
         return "Logout(...)"
 
 
-@post("/api/auth/login", opt={"public": True}, status_code=200)
-async def login(
+@post("/api/auth/login", opt={"public": True, "throttled": True}, status_code=200)
+async def login(  # noqa: PLR0913  one argument per part the route joins
     data: JSONBody[Login],
+    request: Request[Any, Any, State],
+    throttle: NamedDependency[Throttle],
     accounts: NamedDependency[Accounts],
     sessions: NamedDependency[Sessions],
     tokens: NamedDependency[LoginTokens],
     limiter: NamedDependency[Limiter],
 ) -> dict[str, Any]:
     """Exchange a user name and a password for an access token and a refresh token."""
-    user = await accounts.authenticate(data.username, data.password)
+    async with throttle.login(client_of(request.scope), data.username):
+        user = await accounts.authenticate(data.username, data.password)
     grant = await sessions.open(user)
     await limiter.take(user.id, (), metric="login")
     return _tokens(grant, user, tokens)
 
 
-@post("/api/auth/refresh", opt={"public": True}, status_code=200)
+@post("/api/auth/refresh", opt={"public": True, "throttled": True}, status_code=200)
 async def refresh(
     data: JSONBody[Refresh],
+    throttle: NamedDependency[Throttle],
     accounts: NamedDependency[Accounts],
     sessions: NamedDependency[Sessions],
     tokens: NamedDependency[LoginTokens],
 ) -> dict[str, Any]:
     """Exchange a refresh token for the next pair of tokens, with the roles of this moment."""
+    _, sid = sessions.owner_of(data.refresh_token)
+    await throttle.refresh_allowed(sid)
     grant = await sessions.refresh(data.refresh_token)
+    if grant.rotated:
+        await throttle.refreshed(sid)
     return _tokens(grant, await accounts.get(grant.principal.uid), tokens)
 
 
-@post("/api/auth/logout", opt={"public": True}, status_code=204)
+@post("/api/auth/logout", opt={"public": True, "throttled": True}, status_code=204)
 async def logout(
     data: JSONBody[Logout],
     request: Request[Any, Any, State],

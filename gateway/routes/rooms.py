@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,6 +19,7 @@ from gateway.hms.tokens import HmsTokens
 from gateway.policy import Policy, decide_role
 from gateway.problems import Problem, invalid
 from gateway.rooms import NewRoom, Room, Rooms
+from gateway.shapes import iso
 
 log = logging.getLogger("gateway.audit")
 
@@ -56,7 +56,8 @@ async def create_room(
         access=data.access or policy.rooms.access,
         template=template,
     )
-    room = await rooms.create(request.user.uid, new)
+    lease = request.auth.decision.leases[0].lease.holder
+    room = await rooms.create(request.user.uid, new, lease=lease)
     log.info("room created", extra={"fields": {"user": request.user.uid, "room": room.id}})
     return {"success": True, "room": _room(room)}
 
@@ -123,7 +124,7 @@ async def mint_token(  # noqa: PLR0913  one argument per part the route joins
         "room_id": room_id,
         "role": verdict.role,
         "user_id": uid,
-        "expires_at": _iso(minted.expires_at),
+        "expires_at": iso(minted.expires_at),
     }
 
 
@@ -136,12 +137,8 @@ def _room(room: Room) -> dict[str, Any]:
         "template": room.template,
         "owner_id": room.owner_id,
         "enabled": room.enabled,
-        "created_at": _iso(room.created_ms / 1000),
+        "created_at": iso(room.created_ms / 1000),
     }
-
-
-def _iso(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _text(field: str, value: str | None) -> str:

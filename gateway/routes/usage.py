@@ -9,16 +9,19 @@ import msgspec
 from litestar import Request, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from auth.accounts import Accounts
 from gateway.admission import Admitted
 from gateway.cursors import Cursors
 from gateway.policy import ACTIONS
 from gateway.problems import invalid
-from gateway.reports import MOST_DAYS, daily_usage
+from gateway.reports import MOST_DAYS, daily_usage, top_users
+from gateway.shapes import limit_states
 from limits.counters import Counters, Tallies, Usage
-from limits.policy import US_PER_S, LimitState
+from limits.derived import Derived
+
+_METRIC = r"^[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40})$"
 
 
 @get("/api/usage", opt={"action": "usage.read", "fetch": "usage", "charge": False})
@@ -28,7 +31,7 @@ async def own_usage(request: Request[Any, Admitted, State]) -> dict[str, Any]:
     usage = admitted.usage or Usage({}, {}, {})
     return {
         "user_id": request.user.uid,
-        "limits": [_limit(state, admitted.decision.now_us) for state in admitted.decision.limits],
+        **limit_states(admitted.decision),
         "usage": {"today": _tallies(usage.today), "month": _tallies(usage.month), "total": _tallies(usage.total)},
     }
 
@@ -46,10 +49,7 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
 ) -> dict[str, Any]:
     """Return what users used per UTC day and action, `limit` users a page; by default the 30 days up to today."""
-    last = to or datetime.now(UTC).date()
-    first = from_ or last - timedelta(days=29)
-    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
-        raise invalid("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
+    first, last = _range(from_, to)
     if action is not None and action not in ACTIONS and action not in ("login", "api"):
         raise invalid("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
     after = 0
@@ -69,18 +69,41 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     }
 
 
+@get("/api/admin/usage/top", opt={"action": "usage.read-any"})
+async def top_usage(
+    report_accounts: NamedDependency[Accounts],
+    derived: NamedDependency[Derived],
+    counter: Annotated[str, QueryParameter(pattern=_METRIC)] = "tokens.mint.ok",
+    period: Annotated[str | None, QueryParameter(pattern=r"^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 10,
+) -> dict[str, Any]:
+    """Return who has most of any counter, e.g. `tokens.mint.ok` or `api.denied.api`, on a UTC day or in a month."""
+    period = period or datetime.now(UTC).date().isoformat()
+    rows = await top_users(report_accounts, derived, period, counter, limit)
+    return {"period": period, "counter": counter, "items": [msgspec.to_builtins(row) for row in rows]}
+
+
+@get("/api/admin/usage/rooms/{room_id:str}", opt={"action": "usage.read-any"})
+async def room_usage(
+    room_id: FromPath[str],
+    report_counters: NamedDependency[Counters],
+    from_: Annotated[date | None, QueryParameter(name="from")] = None,
+    to: Annotated[date | None, QueryParameter()] = None,
+) -> dict[str, Any]:
+    """Return how often a room was joined and refused, per UTC day; by default the 30 days up to today."""
+    first, last = _range(from_, to)
+    days = await report_counters.room_days(room_id, first, last)
+    items = [{"date": day.isoformat(), "usage": _tallies(tallies)} for day, tallies in days.items()]
+    return {"room_id": room_id, "from": first.isoformat(), "to": last.isoformat(), "items": items}
+
+
+def _range(from_: date | None, to: date | None) -> tuple[date, date]:
+    last = to or datetime.now(UTC).date()
+    first = from_ or last - timedelta(days=29)
+    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
+        raise invalid("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
+    return first, last
+
+
 def _tallies(tallies: Tallies) -> dict[str, Any]:
     return {action: msgspec.to_builtins(tally) for action, tally in sorted(tallies.items())}
-
-
-def _limit(state: LimitState, now_us: int) -> dict[str, Any]:
-    limit = state.limit
-    full_at = datetime.fromtimestamp((now_us + state.full_again_us) / US_PER_S, UTC)
-    return {
-        "name": limit.id,
-        "rate": limit.rate,
-        "burst": limit.burst,
-        "remaining": state.remaining,
-        "full_again_at": full_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "full_again_in_s": round(state.full_again_us / US_PER_S, 3),
-    }

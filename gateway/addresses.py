@@ -1,0 +1,68 @@
+"""Which address a request comes from: what proxies say is believed only of proxies we know."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable, Sequence
+
+log = logging.getLogger("gateway")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_IPV6_SITE_BITS = 64  # one subscriber gets a /64 at least: within it, addresses are free
+
+
+class ClientAddresses:
+    """Finds the client's address behind trusted proxies."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = trusted
+        self._warned = False
+
+    def find(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Return the client's address as text; `peer` is who holds the connection ("" for a local socket).
+
+        X-Forwarded-For is read from the right, past trusted proxies only: the first address that is none of them is
+        the client. Whatever stands further left was written by the client himself.
+        """
+        current = _parse(peer or "")
+        forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        if current is None or not self._is_trusted(current):
+            if forwarded and not self._warned:
+                self._warned = True
+                log.warning("X-Forwarded-For came from an untrusted peer; is GATEWAY_TRUSTED_PROXIES missing?")
+            return str(current or "")
+        for text in reversed(",".join(forwarded).split(",")):
+            claimed = _parse(text.strip())
+            if claimed is None:
+                break
+            current = claimed
+            if not self._is_trusted(current):
+                break
+        return str(current)
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def site_of(address: str) -> str:
+    """Return what is limited in place of an address: itself for IPv4, its /64 for IPv6."""
+    parsed = _parse(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, _IPV6_SITE_BITS), strict=False))
+    return str(parsed or "")
+
+
+def _parse(text: str) -> Address | None:
+    """Read an address, with a port or in brackets as some proxies write it; IPv4 in IPv6 form is IPv4."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed

@@ -1,0 +1,141 @@
+"""`gateway limits`: one user's limits from the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway.audit import Audit
+from gateway.cli.connection import with_store
+from gateway.policy_file import load_policy
+from gateway.settings import load_env, policy_path
+from gateway.shapes import iso, limit_states
+from gateway.store import Store
+from gateway.user_limits import Standing, UserLimits, Wanted
+from limits.limiter import Limiter
+from limits.overrides import BLOCK, Override, Overrides
+
+T = TypeVar("T")
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(min|h|d)")
+_BY = "cli"
+
+
+@click.group()
+def limits() -> None:
+    """One user's limits: show, reset, override."""
+
+
+@limits.command("show")
+@click.argument("user")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(user: str, as_json: bool) -> None:
+    """Show how a user's limits and quotas stand, and what is set for him alone."""
+    standing = _with_limits(lambda limits: limits.show(user))
+    states = limit_states(standing.decision)
+    if as_json:
+        plain = {"user": standing.user.username, **states, "overrides": [_plain(one) for one in standing.overrides]}
+        click.echo(json.dumps(plain, indent=2))
+    else:
+        _print(standing, states)
+
+
+@limits.command("reset")
+@click.argument("user")
+@click.option("--name", "names", multiple=True, help="Only this limit or quota; may be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print what had been used as JSON.")
+def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
+    """Give a user his limits back. Usage counters stay; what had been used is printed and audited."""
+    used = _with_limits(lambda limits: limits.reset(user, list(names) or None, by=_BY))
+    if as_json:
+        click.echo(json.dumps(used, indent=2))
+    else:
+        click.echo(
+            "Reset; had been used: " + (", ".join(f"{name} {count}" for name, count in used.items()) or "nothing")
+        )
+
+
+@limits.command("override")
+@click.argument("user")
+@click.option("--name", help="The limit or quota.")
+@click.option("--rate", help="For a limit, e.g. 600/min.")
+@click.option("--burst", type=int, help="For a limit: units at once.")
+@click.option("--amount", type=int, help="For a quota.")
+@click.option("--block", is_flag=True, help="Deny the user everything instead.")
+@click.option("--lift", is_flag=True, help="Remove the override of --name, or with --block the block.")
+@click.option("--for", "lasts", default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
+@click.option("--reason", default="", help="Why; the audit keeps it.")
+def override(  # noqa: PLR0913  one argument per option
+    user: str,
+    name: str | None,
+    rate: str | None,
+    burst: int | None,
+    amount: int | None,
+    block: bool,
+    lift: bool,
+    lasts: str,
+    reason: str,
+) -> None:
+    """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
+    if block == (name is not None):
+        raise click.UsageError("Give --name, or --block.")
+    target = name or BLOCK
+    if lift:
+        gone = _with_limits(lambda limits: limits.lift(user, target, by=_BY))
+        click.echo("Lifted." if gone else "Nothing of that name was set.")
+        return
+    match = _DURATION.fullmatch(lasts)
+    if match is None:
+        raise click.BadParameter("must look like 30min, 2h or 7d", param_hint="--for")
+    lasts_s = int(match[1]) * {"min": 60, "h": 3600, "d": 86_400}[match[2]]
+    wanted = Wanted(target, lasts_s, reason, rate, burst, amount)
+    done = _with_limits(lambda limits: limits.override(user, wanted, by=_BY))
+    click.echo(f"Set until {iso(done.until_us / 1_000_000)}; live with the next request.")
+
+
+def _print(standing: Standing, states: dict[str, Any]) -> None:
+    table = Table(title=f"Limits of {standing.user.username} ({' '.join(standing.user.roles)})")
+    for column in ("Name", "Allows", "Left", "Full again"):
+        table.add_column(column)
+    for one in states["limits"]:
+        table.add_row(one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"])
+    for one in states["quotas"]:
+        allows = f"{one['amount']} per {one['period']}, {one['time_zone']}"
+        table.add_row(one["name"], allows, str(one["remaining"]), one["full_again_at"])
+    for one in states["leases"]:
+        table.add_row(one["name"], f"{one['most']} at once", str(one["most"] - one["held"]), "")
+    console = Console()
+    console.print(table)
+    if states["blocked_until"]:
+        console.print(f"Blocked until {states['blocked_until']}.")
+    for override in standing.overrides:
+        what = _plain(override)
+        console.print(f"Set by {what['by']} until {what['until']}: {what['name']} {what['numbers']} ({what['reason']})")
+
+
+def _plain(override: Override) -> dict[str, str]:
+    if override.name == BLOCK:
+        numbers = "blocked"
+    else:
+        numbers = f"{override.rate}, burst {override.burst}" if override.rate else f"{override.amount}"
+    until = iso(override.until_us / 1_000_000)
+    return {"name": override.name, "numbers": numbers, "until": until, "reason": override.reason, "by": override.by}
+
+
+def _with_limits(work: Callable[[UserLimits], Coroutine[Any, Any, T]]) -> T:
+    policy = load_policy(policy_path(load_env()))
+
+    async def inner(store: Store) -> T:
+        limiter = Limiter(store.execute)
+        accounts = Accounts(store.execute, Passwords())
+        overrides = Overrides(store.execute, limiter)
+        return await work(UserLimits(accounts, limiter, overrides, policy, Audit(store.execute)))
+
+    return with_store(inner)

@@ -1,0 +1,74 @@
+"""What is written after a decision and never part of one: top lists across users, counters of rooms.
+
+Everything here is sent and not waited for. Top lists can be rebuilt from the users' own counters (`rebuild`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import Any
+
+from .counters import Counters
+from .limiter import KEEP_COUNTERS_MS, Execute
+from .periods import day_of
+
+Post = Callable[..., None]
+"""Sends one Redis command and waits for nothing; what goes wrong is dropped."""
+
+_KEEP_S = KEEP_COUNTERS_MS // 1000
+
+
+class Derived:
+    """Notes outcomes in top lists (`tp:1:<day or month>:<metric>`) and in rooms' counters (`rc:1:{room}:<month>`)."""
+
+    def __init__(self, execute: Execute, post: Post) -> None:
+        self._execute = execute
+        self._post = post
+        self._expiring: set[str] = set()
+
+    def note(self, subject: str, metric: str, now_us: int, *, room: str | None = None) -> None:
+        """Count one outcome, e.g. `tokens.mint.ok`, for a subject and for the room it was about."""
+        day = day_of(now_us)
+        for period in (f"{day.month}-{day.field}", day.month):
+            self._bump("ZINCRBY", f"tp:1:{period}:{metric}", 1, subject)
+        if room is not None:
+            key = f"rc:1:{{{room}}}:{day.month}"
+            self._bump("HINCRBY", key, f"{day.field}:{metric}", 1)
+            self._bump("HINCRBY", key, f"*:{metric}", 1)
+
+    async def top(self, period: str, metric: str, size: int) -> list[tuple[str, int]]:
+        """Return the subjects with the most of a metric on a day (`2026-11-22`) or in a month, most first."""
+        reply = await self._execute("ZREVRANGE", f"tp:1:{period}:{metric}", 0, size - 1, "WITHSCORES")
+        pairs: Sequence[Any] = reply
+        if reply and not isinstance(reply[0], list | tuple):  # RESP2
+            pairs = list(zip(reply[::2], reply[1::2], strict=True))
+        return [(subject.decode(), int(float(score))) for subject, score in pairs]
+
+    async def rebuild(self, month: str, subjects: AsyncIterable[str], counters: Counters) -> int:
+        """Write a month's top lists anew from the subjects' own counters; return how many subjects had any.
+
+        A list is replaced whole once all subjects are read; what is counted meanwhile is counted in both.
+        """
+        scores: dict[str, list[str | int]] = {}
+        found = 0
+        async for subject in subjects:
+            raw = await counters.raw_month(subject, month)
+            found += bool(raw)
+            for name, count in raw:
+                field, _, metric = name.partition(":")
+                period = month if field == "*" else f"{month}-{field}"
+                scores.setdefault(f"tp:1:{period}:{metric}", []).extend((count, subject))
+        for key, words in scores.items():
+            await self._execute("DEL", key)
+            for at in range(0, len(words), 2000):
+                await self._execute("ZADD", key, *words[at : at + 2000])
+            await self._execute("EXPIRE", key, _KEEP_S)
+        return found
+
+    def _bump(self, command: str, key: str, *words: str | int) -> None:
+        self._post(command, key, *words)
+        if key not in self._expiring:
+            if len(self._expiring) > 10_000:
+                self._expiring.clear()
+            self._expiring.add(key)
+            self._post("EXPIRE", key, _KEEP_S)

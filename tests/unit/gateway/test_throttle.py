@@ -1,0 +1,172 @@
+"""Login throttling as auth.md has it: charged before, given back after, the owner never locked out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import fakeredis
+import pytest
+
+from auth.errors import Busy, InvalidCredentials
+from auth.keys import KeyRing
+from gateway.policy_file import load_policy
+from gateway.problems import Problem, RateLimited
+from gateway.throttle import Throttle
+from limits.limiter import Limiter
+
+SECRET = "a test's own secret, which is long enough"
+HOME, STRANGER = "198.51.100.1", "203.0.113.9"
+
+
+@pytest.fixture
+def redis() -> fakeredis.FakeAsyncRedis:
+    return fakeredis.FakeAsyncRedis()
+
+
+@pytest.fixture
+def throttle(redis: fakeredis.FakeAsyncRedis) -> Throttle:
+    execute = redis.execute_command
+    return Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), load_policy().anonymous)
+
+
+async def fail(throttle: Throttle, address: str, username: str) -> None:
+    with pytest.raises(InvalidCredentials):
+        async with throttle.login(address, username):
+            raise InvalidCredentials
+
+
+async def succeed(throttle: Throttle, address: str, username: str) -> None:
+    async with throttle.login(address, username):
+        pass
+
+
+async def refused(throttle: Throttle, address: str, username: str) -> Problem:
+    looked = False
+    with pytest.raises(Problem) as caught:
+        async with throttle.login(address, username):
+            looked = True
+    assert not looked, "the password was looked at although the login is throttled"
+    return caught.value
+
+
+async def test_the_sixth_failure_is_refused_unseen(throttle: Throttle) -> None:
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada")
+    problem = await refused(throttle, STRANGER, "ada")
+    assert (problem.status, problem.code) == (429, "too_many_attempts")
+    assert 1 <= int(problem.headers["Retry-After"]) <= 200
+
+
+async def test_an_account_is_one_account_in_any_spelling_and_from_any_address(throttle: Throttle) -> None:
+    for number, name in enumerate(["ada", "Ada", "ADA", "ａｄａ", "aDa"]):
+        await fail(throttle, f"203.0.113.{number}", name)
+    assert (await refused(throttle, STRANGER, "ada")).code == "too_many_attempts"
+
+
+async def test_unknown_accounts_and_impossible_names_are_throttled_the_same(throttle: Throttle) -> None:
+    for name in ("nobody-of-that-name", "x", "white space", "y" * 200):
+        for _ in range(5):
+            await fail(throttle, STRANGER, name)
+        assert (await refused(throttle, STRANGER, name)).code == "too_many_attempts"
+
+
+async def test_success_gives_the_attempt_back(throttle: Throttle) -> None:
+    for _ in range(20):
+        await succeed(throttle, HOME, "ada")
+    for _ in range(4):
+        await fail(throttle, STRANGER, "ada")
+    await succeed(throttle, STRANGER, "ada")
+
+
+async def test_a_stranger_who_fails_all_day_does_not_lock_the_owner_out(throttle: Throttle) -> None:
+    await succeed(throttle, HOME, "ada")
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada")
+    await refused(throttle, STRANGER, "ada")
+    await succeed(throttle, HOME, "ada")
+
+
+async def test_a_known_address_has_ten_attempts_of_its_own(throttle: Throttle) -> None:
+    await succeed(throttle, HOME, "ada")
+    for _ in range(10):
+        await fail(throttle, HOME, "ada")
+    await refused(throttle, HOME, "ada")
+    await fail(throttle, STRANGER, "ada")
+
+
+async def test_spraying_many_accounts_from_one_address_ends_at_a_hundred(throttle: Throttle) -> None:
+    for number in range(100):
+        await fail(throttle, STRANGER, f"user-{number}")
+    assert (await refused(throttle, STRANGER, "user-100")).code == "too_many_attempts"
+
+
+async def test_rotating_within_an_ipv6_64_is_one_address(throttle: Throttle) -> None:
+    for number in range(100):
+        await fail(throttle, f"2001:db8::{number:x}", f"user-{number}")
+    assert (await refused(throttle, "2001:db8::ffff", "user-100")).code == "too_many_attempts"
+    await fail(throttle, "2001:db8:0:1::1", "user-101")
+
+
+async def test_a_refusal_by_the_account_costs_the_address_nothing(throttle: Throttle) -> None:
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada")
+    for _ in range(200):
+        await refused(throttle, STRANGER, "ada")
+    await fail(throttle, STRANGER, "grace")
+
+
+async def test_an_attempt_that_was_never_verified_is_given_back(throttle: Throttle) -> None:
+    for _ in range(20):
+        with pytest.raises(Busy):
+            async with throttle.login(STRANGER, "ada"):
+                raise Busy
+    await fail(throttle, STRANGER, "ada")
+
+
+async def test_parallel_wrong_passwords_get_five_looks_at_most(throttle: Throttle) -> None:
+    looks = 0
+
+    async def attempt() -> None:
+        nonlocal looks
+        try:
+            async with throttle.login(STRANGER, "ada"):
+                looks += 1
+                await asyncio.sleep(0.01)
+                raise InvalidCredentials
+        except (InvalidCredentials, Problem):
+            pass
+
+    await asyncio.gather(*(attempt() for _ in range(50)))
+    assert looks == 5
+
+
+async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
+    admitted = 0
+    with pytest.raises(RateLimited):
+        for _ in range(2000):  # ten come back every second while this runs
+            await throttle.request(STRANGER)
+            admitted += 1
+    assert admitted >= 600
+    await throttle.request(HOME)
+
+
+async def test_only_rotations_count_against_a_session(throttle: Throttle) -> None:
+    for _ in range(50):
+        await throttle.refresh_allowed("sid")
+    for _ in range(10):
+        await throttle.refresh_allowed("sid")
+        await throttle.refreshed("sid")
+    with pytest.raises(Problem) as caught:
+        await throttle.refresh_allowed("sid")
+    assert caught.value.code == "too_many_attempts"
+    await throttle.refresh_allowed("another")
+
+
+async def test_no_name_and_no_address_stands_in_a_key(throttle: Throttle, redis: fakeredis.FakeAsyncRedis) -> None:
+    await succeed(throttle, HOME, "ada.lovelace")
+    await fail(throttle, STRANGER, "ada.lovelace")
+    await throttle.request(STRANGER)
+    keys = b" ".join(await redis.keys()).decode()
+    assert keys
+    for text in ("ada", HOME, STRANGER):
+        assert text not in keys
