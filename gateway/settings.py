@@ -121,11 +121,11 @@ def redis_url(env: Mapping[str, str]) -> str:
         raise SettingsError("REDIS_URL is not set, and no demo has run here (see `gateway demo --help`)")
     try:
         parts = urlsplit(url)
-        valid = parts.scheme == "unix" or bool(parts.hostname and parts.port != 0)
+        host = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        valid = False
-    database = re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.query and not parts.fragment
-    if not valid or parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme != "unix" and not database):
+        parts, host = urlsplit(""), False
+    plain = host and re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.query and not parts.fragment
+    if not (parts.scheme in ("redis", "rediss") and plain) and not (parts.scheme == "unix" and parts.path):
         raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
     return url
 

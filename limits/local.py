@@ -38,8 +38,11 @@ class LocalBuckets:
         return tuple(states), True
 
     def _base(self, subject: str, limit: Limit, now: int) -> int:
-        full = limit.burst * limit.emission_us
-        return max(now, min(self._tats.get((subject, limit.id), now), now + full))
+        key, most = (subject, limit.id), now + limit.burst * limit.emission_us
+        tat = self._tats.get(key, now)
+        if tat > most:  # the clock was set back: that costs one refill at most
+            tat = self._tats[key] = most
+        return max(now, tat)
 
 
 def _state(charge: Charge, base: int, now: int, *, charged: bool) -> LimitState:

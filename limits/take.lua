@@ -105,14 +105,14 @@ for i = 1, n_limits do
     local units = floor(used / old_T)
     used = units * T + ceil((used - units * old_T) * T / old_T)
   end
-  local full = burst * T
-  if used > full then used = full end   -- bounds what a clock set back, or a burst made smaller, can cost
-  local wait = used + cost * T - full
-  local allowed = wait <= 0
+  -- More than a burst can be used: the clock was set back, or the burst made smaller. As a denial writes nothing, calling
+  -- it one burst would change no answer; it would only make the wait that is told too short.
+  local wait = used + cost * T - burst * T
+  local allowed = wait <= 0 or cost == 0
   if cost > burst then wait = math.huge end
   if not allowed then object(ids[i], ARGV[at + 5] == '1', wait) end
   costs[i] = allowed and cost or 0
-  reply[n + 1], reply[n + 2] = allowed and 1 or 0, burst - ceil(used / T)
+  reply[n + 1], reply[n + 2] = allowed and 1 or 0, max(burst - ceil(used / T), 0)
   reply[n + 3] = allowed and 0 or cost > burst and -1 or wait
   reply[n + 4], reply[n + 5], reply[n + 6] = used, T, burst
   n = n + 6

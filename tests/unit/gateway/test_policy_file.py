@@ -44,7 +44,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "unknown section": ("[roles.member]", "[quota.x]\n[roles.member]", "quota", "unknown key"),
     "unknown key of a role": ("permissions =", "permission =", "roles.member.permission", "unknown key"),
     "unknown key of a number": ("burst = 60", "burst = 60, brust = 1", "roles.member.limits.api.brust", "unknown key"),
-    "unknown key of a limit": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 1', "limits.api.cost", "unknown key"),
+    "unknown key of a limit": ('applies_to = ["*"]', 'applies_to = ["*"]\ncots = 1', "limits.api.cots", "unknown key"),
     "unknown relation": ("owner =", "owners =", "templates.default.owners", "unknown key"),
     "unknown key of rooms": ("[roles.member]", "[rooms]\nsizes = 1\n[roles.member]", "rooms.sizes", "unknown key"),
     "unknown permission": ("rooms:join", "rooms:joyn", "roles.member.permissions", "'rooms:joyn'"),

@@ -31,6 +31,7 @@ from auth.errors import (
     UserExists,
     WeakPassword,
 )
+from gateway.addresses import ClientAddresses
 from gateway.edge import Edge
 from gateway.hms.client import HmsBusy, HmsError, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.problems import QUOTA_EXCEEDED, Problem, RateLimited, invalid, problem_response
@@ -42,6 +43,8 @@ LEAK = "Traceback-secret-0xDEADBEEF"
 API = Limit("api", 120, 60 * US_PER_S, 60)
 CREATE = Limit("rooms.create", 10, 3600 * US_PER_S, 5)
 REALM = 'Bearer realm="hms-gateway"'
+
+FLOOD = Limit("flood", 1000, US_PER_S, 1000)
 
 
 async def answer_to(error: BaseException, method: str = "GET", path: str = "/raise/x") -> httpx.Response:
@@ -58,7 +61,7 @@ async def answer_to(error: BaseException, method: str = "GET", path: str = "/rai
     app = Litestar(
         [raising, posts], exception_handlers={Exception: problem_response}, openapi_config=None, logging_config=None
     )
-    transport = httpx.ASGITransport(app=Edge(app))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=Edge(app, addresses=ClientAddresses(()), flood=FLOOD))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         return await client.request(method, path)
 

@@ -90,7 +90,7 @@ async def ids(rooms: Rooms, uid: str | None, size: int) -> list[str]:
 
 
 async def test_a_new_room_is_registered_with_its_owner(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW)
+    room = await rooms.create(OWNER, NEW, lease="l")
     found = await rooms.find(room.id, OWNER)
     assert found is not None
     assert (found.room, found.relation, found.listed) == (room, "owner", True)
@@ -101,7 +101,7 @@ async def test_a_new_room_is_registered_with_its_owner(rooms: Rooms, execute: Co
 
 
 async def test_100ms_gets_a_generated_name_and_what_the_policy_says(rooms: Rooms, hms: FakeHms) -> None:
-    await rooms.create(OWNER, NEW)
+    await rooms.create(OWNER, NEW, lease="l")
     [asked] = hms.created
     assert re.fullmatch(r"grosse-besprechung\.[0-9a-z]{26}|groe-besprechung\.[0-9a-z]{26}", asked.pop("name"))
     assert asked == {
@@ -114,14 +114,14 @@ async def test_100ms_gets_a_generated_name_and_what_the_policy_says(rooms: Rooms
 
 
 async def test_rooms_of_the_same_name_are_different_rooms(rooms: Rooms, hms: FakeHms) -> None:
-    made = await asyncio.gather(*(rooms.create(OWNER, NEW) for _ in range(20)))
+    made = await asyncio.gather(*(rooms.create(OWNER, NEW, lease="l") for _ in range(20)))
     assert len({room.id for room in made}) == 20
     assert len({asked["name"] for asked in hms.created}) == 20
 
 
 async def test_the_users_own_name_is_kept_as_it_is(rooms: Rooms) -> None:
     name = "  Tea & <b>cake</b> 🍰 \u202e"
-    room = await rooms.create(OWNER, replace(NEW, name=name))
+    room = await rooms.create(OWNER, replace(NEW, name=name), lease="l")
     found = await rooms.find(room.id, OWNER)
     assert found is not None
     assert found.room.name == name
@@ -130,7 +130,7 @@ async def test_the_users_own_name_is_kept_as_it_is(rooms: Rooms) -> None:
 async def test_a_room_100ms_did_not_create_is_not_registered(rooms: Rooms, hms: FakeHms, execute: Counting) -> None:
     hms.error = HmsUnreachable("x")
     with pytest.raises(HmsUnreachable):
-        await rooms.create(OWNER, NEW)
+        await rooms.create(OWNER, NEW, lease="l")
     assert await execute("DBSIZE") == 0
 
 
@@ -139,14 +139,14 @@ async def test_a_room_that_could_not_be_registered_is_an_error(hms: FakeHms) -> 
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        await Rooms(broken, hms, load_policy(), {"default": TEMPLATE}).create(OWNER, NEW)  # type: ignore[arg-type]
+        await Rooms(broken, hms, load_policy(), {"default": TEMPLATE}).create(OWNER, NEW, lease="l")  # type: ignore[arg-type]
 
 
 # --- finding ---
 
 
 async def test_a_stranger_finds_a_room_without_a_relation(rooms: Rooms) -> None:
-    room = await rooms.create(OWNER, NEW)
+    room = await rooms.create(OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
     assert (found.room, found.relation, found.listed) == (room, None, False)
@@ -154,7 +154,7 @@ async def test_a_stranger_finds_a_room_without_a_relation(rooms: Rooms) -> None:
 
 @pytest.mark.parametrize("relation", ["cohost", "participant", "viewer", BANNED])
 async def test_a_stored_relation_is_found(rooms: Rooms, execute: Counting, relation: str) -> None:
-    room = await rooms.create(OWNER, NEW)
+    room = await rooms.create(OWNER, NEW, lease="l")
     await execute("HSET", f"rr:1:{{{room.id}}}", STRANGER, relation)
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -162,7 +162,7 @@ async def test_a_stored_relation_is_found(rooms: Rooms, execute: Counting, relat
 
 
 async def test_an_owner_stays_owner_whatever_relation_is_stored(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW)
+    room = await rooms.create(OWNER, NEW, lease="l")
     await execute("HSET", f"rr:1:{{{room.id}}}", OWNER, "viewer")
     found = await rooms.find(room.id, OWNER)
     assert found is not None
@@ -170,7 +170,7 @@ async def test_an_owner_stays_owner_whatever_relation_is_stored(rooms: Rooms, ex
 
 
 async def test_the_facts_of_a_room_are_those_a_decision_needs(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, replace(NEW, access="invited"))
+    room = await rooms.create(OWNER, replace(NEW, access="invited"), lease="l")
     await execute("HSET", f"rm:1:{{{room.id}}}", "enabled", "0")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -204,13 +204,13 @@ async def test_what_is_no_room_id_reaches_neither_redis_nor_100ms(
 
 
 async def test_a_room_that_is_not_ours_is_not_found_and_100ms_is_not_asked(rooms: Rooms, hms: FakeHms) -> None:
-    await rooms.create(OWNER, NEW)
+    await rooms.create(OWNER, NEW, lease="l")
     hms.error = AssertionError("100ms was asked")
     assert await rooms.find("f" * 24, OWNER) is None
 
 
 async def test_a_find_is_three_commands_of_one_turn(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW)
+    room = await rooms.create(OWNER, NEW, lease="l")
     issued: list[tuple[Any, ...]] = []
     released = asyncio.Event()
 
@@ -232,7 +232,7 @@ async def test_a_find_is_three_commands_of_one_turn(rooms: Rooms, execute: Count
 
 
 async def test_an_open_room_enters_the_list_of_who_joined_it_once(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW)
+    room = await rooms.create(OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
     await rooms.enlist(found, STRANGER)
@@ -251,10 +251,10 @@ async def test_an_open_room_enters_the_list_of_who_joined_it_once(rooms: Rooms, 
 
 
 async def test_a_list_is_of_ones_own_rooms_newest_first(rooms: Rooms, execute: Counting) -> None:
-    mine = [await rooms.create(OWNER, NEW) for _ in range(5)]
+    mine = [await rooms.create(OWNER, NEW, lease="l") for _ in range(5)]
     for n, room in enumerate(mine):
         await place(execute, 1_800_000_000_000 + n, room)
-    theirs = await rooms.create(STRANGER, NEW)
+    theirs = await rooms.create(STRANGER, NEW, lease="l")
     assert await pages(rooms, OWNER, 10) == [[room.id for room in reversed(mine)]]
     assert await pages(rooms, STRANGER, 10) == [[theirs.id]]
     assert sorted(await ids(rooms, None, 4)) == sorted(room.id for room in [*mine, theirs])
@@ -266,7 +266,7 @@ async def test_an_empty_list_is_one_empty_page(rooms: Rooms) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 11, 12, 13, 100])
 async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms, execute: Counting, size: int) -> None:
-    made = [await rooms.create(OWNER, NEW) for _ in range(12)]
+    made = [await rooms.create(OWNER, NEW, lease="l") for _ in range(12)]
     for n, room in enumerate(made):  # seven of one millisecond between others
         await place(execute, 1_800_000_000_000 + (n if n < 3 else 5 if n < 10 else n), room)
     seen = await pages(rooms, OWNER, size)
@@ -276,17 +276,17 @@ async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms,
 
 
 async def test_a_room_created_between_two_pages_moves_nothing(rooms: Rooms, execute: Counting) -> None:
-    made = [await rooms.create(OWNER, NEW) for _ in range(4)]
+    made = [await rooms.create(OWNER, NEW, lease="l") for _ in range(4)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)
     first, before = await rooms.page(OWNER, before=None, size=2)
-    await place(execute, 1_900_000_000_000, await rooms.create(OWNER, NEW))
+    await place(execute, 1_900_000_000_000, await rooms.create(OWNER, NEW, lease="l"))
     second, _ = await rooms.page(OWNER, before=before, size=2)
     assert [room.id for room in first + second] == [room.id for room in reversed(made)]
 
 
 async def test_a_listed_room_that_is_gone_is_left_out_and_the_rest_is_reached(rooms: Rooms, execute: Counting) -> None:
-    made = [await rooms.create(OWNER, NEW) for _ in range(6)]
+    made = [await rooms.create(OWNER, NEW, lease="l") for _ in range(6)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)
     for gone in (made[2], made[3], made[5]):

@@ -90,4 +90,6 @@ def test_fields_that_are_no_metric_and_counts_of_zero_are_left_out() -> None:
 
 
 def test_the_same_metric_of_several_sources_adds_up() -> None:
-    assert tally([("api.ok", 1), ("api.ok", 2), ("api.denied.a", 1), ("api.denied.a", 1)]) == {"api": Tally(3, {"a": 2})}
+    assert tally([("api.ok", 1), ("api.ok", 2), ("api.denied.a", 1), ("api.denied.a", 1)]) == {
+        "api": Tally(3, {"a": 2})
+    }

@@ -87,7 +87,9 @@ def test_numbers_an_operator_has_set_are_told_instead_of_those_of_the_policy() -
 
 @given(st.integers(1, 30))
 def test_reset_is_the_time_in_which_the_units_left_come_back(remaining: int) -> None:
-    assert parsed(decision(limit_state("api", remaining)))["RateLimit"] == [("api", {"r": remaining, "t": 2 * remaining})]
+    assert parsed(decision(limit_state("api", remaining)))["RateLimit"] == [
+        ("api", {"r": remaining, "t": 2 * remaining})
+    ]
 
 
 @pytest.mark.parametrize(("into_us", "reset_s"), [(0, 2), (1, 2), (US_PER_S, 1), (2 * US_PER_S - 1, 1)])

@@ -72,9 +72,11 @@ def test_idling_never_raises_what_may_pass_at_once() -> None:
 def test_a_clock_set_back_costs_at_most_one_refill() -> None:
     clock = Clock()
     buckets = LocalBuckets(clock)
-    passes(buckets, API)
+    assert passes(buckets, API, cost=3)
     clock.now_us -= 10**12
-    assert buckets.take("a", [Charge(API)])[0][0].retry_us <= 3 * US_PER_S
+    assert buckets.take("a", [Charge(API)])[0][0].retry_us == US_PER_S
+    clock.now_us += US_PER_S
+    assert [passes(buckets, API) for _ in range(2)] == [True, False]
 
 
 def test_subjects_and_limits_are_counted_apart() -> None:

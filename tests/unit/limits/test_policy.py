@@ -71,7 +71,21 @@ def test_rates_are_read_as_they_are_written_in_a_policy(text: str, count: int, p
 
 @pytest.mark.parametrize(
     "text",
-    ["", "10", "10/", "/min", "0/min", "-1/min", "1.5/min", "10/0min", "10/week", "10/MIN", "1e3/h", "10/min/h", "٣/min"],
+    [
+        "",
+        "10",
+        "10/",
+        "/min",
+        "0/min",
+        "-1/min",
+        "1.5/min",
+        "10/0min",
+        "10/week",
+        "10/MIN",
+        "1e3/h",
+        "10/min/h",
+        "٣/min",
+    ],
 )
 def test_a_rate_of_another_form_is_refused_with_the_forms_that_are_known(text: str) -> None:
     with pytest.raises(ValueError, match="is not of the form 120/min, 10/h or 100/10min"):

@@ -1,0 +1,19 @@
+"""The contract of the limiter on fakeredis: fast, and without a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import fakeredis
+import pytest
+
+from limits.limiter import Execute
+from tests.unit.limits.contract import LimiterContract
+
+
+class TestLimiterOnFakeRedis(LimiterContract):
+    @pytest.fixture
+    async def execute(self) -> AsyncIterator[Execute]:
+        redis = fakeredis.FakeAsyncRedis()
+        yield redis.execute_command
+        await redis.aclose()
