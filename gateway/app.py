@@ -125,7 +125,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await _warm(store, passwords, hms, template_ids)
+        await _warm((store, reports), passwords, hms, template_ids)
         try:
             yield
         finally:
@@ -151,13 +151,16 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     return Edge(app, addresses=ClientAddresses(settings.trusted_proxies), flood=policy.anonymous.flood)
 
 
-async def _warm(store: Store, passwords: Passwords, hms: HmsClient, template_ids: Mapping[str, str]) -> None:
+async def _warm(
+    stores: tuple[Store, ...], passwords: Passwords, hms: HmsClient, template_ids: Mapping[str, str]
+) -> None:
     """Do ahead what would make the first request slow, or tell its timing apart. Nothing here stops the start."""
     await passwords.warm()
     for template_id in template_ids.values():
         hms.template_roles(template_id)
     try:
-        await store.execute("PING")
+        for store in stores:
+            await store.execute("PING")
     except (StoreError, RedisError):
         log.warning("Redis does not answer yet; every request is answered 503 until it does")
 

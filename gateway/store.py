@@ -31,6 +31,7 @@ log = logging.getLogger("gateway.store")
 DEADLINE_S = 0.05
 REPORT_DEADLINE_S = 2.0  # reports and the command line read much and decide nothing
 _CONNECT_S = 1.0
+_CONNECT_PATIENCE = 5  # deadlines that callers wait for a connection: opening one takes several round trips, once
 
 
 class StoreError(Exception):
@@ -85,6 +86,7 @@ class Store:
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._shas: dict[str, str] = {}
+        self._patient_until = 0.0
         self._available = True
         self._closed = False
         self._breaker = Breaker()
@@ -154,7 +156,9 @@ class Store:
         if link is None:
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
-            self._plan_watch(loop.time() + self._deadline_s)
+            if not self._patient_until:
+                self._patient_until = loop.time() + self._deadline_s * _CONNECT_PATIENCE
+            self._plan_watch(self._patient_until)
             return
         calls, self._waiting = self._waiting, deque()
         if not link.unanswered:
@@ -179,6 +183,7 @@ class Store:
             self._fail_waiting(StoreError(f"connecting to Redis failed: {type(error).__name__}"))
             return
         self._connecting = None
+        self._patient_until = 0.0
         self._link = link = _Link(connection)
         link.reader = asyncio.get_running_loop().create_task(self._read(link))
         self._say_available()
@@ -224,6 +229,8 @@ class Store:
             # This timer is late: it was our own loop that was busy. Replies may lie unread; look again shortly.
             if self._waiting or (link and link.unanswered):
                 self._plan_watch(now + self._deadline_s / 2)
+        elif link is None and now < self._patient_until:
+            self._plan_watch(self._patient_until)
         elif link is None:
             if self._waiting:
                 self._fail_waiting(StoreError("Redis did not accept a connection in time"))
@@ -249,6 +256,7 @@ class Store:
         if self._available and not self._closed:
             self._available = False
             log.error("Redis is unavailable: %s", error)
+        self._patient_until = 0.0
         calls, self._waiting = self._waiting, deque()
         self._fail(calls, error)
 
