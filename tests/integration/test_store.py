@@ -207,7 +207,7 @@ async def test_a_cancelled_caller_of_an_unknown_script_shifts_no_reply(store: St
 
 
 async def test_ten_thousand_callers_of_whom_half_go_away_never_get_each_others_replies(store: Store) -> None:
-    chance = random.Random(20260101)  # noqa: S311  a repeatable shuffle
+    chance = random.Random(20260101)
     answered = 0
     for wave in range(20):
         calls = {word: asyncio.create_task(store.execute("ECHO", word)) for word in (f"{wave}-{n}" for n in range(500))}
@@ -267,6 +267,21 @@ async def test_a_server_that_stops_answering_fails_every_caller_and_recovers(
     told = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
     assert len([text for text in told if "unavailable" in text]) == 1
     assert len([text for text in told if "available again" in text]) == 1
+
+
+async def test_a_connection_that_was_given_up_is_closed(own: Valkey, hasty: Store) -> None:
+    gc.disable()  # nobody tidies up behind the store
+    try:
+        own.pause()
+        assert all_failed(await outcomes(hasty.execute("PING")))
+        own.resume()
+        await recovered(hasty)
+        with own.client() as client:
+            async with asyncio.timeout(10):
+                while len(client.client_list()) > 2:  # noqa: ASYNC110  the store's one, and the asker himself
+                    await asyncio.sleep(0.02)
+    finally:
+        gc.enable()
 
 
 async def test_newcomers_do_not_prolong_the_wait_of_those_before_them(own: Valkey, hasty: Store) -> None:
@@ -348,6 +363,46 @@ async def test_a_server_that_was_never_there_fails_fast(caplog: pytest.LogCaptur
     assert time.monotonic() - begun < 20
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
     await store.close()
+
+
+async def test_a_post_is_sent_with_the_next_flush_and_its_failure_concerns_nobody(
+    own: Valkey, hasty: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    since = reads(own)
+    hasty.post("SET", "posted", "1")
+    assert await hasty.execute("GET", "posted") == b"1"
+    assert since() == 1
+    hasty.post("LPUSH", "posted", "a wrong type")
+    hasty.post("NOSUCHCOMMAND")
+    assert await hasty.execute("ECHO", "beside") == b"beside"
+    own.kill()
+    hasty.post("SET", "posted", "2")
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+async def test_while_redis_is_away_calls_fail_without_being_tried_and_soon_one_tries_again(
+    own: Valkey, hasty: Store
+) -> None:
+    assert hasty.state == "closed"
+    own.pause()
+    assert all_failed(await outcomes(*(hasty.execute("PING") for _ in range(200))))
+    assert hasty.state == "open"
+    calls = [asyncio.create_task(hasty.execute("PING")) for _ in range(50)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert sum(call.done() for call in calls) >= 49  # all but one that may try
+    assert all_failed(await outcomes(*calls))
+    own.resume()
+    await recovered(hasty)
+    assert hasty.state == "closed"
+
+
+async def test_commands_that_redis_refuses_do_not_look_like_an_outage(store: Store) -> None:
+    errors = await outcomes(*(store.execute("NOSUCHCOMMAND") for _ in range(100)))
+    assert all(isinstance(error, ResponseError) for error in errors)
+    assert store.state == "closed"
 
 
 # --- closing ---

@@ -127,6 +127,21 @@ class AccountsContract:
         assert {user.username for user in found} == {"user0", "user2"}
         assert following is None
 
+    async def test_a_user_is_looked_up_by_name_or_id(self, accounts: Accounts) -> None:
+        user = await accounts.add("Ada.L", PASSWORD, roles=[])
+        assert await accounts.lookup("ada.l") == await accounts.lookup(user.id) == user
+        for unknown in ("nobody", "", "u" + "a" * 20, user.id.upper()):
+            with pytest.raises(UnknownUser):
+                await accounts.lookup(unknown)
+
+    async def test_users_are_counted(self, accounts: Accounts) -> None:
+        assert await accounts.count() == 0
+        for n in range(3):
+            await accounts.add(f"user{n}", PASSWORD, roles=[])
+        with pytest.raises(UserExists):
+            await accounts.add("USER0", PASSWORD, roles=[])
+        assert await accounts.count() == 3
+
     # --- authenticating ---
 
     async def test_the_right_password_brings_the_user(self, accounts: Accounts) -> None:
@@ -245,6 +260,11 @@ def test_a_name_with_space_invisible_or_too_few_or_many_characters_is_refused(na
 
 def test_spellings_of_one_name_have_one_key() -> None:
     assert {name_key(name) for name in SAME_NAME} == {"kaffi\u00e9"}
+
+
+@pytest.mark.parametrize(("one", "other"), [("Straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("ﬃnn", "FFINN")])
+def test_case_is_folded_and_not_only_lowered(one: str, other: str) -> None:
+    assert name_key(one) == name_key(other)
 
 
 @pytest.mark.parametrize("name", [*SAME_NAME, "Straße", "ΣΊΣΥΦΟΣ", "İstanbul", "ǅungla", "ᾳᾳᾳ", "ϓϓϓ"])

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.policy import LIMITED_ACTIONS, RoomDefaults
 from gateway.policy_file import PolicyError, load_policy
-from limits.policy import US_PER_S, Limit
+from limits.policy import US_PER_S, Limit, Quota
 
 MINIMAL = """
 [roles.member]
@@ -133,6 +133,42 @@ BAD |= {
 }
 
 
+QUOTA = '[quotas.month]\ncounter = "tokens.mint"\nperiod = "month"\namount = 10\n[roles.member]'
+BAD |= {
+    "cost 0": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 0', "limits.api.cost", "whole number from 1"),
+    "cost over burst": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 61', "roles.member.limits.api.burst", "cost"),
+    "strict a text": ('applies_to = ["*"]', 'applies_to = ["*"]\nstrict = "yes"', "limits.api.strict", "true or false"),
+    "shadow a number": ('applies_to = ["*"]', 'applies_to = ["*"]\nshadow = 1', "limits.api.shadow", "true or false"),
+    "unknown on_store_error": (
+        'applies_to = ["*"]', 'applies_to = ["*"]\non_store_error = "open"', "limits.api.on_store_error", "deny, local",
+    ),
+    "strict without room": (
+        '"*"]', '"*"]\nstrict = true\nrate = "60/min"\nburst = 60', "limits.api", "strict",
+    ),
+    "a name is reserved": ("[limits.api]", '[limits.block]\napplies_to = ["*"]\n[limits.api]', "limits.block", "block"),
+    "unknown counter": ("[roles.member]", QUOTA.replace("tokens.mint", "x"), "quotas.month.counter", "one of"),
+    "unknown period": ("[roles.member]", QUOTA.replace('"month"', '"year"'), "quotas.month", "period"),
+    "quota amount 0": ("[roles.member]", QUOTA.replace("= 10", "= 0"), "quotas.month.amount", "whole number from 1"),
+    "unknown time zone": (
+        "[roles.member]", QUOTA.replace("amount", 'time_zone = "Mars/Base"\namount'), "quotas.month", "Mars/Base",
+    ),
+    "a quota's role number without quota": (
+        "[limits.api]", "quotas.month = 5\n[limits.api]", "roles.member.quotas.month", "there is no [quotas.month]",
+    ),
+    "a quota named like a limit": (
+        "[roles.member]", QUOTA.replace("quotas.month", "quotas.api"), "quotas.api", "name of a limit",
+    ),
+    "unknown anonymous": ("[roles.member]", "[anonymous]\nlogin = 1\n[roles.member]", "anonymous.login", "unknown"),
+    "anonymous burst 0": (
+        "[roles.member]", '[anonymous]\naccount = { rate = "5/min", burst = 0 }\n[roles.member]',
+        "anonymous.account.burst", "whole number from 1",
+    ),
+    "no active room": (
+        "[roles.member]", "[rooms]\nactive_per_owner = 0\n[roles.member]", "rooms.active_per_owner", "from 1",
+    ),
+}  # fmt: skip
+
+
 def refusal(path: Path, text: str | bytes) -> str:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(PolicyError) as caught:
@@ -148,6 +184,18 @@ def test_a_bad_file_is_refused_by_file_key_and_reason(tmp_path: Path, name: str)
     file, found_key, found_reason = refusal(tmp_path / "mine.toml", MINIMAL.replace(old, new)).split(": ", 2)
     assert (file, found_key) == ("mine.toml", key)
     assert reason in found_reason
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "mine.toml", "a = " + "[" * 5000) == "mine.toml: is nested too deeply"
+
+
+def test_a_quota_is_every_roles_and_a_roles_own_number_counts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace("[roles.member]", QUOTA))
+    assert load_policy(path).roles["member"].quotas == {"month": Quota("month", "tokens.mint", 10, "month")}
+    path.write_text(MINIMAL.replace("[roles.member]", QUOTA).replace("[limits.api]", "quotas.month = 25\n[limits.api]"))
+    assert load_policy(path).roles["member"].quotas["month"].amount == 25
 
 
 @pytest.mark.parametrize("text", ["[roles", "a = ", "[roles.member]\n[roles.member]\n", "a = 1\na = 2\n", "\0"])

@@ -160,6 +160,10 @@ def test_the_usual_redis_addresses_are_taken(value: str) -> None:
         "redis://[::1",
         "://",
         "s3cr3t-word",
+        "redis://:s3cr3t-word@h/abc",
+        "redis://:s3cr3t-word@h/0?socket_timeout=abc",
+        "redis://:s3cr3t-word@h/0#x",
+        "unix://",
     ],
 )
 def test_any_other_redis_address_is_refused_without_its_password(value: str) -> None:
@@ -214,6 +218,17 @@ def test_a_number_lies_in_its_range(name: str, most: int) -> None:
 def test_the_log_format_is_one_of_two() -> None:
     assert Settings.from_env(GOOD | {"GATEWAY_LOG": "console"}).log_format == "console"
     assert refusal(GATEWAY_LOG="JSON") == "GATEWAY_LOG must be one of: json, console"
+
+
+def test_trusted_proxies_are_networks() -> None:
+    value = "10.0.0.0/8, 192.0.2.7,,fd00::/8"
+    trusted = Settings.from_env(GOOD | {"GATEWAY_TRUSTED_PROXIES": value}).trusted_proxies
+    assert [str(network) for network in trusted] == ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]
+
+
+@pytest.mark.parametrize("value", ["10.0.0.1/8", "proxy", "10.0.0.0/33", "10.0.0.0/8;10.1.0.0/16", "*", "::/129"])
+def test_what_is_no_network_is_refused(value: str) -> None:
+    assert refusal(GATEWAY_TRUSTED_PROXIES=f"192.0.2.0/24,{value}").startswith("GATEWAY_TRUSTED_PROXIES ")
 
 
 def test_origins_are_a_list() -> None:

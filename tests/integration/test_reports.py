@@ -1,0 +1,94 @@
+"""Reports over very many users."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway.reports import daily_usage, top_users
+from gateway.store import Store
+from limits.counters import Counters
+from limits.derived import Derived
+from tests.servers import Valkey
+
+USERS = 100_000
+PAGE = 100
+MONTH, DAY = "2026-10", "2026-10-15"
+
+
+def seed(valkey: Valkey) -> None:
+    """Write users and a month's counters as the gateway would; one in ten users was idle."""
+    with valkey.client() as redis:
+        for start in range(0, USERS, 5000):
+            pipe = redis.pipeline(transaction=False)
+            for number in range(start, start + 5000):
+                uid = f"u{number:020d}"
+                row = {"username": f"user-{number}", "display_name": "", "roles": "member", "status": "active"}
+                pipe.hset(f"u:1:{{{uid}}}", mapping={**row, "ver": 1, "created_ms": number + 1})
+                pipe.zadd("ui:1", {uid: number + 1})
+                if number % 10:
+                    fields = {"15:tokens.mint.ok": number % 7 + 1, "*:tokens.mint.ok": number % 7 + 1}
+                    pipe.hset(f"uc:1:{{{uid}}}:{MONTH}", mapping=fields)
+            pipe.execute()
+
+
+async def test_a_month_over_100_000_users_shows_its_first_page_at_once_and_all_of_them_in_pages(
+    valkey: Valkey, store: Store
+) -> None:
+    seed(valkey)
+    accounts, counters = Accounts(store.execute, Passwords()), Counters(store.execute)
+    first, last = datetime(2026, 10, 1, tzinfo=UTC).date(), datetime(2026, 10, 31, tzinfo=UTC).date()
+    await store.execute("PING")
+    times_s = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        page = await daily_usage(accounts, counters, first=first, last=last, size=PAGE)
+        times_s.append(time.perf_counter() - begun)
+    assert len(page.rows) == PAGE
+    # The best of five: other work on the machine can only add to it.
+    assert min(times_s) < 0.2, times_s
+    print(f"first page of {USERS} users: {min(times_s) * 1000:.0f} ms")
+
+    seen, total, after = set(), 0, 0
+    following: int | None = 0
+    while following is not None:
+        after = following
+        page = await daily_usage(accounts, counters, first=first, last=last, after=after, size=2000)
+        seen |= {row.user_id for row in page.rows}
+        total += sum(row.ok for row in page.rows)
+        following = page.following
+    assert len(seen) == USERS - USERS // 10
+    assert total == sum(number % 7 + 1 for number in range(USERS) if number % 10)
+
+
+async def test_top_lists_rebuilt_from_the_counters_are_right(valkey: Valkey, store: Store) -> None:
+    with valkey.client() as redis:
+        for number in range(30):
+            uid = f"u{number:020d}"
+            redis.hset(f"u:1:{{{uid}}}", mapping={"username": f"user-{number}", "ver": 1, "created_ms": 1})
+            fields = {"15:tokens.mint.ok": number + 1, "*:tokens.mint.ok": 100 - number}
+            redis.hset(f"uc:1:{{{uid}}}:{MONTH}", mapping=fields)
+            redis.hset(f"dn:1:{{{uid}}}:{MONTH}", mapping={"15:api.denied.api": 2, "*:api.denied.api": 2})
+        redis.zadd(f"tp:1:{MONTH}:tokens.mint.ok", {"stale": 10_000})
+    derived, accounts = Derived(store.execute, store.post), Accounts(store.execute, Passwords())
+
+    async def everybody() -> object:
+        for number in range(30):
+            yield f"u{number:020d}"
+
+    assert await derived.rebuild(MONTH, everybody(), Counters(store.execute)) == 30  # type: ignore[arg-type]
+    month = await top_users(accounts, derived, MONTH, "tokens.mint.ok", 3)
+    assert [(row.username, row.count) for row in month] == [("user-0", 100), ("user-1", 99), ("user-2", 98)]
+    day = await top_users(accounts, derived, DAY, "tokens.mint.ok", 2)
+    assert [(row.username, row.count) for row in day] == [("user-29", 30), ("user-28", 29)]
+    assert {row.count for row in await top_users(accounts, derived, DAY, "api.denied.api", 100)} == {2}
+
+
+async def test_a_user_who_is_gone_stays_in_the_list_without_a_name(store: Store) -> None:
+    derived = Derived(store.execute, store.post)
+    derived.note("u-gone", "api.ok", time.time_ns() // 1000)
+    today = datetime.now(UTC).date().isoformat()
+    rows = await top_users(Accounts(store.execute, Passwords()), derived, today, "api.ok", 5)
+    assert [(row.user_id, row.username, row.count) for row in rows] == [("u-gone", "", 1)]
