@@ -5,12 +5,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test check bench format lock clean
 
 help:
 	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, three users"
 	@echo "make test    run the test suite"
 	@echo "make check   lint, format, types, import rules, spelling"
+	@echo "make bench   measure the limiter on this machine"
 	@echo "make format  format the code"
 	@echo "make lock    renew the hash-locked requirements (needs uv)"
 
@@ -26,6 +27,9 @@ check: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.limiter $(BENCH_ARGS)
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .

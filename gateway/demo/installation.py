@@ -29,14 +29,14 @@ _CORS = "http://localhost:*,http://127.0.0.1:*"
 def prepare_only() -> None:
     """Write the demo's secrets and users for servers that somebody else runs (`docker compose`).
 
-    With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL and HMS_API_URL are taken over.
+    With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL is taken over, and DEMO_HMS_API_URL says where the local 100ms is.
 
     Raises:
         SettingsError, PolicyError: only some of HMS_* are set, or all are and another setting is wrong.
     """
     env = load_env()
     given, missing = hms_given(env)
-    if given and missing:
+    if (given or env.get("HMS_API_URL")) and missing:
         raise SettingsError(f"{', '.join(missing)} not set: give all of HMS_*, or none of them for a demo")
     if given:
         load_policy(Settings.from_env(env).policy_path)  # what would stop the gateway stops `docker compose up` here
@@ -44,7 +44,7 @@ def prepare_only() -> None:
         return
     folder = data_folder(env)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("HMS_API_URL", "")}
+    addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
     demo_env = _write_env(folder, addresses)
     if asyncio.run(add_users(demo_env)):
         click.echo("DEMO: no HMS_* is set, so a local 100ms stands in. Users, shown this once:")
