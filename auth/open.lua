@@ -12,13 +12,14 @@ local text = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], 'live', '1', 'n', '1', 'at', text, 'opened', text)
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - tonumber(ARGV[3])))
-redis.call('ZADD', KEYS[2], text, ARGV[1])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-local surplus = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[4])
+-- Room is made before the new one is added: a clock set back, or the same millisecond, must not make it the oldest.
+local surplus = redis.call('ZCARD', KEYS[2]) + 1 - tonumber(ARGV[4])
 if surplus > 0 then
   for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, surplus - 1)) do
     redis.call('DEL', ARGV[5] .. sid)
     redis.call('ZREM', KEYS[2], sid)
   end
 end
+redis.call('ZADD', KEYS[2], text, ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return {text}

@@ -83,14 +83,18 @@ class Passwords:
             Busy: the queue is full or moved too slowly; nothing was checked.
         """
         usable = stored is not None and _is_bearable(stored)
-        if not usable:
-            await self.warm()
+        await self.warm()
         candidate = _normal(password)
         fits = len(candidate) <= MAX_BYTES
         async with self._slot():
             loop = asyncio.get_running_loop()
-            against = stored if usable else self._decoy
-            matches = await loop.run_in_executor(self._pool, self._hasher.verify, candidate if fits else b"-", against)
+            given = candidate if fits else b"-"
+            try:
+                against = stored if usable else self._decoy
+                matches = await loop.run_in_executor(self._pool, self._hasher.verify, given, against)
+            except ValueError:  # a damaged hash: nobody's password, and no faster answer than any other
+                matches = False
+                await loop.run_in_executor(self._pool, self._hasher.verify, given, self._decoy)
         return bool(matches) and usable and fits
 
     def is_outdated(self, stored: str) -> bool:

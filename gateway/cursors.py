@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from auth.keys import KeyRing
 
@@ -22,7 +21,7 @@ class Cursors:
         """Return the place's words. Raises: ValueError, if the cursor is not one we made for this kind of list."""
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        except (binascii.Error, UnicodeError):
+        except ValueError:  # among them binascii.Error and UnicodeError
             raise ValueError("is not a cursor of this list") from None
         mac, text = text[:32], text[32:]
         words = text.split("\n")

@@ -50,7 +50,7 @@ def load_policy(path: Path | None = None) -> Policy:
     """
     name = path.name if path else "policy.toml"
     try:
-        text = path.read_text() if path else _BUILT_IN.read_text()
+        text = path.read_text(encoding="utf-8") if path else _BUILT_IN.read_text(encoding="utf-8")
         return _Reader(name).policy(tomllib.loads(text))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{name}: cannot be read: {type(error).__name__}") from error

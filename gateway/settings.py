@@ -20,7 +20,10 @@ DEMO_ENV = "demo.env"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_PLACEHOLDERS = re.compile(r"your[_-]|change[_-]?me|placeholder|example|xxx|secret$|password|^<.*>$", re.IGNORECASE)
+# Whole words or the whole value: a random secret may hold any three letters somewhere.
+_PLACEHOLDERS = re.compile(
+    r"^your[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^(my|example)[_-]|^<.*>$", re.IGNORECASE
+)
 _TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
 
 

@@ -160,13 +160,19 @@ class Store:
                 self._patient_until = loop.time() + self._deadline_s * _CONNECT_PATIENCE
             self._plan_watch(self._patient_until)
             return
-        calls, self._waiting = self._waiting, deque()
         if not link.unanswered:
             link.alive_at = loop.time()
-        link.unanswered += calls
+        packed: list[bytes] = []
+        calls, self._waiting = self._waiting, deque()
+        for call in calls:
+            try:
+                packed += link.connection.pack_command(*call.words)
+                link.unanswered.append(call)
+            except (RedisError, ValueError, TypeError) as error:  # a word that cannot be sent is its own caller's error
+                if not call.future.done():
+                    call.future.set_exception(error)
         self._plan_watch(loop.time() + self._deadline_s)
         try:
-            packed = link.connection.pack_commands([call.words for call in calls])
             # The transport's buffer takes it at once; back-pressure is the deadline's business, not the caller's.
             _writer(link).writelines(packed)
         except Exception as error:  # noqa: BLE001  whatever broke the write, this connection's stream is done for

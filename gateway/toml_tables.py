@@ -60,4 +60,6 @@ class TomlTables:
             self.refuse(f"{key}.{name}", "is missing")
 
     def refuse(self, key: str, reason: str) -> NoReturn:
-        raise PolicyError(f"{self._file}: {key}: {reason}")
+        # One line whatever the key: a quoted TOML key may hold line breaks.
+        name = key if key.isprintable() else repr(key)
+        raise PolicyError(f"{self._file}: {name}: {reason}")

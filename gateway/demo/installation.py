@@ -29,7 +29,8 @@ _CORS = "http://localhost:*,http://127.0.0.1:*"
 def prepare_only() -> None:
     """Write the demo's secrets and users for servers that somebody else runs (`docker compose`).
 
-    With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL is taken over, and DEMO_HMS_API_URL says where the local 100ms is.
+    With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL is
+    taken over, and DEMO_HMS_API_URL says where the local 100ms is.
 
     Raises:
         SettingsError, PolicyError: only some of HMS_* are set, or all are and another setting is wrong.

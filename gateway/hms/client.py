@@ -166,7 +166,7 @@ def _understand(method: str, path: str, status: int, retry_after: str, content: 
         log.critical("100ms refuses our credentials (%s): check HMS_APP_ACCESS_KEY and HMS_APP_SECRET", status)
         raise HmsRefused("100ms refuses the gateway's credentials; the operator has to mend this.")
     if status == 429:
-        wait_s = int(retry_after) if re.fullmatch(r"[0-9]{1,4}", retry_after) else 5
+        wait_s = int(retry_after) if re.fullmatch(r"[0-9]{1,9}", retry_after) else 5
         raise HmsBusy("100ms is limiting our calls.", max(1, min(wait_s, 300)))
     if 400 <= status < 500:
         log.error("100ms refused %s %s with %s: %s", method, path, status, _message(content))

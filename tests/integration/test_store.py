@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import DataError, NoScriptError, ResponseError
 
 from gateway.store import Store, StoreError, connect
 from tests.servers import HOST, LockedValkey, Valkey, free_port
@@ -469,3 +469,14 @@ async def test_the_redis_password_never_appears_in_an_error_or_a_log(
         assert "unavailable" in caplog.text
         for store in (good, wrong, missing):
             await store.close()
+
+
+async def test_a_word_that_cannot_be_sent_fails_its_caller_alone(store: Store) -> None:
+    wrong, good, unicode = await asyncio.gather(
+        store.execute("SET", "b", None), store.execute("PING"), store.execute("SET", "c", "\ud800"),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert good == b"PONG"
+    assert isinstance(wrong, DataError)
+    assert isinstance(unicode, UnicodeError)
+    assert store.state == "closed"

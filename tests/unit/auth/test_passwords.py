@@ -356,3 +356,12 @@ def test_every_reason_is_given_at_once_and_none_repeats_the_password() -> None:
 
 def test_a_lone_surrogate_in_a_new_password_does_not_crash() -> None:
     assert reasons("\ud800" * 10)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["$argon2id$v=19$m=19456,t=2,p=1$garbage", "$argon2id$v=19$m=0,t=0,p=0$YWFhYWFhYWE$YQ"]
+)
+async def test_a_damaged_hash_is_nobodys_password(damaged: str) -> None:
+    passwords = Passwords()
+    assert not await passwords.verify("a long enough passphrase", damaged)
+    passwords.close()

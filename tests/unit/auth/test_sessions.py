@@ -413,3 +413,17 @@ def execute() -> Execute:
 
 class TestSessions(SessionsContract):
     pass
+
+
+async def test_a_session_opened_under_a_clock_set_back_is_not_the_one_that_ends() -> None:
+    redis = fakeredis.FakeAsyncRedis()
+    execute = redis.execute_command
+    sessions = Sessions(execute, KeyRing(["a test's own secret, which is long enough"], "refresh"))
+    user = User("u" + "a" * 20, "ada", "ada", ("host",), "active", 1, 1)
+    await redis.hset("u:1:{" + user.id + "}", mapping={"status": "active", "roles": "host", "ver": "1"})
+    for _ in range(20):
+        grant = await sessions.open(user)
+        await redis.zadd("us:1:{" + user.id + "}", {grant.principal.sid: 9e12})
+    newest = (await sessions.open(user)).principal
+    assert await sessions.is_live(newest.uid, newest.sid)
+    assert await redis.zcard("us:1:{" + user.id + "}") == 20

@@ -362,3 +362,7 @@ def test_the_command_line_reaches_worker_processes_through_the_environment(monke
     monkeypatch.setenv("GATEWAY_HOST", "kept")
     module.override(GATEWAY_PORT=8080, GATEWAY_HOST=None)
     assert (os.environ["GATEWAY_PORT"], os.environ["GATEWAY_HOST"]) == ("8080", "kept")
+
+
+def test_a_random_secret_with_three_equal_letters_is_no_placeholder() -> None:
+    assert Settings.from_env(GOOD | {"GATEWAY_SECRET": "Pz8s2Df4hJ6kxXxVn3Gt9Yb0sRe6WcTT12"}).gateway_secrets
