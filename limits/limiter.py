@@ -19,6 +19,7 @@ from .policy import (
     Decision,
     Lease,
     LeaseState,
+    Limit,
     LimitState,
     Quota,
     QuotaState,
@@ -204,37 +205,42 @@ class Limiter:
         status = reply[0]
         if status < 0:
             return Decision("", subject, metric, 0, False, charges=tuple(charges), failed_guard=-status - 1)
-        now_us, blocked_us, *rest = reply[1:]
-        numbers = iter(rest)
-
-        def some(count: int) -> list[int]:
-            return list(itertools.islice(numbers, count))
-
-        def quota_state(quota: Quota, allowed: int, used: int, amount: int, ends_us: int) -> QuotaState:
+        now_us, blocked_us = reply[1], reply[2]
+        at = 3 + 2 * len(charges)
+        quota_states = []
+        for quota in quotas:
+            allowed, used, amount, ends_us = reply[at : at + 4]
             window_s = span_of(quota.period, quota.zone, ends_us - 1).seconds
-            return QuotaState(quota, allowed == 1, used, amount, ends_us, 0 if allowed else ends_us - now_us, window_s)
-
-        limit_states = []
-        for charge in charges:
-            allowed, *numbers_of = some(6)
-            limit_states.append(LimitState(charge.limit, allowed == 1, *numbers_of))
-        quota_states = [quota_state(quota, *some(4)) for quota in quotas]
+            retry_us = 0 if allowed else ends_us - now_us
+            quota_states.append(QuotaState(quota, allowed == 1, used, amount, ends_us, retry_us, window_s))
+            at += 4
         lease_states = []
         for lease in leases:
-            allowed, held, retry_us = some(3)
+            allowed, held, retry_us = reply[at : at + 3]
             lease_states.append(LeaseState(lease, allowed == 1, held, retry_us))
+            at += 3
+        overridden = {reply[i] - 1: (reply[i + 1], reply[i + 2]) for i in range(at, len(reply), 3)}
         return Decision(
             next(self._ids),
             subject,
             metric,
             now_us,
             status == 1,
-            tuple(limit_states),
+            tuple(
+                _limit_state(charge.limit, reply[3 + 2 * i], reply[4 + 2 * i], overridden.get(i))
+                for i, charge in enumerate(charges)
+            ),
             tuple(quota_states),
             tuple(lease_states),
             BlockState(blocked_us - now_us) if blocked_us else None,
             tuple(charges),
         )
+
+
+def _limit_state(limit: Limit, full_again_us: int, retry_us: int, override: tuple[int, int] | None) -> LimitState:
+    emission_us, burst = override or (limit.emission_us, limit.burst)
+    remaining = max(0, burst - -(-full_again_us // emission_us))
+    return LimitState(limit, retry_us == 0, remaining, retry_us, full_again_us, emission_us, burst)
 
 
 def _counter_keys(kind: str, subject: str, today: Day, tomorrow: Day) -> tuple[str, str, str]:

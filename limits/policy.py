@@ -254,7 +254,8 @@ class Decision:
     """What one `Limiter.take` decided. `now_us` is the clock of Redis, microseconds since the epoch.
 
     `failed_guard` is the position of the first guard that did not hold; then nothing was evaluated or written and
-    there are no states. `degraded` means that Redis was away and the limits' own `on_store_error` decided.
+    there are no states. `degraded` means that Redis was away and the limits' own `on_store_error` decided. `id` is
+    empty where there is nothing to amend: after a failed guard, and after a look.
     """
 
     id: str

@@ -15,8 +15,9 @@
 --            4 per lease: id, how many at once, holder ('' = only look), us it lasts
 --            2 per guard: field, expected value
 -- Reply {status, now_us, blocked until us or 0,
---        per limit {allowed, remaining, retry_us or -1 = never, full_again_us, T, burst},
---        per quota {allowed, used, amount, ends_us},   per lease {allowed, held, retry_us}}, flat, all integers
+--        per limit {us until full again, retry_us: 0 = allowed, -1 = never},
+--        per quota {allowed, used, amount, ends_us},   per lease {allowed, held, retry_us},
+--        per limit with an override in force {its position, T, burst}}, flat, all integers
 --       status 1 = allowed and charged, 0 = denied and nothing charged, -i = guard i did not hold, nothing written
 -- Cost  O(limits + quotas + leases + guards), plus O(log) of a lease's holders. What it is made of: each call into Redis
 --       0.5 us, each text of a number 0.3 us, each small table 0.3 us. So limits are read in one HMGET, and the reply is
@@ -86,12 +87,15 @@ local blocked = override(1) or 0
 if blocked > 0 then object('block', false, blocked - now) end
 
 local reply, n = {1, now, blocked}, 3
-local costs, intervals = {}, {}   -- what each limit is to be charged, and its T as a text
+local costs, intervals, others = {}, {}, {}   -- what each limit is to be charged; its T, a text; overrides in force
 for i = 1, n_limits do
   local at = i * 5 + 5
   local T, burst, cost = ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local till, set_T, set_burst = override(1 + i)
-  if till then T, burst = set_T, tonumber(set_burst) end
+  if till then
+    T, burst = set_T, tonumber(set_burst)
+    others[#others + 1], others[#others + 2], others[#others + 3] = i, tonumber(T), burst
+  end
   intervals[i] = T
   local used, old_T = 0, T   -- used: us until this limit is full again
   if stored[i] then
@@ -112,10 +116,8 @@ for i = 1, n_limits do
   if cost > burst then wait = math.huge end
   if not allowed then object(ids[i], ARGV[at + 5] == '1', wait) end
   costs[i] = allowed and cost or 0
-  reply[n + 1], reply[n + 2] = allowed and 1 or 0, max(burst - ceil(used / T), 0)
-  reply[n + 3] = allowed and 0 or cost > burst and -1 or wait
-  reply[n + 4], reply[n + 5], reply[n + 6] = used, T, burst
-  n = n + 6
+  reply[n + 1], reply[n + 2] = used, allowed and 0 or cost > burst and -1 or wait
+  n = n + 2
 end
 
 local quotas = {}
@@ -172,10 +174,10 @@ if not allow then
 else
   local tats, refill_us = {}, 0
   for i = 1, n_limits do
-    local cost, at = costs[i], i * 6 - 3
+    local cost = costs[i]
     if cost > 0 then
-      local used = reply[at + 4] + cost * reply[at + 5]
-      reply[at + 2], reply[at + 4] = reply[at + 2] - cost, used
+      local used = reply[i * 2 + 2] + cost * intervals[i]
+      reply[i * 2 + 2] = used
       tats[#tats + 1] = ids[i]
       tats[#tats + 1] = format('%.0f:%s', now + used, intervals[i])
       if used > refill_us then refill_us = used end
@@ -218,4 +220,8 @@ if metric ~= '' then
   end
 end
 
+for _, number in ipairs(others) do
+  n = n + 1
+  reply[n] = number
+end
 return reply

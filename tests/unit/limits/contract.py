@@ -203,9 +203,11 @@ class EdgeCases(Bench):
     ) -> None:
         await limiter.take(subject, charges(API, cost=5))
         await limiter.take(subject, charges(SLOW, cost=2))
-        await limiter.take(subject, charges(API, SLOW), metric=MINT)
+        for order in ((API, SLOW), (SLOW, API)):
+            decision = await limiter.take(subject, charges(*order), metric=MINT)
+            assert decision.worst.name == "slow"
         usage = await counters.usage(subject, clock())
-        assert usage.today[MINT].denied == usage.month[MINT].denied == usage.total[MINT].denied == {"slow": 1}
+        assert usage.today[MINT].denied == usage.month[MINT].denied == usage.total[MINT].denied == {"slow": 2}
 
     @pytest.mark.parametrize("back_us", [1, 2 * US_PER_S, 3 * HOUR_US])
     async def test_07_a_clock_set_back_costs_that_much_waiting_and_says_so(
