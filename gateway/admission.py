@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from litestar.connection import ASGIConnection
@@ -33,6 +33,8 @@ from limits.limiter import Limiter
 from limits.policy import Decision, Lease
 
 log = logging.getLogger("gateway")
+
+T = TypeVar("T")
 
 MOST_BODY_BYTES = 16 * 1024
 BODY_TIMEOUT_S = 10.0
@@ -130,13 +132,12 @@ class Admission(ASGIMiddleware):
             )
         match opt.get("fetch"):
             case "room":
-                decision, found = await asyncio.gather(
-                    take, self._rooms.find(str(scope["path_params"]["room_id"]), principal.uid)
-                )
+                find = self._rooms.find(str(scope["path_params"]["room_id"]), principal.uid)
+                decision, found = await self._together(take, find)
                 return Admitted(decision, found=found)
             case "usage":
                 usage = self._counters.usage(principal.uid, time.time_ns() // 1000)
-                decision, counted = await asyncio.gather(take, usage)
+                decision, counted = await self._together(take, usage)
                 return Admitted(decision, usage=counted)
         return Admitted(await take)
 
@@ -152,6 +153,17 @@ class Admission(ASGIMiddleware):
         if action != "rooms.create" or "rooms:create" not in self._policy.permissions(principal.roles):
             return ()
         return (self._policy.rooms.lease(secrets.token_hex(8)),)
+
+    async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
+        """Await both; if only the fetch fails, the request counts as failed, like any other that we could not serve."""
+        decision, fetched = await asyncio.gather(take, fetch, return_exceptions=True)
+        if isinstance(decision, BaseException):
+            raise decision
+        if isinstance(fetched, BaseException):
+            if decision.allowed and decision.metric:
+                await self._limiter.amend(decision, "failed", refund=True)
+            raise fetched
+        return decision, fetched
 
     def _amending(self, scope: Scope, admitted: Admitted, send: Send) -> Send:
         """Return a `send` that corrects the count of a request that is refused or fails after it was admitted."""

@@ -30,7 +30,8 @@ from gateway.cursors import Cursors
 from gateway.edge import Edge
 from gateway.hms.client import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, HmsClient
 from gateway.hms.tokens import HmsTokens
-from gateway.policy_file import load_policy
+from gateway.policy import Policy
+from gateway.policy_file import PolicyError, load_policy
 from gateway.problems import problem_response
 from gateway.rooms import Rooms
 from gateway.routes import health, login, rooms, usage
@@ -89,7 +90,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         PolicyError: the policy file is wrong.
     """
     policy = load_policy(settings.policy_path)
-    template_ids = {"default": settings.hms_template_id}
+    template_ids = _template_ids(policy, settings)
     # Reports read much at once; on a connection of their own they never delay a decision.
     store, reports = Store(redis), Store(redis, deadline_s=REPORT_DEADLINE_S)
     passwords = Passwords(workers=settings.workers)
@@ -163,6 +164,12 @@ async def _warm(
             await store.execute("PING")
     except (StoreError, RedisError):
         log.warning("Redis does not answer yet; every request is answered 503 until it does")
+
+
+def _template_ids(policy: Policy, settings: Settings) -> dict[str, str]:
+    if policy.template_ids.get("default", settings.hms_template_id) != settings.hms_template_id:
+        raise PolicyError(f"{policy.source}: templates.default.id: differs from HMS_TEMPLATE_ID")
+    return {**policy.template_ids, "default": settings.hms_template_id}
 
 
 def _provide(part: object) -> Provide:

@@ -32,8 +32,8 @@ class _Console(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         extra = "".join(f" {name}={value!s}" for name, value in getattr(record, "fields", {}).items())
         text = f"{at} {record.levelname.lower():7} {record.getMessage()}{extra}"
-        # A user's text must not forge a second line.
-        text = text.replace("\r", "\\r").replace("\n", "\\n")
+        # A user's text must not forge a second line, nor move the cursor of whoever reads it.
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

@@ -112,6 +112,7 @@ class Policy:
     rooms: RoomDefaults
     anonymous: Anonymous
     costs: Mapping[str, int] = field(default_factory=dict)
+    template_ids: Mapping[str, str] = field(default_factory=dict)
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
         default_factory=dict, compare=False
     )
@@ -164,6 +165,8 @@ def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts 
     """
     if action not in ACTIONS:
         return Verdict(False, "forbidden", f"There is no action {action!r}.")
+    if not any(role in policy.roles for role in roles):  # a role that was renamed has no limits either
+        return Verdict(False, "forbidden", "The policy has none of your roles.")
     held = policy.permissions(roles)
     needed = ACTIONS[action]
     if needed is not None and needed not in held:

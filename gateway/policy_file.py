@@ -78,11 +78,11 @@ class _Reader:
         for name in rules.keys() & quotas.keys():
             toml.refuse(f"quotas.{name}", "is the name of a limit as well")
         roles = {name: self._role(name, table, rules, quotas) for name, table in tables["roles"].items()}
-        templates = {name: self._template(name, table) for name, table in tables["templates"].items()}
-        if not roles:
+        if not tables["roles"]:
             toml.refuse("roles", "at least one role is needed")
-        if "default" not in templates:
+        if "default" not in tables["templates"]:
             toml.refuse("templates.default", "is missing")
+        templates = {name: self._template(name, table) for name, table in tables["templates"].items()}
         return Policy(
             self._name,
             roles,
@@ -91,6 +91,7 @@ class _Reader:
             self._rooms(tables["rooms"]),
             self._anonymous(tables["anonymous"]),
             {name: rule.cost for name, rule in rules.items()},
+            {name: table["id"] for name, table in tables["templates"].items() if "id" in table},
         )
 
     def _role(self, name: str, data: Any, rules: Mapping[str, _Rule], quotas: Mapping[str, Mapping[str, Any]]) -> Role:
@@ -214,8 +215,13 @@ class _Reader:
 
     def _template(self, name: str, data: Any) -> dict[str, tuple[str, ...]]:
         key = f"templates.{name}"
-        self._toml.keys(key, self._toml.table(key, data), set(RELATIONS))
-        roles = {relation: tuple(self._toml.strings(f"{key}.{relation}", data[relation])) for relation in data}
+        self._toml.keys(
+            key, self._toml.table(key, data), {*RELATIONS, "id"}, required=set() if name == "default" else {"id"}
+        )
+        if not re.fullmatch(r"[0-9a-f]{24}", str(data.get("id", "0" * 24))):
+            self._toml.refuse(f"{key}.id", "must be 24 hexadecimal digits, as the 100ms dashboard shows them")
+        named = [relation for relation in RELATIONS if relation in data]
+        roles = {relation: tuple(self._toml.strings(f"{key}.{relation}", data[relation])) for relation in named}
         for relation, names in roles.items():
             for role in names:
                 if not _100MS_ROLE.fullmatch(role):

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.breaker import Breaker
 
@@ -183,7 +183,7 @@ class Store:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError, ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it was, the next call has to be able to connect anew
             self._connecting = None
             # Without an address and without the URL: it may hold the password.
             self._fail_waiting(StoreError(f"connecting to Redis failed: {type(error).__name__}"))

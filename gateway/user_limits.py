@@ -46,7 +46,10 @@ class Standing:
 
 
 class UserLimits:
-    """Looks at and changes one user's limits. Every change is live with his next request, and audited before it is."""
+    """Looks at and changes one user's limits; every change is live with his next request.
+
+    Changes are audited before they are made; only of a reset is it known afterwards what had been used.
+    """
 
     def __init__(
         self, accounts: Accounts, limiter: Limiter, overrides: Overrides, policy: Policy, audit: Audit

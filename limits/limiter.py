@@ -117,22 +117,24 @@ class Limiter:
         day = day_of(decision.now_us)
         subject = decision.subject
         keys = [f"rl:1:{{{subject}}}", f"uc:1:{{{subject}}}:{day.month}", f"uc:1:{{{subject}}}:all"]
-        keys += [f"rf:1:{{{subject}}}", f"qt:1:{{{subject}}}"]
+        keys += [f"rf:1:{{{subject}}}", f"qt:1:{{{subject}}}", f"ov:1:{{{subject}}}"]
         charged = zip(decision.charges, decision.limits, strict=True)
-        back = [(charge.limit.id, charge.cost) for charge, state in charged if refund and charge.cost and state.allowed]
-        own = [
-            (state.name, span_of(state.quota.period, state.quota.zone, decision.now_us).id)
+        back: list[tuple[str | int, ...]] = [
+            (state.name, charge.cost, decision.now_us + state.full_again_us, state.emission_us)
+            for charge, state in charged
+            if refund and charge.cost and state.allowed
+        ]
+        drawn: list[tuple[str | int, ...]] = [
+            (state.name, _period_of(state.quota, decision.now_us), int(not state.quota.is_counter))
             for state in decision.quotas
-            if state.allowed and not state.quota.is_counter
+            if state.allowed
         ]
         held = [state.lease for state in decision.leases if state.lease.holder]
         keys += [_lease_key(subject, lease) for lease in held]
         args: list[str | int] = [self._script_now(), decision.id, decision.now_us, AMEND_WINDOW_US]
-        args += (day.field, decision.metric, outcome, len(back), len(own), len(held))
-        for name, units in back:
-            args += (name, units)
-        for name, period in own:
-            args += (name, period)
+        args += (day.field, decision.metric, outcome, len(back), len(drawn), len(held))
+        for words in (*back, *drawn):
+            args += words
         args += [lease.holder for lease in held]
         return bool(await self._execute("EVAL", _AMEND, len(keys), *keys, *args))
 
@@ -241,6 +243,10 @@ def _limit_state(limit: Limit, full_again_us: int, retry_us: int, override: tupl
     emission_us, burst = override or (limit.emission_us, limit.burst)
     remaining = max(0, burst - -(-full_again_us // emission_us))
     return LimitState(limit, retry_us == 0, remaining, retry_us, full_again_us, emission_us, burst)
+
+
+def _period_of(quota: Quota, now_us: int) -> str:
+    return span_of(quota.period, quota.zone, now_us).id
 
 
 def _counter_keys(kind: str, subject: str, today: Day, tomorrow: Day) -> tuple[str, str, str]:

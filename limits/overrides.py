@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .limiter import Limiter
+from .limiter import AMEND_WINDOW_US, Limiter
 from .periods import span_of
 from .policy import Charge, Clock, Limit, Quota
 
@@ -68,7 +68,9 @@ class Overrides:
         reply = await self._execute("HGETALL", _key(subject))
         pairs = reply if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
         now = self._clock()
-        found = (_read(name.decode(), value.decode()) for name, value in pairs.items() if not name.startswith(b"r:"))
+        found = (
+            _read(name.decode(), value.decode()) for name, value in pairs.items() if name[:2] not in (b"r:", b"t:")
+        )
         return sorted((one for one in found if one.until_us > now), key=lambda one: one.name)
 
     async def reset(self, subject: str, charges: Sequence[Charge], quotas: Sequence[Quota]) -> dict[str, int]:
@@ -79,6 +81,10 @@ class Overrides:
         """
         decision = await self._limiter.peek(subject, charges, quotas=quotas)
         used = {state.name: state.burst - state.remaining for state in decision.limits}
+        # Until when a request that was in flight at the reset may still ask for its units, which it has back already.
+        until_us = decision.now_us + 2 * AMEND_WINDOW_US
+        for name in (*used, *(state.name for state in decision.quotas)):
+            await self._write(subject, f"t:{name}", str(decision.now_us), until_us)
         if used:
             await self._execute("HDEL", f"rl:1:{{{subject}}}", *used)
         for state in decision.quotas:

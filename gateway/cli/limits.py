@@ -111,7 +111,7 @@ def _print(standing: Standing, states: dict[str, Any]) -> None:
         table.add_row(one["name"], allows, str(one["remaining"]), one["full_again_at"])
     for one in states["leases"]:
         table.add_row(one["name"], f"{one['most']} at once", str(one["most"] - one["held"]), "")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     if states["blocked_until"]:
         console.print(f"Blocked until {states['blocked_until']}.")

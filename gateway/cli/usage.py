@@ -51,7 +51,7 @@ def show_usage(
     elif not rows:
         click.echo(f"Nothing was used from {since} to {to}.")
     else:
-        Console().print(_usage_table(rows))
+        Console(markup=False).print(_usage_table(rows))
 
 
 @usage.command("top")
@@ -76,7 +76,7 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
         table = Table("User", Column("Count", justify="right"), title=f"{counter}, {period}")
         for row in rows:
             table.add_row(row.username or row.user_id, str(row.count))
-        Console().print(table)
+        Console(markup=False).print(table)
 
 
 @usage.command("rebuild")

@@ -123,4 +123,4 @@ def _print_users(found: list[User], *, as_json: bool, many: bool = False) -> Non
     for user in found:
         created = datetime.fromtimestamp(user.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         table.add_row(user.username, " ".join(user.roles), user.status, created, user.id)
-    Console().print(table)
+    Console(markup=False).print(table)

@@ -57,10 +57,10 @@ def prepare_only() -> None:
 
 def environment(folder: Path, port: int) -> dict[str, str]:
     """Return the environment of the children: the caller's, with everything the demo decides put over it."""
-    saved = _saved(folder)
-    redis_port = free_port(port_of(saved.get("REDIS_URL")))
-    emulator_port = free_port(port_of(saved.get("HMS_API_URL")) or _EMULATOR_PORT)
-    password = saved.get("DEMO_REDIS_PASSWORD") or secrets.token_urlsafe(24)
+    before = saved(folder)
+    redis_port = free_port(port_of(before.get("REDIS_URL")))
+    emulator_port = free_port(port_of(before.get("HMS_API_URL")) or _EMULATOR_PORT)
+    password = before.get("DEMO_REDIS_PASSWORD") or secrets.token_urlsafe(24)
     env = _write_env(
         folder,
         {
@@ -85,13 +85,13 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
         "HMS_TEMPLATE_ID": secrets.token_hex(12),
         **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_urlsafe(15) for name in USERS},
     }
-    env = {**fresh, **_saved(folder), **addresses}
+    env = {**fresh, **saved(folder), **addresses}
     lines = "".join(f"{name}={value}\n" for name, value in sorted(env.items()))
     _write_private(folder / DEMO_ENV, f"# Written by `gateway demo`; for this machine only.\n{lines}")
     return env
 
 
-def _saved(folder: Path) -> dict[str, str]:
+def saved(folder: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(folder / DEMO_ENV, interpolate=False).items() if value}
 
 

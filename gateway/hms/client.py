@@ -12,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from gateway.breaker import Breaker
 
 from .tokens import HmsTokens
 
@@ -73,6 +76,8 @@ class HmsClient:
         self._http = http
         self._tokens = tokens
         self._in_flight = 0
+        self._breaker = Breaker()
+        self._busy_until = 0.0
         self._roles: dict[str, tuple[frozenset[str], float]] = {}
         self._roles_asked: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -129,21 +134,41 @@ class HmsClient:
             log.warning("the roles of template %s could not be read: %s", template_id, error)
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        if self._in_flight >= MOST_IN_FLIGHT:
-            raise HmsBusy("Too many calls to 100ms at this moment.", 1)
+        self._check_free()
         self._in_flight += 1
         try:
             async with asyncio.timeout(TOTAL_TIMEOUT_S):
                 status, retry_after_s, content = await self._send(method, path, body)
         except (TimeoutError, httpx.TimeoutException) as error:
+            self._breaker.failed()
             log.warning("100ms timed out: %s %s", method, path)
             raise HmsTimeout("100ms did not answer in time.") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self._breaker.failed()
             log.warning("100ms cannot be reached: %s %s: %s", method, path, type(error).__name__)
             raise HmsUnreachable("100ms cannot be reached.") from error
         finally:
             self._in_flight -= 1
-        return _understand(method, path, status, retry_after_s, content)
+        try:
+            reply = _understand(method, path, status, retry_after_s, content)
+        except HmsUnreachable:
+            self._breaker.failed()
+            raise
+        except HmsBusy as error:
+            self._busy_until = time.monotonic() + error.retry_after_s
+            raise
+        self._breaker.succeeded()
+        return reply
+
+    def _check_free(self) -> None:
+        """Refuse a call that 100ms, or we, could not bear now. Raises: HmsBusy"""
+        wait_s = math.ceil(self._busy_until - time.monotonic())
+        if wait_s > 0:
+            raise HmsBusy("100ms is limiting our calls.", wait_s)
+        if self._in_flight >= MOST_IN_FLIGHT:
+            raise HmsBusy("Too many calls to 100ms at this moment.", 1)
+        if not self._breaker.allows():
+            raise HmsBusy("100ms failed too often just now; it is given a moment.", 1)
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, str, bytes]:
         headers = {"Authorization": f"Bearer {self._tokens.management_token()}"}

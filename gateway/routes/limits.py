@@ -67,7 +67,7 @@ async def set_override(
     user_limits: NamedDependency[UserLimits],
 ) -> dict[str, Any]:
     """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
-    if data.block == (data.name is not None):
+    if data.block == (data.name is not None) or data.name == BLOCK:
         raise invalid("name", "give the name of a limit or quota, or block: true")
     wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
     try:

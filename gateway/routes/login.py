@@ -16,6 +16,7 @@ from auth.sessions import Grant, Sessions
 from auth.tokens import LoginTokens
 from gateway.admission import Admitted, bearer_of, client_of
 from gateway.policy import Policy
+from gateway.problems import RateLimited
 from gateway.throttle import Throttle
 from limits.limiter import Limiter
 
@@ -56,8 +57,10 @@ async def login(  # noqa: PLR0913  one argument per part the route joins
     """Exchange a user name and a password for an access token and a refresh token."""
     async with throttle.login(client_of(request.scope), data.username):
         user = await accounts.authenticate(data.username, data.password)
+    decision = await limiter.take(user.id, (), metric="login")
+    if not decision.allowed:  # an operator's block
+        raise RateLimited(decision)
     grant = await sessions.open(user)
-    await limiter.take(user.id, (), metric="login")
     return _tokens(grant, user, tokens)
 
 
@@ -87,7 +90,7 @@ async def logout(
 ) -> None:
     """End this session, the user's others, or all of them; at once, on every worker.
 
-    Either token names the session. Ending what has ended is no error, so neither token need be alive.
+    Either token names the session. Ending what has ended is no error; an expired access token is refused all the same.
     """
     if data.refresh_token is not None:
         uid, sid = sessions.owner_of(data.refresh_token)

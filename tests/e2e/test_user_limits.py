@@ -142,14 +142,16 @@ def test_an_override_ends_by_itself(limited: Installation, room: str, operator: 
 
 def test_a_blocked_user_is_denied_and_told(limited: Installation, room: str, operator: httpx.Client) -> None:
     body = {"block": True, "lasts_s": 600, "reason": "spam"}
-    assert operator.put("/api/admin/limits/mem5/override", json=body).status_code == 200
     with limited.client_of("mem5") as member:
+        assert operator.put("/api/admin/limits/mem5/override", json=body).status_code == 200
         denied = mint(member, room)
         assert_problem(denied, 429, "rate_limited")
         assert denied.json()["violated-policies"] == ["block"]
         usage = member.get("/api/usage")
         assert usage.status_code == 200
         assert usage.json()["blocked_until"] is not None
+        body = {"username": "mem5", "password": limited.passwords["mem5"]}
+        assert_problem(member.post("/api/auth/login", json=body), 429, "rate_limited")
         assert operator.delete("/api/admin/limits/mem5/override", params={"name": "*"}).status_code == 204
         assert mint(member, room).status_code == 200
 
@@ -253,7 +255,7 @@ def test_the_command_line_does_the_same(limited: Installation, room: str) -> Non
         "--for",
         "10min",
         "--reason",
-        "x",
+        "[/oops] x",
     )
     assert done.returncode == 0, done.stderr
     shown = json.loads(limited.command("limits", "show", "mem6", "--json").stdout)

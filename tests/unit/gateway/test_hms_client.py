@@ -322,7 +322,7 @@ async def test_a_broken_transport_is_an_error_of_ours(
 
 
 async def test_a_create_is_sent_once_whatever_comes_back(hms: HmsClient, upstream: Upstream) -> None:
-    for status in (401, 404, 429, 500, 503):
+    for status in (401, 404, 500, 503, 429):  # the last: it makes us wait
         upstream.requests.clear()
         upstream.says(status, {})
         with pytest.raises(HmsError):
@@ -355,7 +355,7 @@ async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
     released.set()
     assert len(await asyncio.gather(*calls[1:])) == 50
     upstream.says(500)
-    for _ in range(60):  # failures give theirs back as well
+    for _ in range(45):  # failures give theirs back as well; fewer than succeeded, so that the breaker stays closed
         with pytest.raises(HmsUnreachable):
             await create(hms)
 
@@ -443,3 +443,34 @@ async def test_no_log_line_or_error_holds_the_token_or_the_secret(
         assert token not in text
         assert token.split(".")[2] not in text
         assert SECRET not in text
+
+
+async def test_a_429_is_heeded_by_every_call_until_its_time_has_passed(
+    hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    upstream.says(429, {}, **{"Retry-After": "7"})
+    with pytest.raises(HmsBusy):
+        await create(hms)
+    upstream.says(200, created())
+    for later, wait_s in ((0.0, 7), (6.5, 1)):
+        clock[0] = 1000.0 + later
+        with pytest.raises(HmsBusy) as caught:
+            await create(hms)
+        assert caught.value.retry_after_s == wait_s
+    assert len(upstream.requests) == 1
+    clock[0] = 1007.0
+    await create(hms)
+
+
+async def test_100ms_is_left_alone_for_a_moment_when_it_fails_too_often(hms: HmsClient, upstream: Upstream) -> None:
+    upstream.says(500)
+    for _ in range(20):
+        with pytest.raises(HmsUnreachable):
+            await create(hms)
+    upstream.requests.clear()
+    with pytest.raises(HmsBusy) as caught:
+        await create(hms)
+    assert caught.value.retry_after_s == 1
+    assert upstream.requests == []

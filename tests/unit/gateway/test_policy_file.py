@@ -91,6 +91,18 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "bad limit name": ("[limits.api]", '[limits."A P I"]\napplies_to = ["*"]\n[limits.api]', "limits.A P I", "1 to 40"),
     "no roles": (MINIMAL[: MINIMAL.index("[limits.api]")], "", "roles", "at least one role"),
     "no template": (MINIMAL[MINIMAL.index("[templates") :], "", "templates.default", "is missing"),
+    "template without id": (
+        "[templates.default]",
+        '[templates.webinar]\nowner = ["host"]\n[templates.default]',
+        "templates.webinar.id",
+        "is missing",
+    ),
+    "template with a bad id": (
+        "[templates.default]",
+        '[templates.webinar]\nid = "x"\n[templates.default]',
+        "templates.webinar.id",
+        "24 hexadecimal",
+    ),
     "no default template": ("[templates.default]", "[templates.other]", "templates.default", "is missing"),
     "template roles no list": ('["guest", "host"]', '"guest"', "templates.default.owner", "list of texts"),
     "template role empty": ('"guest", "host"', '""', "templates.default.owner", "plain ASCII"),

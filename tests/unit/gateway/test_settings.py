@@ -364,5 +364,17 @@ def test_the_command_line_reaches_worker_processes_through_the_environment(monke
     assert (os.environ["GATEWAY_PORT"], os.environ["GATEWAY_HOST"]) == ("8080", "kept")
 
 
+def test_a_demos_file_is_never_read_beside_a_real_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo.env").write_text("REDIS_URL=redis://127.0.0.1:1/0\nHMS_API_URL=http://127.0.0.1:2/v2\n")
+    for name in ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "HMS_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GATEWAY_DATA", str(tmp_path))
+    assert load_env(tmp_path)["REDIS_URL"] == "redis://127.0.0.1:1/0"
+    monkeypatch.setenv("HMS_APP_ACCESS_KEY", "a-real-key")
+    env = load_env(tmp_path)
+    assert "REDIS_URL" not in env
+    assert "HMS_API_URL" not in env
+
+
 def test_a_random_secret_with_three_equal_letters_is_no_placeholder() -> None:
     assert Settings.from_env(GOOD | {"GATEWAY_SECRET": "Pz8s2Df4hJ6kxXxVn3Gt9Yb0sRe6WcTT12"}).gateway_secrets

@@ -364,6 +364,30 @@ class EdgeCases(Bench):
         await limiter.amend(decision, "failed", refund=True)
         assert await remaining(limiter, subject, changed) == 4
 
+    async def test_11_a_refund_never_gives_back_what_time_has_given_back(
+        self, limiter: Limiter, clock: Clock, subject: str
+    ) -> None:
+        slow = [await limiter.take(subject, charges(API)) for _ in range(API.burst)]
+        clock.now_us += API.burst * API.emission_us
+        for _ in range(API.burst):
+            assert (await limiter.take(subject, charges(API))).allowed
+        for decision in slow:
+            assert await limiter.amend(decision, "failed", refund=True)
+        assert not (await limiter.take(subject, charges(API))).allowed
+
+    async def test_11_a_request_in_flight_at_a_reset_gets_nothing_twice(
+        self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
+    ) -> None:
+        quotas = [Quota("month", MINT, 5, "month"), Quota("week", MINT, 5, "week", "Europe/Berlin")]
+        flying = [await limiter.take(subject, charges(API), metric=MINT, quotas=quotas) for _ in range(5)]
+        await overrides.reset(subject, charges(API), quotas)
+        for _ in range(5):
+            assert (await limiter.take(subject, charges(API), metric=MINT, quotas=quotas)).allowed
+        for decision in flying:
+            assert await limiter.amend(decision, "failed", refund=True)
+        denied = await limiter.take(subject, charges(API), metric=MINT, quotas=quotas)
+        assert [state.allowed for state in denied.states] == [False, False, False]
+
     async def test_12_without_redis_deny_means_that_the_error_passes_through(
         self, away: Away, clock: Clock, subject: str
     ) -> None:

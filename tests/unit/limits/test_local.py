@@ -56,7 +56,10 @@ def test_states_tell_what_is_left_and_how_long_to_wait() -> None:
 
 def test_a_shadow_limit_decides_nothing_and_is_not_charged_where_it_would_have_denied() -> None:
     buckets = LocalBuckets(Clock())
-    assert [passes(buckets, API, SHADOW) for _ in range(4)] == [True, True, True, False]
+    assert [passes(buckets, API, SHADOW) for _ in range(2)] == [True, True]
+    (_, shadow), allowed = buckets.take("a", [Charge(API), Charge(SHADOW)])
+    assert (allowed, shadow.allowed, shadow.remaining, shadow.retry_us) == (True, False, 0, US_PER_S)
+    assert not passes(buckets, API, SHADOW)
     (state,), _ = buckets.take("a", [Charge(SHADOW, 0)])
     assert (state.remaining, state.full_again_us) == (0, US_PER_S)
 
