@@ -56,7 +56,7 @@ class WeakPassword(AuthError):
     """The password breaks rules, which `reasons` states one by one."""
 
     def __init__(self, reasons: list[str]) -> None:
-        super().__init__("; ".join(reasons))
+        super().__init__(f"The password {'; '.join(reasons)}.")
         self.reasons = reasons
 
 

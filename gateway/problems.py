@@ -243,7 +243,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (UserExists, lambda exc: Problem(409, "user_exists", str(exc))),
     (UnknownUser, lambda exc: Problem(404, "not_found", str(exc))),
     (BadUsername, lambda exc: invalid("username", str(exc))),
-    (WeakPassword, lambda exc: Problem(422, "weak_password", f"The password {exc}.", reasons=exc.reasons)),
+    (WeakPassword, lambda exc: Problem(422, "weak_password", str(exc), reasons=exc.reasons)),
     (Busy, _later(503, "busy", lambda exc: exc.retry_after_s)),
     (HmsBusy, _later(503, "upstream_busy", lambda exc: exc.retry_after_s)),
     (HmsTimeout, lambda exc: Problem(504, "upstream_timeout", str(exc))),

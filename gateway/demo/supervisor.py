@@ -21,7 +21,7 @@ from types import FrameType
 import click
 import httpx
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from gateway.demo import HOST, DemoError
 from gateway.demo.installation import USERS, add_users, environment, free_port, password, port_of, saved
@@ -90,11 +90,13 @@ def _say(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> Non
     bodies = {name: json.dumps({"username": name, "password": password(env, name)}) for name in USERS}
     for name in USERS:
         click.echo(f"  {name:9} {login} '{bodies[name]}'")
-    click.echo("\nTry it: log in, create a room, get a join token, see what it cost")
-    click.echo(f'  TOKEN=$({login} \'{bodies["host"]}\' | sed -E \'s/.*"access_token":"([^"]+)".*/\\1/\')')
+    click.echo(
+        "\nTry it: log in, create a room (five at once, then one in six minutes), get a join token, see what it cost"
+    )
+    click.echo(f'  TOKEN=$({login} \'{bodies["host"]}\' | sed -nE \'s/.*"access_token":"([^"]+)".*/\\1/p\')')
     click.echo(
         f'  ROOM=$(curl -s {base}/api/rooms {bearer} -d \'{{"name": "Standup"}}\''
-        ' | sed -E \'s/.*"room":\\{"id":"([^"]+)".*/\\1/\')'
+        ' | sed -nE \'s/.*"room":\\{"id":"([^"]+)".*/\\1/p\')'
     )
     click.echo(f'  curl -s {base}/api/rooms/$ROOM/token {bearer} -d \'{{"role": "host"}}\'; echo')
     click.echo(f'  curl -s {base}/api/usage -H "Authorization: Bearer $TOKEN"; echo')
@@ -132,10 +134,12 @@ def _stop_leftover(folder: Path) -> None:
     env = saved(folder)
     until = time.monotonic() + _STOP_S
     while "REDIS_URL" in env:
+        client = _redis(env)
         try:
-            _redis(env).shutdown(nosave=False)
-        except (RedisError, AuthenticationError):
+            client.ping()
+        except RedisError:
             return  # nobody is there, or somebody else's
+        client.shutdown(nosave=False)
         if time.monotonic() > until:
             raise DemoError(
                 f"an earlier demo's Valkey on port {port_of(env['REDIS_URL'])} does not stop; end it by hand"
