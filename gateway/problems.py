@@ -97,7 +97,7 @@ def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Respons
 
 def document(problem: Problem, *, instance: str) -> bytes:
     """Return the JSON of a problem. `success` and `error` are what the seed's client looks for."""
-    title = HTTPStatus(problem.status).phrase
+    title = _RFC_9110.get(problem.status, HTTPStatus(problem.status).phrase)
     fields: dict[str, Any] = {
         "type": f"urn:hms-gateway:problem:{problem.code}",
         "title": title,
@@ -186,6 +186,8 @@ def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
     return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
 
 
+# Python before 3.13 has the names of RFC 7231.
+_RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}
 _ENUM = "Invalid enum value"
 _MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
