@@ -116,10 +116,9 @@ async def _ten_thousand(busy: Installation, prefix: str) -> None:
             counted.append(flatten(usage["total"]))
     wrong = [(counts - user, user - counts) for counts, user in zip(counted, seen, strict=True) if counts != user]
     assert not wrong, wrong
-    kinds = {name.split(".", 2)[-1] if name.startswith("api") else name for user in seen for name in user}
     assert sum(sum(user.values()) for user in seen) == REQUESTS + 1
     for needed in ("tokens.mint.ok", "tokens.mint.denied", "rooms.create.failed", "tokens.mint.refused.unknown_role"):
-        assert needed in kinds, f"the traffic never met {needed}"
+        assert any(user[needed] for user in seen), f"the traffic never met {needed}"
 
 
 def flatten(tallies: dict[str, dict[str, object]]) -> Counter[str]:

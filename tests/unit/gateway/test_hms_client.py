@@ -354,10 +354,12 @@ async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
         await create(hms)
     released.set()
     assert len(await asyncio.gather(*calls[1:])) == 50
-    upstream.says(500)
-    for _ in range(45):  # failures give theirs back as well; fewer than succeeded, so that the breaker stays closed
+    for _ in range(60):  # failures give theirs back as well; as many succeed between, so that the breaker stays closed
+        upstream.says(500)
         with pytest.raises(HmsUnreachable):
             await create(hms)
+        upstream.says(200, created())
+        await create(hms)
 
 
 # --- template roles ---
