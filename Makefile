@@ -5,14 +5,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check bench format docs lock clean
 
 help:
 	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, three users"
 	@echo "make test    run the test suite"
-	@echo "make check   lint, format, types, import rules, spelling"
+	@echo "make check   lint, format, types, import rules, spelling, generated pages"
 	@echo "make bench   measure the limiter on this machine"
 	@echo "make format  format the code"
+	@echo "make docs    write what is generated in docs/ anew"
 	@echo "make lock    renew the hash-locked requirements (needs uv)"
 
 demo: .venv/.demo
@@ -27,6 +28,7 @@ check: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python -m docs.generate --check
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.limiter $(BENCH_ARGS)
@@ -34,6 +36,10 @@ bench: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/.dev
+	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.gcra
 
 # Each stamp stands for what its lock file says is installed; the dev set contains the demo set.
 .venv/.demo: requirements/demo.txt pyproject.toml

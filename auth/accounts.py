@@ -1,36 +1,71 @@
-"""Accounts: who exists, with which roles. Keys: `u:1:{uid}` the user, `un:1:<name>` name -> uid, `ui:1` all users."""
+"""Accounts: who exists, with which roles.
+
+Keys: `u:1:{uid}` the user, `un:1:<name>` name -> uid, `ui:1` all users by creation, `ni:1` all names in order.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import random
 import secrets
 import time
-import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import BadUsername, InvalidCredentials, UnknownUser, UserExists
-from .passwords import Passwords, check_strength
+from .errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, UnknownUser, UserExists
+from .names import UID, folded, name_key
+from .password_policy import PasswordPolicy
+from .passwords import Passwords
 
 Execute = Callable[..., Awaitable[Any]]
 
 FAILURE_FLOOR_S = 0.25  # a refused login takes at least this long, whatever the reason
 _FAILURE_JITTER_S = 0.05
-_FIELDS = ("username", "display_name", "roles", "status", "ver", "created_ms")
-# Every change of roles or status bumps `ver` in the same call: a token issued before is refused from then on.
+_FIELDS = ("username", "display_name", "roles", "status", "ver", "created_ms", "changes")
+# KEYS 1 user. ARGV 1 the password hash that must still be stored ('*' = any), 2 how many `changes` there must have been
+# ('*' = any), 3 what becomes void: `nothing`, his `tokens`, or his `sessions` too; then field, value, ...
+# Whatever voids bumps `ver` in the same call: a token issued before is refused from then on. `since` is the oldest
+# version whose sessions may still be refreshed: they are over even if nobody comes round to delete them. `changes`
+# counts those of password, roles and status, also back to what they were.
+# Reply ver; 0 there is no such user; -1 what was expected is so no more.
 _CHANGE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if redis.call('HEXISTS', KEYS[1], 'username') == 0 then return 0 end
+if ARGV[1] ~= '*' and redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return -1 end
+if ARGV[2] ~= '*' and (redis.call('HGET', KEYS[1], 'changes') or '0') ~= ARGV[2] then return -1 end
+if #ARGV > 3 then redis.call('HSET', KEYS[1], unpack(ARGV, 4)) end
+if ARGV[3] == 'nothing' then return tonumber(redis.call('HGET', KEYS[1], 'ver')) end
+if #ARGV > 3 then redis.call('HINCRBY', KEYS[1], 'changes', 1) end
+local ver = redis.call('HINCRBY', KEYS[1], 'ver', 1)
+if ARGV[3] == 'sessions' then redis.call('HSET', KEYS[1], 'since', ver) end
+return ver
+"""
+# KEYS 1 a name. ARGV 1 whose it must be to be set free.
+_FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# KEYS 1 user. ARGV 1 the hash that must still be stored, 2 a stronger one of the same password: nobody's tokens suffer.
+_RENEW = """
+if redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'password', ARGV[2])
+return 1
+"""
+# KEYS 1 user. What is left says only that somebody was here, and voids his tokens.
+_ERASE = """
+if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 'changes') == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'status', 'deleted')
 return redis.call('HINCRBY', KEYS[1], 'ver', 1)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. `id` is opaque plain ASCII; `ver` counts the changes that made older tokens void."""
+    """One account. `id` is opaque plain ASCII; `ver` counts the changes that made older tokens void.
+
+    `mark` is another text after each change of password, roles or status, even one that is undone: what was decided on
+    one mark is not done on another. A link to set a password is bound to it, so that it outlives neither a promotion of
+    its user beyond what its maker may touch, nor a disabling because it leaked.
+    """
 
     id: str
     username: str
@@ -39,35 +74,31 @@ class User:
     status: str
     ver: int
     created_ms: int
+    mark: str = "0"
 
     @property
     def is_active(self) -> bool:
         return self.status == "active"
 
 
-def name_key(username: str) -> str:
-    """Return the form of a name under which it is unique: NFKC and case-folded (UTS 39 would go further).
-
-    Raises:
-        BadUsername: too short, too long, or with white space or control characters.
-    """
-    key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
-    if not 3 <= len(key) <= 64 or len(username) > 64:
-        raise BadUsername("a user name has 3 to 64 characters")
-    if any(unicodedata.category(char)[0] in "ZC" for char in username + key):
-        raise BadUsername("a user name has no spaces and no invisible or control characters")
-    return key
-
-
 class Accounts:
-    """Creates, finds and authenticates users."""
+    """Creates, finds and authenticates users. `write` sends what must be on disk before it counts as done."""
 
-    def __init__(self, execute: Execute, passwords: Passwords) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        passwords: Passwords,
+        policy: PasswordPolicy | None = None,
+        *,
+        write: Execute | None = None,
+    ) -> None:
         self._execute = execute
+        self._write = write or execute
         self._passwords = passwords
+        self._policy = policy or PasswordPolicy()
 
-    async def add(self, username: str, password: str, *, roles: Sequence[str], display_name: str = "") -> User:
-        """Create an account.
+    async def add(self, username: str, password: str | None, *, roles: Sequence[str], display_name: str = "") -> User:
+        """Create an account; without a password nobody can log in to it until one is set.
 
         The user is written first and his name claimed second, in one step that only one can win: a crash in between
         leaves a row that no name leads to, never a name that leads nowhere.
@@ -76,22 +107,43 @@ class Accounts:
             UserExists, BadUsername, WeakPassword, Busy
         """
         key = name_key(username)
-        check_strength(password, username=username)
+        if password is not None:
+            await self._policy.check(password, username=username)
         if await self._execute("EXISTS", f"un:1:{key}"):
             raise UserExists(f"There is already a user named {username!r}.")
-        hashed = await self._passwords.hash(password)
+        hashed = await self._passwords.hash(password) if password is not None else None
         # 100 random bits in lower-case base32: plain ASCII, no dots (refresh tokens are split at them)
         uid = "u" + base64.b32encode(secrets.token_bytes(13)).decode().lower().rstrip("=")[:20]
         created_ms = time.time_ns() // 1_000_000
         user = User(uid, username, display_name or username, tuple(roles), "active", 1, created_ms)
         row = {"username": username, "display_name": user.display_name, "roles": " ".join(roles), "status": "active"}
-        row |= {"ver": "1", "created_ms": str(created_ms), "password": hashed}
-        await self._execute("HSET", f"u:1:{{{uid}}}", *(word for item in row.items() for word in item))
-        if not await self._execute("SET", f"un:1:{key}", uid, "NX"):
-            await self._execute("DEL", f"u:1:{{{uid}}}")
-            raise UserExists(f"There is already a user named {username!r}.")
-        await self._execute("ZADD", "ui:1", created_ms, uid)
-        return user
+        row |= {"ver": "1", "created_ms": str(created_ms)} | ({"password": hashed} if hashed else {})
+        # Issued together, they leave in this order and become durable together.
+        done = await asyncio.gather(
+            self._write("HSET", f"u:1:{{{uid}}}", *(word for item in row.items() for word in item)),
+            self._write("SET", f"un:1:{key}", uid, "NX"),
+            self._write("ZADD", "ui:1", created_ms, uid),
+            self._write("ZADD", "ni:1", 0, f"{key}\n{uid}"),
+            return_exceptions=True,
+        )
+        failure = next((one for one in done if isinstance(one, BaseException)), None)
+        if failure is None and done[1]:
+            return user
+        # Whoever is told that it failed may try again under the same name. What cannot be undone either is whole, as
+        # far as anybody knows: the four were one write.
+        undone = await self._undo_add(uid, key)
+        raise failure or undone or UserExists(f"There is already a user named {username!r}.")
+
+    async def _undo_add(self, uid: str, key: str) -> BaseException | None:
+        """Remove what a refused or unconfirmed `add` left; return what went wrong, if anything did."""
+        done = await asyncio.gather(
+            self._execute("EVAL", _FREE, 1, f"un:1:{key}", uid),
+            self._execute("ZREM", "ni:1", f"{key}\n{uid}"),
+            self._execute("ZREM", "ui:1", uid),
+            self._execute("DEL", f"u:1:{{{uid}}}"),
+            return_exceptions=True,
+        )
+        return next((one for one in done if isinstance(one, BaseException)), None)
 
     async def get(self, uid: str) -> User:
         """Raises: UnknownUser"""
@@ -108,21 +160,35 @@ class Accounts:
         return await self.get(uid.decode())
 
     async def lookup(self, user: str) -> User:
-        """Find a user by name or by id. Raises: UnknownUser"""
-        try:
-            return await self.find(user)
-        except UnknownUser:
-            return await self.get(user)
+        """Find a user by id or by name. What looks like an id is one: else whoever took it as his name would stand for
+        its user.
+
+        Raises:
+            UnknownUser
+        """
+        return await (self.get(user) if UID.fullmatch(user) else self.find(user))
 
     async def count(self) -> int:
         return int(await self._execute("ZCARD", "ui:1"))
 
     async def page(self, *, after: int = 0, size: int = 100) -> tuple[list[User], int | None]:
-        """Return users from the oldest on, and where the next page starts (None: nowhere)."""
+        """Return users from the oldest on, and where the next page starts (None: nowhere).
+
+        Those whose accounts were deleted are among them, without a name: what they used still counts.
+        """
         uids = [uid.decode() for uid in await self._execute("ZRANGE", "ui:1", after, after + size)]
-        rows = await asyncio.gather(*(self._execute("HMGET", f"u:1:{{{uid}}}", *_FIELDS) for uid in uids[:size]))
-        users = [_user(uid, row) for uid, row in zip(uids, rows, strict=False) if row[0] is not None]
+        users = await self._get_all(uids[:size])
         return users, after + size if len(uids) > size else None
+
+    async def search(self, prefix: str, *, after: str = "", size: int = 100) -> tuple[list[User], str | None]:
+        """Return users whose names begin with a text, in any case, by name; and after which the next page starts."""
+        begun = folded(prefix)
+        start = f"({after}" if after else f"[{begun}"
+        end = "+" if not begun else b"(" + begun.encode("utf-8", "surrogatepass") + b"\xff"
+        found = await self._execute("ZRANGEBYLEX", "ni:1", start, end, "LIMIT", 0, size + 1)
+        places = [place.decode() for place in found]
+        users = await self._get_all([place.rpartition("\n")[2] for place in places[:size]])
+        return users, places[size - 1] if len(places) > size else None
 
     async def authenticate(self, username: str, password: str) -> User:
         """Return the user who gave his right password.
@@ -130,30 +196,136 @@ class Accounts:
         Unknown, disabled and wrong take the same path and the same time, and end in the same error.
 
         Raises:
-            InvalidCredentials, Busy
+            InvalidCredentials: `uid` names the account it was about, for the audit alone.
+            Busy
         """
+        return (await self._verified(username, password))[0]
+
+    async def _verified(self, username: str, password: str) -> tuple[User, str]:
+        """Return the user and the hash his password was verified against."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         user, stored = await self._with_password(username)
         if await self._passwords.verify(password, stored) and user is not None and user.is_active:
-            return user
+            return user, str(stored)
         # The floor hides what a few milliseconds of Redis or argon2 would tell; the jitter hides the floor's edge.
         jitter_s = random.uniform(0, _FAILURE_JITTER_S)  # noqa: S311  blurs a duration, keeps no secret
         await asyncio.sleep(max(0.0, begun + FAILURE_FLOOR_S + jitter_s - loop.time()))
-        raise InvalidCredentials
+        raise InvalidCredentials(uid=user.id if user else None)
 
-    async def set_roles(self, uid: str, roles: Sequence[str]) -> User:
-        """Replace a user's roles; his tokens of before are void at once. Raises: UnknownUser"""
-        return await self._change(uid, "roles", " ".join(roles))
+    async def change_password(self, uid: str, current: str, new: str) -> User:
+        """Replace a user's password by one that he chose, once he has given the current one.
 
-    async def set_status(self, uid: str, status: str) -> User:
-        """Set `active` or `disabled`; his tokens of before are void at once. Raises: UnknownUser"""
-        return await self._change(uid, "status", status)
+        All his sessions are over with it; `Sessions.keep` saves one.
 
-    async def _change(self, uid: str, field: str, value: str) -> User:
-        if not await self._execute("EVAL", _CHANGE, 1, f"u:1:{{{uid}}}", field, value):
-            raise UnknownUser(f"There is no user {uid!r}.")
+        Raises:
+            UnknownUser, InvalidCredentials, WeakPassword, Busy
+        """
+        user = await self.get(uid)
+        await self._policy.check(new, username=user.username)
+        user, stored = await self._verified(user.username, current)
+        hashed = await self._passwords.hash(new)
+        ver = await self._change(uid, "password", hashed, expect=stored, mark=user.mark, voiding="sessions")
+        if ver is None:
+            raise InvalidCredentials(uid=uid)  # changed, or disabled, since it was verified
+        return replace(user, ver=ver, mark=str(int(user.mark) + 1))
+
+    async def has_password(self, uid: str) -> bool:
+        """Tell whether a user has a password; without one nobody logs in as him."""
+        return bool(await self._execute("HEXISTS", f"u:1:{{{uid}}}", "password"))
+
+    async def check_password(self, uid: str, new: str) -> None:
+        """Check a new password of a user against the policy. Raises: UnknownUser, WeakPassword"""
+        await self._policy.check(new, username=(await self.get(uid)).username)
+
+    async def set_password(self, uid: str, new: str, *, mark: str) -> User:
+        """Set a user's password while `mark` is still his; his sessions of before are over at once.
+
+        Raises:
+            UnknownUser, WeakPassword, Busy
+            InvalidCredentials: password, roles or status have been changed since.
+        """
+        await self.check_password(uid, new)
+        if (await self.get(uid)).mark != mark:
+            raise InvalidCredentials(uid=uid)
+        hashed = await self._passwords.hash(new)
+        if await self._change(uid, "password", hashed, mark=mark, voiding="sessions") is None:
+            raise InvalidCredentials(uid=uid)
         return await self.get(uid)
+
+    async def renew_hash(self, uid: str, password: str) -> bool:
+        """Replace the hash of a right password if it is weaker than today's cost; tell whether that was done.
+
+        Only the very hash that the password matches is replaced, never by one of less memory or fewer passes, and no
+        token becomes void. A full pool leaves it for the next login.
+        """
+        stored = await self._execute("HGET", f"u:1:{{{uid}}}", "password")
+        if stored is None or not self._passwords.is_outdated(stored.decode()):
+            return False
+        with contextlib.suppress(Busy):
+            if await self._passwords.verify(password, stored.decode()):  # it may have been changed since it was given
+                renewed = await self._passwords.hash(password, replacing=stored.decode())
+                return bool(await self._write("EVAL", _RENEW, 1, f"u:1:{{{uid}}}", stored, renewed))
+        return False
+
+    async def change(self, user: User, *, roles: Sequence[str] | None = None, status: str | None = None) -> User:
+        """Set roles, status (`active` or `disabled`) or both; None leaves what there is.
+
+        A user's tokens of before are void at once, disabled his sessions too. What he is already is written once more
+        and voids nothing: of an earlier write nobody may know whether it is on disk.
+
+        Raises:
+            UnknownUser
+            ChangedMeanwhile: he is no longer what `user` says.
+        """
+        wanted = {"roles": user.roles if roles is None else tuple(roles), "status": status or user.status}
+        if wanted == {"roles": user.roles, "status": user.status}:
+            voiding = "nothing"
+        else:
+            voiding = "tokens" if wanted["status"] == "active" else "sessions"
+        words = ("roles", " ".join(wanted["roles"]), "status", str(wanted["status"]))
+        if await self._change(user.id, *words, mark=user.mark, voiding=voiding) is None:
+            raise ChangedMeanwhile
+        return await self.get(user.id)
+
+    async def set_display_name(self, uid: str, display_name: str) -> User:
+        """Raises: UnknownUser"""
+        user = await self.get(uid)
+        await self._change(uid, "display_name", display_name or user.username, voiding="nothing")
+        return await self.get(uid)
+
+    async def void_tokens(self, uid: str) -> None:
+        """End every session of a user and refuse their access tokens from now on. Raises: UnknownUser"""
+        await self._change(uid, voiding="sessions")
+
+    async def erase(self, user: User) -> None:
+        """Forget a user's name, password and roles; what he used stays counted under an id that says nothing.
+
+        He is `deleted` first, and the row goes last: erasing what was half erased by a crash finishes it.
+
+        Raises:
+            UnknownUser
+            ChangedMeanwhile: he is no longer what `user` says.
+        """
+        if await self._change(user.id, "status", "deleted", mark=user.mark, voiding="sessions") is None:
+            raise ChangedMeanwhile
+        key = folded(user.username)  # not `name_key`: a name of before a rule can be erased too
+        await asyncio.gather(
+            self._write("EVAL", _FREE, 1, f"un:1:{key}", user.id),
+            self._write("ZREM", "ni:1", f"{key}\n{user.id}"),
+            self._write("EVAL", _ERASE, 1, f"u:1:{{{user.id}}}"),
+        )
+
+    async def _change(self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str) -> int | None:
+        """Change fields; None if password or mark is no longer the expected one. `voiding`: see the script."""
+        ver = int(await self._write("EVAL", _CHANGE, 1, f"u:1:{{{uid}}}", expect, mark, voiding, *words))
+        if ver == 0:
+            raise UnknownUser(f"There is no user {uid!r}.")
+        return ver if ver > 0 else None
+
+    async def _get_all(self, uids: Sequence[str]) -> list[User]:
+        rows = await asyncio.gather(*(self._execute("HMGET", f"u:1:{{{uid}}}", *_FIELDS) for uid in uids))
+        return [_fields(uid, row) for uid, row in zip(uids, rows, strict=True) if row[3] is not None]
 
     async def _with_password(self, username: str) -> tuple[User | None, str | None]:
         try:
@@ -164,13 +336,17 @@ class Accounts:
         if uid is None:
             return None, None
         row = await self._execute("HMGET", f"u:1:{{{uid.decode()}}}", *_FIELDS, "password")
-        if row[0] is None or row[-1] is None:
+        if row[0] is None:
             return None, None
-        return _user(uid.decode(), row[:-1]), row[-1].decode()
+        return _user(uid.decode(), row[:-1]), row[-1].decode() if row[-1] else None
 
 
 def _user(uid: str, row: Sequence[bytes | None]) -> User:
     if row[0] is None:
         raise UnknownUser(f"There is no user {uid!r}.")
-    username, display_name, roles, status, ver, created_ms = (word.decode() if word else "" for word in row)
-    return User(uid, username, display_name, tuple(roles.split()), status, int(ver), int(created_ms))
+    return _fields(uid, row)
+
+
+def _fields(uid: str, row: Sequence[bytes | None]) -> User:
+    username, display_name, roles, status, ver, created_ms, mark = (word.decode() if word else "" for word in row)
+    return User(uid, username, display_name, tuple(roles.split()), status, int(ver), int(created_ms), mark or "0")

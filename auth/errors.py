@@ -5,7 +5,8 @@ AuthError
 │   └── TokenExpired      it was one; a refresh mends it
 ├── InvalidCredentials    unknown, disabled or wrong: deliberately one error
 ├── InvalidGrant          a refresh token that is not, or no longer, good
-├── UserExists, UnknownUser
+├── InvalidVoucher        an invitation or link that is not, or no longer, good
+├── UserExists, UnknownUser, ChangedMeanwhile
 ├── BadUsername, WeakPassword   with reasons a person can act on
 └── Busy                  too many passwords are being hashed at this moment
 """
@@ -26,18 +27,37 @@ class TokenExpired(InvalidToken):
 
 
 class InvalidCredentials(AuthError):
-    """The name or the password is wrong, or the account is disabled."""
+    """The name or the password is wrong, or the account is disabled.
 
-    def __init__(self) -> None:
+    `uid` is the account it was about, if there is one: for the audit, and for nothing that the caller sees.
+    """
+
+    def __init__(self, *, uid: str | None = None) -> None:
         super().__init__("The user name or the password is wrong.")
+        self.uid = uid
 
 
 class InvalidGrant(AuthError):
-    """The refresh token is not, or no longer, good. `reused_by` names the user whose old token came back."""
+    """The refresh token, or the code to set a password, is not, or no longer, good.
 
-    def __init__(self, *, reused_by: str | None = None) -> None:
-        super().__init__("The refresh token is invalid, expired or revoked. Log in again.")
+    `reused_by` names the user whose old token came back.
+    """
+
+    def __init__(
+        self,
+        text: str = "The refresh token is invalid, expired or revoked. Log in again.",
+        *,
+        reused_by: str | None = None,
+    ) -> None:
+        super().__init__(text)
         self.reused_by = reused_by
+
+
+class InvalidVoucher(AuthError):
+    """The code was never issued, has expired, was revoked, or is used up: deliberately one error."""
+
+    def __init__(self) -> None:
+        super().__init__("The code is invalid, expired or used up. Ask for a new one.")
 
 
 class UserExists(AuthError):
@@ -46,6 +66,13 @@ class UserExists(AuthError):
 
 class UnknownUser(AuthError):
     """No account has this name or id."""
+
+
+class ChangedMeanwhile(AuthError):
+    """The account is no longer what a change of it was decided on; nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("Somebody else is changing this account.")
 
 
 class BadUsername(AuthError):

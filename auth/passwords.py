@@ -1,6 +1,6 @@
 """Passwords: argon2id, off the event loop, never more at once than the machine can bear.
 
-Sources: OWASP Password Storage Cheat Sheet (the floor), NIST SP 800-63B-4 (length over composition).
+Source: OWASP Password Storage Cheat Sheet (the floor).
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from contextlib import asynccontextmanager
 
 from passlib.hash import argon2
 
-from .errors import Busy, WeakPassword
+from .errors import Busy
 
 MEMORY_KIB, PASSES, LANES = 19456, 2, 1  # OWASP's floor for argon2id
-_MOST_MEMORY_KIB, _MOST_PASSES, _MOST_LANES = 1 << 20, 16, 16  # a stored hash that asks for more is not ours
-MIN_LENGTH = 15
+MOST_MEMORY_KIB, MOST_PASSES, _MOST_LANES = 1 << 20, 16, 16  # a stored hash that asks for more is not ours
 MAX_BYTES = 1024
 _QUEUE = 128
 _WAIT_S = 2.0
@@ -27,38 +26,20 @@ _WAIT_S = 2.0
 _PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,10}),t=([0-9]{1,10}),p=([0-9]{1,10})\$")
 
 
-def check_strength(password: str, *, username: str = "") -> None:
-    """Check a new password against the policy: length, and no name in it. There are no composition rules.
-
-    Raises:
-        WeakPassword: with every reason at once.
-    """
-    reasons = []
-    normal = unicodedata.normalize("NFC", password)
-    if len(normal) < MIN_LENGTH:
-        reasons.append(f"must have at least {MIN_LENGTH} characters")
-    if len(normal.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        reasons.append(f"must have at most {MAX_BYTES} bytes")
-    if len(set(normal)) < 5:
-        reasons.append("must have at least 5 different characters")
-    if len(username) > 3 and username.casefold() in normal.casefold():
-        reasons.append("must not contain the user name")
-    if reasons:
-        raise WeakPassword(reasons)
-
-
 class Passwords:
     """Hashes and verifies passwords in a bounded pool of threads (argon2 releases the interpreter lock).
 
-    `workers` is the number of gateway processes that share this machine's cores.
+    `workers` is the number of gateway processes that share this machine's cores. `memory_kib` and `passes` are the
+    cost of a new hash; as many hashes as the pool is wide take that memory at once, and no more.
     """
 
-    def __init__(self, *, workers: int = 1) -> None:
+    def __init__(self, *, workers: int = 1, memory_kib: int = MEMORY_KIB, passes: int = PASSES) -> None:
         at_once = max(1, (os.cpu_count() or 1) // workers)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="argon2")
         self._slots = asyncio.Semaphore(at_once)
         self._waiting = 0
-        self._hasher = argon2.using(type="ID", memory_cost=MEMORY_KIB, time_cost=PASSES, parallelism=LANES)
+        self._memory_kib, self._passes = memory_kib, passes
+        self._hasher = argon2.using(type="ID", memory_cost=memory_kib, time_cost=passes, parallelism=LANES)
         self._decoy = ""
 
     async def warm(self) -> None:
@@ -66,15 +47,20 @@ class Passwords:
         if not self._decoy:
             self._decoy = await self.hash("nobody has this password")
 
-    async def hash(self, password: str) -> str:
-        """Return the argon2id hash of a password.
+    async def hash(self, password: str, *, replacing: str = "") -> str:
+        """Return the argon2id hash of a password, in nothing weaker than the stored hash it replaces.
 
         Raises:
             Busy: the queue is full or moved too slowly.
         """
+        hasher = self._hasher
+        match = _PARAMETERS.match(replacing) if _is_bearable(replacing) else None
+        if match is not None:
+            memory_kib, passes = max(int(match[1]), self._memory_kib), max(int(match[2]), self._passes)
+            hasher = hasher.using(memory_cost=memory_kib, time_cost=passes)
         async with self._slot():
             loop = asyncio.get_running_loop()
-            return str(await loop.run_in_executor(self._pool, self._hasher.hash, _normal(password)))
+            return str(await loop.run_in_executor(self._pool, hasher.hash, _normal(password)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
         """Tell whether a password matches a stored hash; None, for an unknown user, takes as long and is False.
@@ -98,9 +84,9 @@ class Passwords:
         return bool(matches) and usable and fits
 
     def is_outdated(self, stored: str) -> bool:
-        """Tell whether a hash is weaker than today's parameters. Stronger ones stay: rehashing only goes upwards."""
+        """Tell whether a hash is weaker than today's cost. Stronger ones stay: rehashing only goes upwards."""
         match = _PARAMETERS.match(stored)
-        return match is None or int(match[1]) < MEMORY_KIB or int(match[2]) < PASSES
+        return match is None or int(match[1]) < self._memory_kib or int(match[2]) < self._passes
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -134,4 +120,4 @@ def _is_bearable(stored: str) -> bool:
     if match is None:
         return False
     memory, passes, lanes = (int(number) for number in match.groups())
-    return memory <= _MOST_MEMORY_KIB and passes <= _MOST_PASSES and lanes <= _MOST_LANES
+    return memory <= MOST_MEMORY_KIB and passes <= MOST_PASSES and lanes <= _MOST_LANES

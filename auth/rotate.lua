@@ -1,28 +1,28 @@
 -- Exchange a refresh token's counter for the next one, exactly once.
 --
 -- KEYS  1 s of the session   2 u of the user   3 us of the user
--- ARGV  1 sid   2 counter presented   3 grace ms   4 idle life ms   5 absolute life ms
+-- ARGV  1 sid   2 counter presented   3 grace ms   4 idle life ms
 -- Reply {'ok' or 'again', counter to hand out, ms the session may still idle, opened_ms, roles, ver}
 --       again: the immediate predecessor within grace; it gets the same child, and nothing moves
 --       {'reused'}  an older counter than grace allows: the session is ended here
---       {'gone'}    no such session, or its user is gone or not active
+--       {'gone'}    no such session, its user is gone or not active, or has ended all that are older than `since`
 -- Cost O(1).
 
-local s = redis.call('HMGET', KEYS[1], 'live', 'n', 'at', 'opened')
-local u = redis.call('HMGET', KEYS[2], 'status', 'roles', 'ver')
+local s = redis.call('HMGET', KEYS[1], 'live', 'n', 'at', 'opened', 'until', 'ver')
+local u = redis.call('HMGET', KEYS[2], 'status', 'roles', 'ver', 'since')
 if s[1] ~= '1' or u[1] ~= 'active' then return {'gone'} end
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local current, presented = tonumber(s[2]), tonumber(ARGV[2])
-local left = tonumber(s[4]) + tonumber(ARGV[5]) - now
+local left = tonumber(s[5]) - now
 
 local function finish(verdict)
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
   return {verdict}
 end
-if left <= 0 then return finish('gone') end
+if left <= 0 or (tonumber(s[6]) or 0) < (tonumber(u[4]) or 0) then return finish('gone') end
 
 local verdict = 'ok'
 local idle = math.min(tonumber(ARGV[4]), left)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -29,7 +29,22 @@ MOST_PER_USER = 20
 
 _OPEN = files(__package__).joinpath("open.lua").read_text()
 _ROTATE = files(__package__).joinpath("rotate.lua").read_text()
+# KEYS 1 s of the session. ARGV 1 the user's version from which on it counts as opened. Nothing comes back to life.
+_KEEP = "if redis.call('HEXISTS', KEYS[1], 'live') == 1 then redis.call('HSET', KEYS[1], 'ver', ARGV[1]) end return 0"
+_FIELDS = ("opened", "at", "until", "address", "agent")
 _TOKEN = re.compile(r"v1\.(u[a-z2-7]{20})\.([0-9a-f]{20})\.([1-9][0-9]{0,14})\.([0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One place where a user is logged in; times in epoch ms. `used_ms` is the last login or refresh."""
+
+    id: str
+    opened_ms: int
+    used_ms: int
+    expires_ms: int
+    address: str
+    agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +71,21 @@ class Sessions:
         self._execute = execute
         self._ring = ring
 
-    async def open(self, user: User) -> Grant:
-        """Start a session of an authenticated user.
+    async def open(self, user: User, *, address: str = "", agent: str = "", lasts_ms: int = ABSOLUTE_MS) -> Grant:
+        """Start a session of an authenticated user, who will recognise it by the address and the client it came from.
 
         Raises:
-            InvalidCredentials: he was disabled or deleted since his password was checked.
+            InvalidCredentials: his password, his roles or his status changed since his password was checked.
         """
         sid = secrets.token_hex(10)
         stem = f"s:1:{{{user.id}}}:"
         keys = [stem + sid, f"us:1:{{{user.id}}}", f"u:1:{{{user.id}}}"]
-        reply = await self._execute("EVAL", _OPEN, 3, *keys, sid, IDLE_MS, ABSOLUTE_MS, MOST_PER_USER, stem)
+        args = [sid, min(IDLE_MS, lasts_ms), lasts_ms, MOST_PER_USER, stem, user.ver, address, agent]
+        reply = await self._execute("EVAL", _OPEN, 3, *keys, *args)
         if not reply:
-            raise InvalidCredentials
+            raise InvalidCredentials(uid=user.id)
         principal = Principal(user.id, sid, user.roles, user.ver)
-        return Grant(principal, self._token(user.id, sid, 1), IDLE_MS // 1000, int(reply[0]) // 1000)
+        return Grant(principal, self._token(user.id, sid, 1), min(IDLE_MS, lasts_ms) // 1000, int(reply[0]) // 1000)
 
     async def refresh(self, token: str) -> Grant:
         """Exchange a refresh token for the next; roles and version are those of this moment.
@@ -79,7 +95,7 @@ class Sessions:
         """
         uid, sid, counter = self._read(token)
         keys = [f"s:1:{{{uid}}}:{sid}", f"u:1:{{{uid}}}", f"us:1:{{{uid}}}"]
-        reply = await self._execute("EVAL", _ROTATE, 3, *keys, sid, counter, GRACE_MS, IDLE_MS, ABSOLUTE_MS)
+        reply = await self._execute("EVAL", _ROTATE, 3, *keys, sid, counter, GRACE_MS, IDLE_MS)
         verdict, *rest = (word.decode() for word in reply)
         if verdict not in ("ok", "again"):
             raise InvalidGrant(reused_by=uid if verdict == "reused" else None)
@@ -94,23 +110,47 @@ class Sessions:
         return uid, sid
 
     async def is_live(self, uid: str, sid: str) -> bool:
-        return bool(await self._execute("EXISTS", f"s:1:{{{uid}}}:{sid}"))
+        """Tell whether a session could still be refreshed."""
+        opened, since = await asyncio.gather(
+            self._execute("HGET", f"s:1:{{{uid}}}:{sid}", "ver"), self._execute("HGET", f"u:1:{{{uid}}}", "since")
+        )
+        return _outlives(opened, since)
 
-    async def end(self, uid: str, sid: str) -> None:
-        """End one session; ending one that is gone is no error."""
-        await self._end(uid, [sid])
+    async def is_current(self, principal: Principal) -> bool:
+        """Tell whether a principal's token is of his account's version; his session may have ended all the same."""
+        ver = await self._execute("HGET", f"u:1:{{{principal.uid}}}", "ver")
+        return bool(ver == str(principal.ver).encode())
 
-    async def end_all(self, uid: str, *, but: str | None = None) -> None:
-        """End every session of a user, except one if asked."""
+    async def current(self, uid: str) -> list[Session]:
+        """Return a user's live sessions, the newest first."""
+        sids = [sid.decode() for sid in await self._execute("ZRANGE", f"us:1:{{{uid}}}", 0, -1, "REV")]
+        since, *rows = await asyncio.gather(
+            self._execute("HGET", f"u:1:{{{uid}}}", "since"),
+            *(self._execute("HMGET", f"s:1:{{{uid}}}:{sid}", "ver", *_FIELDS) for sid in sids),
+        )
+        return [_session(sid, row) for sid, (ver, *row) in zip(sids, rows, strict=True) if _outlives(ver, since)]
+
+    async def keep(self, user: User, sid: str) -> None:
+        """Let one session go on where a change of its user, to this version, has ended all."""
+        await self._execute("EVAL", _KEEP, 1, f"s:1:{{{user.id}}}:{sid}", user.ver)
+
+    async def end(self, uid: str, sid: str) -> bool:
+        """End one session; tell whether it was alive."""
+        return await self._end(uid, [sid]) > 0
+
+    async def end_all(self, uid: str, *, but: str | None = None) -> int:
+        """End every session of a user, except one if asked; return how many were alive."""
         sids = [sid.decode() for sid in await self._execute("ZRANGE", f"us:1:{{{uid}}}", 0, -1)]
-        await self._end(uid, [sid for sid in sids if sid != but])
+        return await self._end(uid, [sid for sid in sids if sid != but])
 
-    async def _end(self, uid: str, sids: list[str]) -> None:
-        if sids:
-            await asyncio.gather(
-                self._execute("DEL", *(f"s:1:{{{uid}}}:{sid}" for sid in sids)),
-                self._execute("ZREM", f"us:1:{{{uid}}}", *sids),
-            )
+    async def _end(self, uid: str, sids: list[str]) -> int:
+        if not sids:
+            return 0
+        ended, _ = await asyncio.gather(
+            self._execute("DEL", *(f"s:1:{{{uid}}}:{sid}" for sid in sids)),
+            self._execute("ZREM", f"us:1:{{{uid}}}", *sids),
+        )
+        return int(ended)
 
     @staticmethod
     def guards(principal: Principal) -> list[tuple[str, str, str]]:
@@ -128,3 +168,14 @@ class Sessions:
         if match is None or not self._ring.check(token.rpartition(".")[0], match[4]):
             raise InvalidGrant
         return match[1], match[2], int(match[3])
+
+
+def _outlives(ver: bytes | None, since: bytes | None) -> bool:
+    """Tell whether a session of this version (None: there is none) is none of those that are over since another."""
+    return ver is not None and int(ver) >= int(since or 0)
+
+
+def _session(sid: str, row: Sequence[bytes | None]) -> Session:
+    opened, used, until, address, agent = (word.decode() if word else "" for word in row)
+    expires_ms = min(int(until), int(used) + IDLE_MS)
+    return Session(sid, int(opened), int(used), expires_ms, address, agent)

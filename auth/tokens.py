@@ -28,6 +28,7 @@ ALGORITHM = "HS256"
 MAX_TOKEN_BYTES = 4096
 LEEWAY_S = 10
 DEFAULT_TTL_S = 600
+MOST_REMEMBERED = 4096  # verified tokens per process, of about 600 bytes each
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _HEADER_NAMES = frozenset({"alg", "kid", "typ"})  # so crit, jku, x5u, jwk, x5c, b64 and zip are all refused
@@ -47,12 +48,22 @@ class Principal:
     ver: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What a genuine token says, and from when till when it says so, epoch seconds."""
+
+    principal: Principal
+    begins_at: int
+    expires_at: int
+
+
 class LoginTokens:
     """Issues and verifies access tokens. `now` returns epoch seconds."""
 
     def __init__(self, ring: KeyRing, *, ttl_s: int = DEFAULT_TTL_S, now: Callable[[], float] = time.time) -> None:
         self._ring = ring
         self._now = now
+        self._verified: dict[str, _Verified] = {}
         self.ttl_s = ttl_s
 
     def issue(self, principal: Principal, *, auth_time: int) -> str:
@@ -77,10 +88,28 @@ class LoginTokens:
     def verify(self, token: str) -> Principal:
         """Return who a token speaks for.
 
+        A token seen before is not decoded again; its times are checked all the same. Whether its session lives is not
+        this method's business, so there is nothing here that could go stale.
+
         Raises:
             TokenExpired: genuine, but past `exp`.
             InvalidToken: anything else. The text never repeats the token.
         """
+        verified = self._verified.get(token)
+        if verified is None:
+            verified = self._decode(token)
+            if len(self._verified) >= MOST_REMEMBERED:
+                del self._verified[next(iter(self._verified))]  # the one that was first seen longest ago
+            self._verified[token] = verified
+        now = self._now()
+        if verified.expires_at <= now - LEEWAY_S:
+            self._verified.pop(token, None)
+            raise TokenExpired("The login token has expired.")
+        if verified.begins_at > now + LEEWAY_S:
+            raise InvalidToken("The login token is not valid yet.")
+        return verified.principal
+
+    def _decode(self, token: str) -> _Verified:
         key = self._ring.find(_header_of(token)["kid"])
         if key is None:
             raise InvalidToken("The login token was not issued by this gateway.")
@@ -96,21 +125,20 @@ class LoginTokens:
             )
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidToken("The login token was not issued by this gateway.") from error
-        return self._principal(claims)
+        return _read(claims)
 
-    def _principal(self, claims: dict[str, Any]) -> Principal:
-        # `type() is` rather than isinstance: True is an int to Python and a version to nobody.
-        if any(type(claims[name]) is not kind for name, kind in _CLAIM_TYPES.items()):
-            raise InvalidToken("The login token has a claim of the wrong type.")
-        roles = claims["roles"]
-        if not all(type(role) is str for role in roles):
-            raise InvalidToken("The login token has a claim of the wrong type.")
-        now = self._now()
-        if claims["exp"] <= now - LEEWAY_S:
-            raise TokenExpired("The login token has expired.")
-        if claims["nbf"] > now + LEEWAY_S or claims["iat"] > now + LEEWAY_S:
-            raise InvalidToken("The login token is not valid yet.")
-        return Principal(claims["sub"], claims["sid"], tuple(roles), claims["ver"])
+
+def _read(claims: dict[str, Any]) -> _Verified:
+    # `type() is` rather than isinstance: True is an int to Python and a version to nobody.
+    if any(type(claims[name]) is not kind for name, kind in _CLAIM_TYPES.items()):
+        raise InvalidToken("The login token has a claim of the wrong type.")
+    roles = claims["roles"]
+    if not all(type(role) is str for role in roles):
+        raise InvalidToken("The login token has a claim of the wrong type.")
+    if not (claims["sub"].isascii() and claims["sid"].isascii()):  # they become words of Redis, which are bytes
+        raise InvalidToken("The login token has a claim that is not one of ours.")
+    principal = Principal(claims["sub"], claims["sid"], tuple(roles), claims["ver"])
+    return _Verified(principal, max(claims["nbf"], claims["iat"]), claims["exp"])
 
 
 def _header_of(token: str) -> dict[str, Any]:

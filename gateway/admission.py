@@ -10,7 +10,6 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import msgspec
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
@@ -21,9 +20,12 @@ from redis.exceptions import RedisError
 from auth.errors import InvalidToken, TokenExpired
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens, Principal
-from gateway.policy import Policy, Verdict, counter_of, decide
-from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited, invalid
-from gateway.rooms import Found, Rooms
+from gateway.audit import Audit
+from gateway.bodies import all_there, json_body
+from gateway.policy import PolicyInForce, Verdict, counter_of, decide
+from gateway.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited
+from gateway.room_records import Found
+from gateway.rooms import Rooms
 from gateway.store import StoreError
 from gateway.throttle import Throttle
 from limits.counters import Counters, Usage
@@ -36,16 +38,21 @@ log = logging.getLogger("gateway")
 
 T = TypeVar("T")
 
-MOST_BODY_BYTES = 16 * 1024
-BODY_TIMEOUT_S = 10.0
-EXPOSED_HEADERS = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"]
+_MOST_AGENT = 120
+_AUDITED_BY_THEMSELVES = frozenset({"users.manage", "limits.manage"})  # they know whom it was about
 
 
 @dataclass(slots=True)
 class Admitted:
-    """What admission found out about a request. `found` and `usage` only where the route asks for them."""
+    """What admission found out about a request. `found` and `usage` only where the route asks for them.
+
+    A handler may set `outcome`, what a successful request is counted as instead of `ok`, its units given back. With
+    `refund` that holds for a request it refuses, too.
+    """
 
     decision: Decision
+    outcome: str = ""
+    refund: bool = False
     found: Found | None = None
     usage: Usage | None = None
     verdict: Verdict | None = None
@@ -61,7 +68,8 @@ class Admission(ASGIMiddleware):
     """Admits or refuses a request before its handler runs.
 
     A route says in its `opt` what it is: `public`, or its `action`; `fetch` names what rides the same flush (`room` of
-    the path, or the caller's `usage`); `charge=False` looks at the limits and spends nothing.
+    the path, or the caller's `usage`); `charge=False` looks at the limits and spends nothing. `guests`: without a login
+    it is public.
     """
 
     scopes = (ScopeType.HTTP,)
@@ -73,9 +81,10 @@ class Admission(ASGIMiddleware):
         limiter: Limiter,
         counters: Counters,
         rooms: Rooms,
-        policy: Policy,
+        policy: PolicyInForce,
         throttle: Throttle,
         derived: Derived,
+        audit: Audit,
     ) -> None:
         self._tokens = tokens
         self._sessions = sessions
@@ -85,16 +94,19 @@ class Admission(ASGIMiddleware):
         self._policy = policy
         self._throttle = throttle
         self._derived = derived
+        self._audit = audit
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         opt = scope["route_handler"].opt
-        receive = _json_body(scope, receive)
-        if opt.get("public") or scope.get("method") == "OPTIONS":  # Litestar's own OPTIONS handlers carry no opt
-            if opt.get("throttled"):
+        receive = json_body(scope, receive)
+        anonymous = opt.get("guests") and all(name != b"authorization" for name, _ in scope["headers"])
+        if opt.get("public") or anonymous:
+            if opt.get("throttled") or anonymous:
                 await self._throttle.request(client_of(scope))
             await next_app(scope, receive, send)
             return
         principal = self._tokens.verify(bearer_of(scope))
+        receive = await all_there(receive)
         admitted = await self._flush(principal, scope)
         decision = admitted.decision
         if decision.failed_guard == 0:
@@ -116,19 +128,19 @@ class Admission(ASGIMiddleware):
         if opt.get("charge", True):
             take = self._limiter.take(
                 principal.uid,
-                self._policy.charges(principal.roles, action),
+                self._policy.now.charges(principal.roles, action),
                 metric=counter_of(action),
                 guards=guards,
-                quotas=self._policy.quotas(principal.roles, action),
-                leases=self._leases(principal, action),
+                quotas=self._policy.now.quotas(principal.roles, action),
+                leases=self._leases(principal, action, scope),
             )
         else:
             take = self._limiter.peek(
                 principal.uid,
-                self._policy.charges(principal.roles, "*"),
+                self._policy.now.charges(principal.roles, "*"),
                 guards=guards,
-                quotas=self._policy.quotas(principal.roles, "*"),
-                leases=self._leases(principal, "rooms.create"),
+                quotas=self._policy.now.quotas(principal.roles, "*"),
+                leases=self._leases(principal, "rooms.create", scope),
             )
         match opt.get("fetch"):
             case "room":
@@ -148,11 +160,22 @@ class Admission(ASGIMiddleware):
             room = admitted.found.room.id if admitted.found else None
             self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)
 
-    def _leases(self, principal: Principal, action: str) -> tuple[Lease, ...]:
-        """Return the bound on an owner's rooms, for whoever may create any."""
-        if action != "rooms.create" or "rooms:create" not in self._policy.permissions(principal.roles):
+    def _audit_denial(self, scope: Scope, admitted: Admitted) -> None:
+        action = scope["route_handler"].opt["action"]
+        if admitted.verdict is None or action not in _AUDITED_BY_THEMSELVES:
+            room = admitted.found.room.id if admitted.found else ""
+            self._audit.denied(admitted.decision.subject, str(scope.get(CODE_KEY)), action, room)
+
+    def _leases(self, principal: Principal, action: str, scope: Scope) -> tuple[Lease, ...]:
+        """Return the bound on an owner's rooms, for whoever may create any.
+
+        Not with an Idempotency-Key: such requests share one place, which is taken once it is known which of them acts.
+        """
+        if action != "rooms.create" or "rooms:create" not in self._policy.now.permissions(principal.roles):
             return ()
-        return (self._policy.rooms.lease(secrets.token_hex(8)),)
+        if any(name == b"idempotency-key" for name, _ in scope["headers"]):
+            return ()
+        return (self._policy.now.rooms.lease(secrets.token_hex(8)),)
 
     async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
         """Await both; if only the fetch fails, the request counts as failed, like any other that we could not serve."""
@@ -167,36 +190,47 @@ class Admission(ASGIMiddleware):
 
     def _amending(self, scope: Scope, admitted: Admitted, send: Send) -> Send:
         """Return a `send` that corrects the count of a request that is refused or fails after it was admitted."""
-        decision = admitted.decision
-        fields = [(name.lower().encode(), value.encode()) for name, value in ratelimit_fields(decision).items()]
+        fields = [
+            (name.lower().encode(), value.encode()) for name, value in ratelimit_fields(admitted.decision).items()
+        ]
 
         async def amending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *fields]
                 status = message["status"]
-                outcome = "ok"
-                if status >= 400 and decision.metric:
+                outcome = admitted.outcome
+                if status >= 400 and not admitted.refund:
                     outcome = "failed" if status >= 500 else f"refused.{scope.get(CODE_KEY, 'invalid_request')}"
+                if status == 403:
+                    self._audit_denial(scope, admitted)
+                if outcome and admitted.decision.metric:
+                    refund = admitted.refund or not 400 <= status < 500
                     try:
-                        await self._limiter.amend(decision, outcome, refund=status >= 500)
+                        await self._limiter.amend(admitted.decision, outcome, refund=refund)
                     except (StoreError, RedisError):
                         log.warning("a refused request stays counted as done: the store is away")
-                self._note(admitted, outcome)
+                self._note(admitted, outcome or "ok")
             await send(message)
 
         return amending
 
 
-def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let the policy decide, as a guard of every route that is not public."""
-    if handler.opt.get("public") or connection.scope.get("method") == "OPTIONS":
+async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let the policy decide, as a guard of every route that is not public. Async: Litestar calls others in a thread."""
+    if handler.opt.get("public"):
+        return
+    if handler.opt.get("guests") and connection.scope.get("auth") is None:
         return
     admitted: Admitted = connection.auth
-    policy: Policy = connection.app.state.policy
+    policy: PolicyInForce = connection.app.state.policy
     facts = admitted.found.facts if admitted.found else None
-    verdict = decide(policy, connection.user.roles, handler.opt["action"], facts)
+    verdict = decide(policy.now, connection.user.roles, handler.opt["action"], facts)
     if not verdict.allowed:
         extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
+        audit: Audit = connection.app.state.audit
+        if verdict.code == "not_found":  # a 403 is noted where it leaves
+            room = admitted.found.room.id if admitted.found else ""
+            audit.denied(connection.user.uid, verdict.code, handler.opt["action"], room)
         raise Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
     admitted.verdict = verdict
 
@@ -205,6 +239,12 @@ def client_of(scope: Scope) -> str:
     """Return the client's address as the edge found it."""
     client = scope.get("client")
     return client[0] if client else ""
+
+
+def agent_of(scope: Scope) -> str:
+    """Return what the client calls itself, cut to what a person can read."""
+    value = next((value for name, value in scope["headers"] if name == b"user-agent"), b"").decode("latin-1")
+    return "".join(char for char in value[:_MOST_AGENT] if char.isascii() and char.isprintable())
 
 
 def bearer_of(scope: Scope) -> str:
@@ -220,55 +260,3 @@ def bearer_of(scope: Scope) -> str:
     if len(values) > 1 or scheme.lower() != "bearer" or not token:
         raise InvalidToken("The Authorization header must be: Bearer, one space, the login token.")
     return token
-
-
-def _json_body(scope: Scope, receive: Receive) -> Receive:
-    """Return a `receive` that hands on a JSON body of bounded size, or refuses; an empty body means `{}`.
-
-    The check runs when the body is read, inside the route: a refused body is then counted like any other refusal.
-    """
-    done = False
-
-    async def checked() -> Any:
-        nonlocal done
-        if done:
-            return await receive()
-        done = True
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > MOST_BODY_BYTES:
-            raise _too_large()
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content_type and content_type != b"application/json":
-            raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
-        body = await _read(receive)
-        if body and not content_type:
-            raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
-        try:
-            msgspec.json.decode(body or b"{}")  # Litestar lets broken UTF-8 and deep nesting out as a server's error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise invalid("", "The body is not valid JSON.") from None
-        return {"type": "http.request", "body": body or b"{}", "more_body": False}
-
-    return checked
-
-
-async def _read(receive: Receive) -> bytes:
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Problem(400, "invalid_request", "The request ended before its body was complete.")
-                body += message.get("body", b"")
-                if len(body) > MOST_BODY_BYTES:
-                    raise _too_large()
-                if not message.get("more_body"):
-                    return body
-    except TimeoutError:
-        raise Problem(400, "invalid_request", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
-
-
-def _too_large() -> Problem:
-    return Problem(413, "payload_too_large", f"The body must have at most {MOST_BODY_BYTES} bytes.")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import httpx
+import msgspec
 from litestar import Litestar
-from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import ASGIApp
@@ -22,23 +23,49 @@ from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
+from auth.vouchers import Vouchers
 from gateway import logs
 from gateway.addresses import ClientAddresses
-from gateway.admission import EXPOSED_HEADERS, Admission, authorize
+from gateway.admission import Admission, authorize
 from gateway.audit import Audit
+from gateway.bodies import refuse_body
+from gateway.cors import Cors
 from gateway.cursors import Cursors
+from gateway.durable import DurableWrites
 from gateway.edge import Edge
-from gateway.hms.client import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, HmsClient
+from gateway.guests import GuestBook
+from gateway.hms import client as hms_client
+from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
-from gateway.policy import Policy
-from gateway.policy_file import PolicyError, load_policy
+from gateway.idempotency import Idempotency
+from gateway.members import Members
+from gateway.openapi import describe
+from gateway.policy import PolicyInForce
+from gateway.policy_of import policy_of
+from gateway.policy_reload import PolicyReload, TemplateWatch
 from gateway.problems import problem_response
+from gateway.queries import check_query
+from gateway.room_invites import RoomInvites
 from gateway.rooms import Rooms
-from gateway.routes import health, login, rooms, usage
+from gateway.routes import (
+    account,
+    description,
+    health,
+    invites,
+    join_tokens,
+    login,
+    members,
+    methods,
+    rooms,
+    usage,
+    users,
+)
+from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
 from gateway.settings import Settings
 from gateway.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.throttle import Throttle
+from gateway.user_admin import UserAdmin
 from gateway.user_limits import UserLimits
 from limits.counters import Counters
 from limits.derived import Derived
@@ -47,6 +74,8 @@ from limits.overrides import Overrides
 
 log = logging.getLogger("gateway")
 
+GUESTS_LOOK_S = 60.0
+
 ROUTES: list[Any] = [
     health.live,
     health.ready,
@@ -54,10 +83,24 @@ ROUTES: list[Any] = [
     login.refresh,
     login.logout,
     login.me,
+    account.register,
+    account.change_password,
+    account.set_password,
+    account.list_sessions,
+    account.end_session,
     rooms.create_room,
     rooms.list_rooms,
     rooms.read_room,
-    rooms.mint_token,
+    join_tokens.mint_token,
+    rooms.change_room,
+    rooms.end_room,
+    members.list_members,
+    members.set_member,
+    members.ban_member,
+    invites.make_invite,
+    invites.list_invites,
+    invites.revoke_invite,
+    invites.accept_invite,
     usage.own_usage,
     usage.admin_usage,
     usage.top_usage,
@@ -66,6 +109,18 @@ ROUTES: list[Any] = [
     limits_routes.reset_limits,
     limits_routes.set_override,
     limits_routes.lift_override,
+    users.list_users,
+    users.create_user,
+    users.read_user,
+    users.change_user,
+    users.delete_user,
+    users.end_sessions,
+    users.make_password_link,
+    audit_routes.read_audit,
+    description.openapi_json,
+    description.docs_page,
+    description.docs_style,
+    description.docs_script,
 ]
 
 
@@ -73,14 +128,7 @@ def from_env() -> ASGIApp:
     """Make the app from the environment; what uvicorn calls in each worker."""
     settings = Settings.from_env()
     logs.configure(settings.log_format)
-    http = httpx.AsyncClient(
-        base_url=settings.hms_api_url,
-        timeout=httpx.Timeout(TOTAL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-        limits=httpx.Limits(max_connections=MOST_IN_FLIGHT, max_keepalive_connections=MOST_IN_FLIGHT),
-        follow_redirects=False,
-        trust_env=False,  # a proxy variable of the machine must not get to see management tokens
-    )
-    return create_app(settings, redis=connect(settings.redis_url), http=http)
+    return create_app(settings, redis=connect(settings.redis_url), http=hms_client.connect(settings.hms_api_url))
 
 
 def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> ASGIApp:
@@ -89,23 +137,34 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     Raises:
         PolicyError: the policy file is wrong.
     """
-    policy = load_policy(settings.policy_path)
-    template_ids = _template_ids(policy, settings)
+    reload = PolicyReload(settings)
+    policy = PolicyInForce(policy_of(settings))
     # Reports read much at once; on a connection of their own they never delay a decision.
-    store, reports = Store(redis), Store(redis, deadline_s=REPORT_DEADLINE_S)
-    passwords = Passwords(workers=settings.workers)
-    accounts = Accounts(store.execute, passwords)
+    store = Store(redis, deadline_s=settings.redis_timeout_ms / 1000)
+    reports = Store(redis, deadline_s=REPORT_DEADLINE_S)
+    passwords = Passwords(
+        workers=settings.workers, memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes
+    )
+    durable = DurableWrites(redis)
+    accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     sessions = Sessions(store.execute, KeyRing(settings.gateway_secrets, "refresh"))
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"))
     limiter = Limiter(store.execute, unavailable=(StoreError,))
     counters = Counters(store.execute)
     hms_tokens = HmsTokens(settings.hms_app_access_key, settings.hms_app_secret)
-    hms = HmsClient(http, hms_tokens)
+    templates = TemplateWatch(policy)
+    hms = HmsClient(http, hms_tokens, on_roles=templates.seen)
     derived = Derived(reports.execute, store.post)
     overrides = Overrides(store.execute, limiter)
-    throttle = Throttle(store.execute, limiter, KeyRing(settings.gateway_secrets, "throttle"), policy.anonymous)
-    registry = Rooms(store.execute, hms, policy, template_ids)
-    parts: Mapping[str, object] = {
+    audit = Audit(store.execute, store.post)
+    throttle = Throttle(store.execute, limiter, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
+    registry = Rooms(store.execute, hms, limiter, policy)
+    room_members = Members(store.execute, hms, policy)
+    links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")
+    guests = GuestBook(store.execute, accounts, sessions, registry, room_members)
+    room_codes = Vouchers(store.execute, "room")
+    room_invites = RoomInvites(store.execute, room_codes, registry, room_members, accounts, guests, policy)
+    parts: dict[str, object] = {
         "store": store,
         "accounts": accounts,
         "sessions": sessions,
@@ -113,78 +172,92 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         "limiter": limiter,
         "throttle": throttle,
         "derived": derived,
-        "user_limits": UserLimits(accounts, limiter, overrides, policy, Audit(store.execute)),
+        "user_limits": UserLimits(accounts, limiter, overrides, policy, audit),
+        "user_admin": UserAdmin(store.execute, accounts, sessions, policy, audit, links=links, invites=invites),
+        "password_links": links,
+        "account_invites": invites,
+        "audit": audit,
+        "report_audit": Audit(reports.execute),
         "rooms": registry,
+        "members": room_members,
+        "invites": room_invites,
+        "guests": guests,
+        "idempotency": Idempotency(store.execute),
         "hms": hms,
         "hms_tokens": hms_tokens,
         "policy": policy,
-        "template_ids": template_ids,
         "cursors": Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         "report_accounts": Accounts(reports.execute, passwords),
         "report_counters": Counters(reports.execute),
+        "openapi_document": cache(lambda: msgspec.json.encode(describe(ROUTES))),
     }
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await _warm((store, reports), passwords, hms, template_ids)
+        templates.look(hms)
+        await _warm((store, reports), durable, passwords)
+        chores = [
+            asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
+            asyncio.create_task(_see_guests_out(guests)),
+        ]
         try:
             yield
         finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
             await hms.close()
             await http.aclose()
             await store.close()
             await reports.close()
             passwords.close()
 
+    routes = [handler for handler in ROUTES if settings.docs or not handler.opt.get("docs")]
     app = Litestar(
-        ROUTES,
+        # First, or Litestar makes OPTIONS handlers of its own: they carry no `opt`, and name only some of the methods.
+        [methods.options(routes), *routes],
         dependencies={name: _provide(part) for name, part in parts.items()},
-        middleware=[Admission(tokens, sessions, limiter, counters, registry, policy, throttle, derived)],
-        guards=[authorize],
+        middleware=[Admission(tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit)],
+        guards=[authorize, refuse_body, check_query],
         exception_handlers={Exception: problem_response},
-        cors_config=_cors(settings.cors_origins),
         lifespan=[lifespan],
-        state=State({"policy": policy}),
+        state=State({"policy": policy, "audit": audit}),
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-    return Edge(app, addresses=ClientAddresses(settings.trusted_proxies), flood=policy.anonymous.flood)
+    return Edge(
+        app,
+        addresses=ClientAddresses(settings.trusted_proxies),
+        flood=lambda: policy.now.anonymous.flood,
+        cors=Cors(settings.cors_origins),
+        https=settings.public_url.startswith("https://"),
+    )
 
 
-async def _warm(
-    stores: tuple[Store, ...], passwords: Passwords, hms: HmsClient, template_ids: Mapping[str, str]
-) -> None:
+async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:
     """Do ahead what would make the first request slow, or tell its timing apart. Nothing here stops the start."""
     await passwords.warm()
-    for template_id in template_ids.values():
-        hms.template_roles(template_id)
     try:
         for store in stores:
             await store.execute("PING")
+        await durable.check()
     except (StoreError, RedisError):
         log.warning("Redis does not answer yet; every request is answered 503 until it does")
 
 
-def _template_ids(policy: Policy, settings: Settings) -> dict[str, str]:
-    if policy.template_ids.get("default", settings.hms_template_id) != settings.hms_template_id:
-        raise PolicyError(f"{policy.source}: templates.default.id: differs from HMS_TEMPLATE_ID")
-    return {**policy.template_ids, "default": settings.hms_template_id}
+async def _see_guests_out(guests: GuestBook) -> None:
+    """See guests out whose time is up, for as long as the process runs."""
+    while True:
+        await asyncio.sleep(GUESTS_LOOK_S)
+        try:
+            while await guests.sweep():
+                pass
+        except (StoreError, RedisError):
+            pass  # the next look finds them still
+        except Exception:
+            log.exception("guests whose time is up could not be seen out")
 
 
 def _provide(part: object) -> Provide:
     return Provide(lambda: part, sync_to_thread=False)
-
-
-def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
-    """Return CORS for the listed origins; a port written `*` stands for digits, not for the rest of a host name."""
-    if not origins:
-        return None
-    patterns = [re.escape(origin).replace(r"\*", "[0-9]{1,5}") for origin in origins if origin != "*"]
-    return CORSConfig(
-        allow_origins=["*"] if "*" in origins else [],
-        allow_origin_regex="|".join(patterns) or None,
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["authorization", "content-type", "idempotency-key"],
-        expose_headers=EXPOSED_HEADERS,
-    )

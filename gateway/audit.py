@@ -1,10 +1,17 @@
-"""The audit trail: who did what to whom, in one bounded Redis stream. Never a secret, a password or a token."""
+"""The audit trail: who did what to whom, in one Redis stream of bounded length and age. Never a secret or a token.
+
+An entry names users by their ids, and an address by a MAC: what a deleted account leaves here says nothing of a person.
+The address itself is in the log line of the same request id.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.logs import request_id
@@ -12,22 +19,134 @@ from gateway.logs import request_id
 log = logging.getLogger("gateway.audit")
 
 STREAM = "audit:1"
-_MOST_ENTRIES = 100_000
+MOST_ENTRIES = 100_000
+KEEP_S = 400 * 86_400  # as long as the usage counters
+CLI = "cli"
+NOBODY = ""
+_TRIM_EVERY_S = 600.0
+_MOST_SCANNED = 10_000  # entries looked at for one page; a page of few then says where to go on
+_CHUNK = 1000
+_DENIED_ONCE_PER_S = 60
+_READ_ONCE_PER_S = 60  # a page that polls is one reading of many
+_MOST_REMEMBERED = 10_000
+PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened. `by` is a user id, `cli`, or empty for a stranger; `subject` the user it is about."""
+
+    id: str
+    at_ms: int
+    action: str
+    by: str
+    subject: str
+    request_id: str
+    details: dict[str, str | int] = field(default_factory=dict)
 
 
 class Audit:
-    """Writes entries, to the stream and as a log line."""
+    """Writes entries, to the stream and as log lines, and reads them back. `post` sends and waits for nothing."""
 
-    def __init__(self, execute: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, execute: Callable[..., Awaitable[Any]], post: Callable[..., None] | None = None) -> None:
         self._execute = execute
+        self._post = post
+        self._trimmed_at = 0.0
+        self._seen: dict[tuple[Any, ...], float] = {}
 
     async def record(self, action: str, *, by: str, subject: str, **details: str | int) -> None:
-        """Write one entry: `by` is a user id or `cli`, `subject` the user it is about.
+        """Write one entry and wait for it.
 
         Raises:
             StoreError: it could not be written; whoever changes something for others should not go on.
         """
-        fields: dict[str, str | int] = {"action": action, "by": by, "subject": subject, **details}
-        log.info(action, extra={"fields": {name: value for name, value in fields.items() if name != "action"}})
-        text = json.dumps(fields | {"request_id": request_id.get()}, ensure_ascii=True)
-        await self._execute("XADD", STREAM, "MAXLEN", "~", _MOST_ENTRIES, "*", "entry", text)
+        await self._execute(*_words(action, by, subject, details))
+
+    def note(
+        self, action: str, *, by: str, subject: str = "", address: str = "", once_per_s: float = 0, **details: str | int
+    ) -> None:
+        """Write one entry with the next flush, waiting for nothing.
+
+        `address` goes into the log line alone. With `once_per_s` what repeats is written once per so many seconds and
+        process: an attacker must not wash the trail away.
+        """
+        if once_per_s and self._is_repeated((action, by, subject, *details.values()), once_per_s):
+            return
+        words = _words(action, by, subject, details, address)
+        if self._post is not None:
+            self._post(*words)
+            now = time.monotonic()
+            if now - self._trimmed_at > _TRIM_EVERY_S:
+                self._trimmed_at = now
+                self._post("XTRIM", STREAM, "MINID", "~", int((time.time() - KEEP_S) * 1000))
+
+    def denied(self, uid: str, code: str, attempted: str, room: str = "") -> None:
+        """Note that somebody was refused what he may not do; the same again once a minute."""
+        said = {"room": room} if room else {}
+        self.note("denied", by=uid, subject=uid, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
+
+    def note_reading(self, report: str, *, by: str, subject: str = "") -> None:
+        """Note that somebody read what others used; the same again once a minute."""
+        self.note("usage.read", by=by, subject=subject, once_per_s=_READ_ONCE_PER_S, report=report)
+
+    async def page(  # noqa: PLR0913  the filters of a report
+        self,
+        *,
+        user: str | None = None,
+        action: str | None = None,
+        first_ms: int = 0,
+        last_ms: int | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        size: int = 100,
+    ) -> tuple[list[Entry], str | None]:
+        """Return entries, newest first, and before which id the next page begins (None: nowhere).
+
+        `user` is an id that an entry is by or about; `action` a whole action or its beginning, such as `login`.
+        `after` and `before` are ids of entries; a whole page takes in neither.
+        """
+        newest = f"({before}" if before else (str(last_ms) if last_ms is not None else "+")
+        oldest = f"({after}" if after else str(first_ms)
+        found: list[Entry] = []
+        scanned = 0
+        while scanned < _MOST_SCANNED:
+            chunk = await self._execute("XREVRANGE", STREAM, newest, oldest, "COUNT", _CHUNK)
+            for place, words in chunk:
+                newest = f"({place.decode()}"
+                entry = _entry(place.decode(), words)
+                if _matches(entry, user, action):
+                    found.append(entry)
+                    if len(found) == size:
+                        return found, entry.id
+            scanned += len(chunk)
+            if len(chunk) < _CHUNK:
+                return found, None
+        return found, newest[1:]
+
+    def _is_repeated(self, key: tuple[Any, ...], once_per_s: float) -> bool:
+        now = time.monotonic()
+        if now < self._seen.get(key, 0.0):
+            return True
+        if len(self._seen) >= _MOST_REMEMBERED:
+            self._seen.clear()
+        self._seen[key] = now + once_per_s
+        return False
+
+
+def _words(action: str, by: str, subject: str, details: dict[str, str | int], address: str = "") -> tuple[Any, ...]:
+    fields: dict[str, str | int] = {"by": by, "subject": subject, **details}
+    log.info(action, extra={"fields": fields | ({"address": address} if address else {})})
+    text = json.dumps({"action": action} | fields | {"request_id": request_id.get()}, ensure_ascii=True)
+    return "XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text
+
+
+def _entry(place: str, words: Any) -> Entry:
+    data = json.loads(words[1] if isinstance(words, list) else words[b"entry"])
+    known = {name: str(data.pop(name, "")) for name in ("action", "by", "subject", "request_id")}
+    return Entry(id=place, at_ms=int(place.partition("-")[0]), details=data, **known)
+
+
+def _matches(entry: Entry, user: str | None, action: str | None) -> bool:
+    if user is not None and user not in (entry.by, entry.subject):
+        return False
+    return action is None or entry.action == action or entry.action.startswith(f"{action}.")

@@ -24,6 +24,7 @@ class Breaker:
         self._open_until = 0.0
         self._probing_until = 0.0
         self.state = "closed"
+        self.generation = 0  # how often it has closed
 
     def allows(self) -> bool:
         """Tell whether a call may be made. While open, one caller at a time is let through as the probe."""
@@ -43,7 +44,13 @@ class Breaker:
         else:
             self._close()
 
-    def failed(self) -> None:
+    def failed(self, generation: int | None = None) -> None:
+        """Report a failure. `generation`: the breaker's when the call began, for calls that may last.
+
+        A call that began before the last recovery and fails after it says nothing of now.
+        """
+        if generation is not None and generation != self.generation:
+            return
         if self.state == "half-open":
             self._open()
             return
@@ -71,5 +78,6 @@ class Breaker:
 
     def _close(self) -> None:
         self.state = "closed"
+        self.generation += 1
         self._probing_until = 0.0
         self._good, self._bad = [0] * WINDOW_S, [0] * WINDOW_S

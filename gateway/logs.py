@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+# Codes of invites and links, login tokens, refresh tokens: what works for whoever reads it.
+_SECRET = re.compile(
+    r"(?<![a-z2-7])[a-z2-7]{26}(?![a-z2-7])|eyJ[\w-]+\.[\w-]+\.[\w-]*|v1\.u[a-z2-7]{20}\.\w+\.\w+\.\w+"
+)
+
+
+def path_to_log(path: str) -> str:
+    """Return a path without the secrets in it: an invite's code is part of one, other things get there by mistake."""
+    return _SECRET.sub("(secret)", path)
 
 
 class _Json(logging.Formatter):

@@ -15,9 +15,12 @@ from gateway.policy import (
     COUNTERS,
     LIMITED_ACTIONS,
     PERMISSIONS,
+    POWERS,
     RELATIONS,
     Anonymous,
+    Guests,
     Policy,
+    Registration,
     Role,
     RoomDefaults,
 )
@@ -25,11 +28,14 @@ from gateway.toml_tables import PolicyError, TomlTables
 from limits.limiter import MOST_LIMITS
 from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
 
-__all__ = ["PolicyError", "load_policy"]
+__all__ = ["PolicyError", "built_in_text", "load_policy", "parse_policy"]
 
 _BUILT_IN = files(__package__).joinpath("policy.toml")
-_100MS_ROLE = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
-_SECTIONS = ("roles", "limits", "quotas", "templates", "rooms", "anonymous")
+ROLE_NAME = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
+NAMES_ALLOWED = "plain ASCII without ? > ~, at most 64 characters"  # ROLE_NAME in words
+BUILT_IN = "the built-in policy"  # the source of the one that no file of the operator's holds
+SECTIONS = ("registration", "roles", "limits", "quotas", "templates", "rooms", "guests", "anonymous")
+REGISTRATION_MODES = ("closed", "invite", "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,24 @@ def load_policy(path: Path | None = None) -> Policy:
     Raises:
         PolicyError
     """
-    name = path.name if path else "policy.toml"
+    if path is None:
+        return parse_policy(built_in_text(), BUILT_IN)
     try:
-        text = path.read_text(encoding="utf-8") if path else _BUILT_IN.read_text(encoding="utf-8")
-        return _Reader(name).policy(tomllib.loads(text))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"{name}: cannot be read: {type(error).__name__}") from error
+        raise PolicyError(f"{path.name}: cannot be read: {type(error).__name__}") from error
+    return parse_policy(text, path.name)
+
+
+def built_in_text() -> str:
+    """Return the built-in policy as it is written, comments and all."""
+    return _BUILT_IN.read_text(encoding="utf-8")
+
+
+def parse_policy(text: str, name: str) -> Policy:
+    """Check a policy that is written in a text; refusals call its file `name`. Raises: PolicyError"""
+    try:
+        return _Reader(name).policy(tomllib.loads(text))
     except RecursionError as error:
         raise PolicyError(f"{name}: is nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
@@ -69,8 +87,8 @@ class _Reader:
 
     def policy(self, data: dict[str, Any]) -> Policy:
         toml = self._toml
-        toml.keys("", data, set(_SECTIONS))
-        tables = {name: toml.table(name, data.get(name, {})) for name in _SECTIONS}
+        toml.keys("", data, set(SECTIONS))
+        tables = {name: toml.table(name, data.get(name, {})) for name in SECTIONS}
         if len(tables["limits"]) + len(tables["quotas"]) > MOST_LIMITS:
             toml.refuse("limits", f"there may be {MOST_LIMITS} limits and quotas together")
         rules = {name: self._rule(name, table) for name, table in tables["limits"].items()}
@@ -90,6 +108,8 @@ class _Reader:
             templates,
             self._rooms(tables["rooms"]),
             self._anonymous(tables["anonymous"]),
+            self._registration(tables["registration"], roles),
+            self._guests(tables["guests"], roles),
             {name: rule.cost for name, rule in rules.items()},
             {name: table["id"] for name, table in tables["templates"].items() if "id" in table},
         )
@@ -98,7 +118,7 @@ class _Reader:
         toml, key = self._toml, f"roles.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name):
             toml.refuse(key, "a role's name is 1 to 32 of a-z 0-9 _ -, starting with a letter")
-        toml.keys(key, toml.table(key, data), {"permissions", "limits", "quotas"})
+        toml.keys(key, toml.table(key, data), {"permissions", "limits", "quotas", "open_rooms"})
         permissions = frozenset(toml.strings(f"{key}.permissions", data.get("permissions", [])))
         for permission in sorted(permissions - PERMISSIONS):
             toml.refuse(f"{key}.permissions", f"unknown permission {permission!r}")
@@ -111,7 +131,7 @@ class _Reader:
             for quota, rule in quotas.items()
             if quota in amounts or "amount" in rule
         }
-        return Role(permissions, limits, granted)
+        return Role(permissions, limits, granted, toml.boolean(f"{key}.open_rooms", data.get("open_rooms", True)))
 
     def _role_limits(
         self, key: str, data: Any, rules: Mapping[str, _Rule], permissions: frozenset[str]
@@ -205,6 +225,7 @@ class _Reader:
             "account": ("5/15min", 5),
             "known_account": ("10/15min", 10),
             "refresh": ("10/min", 10),
+            "register": ("60/h", 30),
         }
         self._toml.keys("anonymous", data, set(built_in))
         numbers = {
@@ -212,6 +233,33 @@ class _Reader:
             for name, (rate, burst) in built_in.items()
         }
         return Anonymous(**numbers)
+
+    def _registration(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Registration:
+        """Read [registration]; no mode means that GATEWAY_REGISTRATION alone says it."""
+        toml = self._toml
+        toml.keys("registration", data, {"mode", "roles"})
+        mode = toml.choice("registration.mode", data["mode"], REGISTRATION_MODES) if "mode" in data else ""
+        granted = toml.strings("registration.roles", data.get("roles", ["member"] if "member" in roles else []))
+        for role in granted:
+            if role not in roles:
+                toml.refuse("registration.roles", f"there is no [roles.{role}]")
+            if powers := ", ".join(sorted(roles[role].permissions & POWERS)):
+                toml.refuse("registration.roles", f"{role} has {powers}: nobody gets that by registering himself")
+        if mode == "open" and not granted:
+            toml.refuse("registration.roles", "is missing; it names the roles of people who register themselves")
+        return Registration(mode, tuple(granted))
+
+    def _guests(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Guests:
+        toml = self._toml
+        toml.keys("guests", data, {"role", "lasts"}, required={"role"} if data else ())
+        if not data:
+            return Guests()
+        role = toml.choice("guests.role", data["role"], tuple(roles))
+        if roles[role].open_rooms or roles[role].permissions - {"rooms:join", "usage:read-own"}:
+            toml.refuse(
+                "guests.role", f"[roles.{role}] must have open_rooms = false and at most rooms:join, usage:read-own"
+            )
+        return Guests(role, toml.duration("guests.lasts", data.get("lasts", "12h"), 300, 7 * 86_400))
 
     def _template(self, name: str, data: Any) -> dict[str, tuple[str, ...]]:
         key = f"templates.{name}"
@@ -224,12 +272,13 @@ class _Reader:
         roles = {relation: tuple(self._toml.strings(f"{key}.{relation}", data[relation])) for relation in named}
         for relation, names in roles.items():
             for role in names:
-                if not _100MS_ROLE.fullmatch(role):
-                    self._toml.refuse(f"{key}.{relation}", f"{role!r} is not a role name of plain ASCII without ? > ~")
+                if not ROLE_NAME.fullmatch(role):
+                    self._toml.refuse(f"{key}.{relation}", f"{role!r} is not a role name of {NAMES_ALLOWED}")
         return roles
 
     def _rooms(self, data: dict[str, Any]) -> RoomDefaults:
-        self._toml.keys("rooms", data, {"access", "region", "size", "max_duration", "token_ttl", "active_per_owner"})
+        known = {"access", "region", "size", "max_duration", "token_ttl", "active_per_owner", "unique_names"}
+        self._toml.keys("rooms", data, known)
         return RoomDefaults(
             access=self._toml.choice("rooms.access", data.get("access", "open"), ("open", "invited")),
             region=self._toml.choice("rooms.region", data.get("region", "auto"), ("auto", "us", "eu", "in")),
@@ -237,4 +286,5 @@ class _Reader:
             max_duration_s=self._toml.duration("rooms.max_duration", data.get("max_duration", "12h"), 120, 43_200),
             token_ttl_s=self._toml.duration("rooms.token_ttl", data.get("token_ttl", "1h"), 60, 86_400),
             active_per_owner=self._toml.integer("rooms.active_per_owner", data.get("active_per_owner", 50), 1, 100_000),
+            unique_names=self._toml.boolean("rooms.unique_names", data.get("unique_names", False)),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -20,20 +20,29 @@ from litestar.exceptions import (
 )
 from redis.exceptions import RedisError
 
+from auth.breaches import BadBreachFile
 from auth.errors import (
     BadUsername,
     Busy,
     InvalidCredentials,
     InvalidGrant,
     InvalidToken,
+    InvalidVoucher,
     TokenExpired,
     UnknownUser,
     UserExists,
     WeakPassword,
 )
+from gateway.actors import NotAllowed
+from gateway.durable import NotDurable
 from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.idempotency import InFlight, OtherRequest
 from gateway.logs import request_id
+from gateway.room_locks import LockedMeanwhile, TooManyRooms
+from gateway.room_names import NameTaken
 from gateway.store import StoreError
+from gateway.texts import BadText
+from gateway.user_admin import AdminsBusy, LastAdmin, UnknownRole
 from limits.fields import ratelimit_fields, retry_after_s
 from limits.policy import BlockState, Decision, LeaseState, LimitState, QuotaState, State
 
@@ -91,16 +100,21 @@ def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Respons
         if error["rule"].startswith(_ENUM):
             problem = invalid(error["field"], f"must be one of: {_choices(request, error['field'])}")
     request.scope[CODE_KEY] = problem.code  # type: ignore[literal-required]  # an ASGI scope may carry more keys
-    body = document(problem, instance=request.url.path)
+    body = document(problem, instance=request.scope["path"])
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
+
+
+def allow_of(methods: Iterable[str]) -> str:
+    """Return the Allow field of an address: whatever has GET has HEAD, and everything has OPTIONS."""
+    names = {*methods, "OPTIONS"}
+    return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 
 
 def document(problem: Problem, *, instance: str) -> bytes:
     """Return the JSON of a problem. `success` and `error` are what the seed's client looks for."""
-    title = _RFC_9110.get(problem.status, HTTPStatus(problem.status).phrase)
     fields: dict[str, Any] = {
         "type": f"urn:hms-gateway:problem:{problem.code}",
-        "title": title,
+        "title": title_of(problem.status),
         "status": problem.status,
         "detail": problem.detail,
         "instance": instance,
@@ -110,6 +124,11 @@ def document(problem: Problem, *, instance: str) -> bytes:
         "error": problem.detail,
     }
     return json.dumps(fields | problem.extra).encode()
+
+
+def title_of(status: int) -> str:
+    """Return RFC 9110's name of a status; Python before 3.13 has older ones."""
+    return _RFC_9110.get(status, HTTPStatus(status).phrase)
 
 
 def problem_of(exc: Exception) -> Problem:
@@ -127,7 +146,7 @@ def _unauthorized(code: str) -> Callable[[Any], Problem]:
     return lambda exc: Problem(401, code, str(exc))
 
 
-def _rate_limited(exc: RateLimited) -> Problem:
+def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
     decision = exc.decision
     names = ", ".join(_describe(state) for state in decision.violated)
     wait_s = retry_after_s(decision)
@@ -156,12 +175,15 @@ def _framework(exc: HTTPException) -> Problem:
     if isinstance(exc, NotFoundException):
         return Problem(404, "not_found", "There is nothing at this address.")
     if isinstance(exc, MethodNotAllowedException):
-        return Problem(405, "method_not_allowed", "This address does not take that method.", headers=exc.headers)
+        allow = allow_of((exc.headers or {}).get("allow", "").split(", "))
+        return Problem(405, "method_not_allowed", "This address does not take that method.", headers={"Allow": allow})
     if isinstance(exc, ValidationException):
         missing = _MISSING.search(exc.detail)
         if missing:
             return invalid(missing[1].rstrip("_"), "is required")
         return _all_of([_wrong_parameter(item) for item in _extra(exc)])
+    if isinstance(exc, ClientException) and "host header" in exc.detail:
+        return Problem(400, "invalid_request", "The Host header is not a host.")
     if isinstance(exc, ClientException) and exc.status_code == 400:
         return invalid(*_body_error(exc.detail))
     if exc.status_code >= 500:
@@ -186,11 +208,19 @@ def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
     return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
 
 
-# Python before 3.13 has the names of RFC 7231.
+_JSON = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
 _RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}
 _ENUM = "Invalid enum value"
 _MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
+_MSGSPEC_EXPECTED = re.compile(r"^Expected `([^`]*)`(?:, got `([^`]*)`)?")
 _MSGSPEC_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 
 
@@ -199,7 +229,7 @@ def _wrong_parameter(item: Mapping[str, Any]) -> tuple[str, str]:
     key, message = str(item.get("key", "")), str(item.get("message", ""))
     if key == "data" or item.get("source") == "body":
         return _body_error(message if key == "data" else f"{message} - at `$.{key}`")
-    return key.rstrip("_"), message.replace("`", "")
+    return key.rstrip("_"), _rule(message)
 
 
 def _all_of(errors: list[tuple[str, str]]) -> Problem:
@@ -221,11 +251,29 @@ def _body_error(text: str) -> tuple[str, str]:
         rule = (
             "The body must be a JSON object" if text.startswith("Expected `object`") else "The body is not valid JSON"
         )
-    return field, rule.replace("`", "")
+    return field, _rule(rule)
+
+
+def _rule(text: str) -> str:
+    """Say a rule of msgspec's in the words of JSON, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
+
+    def said(found: re.Match[str]) -> str:
+        wanted, got = (
+            " or ".join(_JSON.get(kind, kind) for kind in (kinds or "").split(" | ")) for kinds in found.groups()
+        )
+        return f"must be {wanted}, not {got}" if got else f"must be {wanted}"
+
+    return _MSGSPEC_EXPECTED.sub(said, text).replace("`", "")
 
 
 def _later(status: int, code: str, seconds: Callable[[Any], int]) -> Callable[[Any], Problem]:
     return lambda exc: Problem(status, code, str(exc), headers={"Retry-After": str(seconds(exc))})
+
+
+_UNCONFIRMED = (
+    "The database has not confirmed in time that this is on disk. An account that was to be made has not been made; "
+    "any other change is in force, though a crash of the database may still undo it: look before you repeat it."
+)
 
 
 def _store_away(exc: Exception) -> Problem:
@@ -235,21 +283,39 @@ def _store_away(exc: Exception) -> Problem:
     return Problem(503, "unavailable", text, headers={"Retry-After": "1"})
 
 
+def _breaches_away(exc: Exception) -> Problem:
+    log.critical("the file of breached passwords cannot be read: %s", exc)
+    text = "New passwords cannot be checked at this moment; none is taken. The operator has been told."
+    return Problem(503, "unavailable", text, headers={"Retry-After": "60"})
+
+
 # First match wins: subclasses stand before their parents.
 _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]]] = [
-    (RateLimited, _rate_limited),
+    ((RateLimited, TooManyRooms), _rate_limited),
     (TokenExpired, _unauthorized("token_expired")),
     (InvalidToken, _unauthorized("invalid_token")),
     (InvalidCredentials, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
     (InvalidGrant, lambda exc: Problem(400, "invalid_grant", str(exc))),
+    (InvalidVoucher, lambda exc: Problem(403, "invite_invalid", str(exc))),
     (UserExists, lambda exc: Problem(409, "user_exists", str(exc))),
     (UnknownUser, lambda exc: Problem(404, "not_found", str(exc))),
     (BadUsername, lambda exc: invalid("username", str(exc))),
     (WeakPassword, lambda exc: Problem(422, "weak_password", str(exc), reasons=exc.reasons)),
+    (BadText, lambda exc: invalid(exc.field, exc.rule)),
+    (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
+    (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),
+    (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),
+    (OtherRequest, lambda exc: Problem(422, "idempotency_mismatch", str(exc))),
+    (NotAllowed, lambda exc: Problem(403, "forbidden", str(exc))),
+    (LastAdmin, lambda exc: Problem(409, "last_admin", str(exc))),
+    (UnknownRole, lambda exc: invalid("roles", str(exc))),
+    (AdminsBusy, _later(503, "busy", lambda exc: exc.retry_after_s)),
     (Busy, _later(503, "busy", lambda exc: exc.retry_after_s)),
     (HmsBusy, _later(503, "upstream_busy", lambda exc: exc.retry_after_s)),
     (HmsTimeout, lambda exc: Problem(504, "upstream_timeout", str(exc))),
     ((HmsRefused, HmsUnreachable), lambda exc: Problem(502, "upstream_error", str(exc))),
+    (NotDurable, lambda _: Problem(503, "unavailable", _UNCONFIRMED, headers={"Retry-After": "1"})),
     ((StoreError, RedisError), _store_away),
+    (BadBreachFile, _breaches_away),
     (HTTPException, _framework),
 ]

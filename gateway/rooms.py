@@ -7,114 +7,190 @@ Keys: `rm:1:{rid}` the room, whose `owner` decides, `rr:1:{rid}` relations by ui
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 import unicodedata
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ulid import ULID
 
-from gateway.hms.client import ROOM_ID, HmsClient
-from gateway.policy import Policy, RoomFacts
+from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, standing
+from gateway.policy import RELATIONS, PolicyInForce
+from gateway.room_locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
+from gateway.room_names import UNTITLED, RoomNames
+from gateway.room_records import Found, NewRoom, Room, RoomChanges, room_of, timed_ids
+from gateway.texts import BadText, plain_text
+from limits.limiter import Limiter
+
+log = logging.getLogger("gateway")
 
 Execute = Callable[..., Awaitable[Any]]
 
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """One room of ours. `id` is 100ms's room id; `name` is the user's, never the generated one that 100ms has."""
-
-    id: str
-    name: str
-    description: str
-    access: str
-    template: str
-    owner_id: str
-    enabled: bool
-    created_ms: int
+# KEYS 1 room. ARGV field, value, ... Reply nothing if the room was new and is written, else what is there.
+_REGISTER = """
+local had = redis.call('HGETALL', KEYS[1])
+if #had == 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) end
+return had
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What one user's request brings to light about a room. `listed`: the room is in that user's list already."""
-
-    room: Room
-    relation: str | None
-    listed: bool
-
-    @property
-    def facts(self) -> RoomFacts:
-        return RoomFacts(self.relation, self.room.access, self.room.enabled, self.room.template)
-
-
-@dataclass(frozen=True, slots=True)
-class NewRoom:
-    """What a user may say of a room he creates; all of it is checked before it gets here."""
-
-    name: str
-    description: str
-    access: str
-    template: str
+class NotOurs(Exception):
+    """A room cannot be adopted. The text says why."""
 
 
 class Rooms:
-    """Creates rooms at 100ms, registers them, finds them again. `template_ids` maps policy aliases to 100ms ids."""
+    """Creates rooms at 100ms, registers them, finds them again, changes them. `locks` says who may still join."""
 
-    def __init__(self, execute: Execute, hms: HmsClient, policy: Policy, template_ids: Mapping[str, str]) -> None:
+    def __init__(self, execute: Execute, hms: HmsClient, limiter: Limiter, policy: PolicyInForce) -> None:
         self._execute = execute
         self._hms = hms
         self._policy = policy
-        self._template_ids = template_ids
+        self.locks = RoomLocks(execute, hms, limiter, policy)
+        self._names = RoomNames(execute, policy)
 
-    async def create(self, uid: str, new: NewRoom, *, lease: str) -> Room:
+    async def create(self, uid: str, new: NewRoom, *, lease: str, upstream: str) -> tuple[Room, bool]:
         """Create a room at 100ms under a name of our own making, and register its owner.
 
-        `lease` is what holds the room's place among its owner's rooms at once.
-
-        The generated name is new each time: creating under an existing one would rewrite somebody else's room.
+        `lease` is what holds the room's place among its creator's rooms at once. `upstream` is its name at 100ms:
+        new, or that of an attempt of the same request whose outcome is not known. Under any other existing name 100ms
+        would rewrite somebody else's room. Returns the room and whether it is new: that attempt may have registered it,
+        and then the room is as it has become since.
 
         Raises:
+            NameTaken
             HmsError: 100ms did not create it.
             StoreError: 100ms created it, but it could not be registered; nobody can reach it.
         """
-        defaults = self._policy.rooms
-        upstream = await self._hms.create_room(
-            name=upstream_name(new.name),
-            description=new.description,
-            template_id=self._template_ids[new.template],
-            region=defaults.region,
-            size=defaults.size,
-            max_duration_s=defaults.max_duration_s,
+        policy = self._policy.now
+        async with self._names.claimed(new.name, upstream) as claim:
+            created = await self._hms.create_room(
+                name=upstream,
+                description=new.description,
+                template_id=policy.template_ids[new.template],
+                region=policy.rooms.region,
+                size=policy.rooms.size,
+                max_duration_s=policy.rooms.max_duration_s,
+            )
+            room = Room(
+                id=created.id,
+                name=new.name,
+                description=new.description,
+                access=new.access,
+                template=new.template,
+                owner_id=uid,
+                enabled=True,
+                created_ms=_now_ms(),
+                creator_id=uid,
+                lease=lease,
+                upstream=upstream,
+            )
+            await claim.hand_over(room.id)
+            had = await self._register(room)
+            if had is not None and (had.creator_id, had.upstream) != (uid, upstream):
+                log.error("100ms answered a create with room %s, which is somebody else's", created.id)
+                raise HmsUnreachable("100ms gave an unusable answer.")
+            await self._list(had or room)
+        return had or room, had is None
+
+    async def adopt(self, room_id: str, owner: str, *, name: str, access: str | None = None) -> Room:
+        """Register a room that exists at 100ms already, with its description; without a name, under the one it has.
+
+        `access` is the policy's if it is left out.
+
+        Raises:
+            NotOurs: it is registered, 100ms has none of that id, or its template is none of the policy's.
+            NameTaken, HmsError
+        """
+        if not ROOM_ID.fullmatch(room_id):
+            raise NotOurs(f"{room_id!r} is no room id of 100ms: 24 hexadecimal digits")
+        if await self.get(room_id) is not None:
+            raise NotOurs(f"room {room_id} is registered already")
+        found = await self._hms.get_room(room_id)
+        if found is None:
+            raise NotOurs(f"100ms has no room {room_id}")
+        policy = self._policy.now
+        aliases = [alias for alias, template_id in policy.template_ids.items() if template_id == found.template_id]
+        if not aliases:
+            raise NotOurs(f"its template {found.template_id or '(not told)'} is none of the policy's [templates.*]")
+        name = name or _theirs(found.name, 100) or UNTITLED
+        created_ms = int((found.created_at or time.time()) * 1000)
+        room = Room(
+            id=found.id,
+            name=name,
+            description=_theirs(found.description, 500),
+            access=access or policy.rooms.access,
+            template=aliases[0],
+            owner_id=owner,
+            enabled=found.enabled,
+            created_ms=created_ms,
+            creator_id=owner,
+            lease=f"adopted-{found.id}",
+            upstream=found.name,
         )
-        room = Room(upstream.id, new.name, new.description, new.access, new.template, uid, True, _now_ms())
+        async with self._names.claimed(name, found.id):
+            if await self._register(room) is not None:
+                raise NotOurs(f"room {room_id} has just been registered")
+            await self._list(room)
+        return room
+
+    async def update(self, room: Room, changes: RoomChanges, *, held: bool = False) -> None:
+        """Change a room. 100ms hears of the description and of `enabled`; what it refuses is not changed here either.
+
+        Enabling takes a place among its creator's rooms at once. `enabled` comes first: whatever fails after disabling,
+        no token is minted any more. `held`: only an operator may undo that.
+
+        Raises:
+            NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed, here or at 100ms.
+            HmsError: `enabled` may have changed, nothing else; it says so.
+        """
+        renamed = changes.name if changes.name != room.name else None
+        async with self._names.claimed(renamed, room.id):
+            stands = {None: "", False: LOCKED_ONLY, True: UNLOCKED_ONLY}[changes.enabled]
+            if changes.enabled is False:
+                await self.locks.lock(room, held=held)
+            if changes.enabled and not room.enabled:
+                await self.locks.unlock(room)
+            if changes.description is not None and changes.description != room.description:
+                with standing(stands):
+                    await self._hms.update_room(room.id, description=changes.description)
+            wanted = {"name": renamed, "description": changes.description, "access": changes.access}
+            fields = {name: value for name, value in wanted.items() if value is not None}
+            if fields:
+                await self._execute("HSET", _key(room.id), *(word for item in fields.items() for word in item))
+
+    async def _register(self, room: Room) -> Room | None:
+        """Write a room that is new; of one that is registered return what is known of it, and change nothing."""
         row = {"name": room.name, "description": room.description, "access": room.access, "template": room.template}
-        row |= {
-            "owner": uid,
-            "enabled": "1",
-            "created_ms": str(room.created_ms),
-            "upstream": upstream.name,
-            "lease": lease,
-        }
-        # One HSET decides the ownership; the two lists are derived from it.
+        row |= {"owner": room.owner_id, "creator": room.creator_id, "enabled": str(int(room.enabled)), "held": "0"}
+        row |= {"created_ms": str(room.created_ms), "upstream": room.upstream, "lease": room.lease, "locks": "0"}
+        words = [word for item in row.items() for word in item]
+        return room_of(room.id, await self._execute("EVAL", _REGISTER, 1, _key(room.id), *words))
+
+    async def _list(self, room: Room) -> None:
+        """Derive from a registered room what leads to it."""
         await asyncio.gather(
-            self._execute("HSET", f"rm:1:{{{room.id}}}", *(word for item in row.items() for word in item)),
-            self._execute("ZADD", f"ur:1:{{{uid}}}", room.created_ms, room.id),
+            self._execute("ZADD", f"ur:1:{{{room.owner_id}}}", "NX", room.created_ms, room.id),
             self._execute("ZADD", "ra:1", room.created_ms, room.id),
         )
-        return room
+
+    async def get(self, room_id: str) -> Room | None:
+        """Return a room by its id, None if it is not ours."""
+        if not ROOM_ID.fullmatch(room_id):
+            return None
+        return room_of(room_id, await self._execute("HGETALL", _key(room_id)))
 
     async def find(self, room_id: str, uid: str) -> Found | None:
         """Return a room and a user's relation to it, None if it is not ours. One round trip; never asks 100ms."""
         if not ROOM_ID.fullmatch(room_id):
             return None
         row, relation, listed = await asyncio.gather(
-            self._execute("HGETALL", f"rm:1:{{{room_id}}}"),
+            self._execute("HGETALL", _key(room_id)),
             self._execute("HGET", f"rr:1:{{{room_id}}}", uid),
             self._execute("ZSCORE", f"ur:1:{{{uid}}}", room_id),
         )
-        room = _room(room_id, row)
+        room = room_of(room_id, row)
         if room is None:
             return None
         stored = relation.decode() if relation else None
@@ -126,11 +202,12 @@ class Rooms:
             await self._execute("ZADD", f"ur:1:{{{uid}}}", "NX", _now_ms(), found.room.id)
 
     async def page(
-        self, uid: str | None, *, before: tuple[int, str] | None, size: int
+        self, uid: str | None, *, before: tuple[int, str] | None, size: int, open_rooms: bool = True
     ) -> tuple[list[Room], tuple[int, str] | None]:
         """Return a user's rooms (None: everybody's), newest first, and where the next page begins.
 
-        A place is (time in ms, room id): rooms of one millisecond are in the order of their ids, as Redis has them.
+        Rooms that he joined because they were open are left out once they are not, or without `open_rooms`. A place is
+        (time in ms, room id): rooms of one millisecond are in the order of their ids, as Redis has them.
         """
         key = "ra:1" if uid is None else f"ur:1:{{{uid}}}"
         top = "+inf" if before is None else str(before[0])
@@ -138,11 +215,18 @@ class Rooms:
         surplus = await self._execute("ZCOUNT", key, top, top) if before else 0
         span = ("LIMIT", 0, size + 1 + surplus)
         reply = await self._execute("ZRANGE", key, top, "-inf", "BYSCORE", "REV", *span, "WITHSCORES")
-        places = [place for place in _places(reply) if before is None or place < before]
-        shown = places[:size]
-        rows = await asyncio.gather(*(self._execute("HGETALL", f"rm:1:{{{rid}}}") for _, rid in shown))
-        rooms = [room for (_, rid), row in zip(shown, rows, strict=True) if (room := _room(rid, row))]
-        return rooms, shown[-1] if len(places) > size else None
+        found = [place for place in timed_ids(reply) if before is None or place < before]
+        shown = found[:size]
+        rows, relations = await asyncio.gather(
+            asyncio.gather(*(self._execute("HGETALL", _key(rid)) for _, rid in shown)),
+            asyncio.gather(*(self._execute("HGET", f"rr:1:{{{rid}}}", uid or "") for _, rid in shown)),
+        )
+        rooms = [
+            room
+            for (_, rid), row, relation in zip(shown, rows, relations, strict=True)
+            if (room := room_of(rid, row)) and (uid is None or _shows(room, uid, relation, open_rooms))
+        ]
+        return rooms, shown[-1] if len(found) > size else None
 
 
 def upstream_name(name: str) -> str:
@@ -152,28 +236,23 @@ def upstream_name(name: str) -> str:
     return f"{slug}.{str(ULID()).lower()}"
 
 
+def _theirs(text: str, most: int) -> str:
+    """Return a text that 100ms has as a user could have written it here, cut to size; empty if he could not."""
+    try:
+        return plain_text("", text)[:most].rstrip()
+    except BadText:
+        return ""
+
+
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _places(reply: Sequence[Any]) -> list[tuple[int, str]]:
-    # RESP3 pairs members with scores, RESP2 lists them in turn
-    pairs = reply if reply and isinstance(reply[0], list | tuple) else list(zip(reply[::2], reply[1::2], strict=True))
-    return [(int(float(score)), member.decode()) for member, score in pairs]
+def _shows(room: Room, uid: str, relation: bytes | None, open_rooms: bool) -> bool:
+    if relation is None or room.owner_id == uid:
+        return room.owner_id == uid or (open_rooms and room.access == "open")
+    return relation.decode() in RELATIONS
 
 
-def _room(room_id: str, row: Mapping[bytes, bytes] | Sequence[bytes]) -> Room | None:
-    pairs = row if isinstance(row, Mapping) else dict(zip(row[::2], row[1::2], strict=True))
-    if not pairs:
-        return None
-    field = {name.decode(): value.decode() for name, value in pairs.items()}
-    return Room(
-        id=room_id,
-        name=field["name"],
-        description=field["description"],
-        access=field["access"],
-        template=field["template"],
-        owner_id=field["owner"],
-        enabled=field["enabled"] == "1",
-        created_ms=int(field["created_ms"]),
-    )
+def _key(room_id: str) -> str:
+    return f"rm:1:{{{room_id}}}"

@@ -12,17 +12,25 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from auth.breaches import BadBreachFile, BreachFile
+from auth.password_policy import LEAST_MIN_LENGTH, MIN_LENGTH, MOST_MIN_LENGTH, PasswordPolicy
+from auth.passwords import MEMORY_KIB, MOST_MEMORY_KIB, MOST_PASSES, PASSES
+
 DEFAULT_HMS_API_URL = "https://api.100ms.live/v2"
 DEFAULT_DATA = ".gateway"
 DEFAULT_PORT = 8000
 MIN_SECRET_BYTES = 32
+REDIS_TIMEOUT_MS = 50  # far more than a decision takes, too short for a queue of requests to build up behind it
 DEMO_ENV = "demo.env"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Whole words or the whole value: a random secret may hold any three letters somewhere.
+# Whole words or the whole value: a random secret may hold any three letters somewhere, and one in 32,768 of ours begins
+# with "my-"; what is written by hand goes on in words, each in one case.
 _PLACEHOLDERS = re.compile(
-    r"^your[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^(my|example)[_-]|^<.*>$", re.IGNORECASE
+    r"^(your|example)[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^<.*>$"
+    r"|^(?-i:[Mm]y([_-][A-Z]?[a-z0-9]+)+|MY([_-][A-Z0-9]+)+)$",
+    re.IGNORECASE,
 )
 _TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
 
@@ -48,6 +56,13 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = ()
     cors_origins: tuple[str, ...] = ()
     log_format: str = "json"
+    registration: str = ""
+    public_url: str = ""
+    docs: bool = True
+    password_policy: PasswordPolicy = field(default_factory=PasswordPolicy)
+    argon2_memory_kib: int = MEMORY_KIB
+    argon2_passes: int = PASSES
+    redis_timeout_ms: int = REDIS_TIMEOUT_MS
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -57,6 +72,7 @@ class Settings:
             SettingsError: the first thing that is missing, short, a placeholder or contradictory.
         """
         env = load_env() if env is None else env
+        memory_kib, passes = argon2_cost(env)
         settings = cls(
             redis_url=redis_url(env),
             hms_app_access_key=_required(env, "HMS_APP_ACCESS_KEY"),
@@ -71,6 +87,13 @@ class Settings:
             trusted_proxies=_networks(env, "GATEWAY_TRUSTED_PROXIES"),
             cors_origins=_origins(env),
             log_format=_choice(env, "GATEWAY_LOG", ("json", "console")),
+            registration=_choice(env, "GATEWAY_REGISTRATION", ("", "closed", "invite", "open")),
+            public_url=_http_url(env, "GATEWAY_PUBLIC_URL", "") if env.get("GATEWAY_PUBLIC_URL") else "",
+            docs=_choice(env, "GATEWAY_DOCS", ("on", "off")) == "on",
+            password_policy=password_policy(env),
+            argon2_memory_kib=memory_kib,
+            argon2_passes=passes,
+            redis_timeout_ms=_number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 1000),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -88,13 +111,18 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
     a running `gateway demo` with nothing to set. An empty value counts as not set.
     """
     dotenv = (folder or Path.cwd()) / ".env"
-    merged = {**_read_env_file(dotenv), **{name: value for name, value in os.environ.items() if value}}
+    merged = {**_read_env_file(dotenv), **process_env()}
     # Never beside a real account: its secret would sign tokens for whatever listens where the demo's 100ms was.
     if not merged.get("REDIS_URL") and not hms_given(merged)[0]:
         demo = data_folder(merged) / DEMO_ENV
         if demo.is_file():
             merged = {**_read_env_file(demo), **merged}
     return merged
+
+
+def process_env() -> dict[str, str]:
+    """Return the process environment alone, without what is empty."""
+    return {name: value for name, value in os.environ.items() if value}
 
 
 def override(**settings: object) -> None:
@@ -112,6 +140,28 @@ def data_folder(env: Mapping[str, str]) -> Path:
 def policy_path(env: Mapping[str, str]) -> Path | None:
     """Return GATEWAY_POLICY; None stands for the built-in policy."""
     return Path(env["GATEWAY_POLICY"]) if env.get("GATEWAY_POLICY") else None
+
+
+def password_policy(env: Mapping[str, str]) -> PasswordPolicy:
+    """Return what a new password must be: GATEWAY_PASSWORD_MIN_LENGTH and GATEWAY_BREACHED_PASSWORDS.
+
+    Raises:
+        SettingsError
+    """
+    least = _number(env, "GATEWAY_PASSWORD_MIN_LENGTH", MIN_LENGTH, LEAST_MIN_LENGTH, MOST_MIN_LENGTH)
+    path = env.get("GATEWAY_BREACHED_PASSWORDS")
+    try:
+        return PasswordPolicy(min_length=least, breached=BreachFile(Path(path)) if path else None)
+    except BadBreachFile as error:
+        raise SettingsError(f"GATEWAY_BREACHED_PASSWORDS: {error}") from error
+
+
+def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
+    """Return the memory in KiB and the passes that a new password's hash costs. Raises: SettingsError"""
+    return (
+        _number(env, "GATEWAY_ARGON2_MEMORY_KIB", MEMORY_KIB, MEMORY_KIB, MOST_MEMORY_KIB),
+        _number(env, "GATEWAY_ARGON2_PASSES", PASSES, PASSES, MOST_PASSES),
+    )
 
 
 def redis_url(env: Mapping[str, str]) -> str:
@@ -186,7 +236,7 @@ def _number(env: Mapping[str, str], name: str, default: int, least: int, most: i
 def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
     value = env.get(name) or choices[0]
     if value not in choices:
-        raise SettingsError(f"{name} must be one of: {', '.join(choices)}")
+        raise SettingsError(f"{name} must be one of: {', '.join(filter(None, choices))}")
     return value
 
 
@@ -228,4 +278,13 @@ def _origins(env: Mapping[str, str]) -> tuple[str, ...]:
             raise SettingsError(
                 f"GATEWAY_CORS_ORIGINS: {origin!r} is not an origin such as https://app.example.com (a port may be *)"
             )
-    return origins
+    if "*" in origins and len(origins) > 1:
+        # Only a listed origin gets credentials: beside * nobody could tell whom the list still lets in.
+        raise SettingsError("GATEWAY_CORS_ORIGINS: * lets every origin in, without credentials; list origins or only *")
+    return tuple(_as_browsers_write(origin) for origin in origins)
+
+
+def _as_browsers_write(origin: str) -> str:
+    """Return an origin as it comes in the Origin header: in lower case, and without the scheme's own port."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https://") else ":80")

@@ -28,7 +28,6 @@ from gateway.breaker import Breaker
 
 log = logging.getLogger("gateway.store")
 
-DEADLINE_S = 0.05
 REPORT_DEADLINE_S = 2.0  # reports and the command line read much and decide nothing
 _CONNECT_S = 1.0
 _CONNECT_PATIENCE = 5  # deadlines that callers wait for a connection: opening one takes several round trips, once
@@ -77,7 +76,7 @@ class _Link:
 class Store:
     """Sends commands over one pipelined connection. `deadline_s` is how long Redis may leave us without any answer."""
 
-    def __init__(self, redis: Redis, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, redis: Redis, *, deadline_s: float) -> None:
         self._pool = redis.connection_pool
         self._deadline_s = deadline_s
         self._waiting: deque[_Call] = deque()

@@ -9,32 +9,40 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from auth.accounts import name_key
-from auth.errors import BadUsername, InvalidCredentials
+from auth.errors import BadUsername, InvalidCredentials, UserExists
 from auth.keys import KeyRing
+from auth.names import name_key
 from gateway.addresses import site_of
-from gateway.policy import Anonymous
+from gateway.audit import NOBODY, Audit
+from gateway.policy import Anonymous, PolicyInForce
 from gateway.problems import Problem, RateLimited
 from limits.fields import retry_after_s
 from limits.limiter import Execute, Limiter
 from limits.policy import Charge, Decision, Limit
 
 _KNOWN_S = 30 * 86_400
+_AUDIT_ONCE_PER_S = 60
 
 
 class Throttle:
     """Limits requests and failed logins. `ring` keys the MACs."""
 
-    def __init__(self, execute: Execute, limiter: Limiter, ring: KeyRing, limits: Anonymous) -> None:
+    def __init__(self, execute: Execute, limiter: Limiter, ring: KeyRing, policy: PolicyInForce, audit: Audit) -> None:
         self._execute = execute
         self._limiter = limiter
         self._ring = ring
-        self._limits = limits
+        self._policy = policy
+        self._audit = audit
+
+    @property
+    def _limits(self) -> Anonymous:
+        return self._policy.now.anonymous
 
     async def request(self, address: str) -> None:
         """Charge one request of an address. Raises: RateLimited"""
         decision = await self._limiter.take(self._subject("address", site_of(address)), [Charge(self._limits.requests)])
         if not decision.allowed:
+            self._note("requests", decision, address)
             raise RateLimited(decision)
 
     @asynccontextmanager
@@ -50,12 +58,12 @@ class Throttle:
         site = site_of(address)
         account = self._account(username)
         known = self._subject("known", f"{site} {account}")
-        by_address = await self._attempt(self._subject("failures", site), self._limits.failures)
-        bucket, limit = self._subject("account", account), self._limits.account
+        by_address = await self._attempt(address, "failures", site, self._limits.failures)
+        bucket: tuple[str, str, Limit] = ("account", account, self._limits.account)
         if await self._execute("EXISTS", f"kn:1:{{{known}}}"):
-            bucket, limit = known, self._limits.known_account
+            bucket = ("known", f"{site} {account}", self._limits.known_account)
         try:
-            by_account = await self._attempt(bucket, limit)
+            by_account = await self._attempt(address, *bucket)
         except Problem:
             await self._limiter.amend(by_address, "refused", refund=True)
             raise
@@ -69,22 +77,55 @@ class Throttle:
         await self._give_back(by_account, by_address)
         await self._execute("SET", f"kn:1:{{{known}}}", "1", "EX", _KNOWN_S)
 
-    async def refresh_allowed(self, sid: str) -> None:
+    @asynccontextmanager
+    async def registration(self, address: str) -> AsyncIterator[None]:
+        """Charge the making of one account; give it back if none is made, unless the name was taken.
+
+        Otherwise whoever wants to know who has an account could ask for names as fast as requests are answered.
+
+        Raises:
+            Problem: 429 too_many_attempts
+        """
+        attempt = await self._attempt(address, "register", site_of(address), self._limits.register)
+        try:
+            yield
+        except UserExists:
+            raise
+        except BaseException:
+            await self._give_back(attempt)
+            raise
+
+    def source(self, address: str) -> str:
+        """Return what stands for an address in the audit: the same for the same site, and no way back to it."""
+        return self._ring.mac(f"source {site_of(address)}")[:16]
+
+    def note_wrong_code(self, kind: str, address: str) -> None:
+        """Put into the audit, once a minute, that somebody at an address tries codes that do not hold."""
+        said = {"kind": kind, "source": self.source(address)}
+        self._audit.note("code.refused", by=NOBODY, address=address, once_per_s=_AUDIT_ONCE_PER_S, **said)
+
+    async def refresh_allowed(self, sid: str, address: str) -> None:
         """Look whether a session may be refreshed again. Raises: Problem"""
         charge = Charge(self._limits.refresh)
         decision = await self._limiter.take(self._subject("refresh", sid), [Charge(charge.limit, 0)])
         if decision.limits[0].remaining < 1:
+            self._note("refresh", decision, address)
             raise _too_many(decision)
 
     async def refreshed(self, sid: str) -> None:
         """Charge a refresh that rotated. The tabs that got the same tokens in a race were no refresh of their own."""
         await self._limiter.take(self._subject("refresh", sid), [Charge(self._limits.refresh)])
 
-    async def _attempt(self, subject: str, limit: Limit) -> Decision:
-        decision = await self._limiter.take(subject, [Charge(limit)])
+    async def _attempt(self, address: str, kind: str, text: str, limit: Limit) -> Decision:
+        decision = await self._limiter.take(self._subject(kind, text), [Charge(limit)])
         if not decision.allowed:
+            self._note(kind, decision, address)
             raise _too_many(decision)
         return decision
+
+    def _note(self, kind: str, decision: Decision, address: str) -> None:
+        said = {"limit": kind, "bucket": decision.subject[-16:], "source": self.source(address)}
+        self._audit.note("throttled", by=NOBODY, address=address, once_per_s=_AUDIT_ONCE_PER_S, **said)
 
     async def _give_back(self, *decisions: Decision) -> None:
         for decision in decisions:

@@ -129,7 +129,7 @@ class Limiter:
             for state in decision.quotas
             if state.allowed
         ]
-        held = [state.lease for state in decision.leases if state.lease.holder]
+        held = [state.lease for state in decision.leases if state.is_new]
         keys += [_lease_key(subject, lease) for lease in held]
         args: list[str | int] = [self._script_now(), decision.id, decision.now_us, AMEND_WINDOW_US]
         args += (day.field, decision.metric, outcome, len(back), len(drawn), len(held))
@@ -219,7 +219,8 @@ class Limiter:
         lease_states = []
         for lease in leases:
             allowed, held, retry_us = reply[at : at + 3]
-            lease_states.append(LeaseState(lease, allowed == 1, held, retry_us))
+            is_new = status == 1 and allowed == 1 and lease.holder != ""
+            lease_states.append(LeaseState(lease, allowed > 0, held, retry_us, is_new))
             at += 3
         overridden = {reply[i] - 1: (reply[i + 1], reply[i + 2]) for i in range(at, len(reply), 3)}
         return Decision(

@@ -222,12 +222,17 @@ class QuotaState:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """How many hold a lease at once after a decision; `retry_us` until the next of them ends by itself."""
+    """How many hold a lease at once after a decision; `retry_us` until the next of them ends by itself.
+
+    `is_new`: this decision gave the holder its lease; one that it held already neither lasts longer nor comes back
+    when the decision is amended.
+    """
 
     lease: Lease
     allowed: bool
     held: int
     retry_us: int
+    is_new: bool = False
 
     @property
     def name(self) -> str:

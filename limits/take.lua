@@ -16,7 +16,7 @@
 --            2 per guard: field, expected value
 -- Reply {status, now_us, blocked until us or 0,
 --        per limit {us until full again, retry_us: 0 = allowed, -1 = never},
---        per quota {allowed, used, amount, ends_us},   per lease {allowed, held, retry_us},
+--        per quota {allowed, used, amount, ends_us},   per lease {allowed (2: held already), held, retry_us},
 --        per limit with an override in force {its position, T, burst}}, flat, all integers
 --       status 1 = allowed and charged, 0 = denied and nothing charged, -i = guard i did not hold, nothing written
 -- Cost  O(limits + quotas + leases + guards), plus O(log) of a lease's holders. What it is made of: each call into Redis
@@ -158,13 +158,14 @@ for i = 1, n_leases do
   local at, key = leases_at + i * 4 - 4, KEYS[9 + n_guards + i]
   local most, holder = tonumber(ARGV[at + 2]), ARGV[at + 3]
   local held = call('ZCOUNT', key, '(' .. text(now), '+inf')
-  local allowed, wait = held < most or holder == '', 0
+  local mine = holder ~= '' and tonumber(call('ZSCORE', key, holder) or 0) > now   -- holds it already, and goes on
+  local allowed, wait = held < most or holder == '' or mine, 0
   if not allowed then
     wait = tonumber(call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) - now
     object(ARGV[at + 1], false, wait)
   end
-  leases[i] = {key = key, at = n, holder = holder, lasts = tonumber(ARGV[at + 4])}
-  reply[n + 1], reply[n + 2], reply[n + 3] = allowed and 1 or 0, held, wait
+  leases[i] = {key = key, at = n, holder = mine and '' or holder, lasts = tonumber(ARGV[at + 4])}
+  reply[n + 1], reply[n + 2], reply[n + 3] = mine and 2 or allowed and 1 or 0, held, wait
   n = n + 3
 end
 

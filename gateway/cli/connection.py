@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from auth.accounts import Accounts
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
-from gateway.settings import load_env, redis_url
+from auth.vouchers import Vouchers
+from gateway.audit import Audit
+from gateway.durable import DurableWrites
+from gateway.policy import PolicyInForce
+from gateway.policy_file import load_policy
+from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url
 from gateway.store import REPORT_DEADLINE_S, Store, connect
+from gateway.user_admin import UserAdmin
 
 T = TypeVar("T")
 
 
-def with_accounts(work: Callable[[Accounts, Sessions], Coroutine[Any, Any, T]]) -> T:
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What the command line administers accounts with."""
+
+    accounts: Accounts
+    sessions: Sessions
+    admin: UserAdmin
+
+
+def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
+    """Run work that concerns accounts. Raises: SettingsError, PolicyError, StoreError"""
+    env = load_env()
+    policy = PolicyInForce(load_policy(policy_path(env)))
+    passwords, (memory_kib, passes) = password_policy(env), argon2_cost(env)
+
     async def inner(store: Store) -> T:
+        execute = store.execute
+        # Writes are on disk before the command says that they are done.
+        durable = DurableWrites(connect(redis_url(env)))
+        hashing = Passwords(memory_kib=memory_kib, passes=passes)
+        accounts = Accounts(execute, hashing, passwords, write=durable.execute)
         # Ending sessions needs no key, so the command line works without the gateway's secret.
-        return await work(Accounts(store.execute, Passwords()), Sessions(store.execute, KeyRing(["unused"], "refresh")))
+        sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
+        links, invites = Vouchers(execute, "password"), Vouchers(execute, "account")
+        admin = UserAdmin(execute, accounts, sessions, policy, Audit(execute), links=links, invites=invites)
+        return await work(Office(accounts, sessions, admin))
 
     return with_store(inner)
 
 
 def with_store(work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+    """Run work on a store that is closed afterwards. Raises: SettingsError, StoreError"""
+
     async def session() -> T:
         store = Store(connect(redis_url(load_env())), deadline_s=REPORT_DEADLINE_S)
         try:

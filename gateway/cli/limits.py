@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from gateway.actors import Actor
 from gateway.audit import Audit
 from gateway.cli.connection import with_store
+from gateway.cli.durations import DURATION
+from gateway.policy import PolicyInForce
 from gateway.policy_file import load_policy
 from gateway.settings import load_env, policy_path
-from gateway.shapes import iso, limit_states
+from gateway.shapes import LimitsNow, iso
 from gateway.store import Store
 from gateway.user_limits import Standing, UserLimits, Wanted
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides
 
 T = TypeVar("T")
-_DURATION = re.compile(r"([1-9][0-9]{0,5})(min|h|d)")
-_BY = "cli"
+_BY = Actor.command_line()
 
 
 @click.group()
@@ -38,8 +40,8 @@ def limits() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(user: str, as_json: bool) -> None:
     """Show how a user's limits and quotas stand, and what is set for him alone."""
-    standing = _with_limits(lambda limits: limits.show(user))
-    states = limit_states(standing.decision)
+    standing = _with_limits(lambda limits: limits.show(user, by=_BY))
+    states = msgspec.to_builtins(LimitsNow.of(standing.decision))
     if as_json:
         plain = {"user": standing.user.username, **states, "overrides": [_plain(one) for one in standing.overrides]}
         click.echo(json.dumps(plain, indent=2))
@@ -70,7 +72,7 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--amount", type=int, help="For a quota.")
 @click.option("--block", is_flag=True, help="Deny the user everything instead.")
 @click.option("--lift", is_flag=True, help="Remove the override of --name, or with --block the block.")
-@click.option("--for", "lasts", default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
+@click.option("--for", "lasts_s", type=DURATION, default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
 @click.option("--reason", default="", help="Why; the audit keeps it.")
 def override(  # noqa: PLR0913  one argument per option
     user: str,
@@ -80,7 +82,7 @@ def override(  # noqa: PLR0913  one argument per option
     amount: int | None,
     block: bool,
     lift: bool,
-    lasts: str,
+    lasts_s: int,
     reason: str,
 ) -> None:
     """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
@@ -91,10 +93,6 @@ def override(  # noqa: PLR0913  one argument per option
         gone = _with_limits(lambda limits: limits.lift(user, target, by=_BY))
         click.echo("Lifted." if gone else "Nothing of that name was set.")
         return
-    match = _DURATION.fullmatch(lasts)
-    if match is None:
-        raise click.BadParameter("must look like 30min, 2h or 7d", param_hint="--for")
-    lasts_s = int(match[1]) * {"min": 60, "h": 3600, "d": 86_400}[match[2]]
     wanted = Wanted(target, lasts_s, reason, rate, burst, amount)
     done = _with_limits(lambda limits: limits.override(user, wanted, by=_BY))
     click.echo(f"Set until {iso(done.until_us / 1_000_000)}; live with the next request.")
@@ -130,12 +128,12 @@ def _plain(override: Override) -> dict[str, str]:
 
 
 def _with_limits(work: Callable[[UserLimits], Coroutine[Any, Any, T]]) -> T:
-    policy = load_policy(policy_path(load_env()))
+    policy = PolicyInForce(load_policy(policy_path(load_env())))
 
     async def inner(store: Store) -> T:
         limiter = Limiter(store.execute)
         accounts = Accounts(store.execute, Passwords())
         overrides = Overrides(store.execute, limiter)
-        return await work(UserLimits(accounts, limiter, overrides, policy, Audit(store.execute)))
+        return await work(UserLimits(accounts, limiter, overrides, policy, Audit(store.execute, store.post)))
 
     return with_store(inner)

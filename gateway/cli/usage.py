@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import click
 import msgspec
@@ -15,8 +15,9 @@ from rich.table import Column, Table
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.reports import MOST_DAYS, TopRow, UsageRow, daily_usage, top_users
+from gateway.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
 from gateway.store import Store
 from limits.counters import Counters
 from limits.derived import Derived
@@ -39,12 +40,10 @@ def show_usage(
     user: str | None, action: str | None, first: datetime | None, last: datetime | None, as_json: bool
 ) -> None:
     """Show who used what, per UTC day: done, denied by a limit, refused by a rule, failed on our side."""
-    to = last.date() if last else datetime.now(UTC).date()
-    since = first.date() if first else to - timedelta(days=29)
-    if not timedelta(0) <= to - since < timedelta(days=MOST_DAYS):
-        raise click.BadParameter(
-            f"must not be after --to, nor more than {MOST_DAYS} days before it", param_hint="--from"
-        )
+    try:
+        since, to = span_of_days(first.date() if first else None, last.date() if last else None)
+    except BadSpan as error:
+        raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from error
     rows = with_store(lambda store: _all_usage(store, since, to, user, action))
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
@@ -62,8 +61,13 @@ def show_usage(
 def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
     """Show who has most of one counter on a day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
+    if not re.fullmatch(PERIOD, period):
+        raise click.BadParameter("must look like 2026-11-22 or 2026-11", param_hint="--period")
+    if not re.fullmatch(METRIC, counter):
+        raise click.BadParameter("must be an action and an outcome, e.g. tokens.mint.ok", param_hint="--counter")
 
     async def read(store: Store) -> list[TopRow]:
+        await Audit(store.execute).record("usage.read", by=CLI, subject="", report="top")
         derived = Derived(store.execute, store.post)
         return await top_users(Accounts(store.execute, Passwords()), derived, period, counter, size)
 
@@ -107,11 +111,13 @@ def rebuild(month: str | None) -> None:
 
 async def _all_usage(store: Store, first: date, last: date, user: str | None, action: str | None) -> list[UsageRow]:
     accounts, counters = Accounts(store.execute, Passwords()), Counters(store.execute)
+    uid = (await accounts.lookup(user)).id if user else ""
+    await Audit(store.execute).record("usage.read", by=CLI, subject=uid, report="users")
     rows: list[UsageRow] = []
     after: int | None = 0
     while after is not None:
         page = await daily_usage(
-            accounts, counters, first=first, last=last, user=user, action=action, after=after, size=500
+            accounts, counters, first=first, last=last, user=uid or None, action=action, after=after, size=500
         )
         rows += page.rows
         after = page.following

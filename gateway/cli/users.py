@@ -5,122 +5,236 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from auth.accounts import Accounts, User
-from auth.sessions import Sessions
-from gateway.cli.connection import with_accounts
-from gateway.policy_file import load_policy
-from gateway.settings import load_env, policy_path
+from auth.accounts import User
+from auth.sessions import Session
+from gateway.actors import Actor
+from gateway.cli.connection import Office, with_office
+from gateway.cli.durations import DURATION
+from gateway.cli.failures import CommandError
+from gateway.texts import plain_text
+from gateway.user_admin import MOST_INVITE_S, MOST_INVITE_USES, PASSWORD_LINK_S, Changes
+
+_MOST_SHOWN = 100
+_CLI = Actor.command_line()
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_ROLE = click.option("--role", "roles", multiple=True, required=True, help="Gateway role; may be given several times.")
 
 
 @click.group()
 def users() -> None:
-    """Accounts: add, list, show, disable, enable, roles."""
+    """Accounts: who exists, in which roles, where they are logged in."""
 
 
 @users.command("add")
 @click.argument("username")
-@click.option("--role", "roles", multiple=True, required=True, help="Gateway role; may be given several times.")
+@_ROLE
 @click.option("--display-name", default="", help="Name shown to others.  [default: the user name]")
-@click.option("--json", "as_json", is_flag=True, help="Print the user as JSON.")
-def add_user(username: str, roles: tuple[str, ...], display_name: str, as_json: bool) -> None:
+@click.option("--no-password", is_flag=True, help="Ask for none: the user sets it with `gateway users password-link`.")
+@_JSON
+def add_user(username: str, roles: tuple[str, ...], display_name: str, no_password: bool, as_json: bool) -> None:
     """Create an account. The password comes from a prompt, or from standard input; never from the command line."""
-    _check_roles(roles)
-    if sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        password = sys.stdin.readline().rstrip("\r\n")
-    user = with_accounts(lambda accounts, _: accounts.add(username, password, roles=roles, display_name=display_name))
+    _check_shown(display_name)
+    password = None if no_password else _ask_password()
+    user = with_office(
+        lambda office: office.admin.create(_CLI, username, password, roles=roles, display_name=display_name)
+    )
     _print_users([user], as_json=as_json)
 
 
 @users.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def list_users(as_json: bool) -> None:
-    """List all accounts, oldest first."""
+@click.option("--name", default="", help="Only users whose names begin so.")
+@_JSON
+def list_users(name: str, as_json: bool) -> None:
+    """List accounts: all, the oldest first, or by name those that --name finds."""
 
-    async def every(accounts: Accounts, _: Sessions) -> list[User]:
+    async def every(office: Office) -> list[User]:
         found: list[User] = []
         after: int | None = 0
         while after is not None:
-            page, after = await accounts.page(after=after, size=500)
+            page, after = await office.accounts.page(after=after, size=500)
+            found += [user for user in page if user.username]  # the others were deleted
+        return found
+
+    async def named(office: Office) -> list[User]:
+        found: list[User] = []
+        after: str | None = ""
+        while after is not None:
+            page, after = await office.accounts.search(name, after=after, size=500)
             found += page
         return found
 
-    everybody = with_accounts(every)
+    everybody = with_office(named if name else every)
     if not everybody and not as_json:
-        click.echo("No users yet. Add one: gateway users add NAME --role host")
+        click.echo(
+            f"No user's name begins with {name!r}."
+            if name
+            else "No users yet. Add one: gateway users add NAME --role host"
+        )
         return
     _print_users(everybody, as_json=as_json, many=True)
 
 
 @users.command("show")
 @click.argument("username")
-@click.option("--json", "as_json", is_flag=True, help="Print the user as JSON.")
+@_JSON
 def show_user(username: str, as_json: bool) -> None:
-    """Show one account."""
-    _print_users([with_accounts(lambda accounts, _: accounts.find(username))], as_json=as_json)
+    """Show one account, by name or id."""
+    _print_users([with_office(lambda office: office.accounts.lookup(username))], as_json=as_json)
 
 
 @users.command("roles")
 @click.argument("username")
 @click.argument("roles", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the user as JSON.")
+@_JSON
 def set_roles(username: str, roles: tuple[str, ...], as_json: bool) -> None:
     """Replace an account's roles. Login tokens of before are refused from the next request on."""
-    _check_roles(roles)
-
-    async def change(accounts: Accounts, _: Sessions) -> User:
-        return await accounts.set_roles((await accounts.find(username)).id, roles)
-
-    _print_users([with_accounts(change)], as_json=as_json)
+    _print_users([_change(username, Changes(roles=roles))], as_json=as_json)
 
 
 @users.command("disable")
 @click.argument("username")
 def disable_user(username: str) -> None:
     """Disable an account and end its sessions; its tokens are refused from the next request on."""
-
-    async def change(accounts: Accounts, sessions: Sessions) -> User:
-        user = await accounts.set_status((await accounts.find(username)).id, "disabled")
-        await sessions.end_all(user.id)
-        return user
-
-    click.echo(f"{with_accounts(change).username} is disabled.")
+    click.echo(f"{_change(username, Changes(status='disabled')).username} is disabled.")
 
 
 @users.command("enable")
 @click.argument("username")
 def enable_user(username: str) -> None:
     """Enable an account again."""
-
-    async def change(accounts: Accounts, _: Sessions) -> User:
-        return await accounts.set_status((await accounts.find(username)).id, "active")
-
-    click.echo(f"{with_accounts(change).username} is enabled.")
+    click.echo(f"{_change(username, Changes(status='active')).username} is enabled.")
 
 
-def _check_roles(roles: tuple[str, ...]) -> None:
-    known = load_policy(policy_path(load_env())).roles
-    for role in roles:
-        if role not in known:
-            raise click.BadParameter(f"the policy has no role {role!r}; it has {', '.join(known)}", param_hint="role")
+@users.command("rename")
+@click.argument("username")
+@click.argument("display_name")
+def rename_user(username: str, display_name: str) -> None:
+    """Change the name an account is shown under; the user name stays."""
+    _check_shown(display_name)
+    user = _change(username, Changes(display_name=display_name))
+    click.echo(f"{user.username} is shown as {user.display_name}.")
+
+
+@users.command("delete")
+@click.argument("username")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete_user(username: str, yes: bool) -> None:
+    """Delete an account: its name, password, roles and sessions. What it used stays counted, under its id alone."""
+    if not yes:
+        click.confirm(f"Delete {username} for good?", abort=True, err=True)
+    with_office(lambda office: office.admin.delete(_CLI, username))
+    click.echo(f"{username} is deleted.")
+
+
+@users.command("sessions")
+@click.argument("username")
+@_JSON
+def list_sessions(username: str, as_json: bool) -> None:
+    """List where a user is logged in."""
+
+    async def read(office: Office) -> list[Session]:
+        return await office.sessions.current((await office.accounts.lookup(username)).id)
+
+    found = with_office(read)
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(one) for one in found], indent=2))
+        return
+    if not found:
+        click.echo(f"{username} is logged in nowhere.")
+        return
+    table = Table("Session", "Since", "Last used", "Until", "Address", "Client")
+    for one in found:
+        table.add_row(one.id, _time(one.opened_ms), _time(one.used_ms), _time(one.expires_ms), one.address, one.agent)
+    Console(markup=False).print(table)
+
+
+@users.command("logout")
+@click.argument("username")
+def end_sessions(username: str) -> None:
+    """Log a user out everywhere, at once."""
+    ended = with_office(lambda office: office.admin.end_sessions(_CLI, username))
+    click.echo(f"{ended} session{'' if ended == 1 else 's'} of {username} ended.")
+
+
+@users.command("password-link")
+@click.argument("username")
+@click.option("--page", help="Address of your app's page for it; the code is put behind its #.")
+@_JSON
+def password_link(username: str, page: str | None, as_json: bool) -> None:
+    """Print a code with which a user sets his password, once, within 24 hours.
+
+    It goes to POST /api/auth/password/setup as {"token": CODE, "new_password": ...}. With --page it is printed as a
+    link; what stands behind a # is sent to no server and lands in no log.
+    """
+    code = with_office(lambda office: office.admin.password_link(_CLI, username))
+    if as_json:
+        click.echo(json.dumps({"token": code, "expires_in": PASSWORD_LINK_S}, indent=2))
+    else:
+        click.echo(f"{page}#token={code}" if page else code)
+
+
+@users.command("uninvite")
+@click.argument("code")
+def uninvite(code: str) -> None:
+    """Void an invitation to register. Who has used it keeps the account."""
+    if not with_office(lambda office: office.admin.revoke_invite(_CLI, code)):
+        raise CommandError("there is no such invitation, or no longer")
+    click.echo("The invitation is void.")
+
+
+@users.command("invite")
+@_ROLE
+@click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it is good: 90min, 12h, 7d.")
+@click.option("--uses", type=click.IntRange(1, MOST_INVITE_USES), default=1, show_default=True, help="How many people.")
+@_JSON
+def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> None:
+    """Print a code with which people register themselves in the given roles.
+
+    It goes to POST /api/auth/register as "invite", where GATEWAY_REGISTRATION is invite or open.
+    """
+    if expires > MOST_INVITE_S:
+        raise click.BadParameter(f"at most {MOST_INVITE_S // 86_400}d", param_hint="--expires")
+    code = with_office(lambda office: office.admin.invite(_CLI, roles=roles, lasts_s=expires, uses=uses))
+    click.echo(json.dumps({"invite": code, "expires_in": expires, "uses": uses}, indent=2) if as_json else code)
+
+
+def _check_shown(display_name: str) -> None:
+    if len(plain_text("display name", display_name)) > _MOST_SHOWN:
+        raise click.BadParameter(f"a display name has at most {_MOST_SHOWN} characters")
+
+
+def _change(username: str, changes: Changes) -> User:
+    return with_office(lambda office: office.admin.change(_CLI, username, changes))
+
+
+def _ask_password() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.BadParameter("the password on standard input is not valid UTF-8") from None
 
 
 def _print_users(found: list[User], *, as_json: bool, many: bool = False) -> None:
     if as_json:
-        plain = [msgspec.to_builtins(user) for user in found]
+        plain: list[Any] = [msgspec.to_builtins(user) for user in found]
+        for one in plain:
+            del one["mark"]  # which says nothing to anybody
         click.echo(json.dumps(plain if many else plain[0], indent=2))
         return
-    table = Table()
-    for name in ("User", "Roles", "Status", "Created", "Id"):
-        table.add_column(name)
+    table = Table("User", "Roles", "Status", "Created", "Id")
     for user in found:
-        created = datetime.fromtimestamp(user.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        table.add_row(user.username, " ".join(user.roles), user.status, created, user.id)
+        table.add_row(user.username, " ".join(user.roles), user.status, _time(user.created_ms), user.id)
     Console(markup=False).print(table)
+
+
+def _time(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 from collections.abc import Mapping
@@ -17,7 +16,9 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from gateway.demo import HOST, DemoError
-from gateway.policy_file import load_policy
+from gateway.durable import DurableWrites
+from gateway.files import write_whole
+from gateway.policy_of import policy_of
 from gateway.settings import DEMO_ENV, Settings, SettingsError, data_folder, hms_given, load_env, redis_url
 from gateway.store import REPORT_DEADLINE_S, Store, connect
 
@@ -33,20 +34,21 @@ def prepare_only() -> None:
     taken over, and DEMO_HMS_API_URL says where the local 100ms is.
 
     Raises:
-        SettingsError, PolicyError: only some of HMS_* are set, or all are and another setting is wrong.
+        SettingsError, PolicyError: only some of HMS_* are set, or another setting is wrong.
     """
     env = load_env()
     given, missing = hms_given(env)
     if (given or env.get("HMS_API_URL")) and missing:
         raise SettingsError(f"{', '.join(missing)} not set: give all of HMS_*, or none of them for a demo")
     if given:
-        load_policy(Settings.from_env(env).policy_path)  # what would stop the gateway stops `docker compose up` here
+        policy_of(Settings.from_env(env))  # what would stop the gateway stops `docker compose up` here
         click.echo("HMS_* are set: this is no demo, nothing to prepare.")
         return
     folder = data_folder(env)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
     demo_env = _write_env(folder, addresses)
+    policy_of(Settings.from_env({**demo_env, **env}))
     if asyncio.run(add_users(demo_env)):
         click.echo("DEMO: no HMS_* is set, so a local 100ms stands in. Users, shown this once:")
         for name in USERS:
@@ -70,7 +72,7 @@ def environment(folder: Path, port: int) -> dict[str, str]:
             "GATEWAY_PORT": str(port),
         },
     )
-    _write_private(folder / "valkey.conf", _valkey_config(folder, redis_port, password))
+    write_whole(folder / "valkey.conf", _valkey_config(folder, redis_port, password))
     caller = {name: value for name, value in load_env().items() if not name.startswith("HMS_")}
     return {**caller, **env, "GATEWAY_LOG": caller.get("GATEWAY_LOG", "console"), "GATEWAY_DATA": str(folder)}
 
@@ -80,6 +82,8 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
     fresh = {
         "GATEWAY_SECRET": secrets.token_urlsafe(48),
         "GATEWAY_CORS_ORIGINS": _CORS,
+        "GATEWAY_REDIS_TIMEOUT_MS": "250",  # a laptop that does other work too
+        "GATEWAY_REGISTRATION": "open",
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
         "HMS_APP_SECRET": secrets.token_urlsafe(48),
         "HMS_TEMPLATE_ID": secrets.token_hex(12),
@@ -87,23 +91,12 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
     }
     env = {**fresh, **saved(folder), **addresses}
     lines = "".join(f"{name}={value}\n" for name, value in sorted(env.items()))
-    _write_private(folder / DEMO_ENV, f"# Written by `gateway demo`; for this machine only.\n{lines}")
+    write_whole(folder / DEMO_ENV, f"# Written by `gateway demo`; for this machine only.\n{lines}")
     return env
 
 
 def saved(folder: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(folder / DEMO_ENV, interpolate=False).items() if value}
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _valkey_config(folder: Path, port: int, password: str) -> str:
@@ -117,7 +110,7 @@ async def add_users(env: Mapping[str, str]) -> bool:
     """Create the demo's users where they are missing; tell whether any was."""
     store = Store(connect(env["REDIS_URL"]), deadline_s=REPORT_DEADLINE_S)
     passwords = Passwords()
-    accounts = Accounts(store.execute, passwords)
+    accounts = Accounts(store.execute, passwords, write=DurableWrites(connect(env["REDIS_URL"])).execute)
     fresh = False
     try:
         for name in USERS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from redis.exceptions import RedisError
 
 from gateway.demo import HOST, DemoError
 from gateway.demo.installation import USERS, add_users, environment, free_port, password, port_of, saved
+from gateway.files import hold
 from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
 
 _START_S = 20.0
@@ -86,6 +86,7 @@ def _say(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> Non
     click.echo(f"\nThe gateway runs on {base}  (logs and data in {folder})")
     click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, on disk, password in demo.env")
     click.echo(f"  100ms     {env['HMS_API_URL']}, a local stand-in; no account, no real video")
+    click.echo(f"  API       {base}/docs")
     click.echo("\nUsers" + ("" if fresh else " (those of before, with all they did)"))
     bodies = {name: json.dumps({"username": name, "password": password(env, name)}) for name in USERS}
     for name in USERS:
@@ -208,14 +209,12 @@ def _locked(folder: Path) -> Iterator[Path]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         os.umask(0o077)  # of the children too: what Valkey and the logs write is for nobody else
-        file = (folder / "lock").open("w")
+        lock = hold(folder / "lock")
+    except BlockingIOError:
+        raise DemoError(f"a demo is already running on {folder}; stop it, or set GATEWAY_DATA") from None
     except OSError as error:
         raise DemoError(f"the data folder {folder} cannot be used ({error.strerror}); set GATEWAY_DATA") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DemoError(f"a demo is already running on {folder}; stop it, or set GATEWAY_DATA") from None
+    with lock:
         yield folder
 
 

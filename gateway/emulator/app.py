@@ -9,25 +9,42 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.types import ASGIApp
 
-from gateway.emulator import control, init, rooms, templates
+from gateway.emulator import (
+    active_rooms,
+    control,
+    init,
+    presence,
+    room_codes,
+    rooms,
+    sessions,
+    templates,
+    webhook_control,
+)
 from gateway.emulator.control import CallLog
 from gateway.emulator.errors import answer
 from gateway.emulator.faults import FaultRules
 from gateway.emulator.intake import Intake
+from gateway.emulator.live import LiveRooms
+from gateway.emulator.records import Webhook
 from gateway.emulator.state import Workspace
 from gateway.emulator.templates import seed_template
 from gateway.emulator.tokens import Verifier, management_guard
+from gateway.emulator.webhooks import Webhooks
 
 # What clients in browsers call, from whatever origin the developer's page has.
-_BROWSER_PATHS = frozenset({"/init"})
+_BROWSER_PATHS = frozenset({"/init", "/v2/token"})
+_REST = (*rooms.ROUTES, *room_codes.ROUTES, *active_rooms.ROUTES, *sessions.ROUTES, *templates.ROUTES)
+_CONTROL = (*control.ROUTES, *presence.ROUTES, *webhook_control.ROUTES)
 
 
-def create_app(*, access_key: str, app_secret: str, template_id: str, state: Path | None) -> ASGIApp:
+def create_app(
+    *, access_key: str, app_secret: str, template_id: str, state: Path | None, webhook: Webhook | None = None
+) -> ASGIApp:
     """Build a 100ms of one workspace, as an ASGI app whose REST lives under `/v2`.
 
     `template_id` names the template that rooms get by default; it is made, called "default" and with roles `guest` and
-    `host`, if the state has none of that id. `state` is the file that keeps rooms and templates (0600, one process at a
-    time); None keeps them in memory.
+    `host`, if the state has none of that id. `state` is the file that keeps all but running peers (0600, one process at
+    a time); None keeps everything in memory. `webhook` is the workspace's.
 
     Raises:
         StateError: the file is corrupt or cannot be written; the text is one line.
@@ -36,18 +53,32 @@ def create_app(*, access_key: str, app_secret: str, template_id: str, state: Pat
     if not (access_key and app_secret and template_id):
         raise ValueError("the emulator needs an access key, an app secret and a template id")
     workspace = _open_workspace(access_key, template_id, state)
+    webhooks = Webhooks(workspace, webhook)
+    live = LiveRooms(workspace, webhooks.emit)
     verifier, faults, calls = Verifier(access_key, app_secret), FaultRules(), CallLog()
-    rest = Router("/v2", route_handlers=[*rooms.ROUTES, *templates.ROUTES], guards=[management_guard(verifier)])
+
+    async def stop() -> None:
+        await webhooks.close()
+        await live.close()
+
     app = Litestar(
-        route_handlers=[rest, *init.ROUTES, control.ROUTER],
+        route_handlers=[
+            Router("/v2", route_handlers=_REST, guards=[management_guard(verifier)]),
+            Router("/emulator", route_handlers=_CONTROL, guards=[control.require_loopback]),
+            *init.ROUTES,
+            *room_codes.CLIENT_ROUTES,
+        ],
         dependencies={
             "workspace": _given(workspace),
+            "live": _given(live),
+            "webhooks": _given(webhooks),
             "verifier": _given(verifier),
             "faults": _given(faults),
             "calls": _given(calls),
             "default_template_id": _given(template_id),
         },
         exception_handlers={Exception: answer},
+        on_shutdown=[stop],
         openapi_config=None,
         logging_config=None,
     )

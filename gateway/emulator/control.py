@@ -8,7 +8,7 @@ from collections import deque
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Router, delete, get, post
+from litestar import Request, delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
@@ -73,6 +73,9 @@ async def list_calls(calls: NamedDependency[CallLog]) -> dict[str, Any]:
     return {"calls": calls.calls()}
 
 
+ROUTES = (add_fault, clear_faults, list_calls)
+
+
 def require_loopback(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Answer 403 to whoever is not on this machine."""
     host = connection.client.host if connection.client else ""
@@ -83,6 +86,3 @@ def require_loopback(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRout
     mapped = getattr(address, "ipv4_mapped", None)
     if address is None or not (mapped or address).is_loopback:
         raise ApiError(403, "Forbidden", "control endpoints answer to loopback clients only")
-
-
-ROUTER = Router("/emulator", route_handlers=[add_fault, clear_faults, list_calls], guards=[require_loopback])

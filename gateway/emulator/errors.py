@@ -56,8 +56,8 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[dict[s
     if isinstance(error, HTTPException):
         # Litestar's own sentences name its internals: the standard phrase is what a stranger may read.
         phrase = HTTPStatus(error.status_code).phrase
-        detail = f"{request.method} {request.url.path}"
+        detail = f"{request.method} {request.scope['path']}"
         body = envelope(error.status_code, phrase, (detail,))
         return Response(body, status_code=error.status_code, headers=dict(error.headers or {}))
-    _log.error("the emulator failed on %s %s", request.method, request.url.path, exc_info=error)
+    _log.error("the emulator failed on %s %s", request.method, request.scope["path"], exc_info=error)
     return Response(envelope(500, "Internal server error"), status_code=500)

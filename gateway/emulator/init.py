@@ -8,8 +8,8 @@ from litestar import Request, get
 from litestar.di import NamedDependency
 
 from gateway.emulator.errors import ApiError
-from gateway.emulator.state import Workspace
-from gateway.emulator.tokens import AppClaims, TokenRefusedError, Verifier
+from gateway.emulator.live import LiveRooms
+from gateway.emulator.tokens import TokenRefusedError, Verifier
 
 # The shape and the numbers a client needs for its network probe; without an address it skips the download.
 _NETWORK_HEALTH = {
@@ -27,7 +27,7 @@ _NETWORK_HEALTH = {
 
 @get("/init")
 async def init_client(
-    request: Request[Any, Any, Any], workspace: NamedDependency[Workspace], verifier: NamedDependency[Verifier]
+    request: Request[Any, Any, Any], live: NamedDependency[LiveRooms], verifier: NamedDependency[Verifier]
 ) -> dict[str, Any]:
     """Let a client in, or say why not in the words the web client looks for."""
     try:
@@ -36,7 +36,7 @@ async def init_client(
         raise ApiError(401, str(refusal)) from None
     if not request.query_params.get("peer_id"):
         raise ApiError(400, "peer_id is required")
-    _admit(claims, workspace)
+    live.admit(claims)
     return {
         "endpoint": f"wss://{request.url.netloc}/ws",
         "rtcConfiguration": {"ice_servers": []},
@@ -45,14 +45,3 @@ async def init_client(
 
 
 ROUTES = (init_client,)
-
-
-def _admit(claims: AppClaims, workspace: Workspace) -> None:
-    room = workspace.rooms.get(claims.room_id)
-    if room is None:
-        # Not 404: the web client reads that as "endpoint unreachable".
-        raise ApiError(400, "invalid room")
-    if not room.enabled:
-        raise ApiError(403, "room is not active")
-    if claims.role not in workspace.templates[room.template_id].roles:
-        raise ApiError(401, "role is invalid")

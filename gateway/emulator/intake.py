@@ -5,6 +5,8 @@ It caps and buffers the body, keeps the call log, lets faults strike, and opens 
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
@@ -15,6 +17,9 @@ from gateway.emulator.errors import envelope
 from gateway.emulator.faults import Fault, FaultRules, respond
 
 BODY_MOST_BYTES = 256 * 1024
+# A client that takes us for its proxy asks for a whole address (RFC 9112, section 3.2.2). httptools takes the path out
+# of it, h11 does not.
+_ABSOLUTE = re.compile(r"https?://[^/]+", re.ASCII)
 _CORS = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
@@ -41,6 +46,7 @@ class Intake:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
+        _make_relative(scope)
         answering = _open_to_browsers(send) if scope["path"] in self._browser_paths else send
         try:
             body = await _read(scope, receive)
@@ -69,6 +75,13 @@ class Intake:
             return None
         header = Headers.from_scope(scope).get("x-emulate")
         return self._faults.take(path) if header is None else Fault.parse(header)
+
+
+def _make_relative(scope: HTTPScope) -> None:
+    absolute = _ABSOLUTE.match(scope["path"])
+    if absolute is not None:
+        scope["path"] = scope["path"][absolute.end() :] or "/"
+        scope["raw_path"] = _ABSOLUTE.sub("", scope["raw_path"].decode("latin-1"), count=1).encode("latin-1") or b"/"
 
 
 async def _read(scope: HTTPScope, receive: Receive) -> bytes | None:

@@ -14,7 +14,8 @@ from msgspec import UNSET, UnsetType
 
 from gateway.emulator import wire
 from gateway.emulator.errors import bad_body, not_found
-from gateway.emulator.state import RecordingInfo, Room, Webhook, Workspace
+from gateway.emulator.records import RecordingInfo, Room, Webhook
+from gateway.emulator.state import Workspace
 
 REGIONS = ("eu", "in", "us", "auto")
 _NAME = re.compile(r"[a-zA-Z0-9.\-:_]+")
@@ -80,14 +81,14 @@ async def create_room(
 @get("/rooms/{room_id:str}")
 async def get_room(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
     """Show one room by id; by name is what the list is for."""
-    return _fetched(_find(workspace, room_id), workspace)
+    return _fetched(find_room(workspace, room_id), workspace)
 
 
 @get("/rooms")
 async def list_rooms(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
     """List rooms, newest first; without `enabled` only the enabled ones."""
     query = request.query_params
-    enabled = wire.flag(query, "enabled", default=True)
+    enabled = wire.choice(query, "enabled") is not False
     after_ns, before_ns = wire.moment_ns(query, "after"), wire.moment_ns(query, "before")
     name, template_id = query.get("name", "").lower(), query.get("template_id", "")
 
@@ -102,8 +103,10 @@ async def list_rooms(request: Request[Any, Any, Any], workspace: NamedDependency
         )
 
     # Order of creation, not of `created_at`: its strings are cut to different lengths.
-    matching = [room for room in reversed(workspace.rooms.values()) if wanted(room)]
-    return wire.page(matching, query, identify=lambda room: room.id, render=lambda room: _listed(room, workspace))
+    newest_first = list(reversed(workspace.rooms.values()))
+    return wire.page(
+        newest_first, query, wanted, identify=lambda room: room.id, render=lambda room: _listed(room, workspace)
+    )
 
 
 @post("/rooms/{room_id:str}", status_code=200)
@@ -117,7 +120,7 @@ async def update_room(
     """
     body = await wire.read_body(request, _Update)
     changes = body.changes()
-    room = _find(workspace, room_id)
+    room = find_room(workspace, room_id)
     _check_values(changes, workspace)
     if "name" in changes:
         room = workspace.room_named(changes["name"]) or room
@@ -130,7 +133,8 @@ async def update_room(
 ROUTES = (create_room, get_room, list_rooms, update_room)
 
 
-def _find(workspace: Workspace, room_id: str) -> Room:
+def find_room(workspace: Workspace, room_id: str) -> Room:
+    """Return a room, or answer 404."""
     room = workspace.rooms.get(room_id)
     if room is None:
         raise not_found("Room")

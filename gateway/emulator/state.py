@@ -1,4 +1,4 @@
-"""The workspace: rooms and templates, in memory and in one JSON file."""
+"""The workspace: all records, in memory and in one JSON file."""
 
 from __future__ import annotations
 
@@ -10,102 +10,33 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import msgspec
 
+from gateway.emulator.records import Room, RoomCode, Session, Template
 from gateway.emulator.wire import instant_ns, timestamp
+
+_KEPT_SESSIONS = 2_000  # the file is written whole: sessions must not make it grow for ever
 
 
 class StateError(Exception):
     """The state file cannot be used; `str()` is one line for an operator."""
 
 
-class UploadInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a recording goes (api-reference/Rooms/create-via-api)."""
-
-    type: Literal["s3", "gs", "oss", "azure"]
-    location: Annotated[str, msgspec.Meta(min_length=1)]
-    prefix: str = ""
-    options: dict[str, Any] | None = None
-    credentials: dict[str, Any] | None = None
-
-
-class RecordingInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room's own recording settings; a room without them follows its template."""
-
-    enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    upload_info: UploadInfo | None = None
-
-
-class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """The address that replaces the workspace's webhook for one room."""
-
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+$")]
-    headers: dict[str, str] = {}
-
-
-class Room(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room as the workspace keeps it; what a reply shows of it depends on the endpoint."""
-
-    id: str
-    name: str
-    template_id: str
-    region: str
-    created_at: str
-    updated_at: str | None = None
-    enabled: bool = True
-    description: str = ""
-    recording_info: RecordingInfo | None = None
-    large_room: bool = False
-    size: int = 0
-    max_duration_seconds: int | None = None
-    polls: tuple[str, ...] = ()
-    webhook: Webhook | None = None
-
-    def __post_init__(self) -> None:
-        instant_ns(self.created_at)  # an edited file must not fail later, in the middle of a listing
-
-
-class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A template: `body` holds what callers set, unknown keys included, with `name` and `roles` always there."""
-
-    id: str
-    created_at: str
-    updated_at: str
-    body: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The name, unique in the workspace."""
-        return str(self.body["name"])
-
-    @property
-    def roles(self) -> dict[str, dict[str, Any]]:
-        """Roles by their case-sensitive name."""
-        roles: dict[str, dict[str, Any]] = self.body["roles"]
-        return roles
-
-    def __post_init__(self) -> None:
-        msgspec.convert(self.body, _TemplateCore)
-
-
-class _TemplateCore(msgspec.Struct):
-    name: str
-    roles: dict[str, dict[str, Any]]
-
-
 class _Document(msgspec.Struct):
     version: Literal[1]
     rooms: list[Room]
     templates: list[Template]
+    codes: list[RoomCode] = []
+    sessions: list[Session] = []
 
 
 class Workspace:
     """Everything one access key owns.
 
-    Changes are made without a pause between look-up and `put_room`/`put_template`, so two of them never mix; `save`
-    then returns once the file holds them. One process at a time may use a file.
+    Changes are made without a pause between look-up and `put_...`, so two of them never mix; `save` then returns once
+    the file holds them. One process at a time may use a file.
     """
 
     def __init__(self, access_key: str, path: Path | None) -> None:
@@ -114,16 +45,27 @@ class Workspace:
         self.app_id = hashlib.sha256(f"app:{access_key}".encode()).hexdigest()[:24]
         self.rooms: dict[str, Room] = {}
         self.templates: dict[str, Template] = {}
+        self.codes: dict[str, RoomCode] = {}
+        self.sessions: dict[str, Session] = {}
         self._ids_by_name: dict[str, str] = {}
         self._path = path
         self._fractions = itertools.cycle((9, 3, 0, 6, 2, 8, 1, 7, 4, 5))
+        self._latest_ns = 0
         self._changes = 0
         self._saved = 0
         self._saving = asyncio.Lock()
 
     def now(self) -> str:
-        """Write the present with the next of all fraction lengths, as the documented samples differ."""
-        return timestamp(time.time_ns(), next(self._fractions))
+        """Write the present with the next of all fraction lengths, as the documented samples differ.
+
+        Never earlier than the time before: a leave whose fraction is cut must not come before its join.
+        """
+        now_ns = time.time_ns()
+        text = timestamp(now_ns, next(self._fractions))
+        if instant_ns(text) < self._latest_ns:
+            text = timestamp(max(now_ns, self._latest_ns), 9)
+        self._latest_ns = instant_ns(text)
+        return text
 
     def room_named(self, name: str) -> Room | None:
         """Find a room by name in any case."""
@@ -140,6 +82,22 @@ class Workspace:
     def put_template(self, template: Template) -> None:
         """Add or replace a template in memory."""
         self.templates[template.id] = template
+
+    def put_code(self, code: RoomCode) -> None:
+        """Add or replace a room code in memory."""
+        self.codes[code.code] = code
+
+    def codes_of(self, room_id: str) -> list[RoomCode]:
+        """List the codes of a room, oldest first."""
+        return [code for code in self.codes.values() if code.room_id == room_id]
+
+    def put_session(self, session: Session) -> None:
+        """Add a session in memory; beyond 2,000 the oldest that has ended makes room."""
+        self.sessions[session.id] = session
+        if len(self.sessions) > _KEPT_SESSIONS:
+            ended = next((kept.id for kept in self.sessions.values() if not kept.active), None)
+            if ended is not None:
+                del self.sessions[ended]
 
     def load(self) -> None:
         """Read the file, if there is one.
@@ -197,9 +155,26 @@ class Workspace:
             if room.template_id not in self.templates:
                 raise ValueError(f"room {room.id} names a template that is not there")
             self.put_room(room)
+        for code in document.codes:
+            if code.room_id not in self.rooms:
+                raise ValueError("a room code names a room that is not there")
+            self.put_code(code)
+        for session in document.sessions:
+            if session.room_id not in self.rooms:
+                raise ValueError(f"session {session.id} names a room that is not there")
+            if session.active:
+                # Its process ended without closing it: the last that is known of it is its last change.
+                session.close(session.updated_at)
+            self.put_session(session)
 
     def _encoded(self) -> bytes:
-        document = _Document(version=1, rooms=list(self.rooms.values()), templates=list(self.templates.values()))
+        document = _Document(
+            version=1,
+            rooms=list(self.rooms.values()),
+            templates=list(self.templates.values()),
+            codes=list(self.codes.values()),
+            sessions=list(self.sessions.values()),
+        )
         return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

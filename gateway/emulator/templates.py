@@ -7,16 +7,18 @@ import uuid
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.emulator import wire
 from gateway.emulator.errors import bad_body, not_found
-from gateway.emulator.state import Template, Workspace
+from gateway.emulator.records import Template
+from gateway.emulator.state import Workspace
 
 _NAME = re.compile(r"[a-zA-Z0-9 \-._:]+")
+_NAME_RULE = "template name may hold only a-z, A-Z, 0-9, space and - . _ :"
 # Defaults of api-reference/policy/create-template-via-api: the last three are granted unless a template says no.
 _PERMISSIONS = dict.fromkeys(
     ("endRoom", "removeOthers", "mute", "unmute", "changeRole", "sendRoomState", "pollRead", "pollWrite"), False
@@ -107,7 +109,7 @@ async def create_template(request: Request[Any, Any, Any], workspace: NamedDepen
     _check(body, _Template)
     name = body.get("name") or str(uuid.uuid4())
     if not _NAME.fullmatch(name):
-        raise bad_body("template name may hold only a-z, A-Z, 0-9, space and - . _ :")
+        raise bad_body(_NAME_RULE)
     now = workspace.now()
     same = next((template for template in workspace.templates.values() if template.name == name), None)
     template = Template(
@@ -119,6 +121,25 @@ async def create_template(request: Request[Any, Any, Any], workspace: NamedDepen
     workspace.put_template(template)
     await workspace.save()
     return _shown(template, workspace)
+
+
+@post("/templates/{template_id:str}", status_code=200)
+async def update_template(
+    request: Request[Any, Any, Any], template_id: FromPath[str], workspace: NamedDependency[Workspace]
+) -> dict[str, Any]:
+    """Overwrite a template with the body, all of it; only its id and, where none is sent, its name stay."""
+    body = await wire.read_body(request, dict[str, Any])
+    _check(body, _Template)
+    template = _find(workspace, template_id)
+    name = body.get("name") or template.name
+    if not _NAME.fullmatch(name):
+        raise bad_body(_NAME_RULE)
+    if any(other.name == name for other in workspace.templates.values() if other.id != template_id):
+        raise bad_body("template name is taken")
+    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=_complete_template(body, name))
+    workspace.put_template(changed)
+    await workspace.save()
+    return _shown(changed, workspace)
 
 
 @get("/templates/{template_id:str}/roles/{role:str}")
@@ -154,7 +175,19 @@ async def put_role(
     return roles[name]
 
 
-ROUTES = (list_templates, get_template, create_template, get_role, put_role)
+@delete("/templates/{template_id:str}/roles/{role:str}")
+async def delete_role(template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> None:
+    """Remove a role; whoever is in a room under it stays there."""
+    template = _find(workspace, template_id)
+    if role not in template.roles:
+        raise not_found("Role")
+    roles = {key: value for key, value in template.roles.items() if key != role}
+    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=template.body | {"roles": roles})
+    workspace.put_template(changed)
+    await workspace.save()
+
+
+ROUTES = (list_templates, get_template, create_template, update_template, get_role, put_role, delete_role)
 
 
 def seed_template(workspace: Workspace, template_id: str) -> bool:

@@ -7,6 +7,7 @@ app secret. Times are checked without leeway: 100ms does not document any, and w
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class AppClaims:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Checks the tokens of one workspace."""
+    """Checks the tokens of one workspace, and issues those that room codes stand for."""
 
     access_key: str
     app_secret: str = field(repr=False)
@@ -65,6 +66,13 @@ class Verifier:
             if not isinstance(claims.get(name), str) or not claims[name]:
                 raise TokenRefusedError(f"{name} must be a non-empty string")
         return AppClaims(claims["room_id"], claims["role"], claims["user_id"])
+
+    def issue_app(self, claims: AppClaims, *, ttl_s: int) -> str:
+        """Sign an app token that is valid from now on."""
+        now_s = int(time.time())
+        content = {"access_key": self.access_key, "type": "app", "version": 2, "jti": str(uuid.uuid4())}
+        content |= {"room_id": claims.room_id, "role": claims.role, "user_id": claims.user_id}
+        return jwt.encode(content | {"iat": now_s, "nbf": now_s, "exp": now_s + ttl_s}, self.app_secret)
 
     def _claims(self, authorization: str | None, *, kind: str, times: tuple[str, ...]) -> dict[str, Any]:
         claims = self._signed_claims(_bearer(authorization))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import time
@@ -64,12 +65,12 @@ async def read_body(request: Request[Any, Any, Any], shape: type[T]) -> T:
         raise ApiError(400, "Invalid body", "body is not valid JSON") from None
 
 
-def flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """Read a boolean of the query; only `true` and `false` count."""
+def choice(query: Mapping[str, str], name: str) -> bool | None:
+    """Read a boolean of the query, None if it is not there; only `true` and `false` count."""
     text = query.get(name, "")
     if text not in ("", "true", "false"):
         raise bad_query(f"{name} must be true or false")
-    return text == "true" if text else default
+    return text == "true" if text else None
 
 
 def moment_ns(query: Mapping[str, str], name: str) -> int | None:
@@ -86,12 +87,17 @@ def moment_ns(query: Mapping[str, str], name: str) -> int | None:
 
 
 def page(
-    items: Iterable[T], query: Mapping[str, str], *, identify: Callable[[T], str], render: Callable[[T], dict[str, Any]]
+    items: Iterable[T],
+    query: Mapping[str, str],
+    wanted: Callable[[T], bool] = lambda _: True,
+    *,
+    identify: Callable[[T], str],
+    render: Callable[[T], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Cut one page out of what a filter left, newest first, and shape it `{limit, data, last}`.
+    """Cut one page out of a list, newest first, and shape it `{limit, data, last}`.
 
-    `start` is the `last` of the page before. `last` names the final entry even on the final page, so a client has to
-    stop at a short page (how-to-guides/make-api-calls).
+    `start` is the `last` of the page before; it may have dropped out of the filter since. `last` names the final entry
+    even on the final page, so a client has to stop at a short page (how-to-guides/make-api-calls).
     """
     limit = _limit(query)
     rest = list(items)
@@ -101,7 +107,7 @@ def page(
         if not places:
             raise bad_query("start is not the last of any page")
         rest = rest[places[0] + 1 :]
-    shown = rest[:limit]
+    shown = list(itertools.islice(filter(wanted, rest), limit))
     return {
         "limit": limit,
         "data": [render(item) for item in shown],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
+import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 from redis.exceptions import RedisError
@@ -11,14 +12,23 @@ from redis.exceptions import RedisError
 from gateway.store import Store, StoreError
 
 
+class Live(msgspec.Struct):
+    status: Literal["ok"] = "ok"
+
+
+class Ready(msgspec.Struct):
+    status: Literal["ok", "unavailable"]
+    missing: list[str]
+
+
 @get("/health/live", opt={"public": True})
-async def live() -> dict[str, str]:
+async def live() -> Live:
     """Answer that the process runs."""
-    return {"status": "ok"}
+    return Live()
 
 
-@get("/health/ready", opt={"public": True})
-async def ready(store: NamedDependency[Store]) -> Response[dict[str, Any]]:
+@get("/health/ready", opt={"public": True, "unready": True})
+async def ready(store: NamedDependency[Store]) -> Response[Ready]:
     """Answer whether requests can be served, and what is missing if not.
 
     100ms is not among it: without it no room can be created, but everything else works.
@@ -26,5 +36,5 @@ async def ready(store: NamedDependency[Store]) -> Response[dict[str, Any]]:
     try:
         await store.execute("PING")
     except (StoreError, RedisError):
-        return Response({"status": "unavailable", "missing": ["redis"]}, status_code=503)
-    return Response({"status": "ok", "missing": []})
+        return Response(Ready("unavailable", ["redis"]), status_code=503)
+    return Response(Ready("ok", []))

@@ -10,13 +10,15 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from gateway.actors import Actor
 from gateway.admission import Admitted
+from gateway.policy import PolicyInForce
 from gateway.problems import Problem, invalid
-from gateway.shapes import iso, limit_states
+from gateway.shapes import LimitsNow, iso
 from gateway.user_limits import BadOverride, UserLimits, Wanted
 from limits.overrides import BLOCK, Override
 
-_OPT = {"action": "limits.manage"}
+_OPT = {"action": "limits.manage", "refuses": ("not_found",)}
 
 
 class Reset(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,16 +35,52 @@ class SetOverride(msgspec.Struct, forbid_unknown_fields=True):
     amount: int | None = None
 
 
+class LimitedUser(msgspec.Struct):
+    id: str
+    username: str
+    roles: list[str]
+
+
+class OneOverride(msgspec.Struct):
+    """`rate` and `burst` for a limit, `amount` for a quota, neither for a block."""
+
+    name: str
+    block: bool
+    until: str
+    reason: str
+    by: str
+    rate: str | msgspec.UnsetType = msgspec.UNSET
+    burst: int | msgspec.UnsetType = msgspec.UNSET
+    amount: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class UserLimitsNow(LimitsNow):
+    user: LimitedUser
+    overrides: list[OneOverride]
+
+
+class WhatWasUsed(msgspec.Struct):
+    used: dict[str, int]
+
+
+class OverrideSet(msgspec.Struct):
+    override: OneOverride
+
+
 @get("/api/admin/limits/{user:str}", opt=_OPT)
-async def show_limits(user: FromPath[str], user_limits: NamedDependency[UserLimits]) -> dict[str, Any]:
+async def show_limits(
+    user: FromPath[str],
+    request: Request[Any, Admitted, State],
+    user_limits: NamedDependency[UserLimits],
+    policy: NamedDependency[PolicyInForce],
+) -> UserLimitsNow:
     """Show how a user's limits, quotas and leases stand, and what is set for him alone."""
-    standing = await user_limits.show(user)
+    standing = await user_limits.show(user, by=Actor.of(request.user, policy.now))
     one = standing.user
-    return {
-        "user": {"id": one.id, "username": one.username, "roles": list(one.roles)},
-        **limit_states(standing.decision),
-        "overrides": [_override(override) for override in standing.overrides],
-    }
+    now = LimitsNow.of(standing.decision)
+    limited = LimitedUser(one.id, one.username, list(one.roles))
+    overrides = [_override(override) for override in standing.overrides]
+    return UserLimitsNow(now.limits, now.quotas, now.leases, now.blocked_until, limited, overrides)
 
 
 @post("/api/admin/limits/{user:str}/reset", opt=_OPT, status_code=200)
@@ -51,10 +89,11 @@ async def reset_limits(
     data: JSONBody[Reset],
     request: Request[Any, Admitted, State],
     user_limits: NamedDependency[UserLimits],
-) -> dict[str, Any]:
+    policy: NamedDependency[PolicyInForce],
+) -> WhatWasUsed:
     """Give a user his limits back, all or the named ones; usage counters stay. Answers what had been used."""
     try:
-        return {"used": await user_limits.reset(user, data.names, by=request.user.uid)}
+        return WhatWasUsed(await user_limits.reset(user, data.names, by=Actor.of(request.user, policy.now)))
     except BadOverride as error:
         raise invalid(error.field, error.rule) from error
 
@@ -65,13 +104,14 @@ async def set_override(
     data: JSONBody[SetOverride],
     request: Request[Any, Admitted, State],
     user_limits: NamedDependency[UserLimits],
-) -> dict[str, Any]:
+    policy: NamedDependency[PolicyInForce],
+) -> OverrideSet:
     """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
     if data.block == (data.name is not None) or data.name == BLOCK:
         raise invalid("name", "give the name of a limit or quota, or block: true")
     wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
     try:
-        return {"override": _override(await user_limits.override(user, wanted, by=request.user.uid))}
+        return OverrideSet(_override(await user_limits.override(user, wanted, by=Actor.of(request.user, policy.now))))
     except BadOverride as error:
         raise invalid(error.field, error.rule) from error
 
@@ -81,24 +121,22 @@ async def lift_override(
     user: FromPath[str],
     request: Request[Any, Admitted, State],
     user_limits: NamedDependency[UserLimits],
+    policy: NamedDependency[PolicyInForce],
     name: Annotated[str, QueryParameter(max_length=40)],
 ) -> None:
     """Lift the override of one limit or quota (`name`), or the block (`name=*`)."""
-    if not await user_limits.lift(user, name, by=request.user.uid):
+    if not await user_limits.lift(user, name, by=Actor.of(request.user, policy.now)):
         raise Problem(404, "not_found", "Nothing of that name is set for this user.")
 
 
-def _override(override: Override) -> dict[str, Any]:
-    numbers: dict[str, Any] = {}
-    if override.rate:
-        numbers = {"rate": override.rate, "burst": override.burst}
-    elif override.amount:
-        numbers = {"amount": override.amount}
-    return {
-        "name": override.name,
-        "block": override.name == BLOCK,
-        **numbers,
-        "until": iso(override.until_us / 1_000_000),
-        "reason": override.reason,
-        "by": override.by,
-    }
+def _override(override: Override) -> OneOverride:
+    return OneOverride(
+        name=override.name,
+        block=override.name == BLOCK,
+        until=iso(override.until_us / 1_000_000),
+        reason=override.reason,
+        by=override.by,
+        rate=override.rate or msgspec.UNSET,
+        burst=override.burst or msgspec.UNSET,
+        amount=override.amount or msgspec.UNSET,
+    )

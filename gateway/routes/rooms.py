@@ -1,78 +1,196 @@
-"""POST /api/rooms; GET /api/rooms and /api/rooms/{id}; POST /api/rooms/{id}/token."""
+"""POST and GET /api/rooms; GET and PATCH /api/rooms/{id}; POST /api/rooms/{id}/end."""
 
 from __future__ import annotations
 
-import logging
-import unicodedata
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, Response, get, patch, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
+from gateway import shapes
 from gateway.admission import Admitted
+from gateway.audit import Audit
 from gateway.cursors import Cursors
-from gateway.hms.client import HmsClient
-from gateway.hms.tokens import HmsTokens
-from gateway.policy import Policy, decide_role
+from gateway.hms.client import HmsError
+from gateway.idempotency import KEY, Attempt, Idempotency, InFlight
+from gateway.members import Members
+from gateway.policy import PolicyInForce, decide, effective_relation
 from gateway.problems import Problem, invalid
-from gateway.rooms import NewRoom, Room, Rooms
-from gateway.shapes import iso
+from gateway.room_locks import TooManyRooms
+from gateway.room_names import UNTITLED
+from gateway.room_records import NewRoom, Room, RoomChanges
+from gateway.rooms import Rooms, upstream_name
+from gateway.store import StoreError
+from gateway.texts import plain_text
 
-log = logging.getLogger("gateway.audit")
-
-DEFAULT_NAME = "Untitled room"
+_NAME = Annotated[str, msgspec.Meta(max_length=100)]
+_DESCRIPTION = Annotated[str, msgspec.Meta(max_length=500)]
+_ACCESS = Literal["open", "invited"]
+_REPEATED = ("idempotency_conflict", "idempotency_mismatch")
+_UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 
 
 class CreateRoom(msgspec.Struct, forbid_unknown_fields=True):
-    name: Annotated[str, msgspec.Meta(max_length=100)] | None = None
-    description: Annotated[str, msgspec.Meta(max_length=500)] | None = None
-    access: Literal["open", "invited"] | None = None
+    name: _NAME | None = None
+    description: _DESCRIPTION | None = None
+    access: _ACCESS | None = None
     template: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
-class MintToken(msgspec.Struct, forbid_unknown_fields=True):
-    role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    # The seed's client sends it. The token always names the user who is logged in, so it is read and forgotten.
-    user_id: Annotated[str, msgspec.Meta(max_length=256)] | None = msgspec.field(default=None, name="userId")
+class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
+    name: _NAME | None = None
+    description: _DESCRIPTION | None = None
+    access: _ACCESS | None = None
+    enabled: bool | None = None
 
 
-@post("/api/rooms", opt={"action": "rooms.create"}, status_code=201)
-async def create_room(
+class EndRoom(msgspec.Struct, forbid_unknown_fields=True):
+    lock: bool = False
+    reason: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+
+
+class RoomCreated(msgspec.Struct):
+    """`success` is what a client written for the old guide's backend looks at."""
+
+    room: shapes.Room
+    success: Literal[True] = True
+
+
+class RoomList(msgspec.Struct):
+    rooms: list[shapes.Room]
+    next_cursor: str | None
+
+
+class OneRoom(msgspec.Struct):
+    room: shapes.Room
+
+
+class Ending(msgspec.Struct):
+    """`ended`: somebody was in the room and is being thrown out. `locked`: nobody can join any more."""
+
+    ended: bool
+    locked: bool
+
+
+@post(
+    "/api/rooms",
+    opt={
+        "action": "rooms.create",
+        "refuses": (
+            "template_not_allowed",
+            "name_taken",
+            "idempotency_conflict",
+            "idempotency_mismatch",
+            "not_found",
+            *_UPSTREAM,
+        ),
+    },
+    status_code=201,
+)
+async def create_room(  # noqa: PLR0913  one argument per part the route joins
     data: JSONBody[CreateRoom],
     request: Request[Any, Admitted, State],
     rooms: NamedDependency[Rooms],
-    policy: NamedDependency[Policy],
-) -> dict[str, Any]:
+    idempotency: NamedDependency[Idempotency],
+    policy: NamedDependency[PolicyInForce],
+    audit: NamedDependency[Audit],
+    key: Annotated[
+        str | None,
+        HeaderParameter(
+            name="Idempotency-Key", description="the same key within 24 h, the same room: 1 to 128 visible characters"
+        ),
+    ] = None,
+) -> Response[RoomCreated]:
     """Create a room at 100ms; the caller owns it."""
-    template = data.template or "default"
-    if template not in policy.templates:
-        raise Problem(403, "template_not_allowed", "There is no template of that name.")
-    new = NewRoom(
-        name=_text("name", data.name) or DEFAULT_NAME,
-        description=_text("description", data.description),
-        access=data.access or policy.rooms.access,
-        template=template,
-    )
-    lease = request.auth.decision.leases[0].lease.holder
-    room = await rooms.create(request.user.uid, new, lease=lease)
-    log.info("room created", extra={"fields": {"user": request.user.uid, "room": room.id}})
-    return {"success": True, "room": _room(room)}
+    defaults = policy.now.rooms
+    template, known = "default" if data.template is None else data.template, sorted(policy.now.templates)
+    if template not in known:
+        detail = f"template: there is none of that name. Allowed: {', '.join(known)}."
+        raise Problem(403, "template_not_allowed", detail, allowed_templates=known)
+    name = plain_text("name", data.name) or UNTITLED
+    new = NewRoom(name, plain_text("description", data.description), data.access or defaults.access, template)
+    uid, upstream = request.user.uid, upstream_name(name)
+    attempt = None
+    if key is not None:
+        if len(request.headers.getall("idempotency-key")) > 1:
+            raise invalid("Idempotency-Key", "must be given once")
+        if not KEY.fullmatch(key):
+            raise invalid("Idempotency-Key", "must be 1 to 128 visible ASCII characters")
+        try:
+            attempt = await idempotency.begin(uid, "rooms.create", key, msgspec.json.encode(data), name=upstream)
+        except InFlight:  # nor does asking whether the first is through use up what creates are rationed by
+            request.auth.outcome, request.auth.refund = "refused.idempotency_conflict", True
+            raise
+        if attempt.room_id:
+            return await _again(request, rooms, policy, attempt.room_id)
+    try:
+        if attempt is not None:
+            room, is_new = await _create_once(rooms, idempotency, uid, new, attempt)
+        else:
+            [place] = request.auth.decision.leases
+            room, is_new = await rooms.create(uid, new, lease=place.lease.holder, upstream=upstream)
+    except TooManyRooms as error:  # as where it is admission that finds no place
+        request.auth.outcome, request.auth.refund = f"denied.{error.decision.worst.name}", True
+        raise
+    audit.note("room.created", by=uid, subject=uid, room=room.id)
+    if not is_new:  # an attempt that died registered it, and nobody was told
+        return await _again(request, rooms, policy, room.id, charged=room.enabled)
+    return Response(RoomCreated(shapes.Room.of(room)))
+
+
+async def _create_once(
+    rooms: Rooms, idempotency: Idempotency, uid: str, new: NewRoom, attempt: Attempt
+) -> tuple[Room, bool]:
+    """Create the room of an Idempotency-Key. Its place is the key's: only whoever is at it takes it or gives it back.
+
+    Raises: as `Rooms.create`, and TooManyRooms
+    """
+    try:
+        took = await rooms.locks.take_place(uid, attempt.holder)
+    except TooManyRooms:
+        await idempotency.leave(attempt)
+        raise
+    try:
+        room, is_new = await rooms.create(uid, new, lease=attempt.holder, upstream=attempt.name)
+    except StoreError:
+        raise  # nobody knows what was written: a room may have the place, and for some seconds nobody else tries
+    except BaseException:
+        if took:  # first: whoever tries next must find it free, not lose it
+            await rooms.locks.give_place_back(uid, attempt.holder)
+        await idempotency.leave(attempt)
+        raise
+    if room.lease != attempt.holder or not room.enabled:  # registered by an attempt that died, and locked since
+        await rooms.locks.give_place_back(uid, attempt.holder)
+    await idempotency.finish(attempt, room.id)
+    return room, is_new
+
+
+async def _again(
+    request: Request[Any, Admitted, State], rooms: Rooms, policy: PolicyInForce, room_id: str, *, charged: bool = False
+) -> Response[RoomCreated]:
+    """Answer a repeated create with the room it made, as it is by now; unless `charged`, charge it for nothing."""
+    found = await rooms.find(room_id, request.user.uid)
+    if found is None or not decide(policy.now, request.user.roles, "rooms.read", found.facts).allowed:
+        raise Problem(404, "not_found", "There is no such room any more, or you have no relation to it.")
+    if not charged:
+        request.auth.outcome = "refused.replayed"
+    return Response(RoomCreated(shapes.Room.of(found.room)), headers={"Idempotency-Replayed": "true"})
 
 
 @get("/api/rooms", opt={"action": "rooms.list"})
 async def list_rooms(
     request: Request[Any, Admitted, State],
     rooms: NamedDependency[Rooms],
-    policy: NamedDependency[Policy],
+    policy: NamedDependency[PolicyInForce],
     cursors: NamedDependency[Cursors],
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
-) -> dict[str, Any]:
+) -> RoomList:
     """List the caller's rooms, newest first; with rooms:read-any, everybody's."""
-    reads_any = "rooms:read-any" in policy.permissions(request.user.roles)
+    reads_any = "rooms:read-any" in policy.now.permissions(request.user.roles)
     uid = None if reads_any else request.user.uid
     before = None
     if cursor:
@@ -81,69 +199,87 @@ async def list_rooms(
         except ValueError as error:
             raise invalid("cursor", str(error)) from error
         before = (int(created_ms), room_id)
-    found, following = await rooms.page(uid, before=before, size=limit)
+    joins_open = policy.now.joins_open_rooms(request.user.roles)
+    found, following = await rooms.page(uid, before=before, size=limit, open_rooms=joins_open)
     next_cursor = cursors.seal("rooms", *following) if following else None
-    return {"rooms": [_room(room) for room in found], "next_cursor": next_cursor}
+    return RoomList([shapes.Room.of(room) for room in found], next_cursor)
 
 
 @get("/api/rooms/{room_id:str}", opt={"action": "rooms.read", "fetch": "room"})
-async def read_room(room_id: FromPath[str], request: Request[Any, Admitted, State]) -> dict[str, Any]:
+async def read_room(room_id: FromPath[str], request: Request[Any, Admitted, State]) -> OneRoom:
     """Return one room and the caller's relation to it."""
     found, relation = request.auth.room()
-    return {"room": _room(found.room) | {"relation": relation}}
+    return OneRoom(msgspec.structs.replace(shapes.Room.of(found.room), relation=relation))
 
 
-@post("/api/rooms/{room_id:str}/token", opt={"action": "tokens.mint", "fetch": "room"}, status_code=200)
-async def mint_token(  # noqa: PLR0913  one argument per part the route joins
+@patch(
+    "/api/rooms/{room_id:str}",
+    opt={"action": "rooms.update", "fetch": "room", "refuses": ("name_taken", "room_disabled", *_UPSTREAM)},
+)
+async def change_room(  # noqa: PLR0913  one argument per part the route joins
     room_id: FromPath[str],
-    data: JSONBody[MintToken],
+    data: JSONBody[ChangeRoom],
     request: Request[Any, Admitted, State],
     rooms: NamedDependency[Rooms],
-    policy: NamedDependency[Policy],
-    hms: NamedDependency[HmsClient],
-    hms_tokens: NamedDependency[HmsTokens],
-    template_ids: NamedDependency[dict[str, str]],
-) -> dict[str, Any]:
-    """Mint a 100ms join token for the logged-in user, in a role that the policy allows him in this room."""
-    found, relation = request.auth.room()
-    uid: str = request.user.uid
-    template = found.room.template
-    template_id = template_ids.get(template)
-    existing = hms.template_roles(template_id) if template_id else None
-    verdict = decide_role(policy, template, relation or "", data.role, existing)
-    if verdict.code:
-        status = 422 if verdict.code == "unknown_role" else 403
-        raise Problem(status, verdict.code, verdict.reason, allowed_roles=list(verdict.allowed))
-    minted = hms_tokens.join_token(room_id=room_id, user_id=uid, role=verdict.role, ttl_s=policy.rooms.token_ttl_s)
-    await rooms.enlist(found, uid)
-    fields = {"user": uid, "room": room_id, "role": verdict.role, "jti": minted.jti, "exp": minted.expires_at}
-    log.info("token minted", extra={"fields": fields})
-    return {
-        "success": True,
-        "token": minted.token,
-        "room_id": room_id,
-        "role": verdict.role,
-        "user_id": uid,
-        "expires_at": iso(minted.expires_at),
-    }
+    members: NamedDependency[Members],
+    policy: NamedDependency[PolicyInForce],
+    audit: NamedDependency[Audit],
+) -> OneRoom:
+    """Change name, description, access, or whether the room can be joined; what is left out stays.
+
+    Who joined a room because it was open is thrown out when it no longer is, and whoever has a relation stays.
+    Whoever has rooms:end-any may change `enabled` of any room; what he has disabled, no owner enables.
+    """
+    found, in_charge = request.auth.room()
+    room, uid = found.room, request.user.uid
+    name = None if data.name is None else plain_text("name", data.name) or UNTITLED
+    description = None if data.description is None else plain_text("description", data.description)
+    if in_charge is None and _given(data) != ["enabled"]:
+        detail = "Whoever is neither owner nor cohost of this room may change nothing of it but `enabled`."
+        raise Problem(403, "forbidden", detail)
+    is_operator = _ends_any(request, policy)
+    if data.enabled and room.held and not is_operator:
+        raise Problem(403, "forbidden", "An operator has locked this room; only an operator unlocks it.")
+    said = {"by": uid, "room": room_id, "fields": " ".join(_given(data))}
+    try:
+        await rooms.update(room, RoomChanges(name, description, data.access, data.enabled), held=is_operator)
+    except HmsError:
+        audit.note("room.changed", **said, code="upstream")  # a lock of ours stands all the same
+        raise
+    audit.note("room.changed", **said)
+    changed = await rooms.get(room_id) or room
+    if data.access == "invited":  # also if it was already: whom 100ms did not throw out then, goes now
+        await members.remove_strangers(changed, reason="this room is for invited people now")
+    relation = effective_relation(policy.now, request.user.roles, found.facts)
+    return OneRoom(msgspec.structs.replace(shapes.Room.of(changed), relation=relation))
 
 
-def _room(room: Room) -> dict[str, Any]:
-    return {
-        "id": room.id,
-        "name": room.name,
-        "description": room.description,
-        "access": room.access,
-        "template": room.template,
-        "owner_id": room.owner_id,
-        "enabled": room.enabled,
-        "created_at": iso(room.created_ms / 1000),
-    }
+@post(
+    "/api/rooms/{room_id:str}/end",
+    opt={"action": "rooms.end", "fetch": "room", "refuses": _UPSTREAM},
+    status_code=202,
+)
+async def end_room(
+    room_id: FromPath[str],
+    data: JSONBody[EndRoom],
+    request: Request[Any, Admitted, State],
+    rooms: NamedDependency[Rooms],
+    policy: NamedDependency[PolicyInForce],
+    audit: NamedDependency[Audit],
+) -> Ending:
+    """Throw everybody out; with `lock` nobody can join any more. A room that an operator locks, no owner unlocks."""
+    found, _ = request.auth.room()
+    reason = plain_text("reason", data.reason) or "the room was ended"
+    held = _ends_any(request, policy)
+    audit.note("room.ended", by=request.user.uid, room=room_id, lock=int(data.lock), reason=reason)
+    ended = await rooms.locks.end(found.room, lock=data.lock, held=held, reason=reason)
+    return Ending(ended, data.lock or not found.room.enabled)
 
 
-def _text(field: str, value: str | None) -> str:
-    """Return a user's text without surrounding space; refuse what cannot be shown or sent on (control, surrogates)."""
-    text = unicodedata.normalize("NFC", value or "").strip()
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
-        raise invalid(field, "must not have control characters or line breaks")
-    return text
+def _ends_any(request: Request[Any, Admitted, State], policy: PolicyInForce) -> bool:
+    """Tell whether the caller is an operator, whatever relation somebody gave him: his lock is no owner's to undo."""
+    return "rooms:end-any" in policy.now.permissions(request.user.roles)
+
+
+def _given(data: ChangeRoom) -> list[str]:
+    return [name for name in data.__struct_fields__ if getattr(data, name) is not None]

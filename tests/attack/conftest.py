@@ -1,19 +1,60 @@
-"""The installation that is attacked: two workers, limits out of the way."""
+"""The installations that are attacked: one with its limits out of the way, one with limits that are soon met."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.policies import roomy
+from tests.attack.forge import Forge
+from tests.e2e.policies import BUILT_IN, roomy
 from tests.servers import Installation
+
+# Administrators who have one power and no other; `omni` has every permission, so that no route stops him early.
+DELEGATES = """
+[roles.manager]
+permissions = ["users:manage"]
+limits.api = { rate = "100000/min", burst = 10000 }
+
+[roles.warden]
+permissions = ["limits:manage"]
+limits.api = { rate = "100000/min", burst = 10000 }
+
+[roles.omni]
+permissions = ["rooms:create", "rooms:join", "rooms:read-any", "rooms:end-any", "usage:read-own", "usage:read-any",
+    "limits:manage", "users:manage", "audit:read"]
+limits.api = { rate = "100000/min", burst = 10000 }
+limits."rooms.create" = { rate = "100000/min", burst = 10000 }
+limits."tokens.mint" = { rate = "100000/min", burst = 10000 }
+"""
 
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation with a host, a member, an operator, and a user who is disabled."""
-    with Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy()) as running:
-        running.add_users(hanna="host", mira="member", otto="operator", dora="member")
+    """A running installation with one user of each role, and a member who is disabled."""
+    running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES)
+    running.env["GATEWAY_REGISTRATION"] = "invite"
+    with running:
+        running.add_users(hanna="host", mira="member", otto="operator", dora="member", olga="omni", ada="admin")
         assert running.command("users", "disable", "dora").returncode == 0
         yield running
+
+
+@pytest.fixture(scope="module")
+def forge(target: Installation) -> Forge:
+    """One for each module: after twenty more logins of its user the session behind it is over."""
+    return Forge(target)
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation behind a proxy on 127.0.0.1, with the built-in account limits and 8 failures per address."""
+    fewer = 'failures = { rate = "8/10min", burst = 8 } '
+    policy, changed = re.subn(r"(?m)^failures = [^#]*", fewer, BUILT_IN.read_text())
+    assert changed == 1
+    own = Installation(tmp_path_factory.mktemp("strict"), policy=policy)
+    own.env |= {"GATEWAY_TRUSTED_PROXIES": "127.0.0.1/32,10.0.0.0/8", "GATEWAY_REGISTRATION": "open"}
+    with own:
+        own.add_users(hanna="host", ada="admin")
+        yield own

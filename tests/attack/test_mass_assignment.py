@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.e2e.checks import assert_problem
+from tests.e2e.people import calls_since
 from tests.servers import Installation
-
-FORWARDED = {"name", "description", "template_id", "region", "size", "max_duration_seconds"}
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,55 @@ def test_claims_are_not_the_callers_to_choose(target: Installation, field: str) 
     assert_problem(answer, 400, "invalid_request", field=field)
 
 
+# What a caller may never set of himself or of a thing; and the few bodies in which one of these is what it is about.
+SENSITIVE = (
+    "id", "uid", "roles", "status", "ver", "owner_id", "enabled", "template_id", "webhook", "size", "recording_info",
+    "is_admin",
+)  # fmt: skip
+MEANT = {
+    ("POST", "/api/admin/users"): {"roles"},
+    ("PATCH", "/api/admin/users/{user}"): {"roles", "status"},
+    ("PATCH", "/api/rooms/{room_id}"): {"enabled"},
+}
+
+
+def test_no_body_takes_what_is_not_the_callers_to_set(target: Installation) -> None:
+    """Every body of the application's own description, as somebody whom no missing permission stops."""
+    with target.client_of("olga") as client:
+        document = client.get("/openapi.json").json()
+        room = client.post("/api/rooms", json={}).json()["room"]["id"]
+        tried = 0
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                if "requestBody" not in operation:
+                    continue
+                address = path.replace("{room_id}", room).replace("{user}", "mira").replace("{code}", "a" * 26)
+                assert "{" not in address
+                for field in set(SENSITIVE) - MEANT.get((method.upper(), path), set()):
+                    for value in ("x", ["admin"], True):
+                        answer = client.request(method, address, json={field: value})
+                        assert_problem(answer, 400, "invalid_request", field=field)
+                        tried += 1
+    assert tried >= 15 * 11 * 3
+
+
+def test_display_name_of_a_register_brings_no_roles(target: Installation) -> None:
+    """Whoever registers with an invite has its roles and an id of ours, whatever his texts look like."""
+    code = target.command("users", "invite", "--role", "member").stdout.strip()
+    body = {"username": "mallory", "password": "plenty of good words, none common", "invite": code}
+    with target.client() as client:
+        answer = client.post("/api/auth/register", json=body | {"display_name": "x roles admin status active"})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["user"]["roles"] == ["member"]
+
+
 def test_query_and_header_fields_change_no_room(target: Installation) -> None:
     with target.client_of("hanna") as client:
         me = client.get("/api/auth/me").json()["user"]["id"]
+        query = client.post("/api/rooms?owner_id=evil&template_id=evil&size=1", json={"name": "Mine"})
+        assert query.status_code == 400
         answer = client.post(
-            "/api/rooms?owner_id=evil&template_id=evil&size=1",
+            "/api/rooms",
             json={"name": "Mine"},
             headers={"X-User-Id": "evil", "X-HTTP-Method-Override": "DELETE", "X-Emulate": "status=500"},
         )
@@ -74,20 +118,39 @@ def test_user_id_of_the_body_is_never_the_tokens(target: Installation) -> None:
     with target.client(login["access_token"]) as client:
         room = client.post("/api/rooms", json={}).json()["room"]["id"]
         minted = client.post(f"/api/rooms/{room}/token", json={"userId": other}).json()
+    claims = jwt.decode(minted["token"], target.env["HMS_APP_SECRET"], algorithms=["HS256"])
+    assert (claims["user_id"], claims["room_id"]) == (login["user"]["id"], room)
     assert minted["user_id"] == login["user"]["id"]
 
 
 def test_only_the_agreed_fields_ever_reached_100ms(target: Installation) -> None:
+    """What leads to a call, with every field that its body may have: create, change, end, ban."""
+    mira = target.log_in("mira")["user"]["id"]
+    before = target.upstream_calls()
     with target.client_of("hanna") as client:
         body = {"name": "Mine", "description": "all mine", "access": "invited", "template": "default"}
-        assert client.post("/api/rooms", json=body).status_code == 201
-    creates = [call["body"] for call in target.upstream_calls() if call["method"] == "POST"]
-    assert creates
-    for sent in creates:
-        assert sent.keys() == FORWARDED
-        assert sent["template_id"] == target.env["HMS_TEMPLATE_ID"]
-        assert (sent["region"], sent["size"], sent["max_duration_seconds"]) == ("auto", 100, 43_200)
-    assert {call["method"] for call in target.upstream_calls()} <= {"GET", "POST"}
+        room = client.post("/api/rooms", json=body).json()["room"]["id"]
+        there = f"/api/rooms/{room}"
+        body = {"name": "Still mine", "description": "no more", "access": "open"}
+        for enabled in (False, True):
+            assert client.patch(there, json=body | {"enabled": enabled}).status_code == 200
+        assert client.post(f"{there}/end", json={"lock": True, "reason": "over"}).status_code == 202
+        assert client.put(f"{there}/members/{mira}", json={"relation": "banned"}).status_code == 200
+    [create, *later] = calls_since(target, before)
+    assert (create["method"], create["path"]) == ("POST", "/v2/rooms")
+    sent = create["body"]
+    assert sent.keys() == {"name", "description", "template_id", "region", "size", "max_duration_seconds"}
+    assert (sent["template_id"], sent["description"]) == (target.env["HMS_TEMPLATE_ID"], "all mine")
+    assert (sent["region"], sent["size"], sent["max_duration_seconds"]) == ("auto", 100, 43_200)
+    assert [(call["method"], call["path"], call["query"], call["body"]) for call in later] == [
+        ("POST", f"/v2/rooms/{room}", "", {"enabled": False}),
+        ("POST", f"/v2/rooms/{room}", "", {"description": "no more"}),
+        ("POST", f"/v2/rooms/{room}", "", {"enabled": True}),
+        ("POST", f"/v2/rooms/{room}", "", {"enabled": True}),  # once more when it is written here: a lock may have come
+        ("POST", f"/v2/active-rooms/{room}/end-room", "", {"reason": "over", "lock": True}),
+        ("POST", f"/v2/rooms/{room}", "", {"enabled": False}),
+        ("GET", f"/v2/active-rooms/{room}/peers", f"user_id={mira}", None),
+    ]
 
 
 def test_name_of_a_room_cannot_take_over_another_upstream(target: Installation) -> None:

@@ -25,7 +25,9 @@ def check_document(
     assert "server" not in headers
     document: dict[str, Any] = json.loads(body)
     assert document["code"] == code, document
-    assert document["type"] == (QUOTA_EXCEEDED if code == "rate_limited" else f"urn:hms-gateway:problem:{code}")
+    assert document["type"] == (
+        QUOTA_EXCEEDED if code in ("rate_limited", "quota_exceeded") else f"urn:hms-gateway:problem:{code}"
+    )
     assert document["status"] == status
     assert document["title"]
     assert document["detail"]
@@ -38,7 +40,7 @@ def check_document(
         assert headers["www-authenticate"].startswith("Bearer")
     else:
         assert "www-authenticate" not in headers
-    assert ("retry-after" in headers) == (status in (429, 503))
+    assert ("retry-after" in headers) == (status in (429, 503) or code == "idempotency_conflict")
     if field is not None:
         assert field in [error["field"] for error in document["errors"]]
         assert field in document["detail"]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.policies import roomy
+from tests.e2e.asking import Admin
+from tests.e2e.policies import guarded, narrow, roomy
 from tests.servers import Installation
 
 
@@ -16,3 +17,29 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     with Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy()) as running:
         running.add_users(hanna="host", hugo="host", mira="member", mark="member", otto="operator", ada="admin")
         yield running
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running installation with unique room names and three rooms at once for each; its admin makes the users."""
+    with Installation(tmp_path_factory.mktemp("house"), workers=2, policy=narrow()) as running:
+        running.add_users(ada="admin", otto="operator")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running installation where anybody may register, with the built-in limits of logins and registrations.
+
+    Whoever asks says his address himself, so that tests do not throttle each other.
+    """
+    own = Installation(tmp_path_factory.mktemp("guarded"), workers=2, policy=guarded())
+    own.env |= {"GATEWAY_REGISTRATION": "open", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1/32"}
+    with own as running:
+        running.add_users(ada="admin", otto="operator")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def admin(guarded_installation: Installation) -> Admin:
+    return Admin(guarded_installation)

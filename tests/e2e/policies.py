@@ -23,4 +23,28 @@ def roomy() -> str:
     """Return the built-in policy without limits that a test would meet by accident, and the role `hundred`."""
     text, changed = _NUMBERS.subn('{ rate = "100000/min", burst = 10000 }', BUILT_IN.read_text())
     assert changed
-    return text + HUNDRED
+    return _replaced(text, "active_per_owner = 50 ", "active_per_owner = 100_000 ") + HUNDRED
+
+
+def narrow() -> str:
+    """Return `roomy` with unique names, three rooms at once, join tokens of ten minutes and guests of five."""
+    text = _replaced(roomy(), "active_per_owner = 100_000 ", "active_per_owner = 3 ")
+    text = _replaced(text, "unique_names = false", "unique_names = true")
+    text = _replaced(text, 'token_ttl = "1h"', 'token_ttl = "10min"')
+    return _replaced(text, 'lasts = "12h"', 'lasts = "5min"')
+
+
+def guarded() -> str:
+    """Return `roomy`, but with the built-in limits of failed logins and of registrations."""
+    text = roomy()
+    for line in BUILT_IN.read_text().splitlines():
+        name = line.partition(" ")[0]
+        if name in ("failures", "account", "known_account", "register"):
+            text, changed = re.subn(rf"(?m)^{name} = .*$", line, text)
+            assert changed == 1
+    return text
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1, old
+    return text.replace(old, new)

@@ -120,7 +120,11 @@ def test_role_the_template_has_not_is_unknown(hanna: httpx.Client, room_id: str)
 
 
 def test_template_that_is_not_offered_is_refused(hanna: httpx.Client) -> None:
-    assert_problem(hanna.post("/api/rooms", json={"template": "secret"}), 403, "template_not_allowed")
+    for template in ("secret", "", "Default", "default "):
+        refused = assert_problem(hanna.post("/api/rooms", json={"template": template}), 403, "template_not_allowed")
+        assert refused["detail"] == "template: there is none of that name. Allowed: default."
+        assert refused["allowed_templates"] == ["default"]
+    assert hanna.post("/api/rooms", json={"template": None}).json()["room"]["template"] == "default"
 
 
 # --- 404 and 405 --------------------------------------------------------------------------------------------------
@@ -203,6 +207,28 @@ def test_wrong_field_is_named(hanna: httpx.Client, room_id: str, path: str, body
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "body", "field", "rule"),
+    [
+        ("POST", "/api/rooms", {"name": 7}, "name", "must be a string or null, not an integer"),
+        ("POST", "/api/rooms", {"name": "x" * 101}, "name", "must be a string of length <= 100"),
+        ("POST", "/api/rooms", {"description": {}}, "description", "must be a string or null, not an object"),
+        ("PATCH", "/api/rooms/{room_id}", {"enabled": "no"}, "enabled", "must be true or false or null, not a string"),
+        ("POST", "/api/rooms/{room_id}/invites", {"max_uses": 0}, "max_uses", "must be an integer >= 1"),
+        ("POST", "/api/rooms/{room_id}/invites", {"max_uses": 1.5}, "max_uses", "must be an integer, not a number"),
+        ("POST", "/api/auth/login", {"username": ["x"], "password": "y"}, "username", "must be a string, not an array"),
+        ("GET", "/api/rooms?limit=0", None, "limit", "must be an integer >= 1"),
+        ("GET", "/api/rooms?limit=ten", None, "limit", "must be an integer, not a string"),
+    ],
+)
+def test_rule_is_said_in_words_of_json(
+    hanna: httpx.Client, room_id: str, method: str, path: str, body: Any, field: str, rule: str
+) -> None:
+    document = assert_problem(hanna.request(method, path.format(room_id=room_id), json=body), 400, "invalid_request")
+    assert document["errors"] == [{"field": field, "rule": rule}]
+    assert document["detail"] == f"{field}: {rule}"
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"{",
@@ -261,6 +287,44 @@ def test_wrong_query_parameter_is_named(hanna: httpx.Client, params: dict[str, s
 def test_wrong_report_parameter_is_named(installation: Installation, params: dict[str, str], field: str) -> None:
     with installation.client_of("otto") as operator:
         assert_problem(operator.get("/api/admin/usage", params=params), 400, "invalid_request", field=field)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/api/rooms", "limits=5", "limits"),
+        ("/api/rooms", "limit=5&nonsense", "nonsense"),
+        ("/api/rooms", "limit=1&limit=2", "limit"),
+        ("/api/rooms", "limit=1&limit=1", "limit"),
+        ("/api/rooms", "Limit=5", "Limit"),
+        ("/api/rooms", "limit[]=5", "limit[]"),
+        ("/api/rooms", "access_token=x", "access_token"),
+        ("/api/rooms", "x" * 500 + "=1", "x" * 64),
+        ("/api/auth/me", "user=hugo", "user"),
+        ("/api/usage", "%66rom=2026-01-01", "from"),
+        ("/health/live", "verbose", "verbose"),
+        ("/openapi.json", "v=1", "v"),
+    ],
+)
+def test_unknown_and_repeated_query_parameters_are_named(
+    hanna: httpx.Client, path: str, query: str, field: str
+) -> None:
+    assert_problem(hanna.get(f"{path}?{query}"), 400, "invalid_request", field=field)
+
+
+@pytest.mark.parametrize("query", ["?", "?limit=5", "?%6cimit=5", "?limit=5&", "?&limit=5"])
+def test_query_parameters_a_route_has_are_taken(hanna: httpx.Client, query: str) -> None:
+    assert hanna.get(f"/api/rooms{query}").status_code == 200
+
+
+def test_refused_query_is_counted_as_refused(hanna: httpx.Client) -> None:
+    def refused() -> int:
+        return int(hanna.get("/api/usage").json()["usage"]["total"]["api"]["refused"]["invalid_request"])
+
+    hanna.get("/api/rooms?nonsense=1")
+    before = refused()
+    hanna.get("/api/rooms?nonsense=1")
+    assert refused() == before + 1
 
 
 def test_report_of_nobody_is_not_found(installation: Installation) -> None:

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from auth.accounts import Accounts
@@ -18,6 +17,7 @@ from auth.tokens import LoginTokens
 from gateway.store import Store, connect
 from tests.e2e.calm import undisturbed
 from tests.e2e.policies import roomy
+from tests.e2e.volley import Answer, Line, open_lines
 from tests.servers import Installation
 
 REQUESTS, USERS, AT_ONCE = 10_000, 50, 40
@@ -62,13 +62,12 @@ async def log_in_many(installation: Installation, prefix: str) -> list[str]:
     return issued
 
 
-def outcome(answer: httpx.Response) -> str:
-    if answer.status_code < 400:
+def outcome(answer: Answer) -> str:
+    if answer.status < 400:
         return "ok"
-    if answer.status_code >= 500:
+    if answer.status >= 500:
         return "failed"
-    document = answer.json()
-    return "denied" if answer.status_code == 429 else f"refused.{document['code']}"
+    return "denied" if answer.status == 429 else f"refused.{answer.json()['code']}"
 
 
 async def test_ten_thousand_random_requests_are_counted_as_they_were_answered(busy: Installation) -> None:
@@ -79,9 +78,8 @@ async def _ten_thousand(busy: Installation, prefix: str) -> None:
     tokens = await log_in_many(busy, prefix)
     seen: list[Counter[str]] = [Counter() for _ in tokens]
     chance = random.Random(20261122)
-    async with httpx.AsyncClient(base_url=busy.url, timeout=30, trust_env=False) as client:
-        first = await client.post("/api/rooms", json={}, headers={"Authorization": f"Bearer {tokens[0]}"})
-        room = first.json()["room"]["id"]
+    async with open_lines(busy.port, AT_ONCE) as lines:
+        room = (await lines[0].ask("POST", "/api/rooms", {}, token=tokens[0])).json()["room"]["id"]
         seen[0]["rooms.create.ok"] += 1
         requests = [
             ("tokens.mint", "POST", f"/api/rooms/{room}/token", {}),
@@ -94,26 +92,24 @@ async def _ten_thousand(busy: Installation, prefix: str) -> None:
             ("api", "GET", "/api/admin/usage", None),
         ]
         weights = [8, 1, 1, 2, 1, 4, 1, 1]
-        slots = asyncio.Semaphore(AT_ONCE)
 
-        async def ask() -> None:
-            who = chance.randrange(USERS)
-            counter, method, path, body = chance.choices(requests, weights)[0]
-            async with slots:
-                headers = {"Authorization": f"Bearer {tokens[who]}"}
-                answer = await client.request(method, path, json=body, headers=headers)
-            seen[who][f"{counter}.{outcome(answer)}"] += 1
+        async def keep_asking(line: Line, times: int) -> None:
+            for _ in range(times):
+                who = chance.randrange(USERS)
+                counter, method, path, body = chance.choices(requests, weights)[0]
+                answer = await line.ask(method, path, body, token=tokens[who])
+                seen[who][f"{counter}.{outcome(answer)}"] += 1
 
         for part in range(10):
             if part % 3 == 1:
                 busy.break_upstream("status=503")
-            await asyncio.gather(*(ask() for _ in range(REQUESTS // 10)))
+            await asyncio.gather(*(keep_asking(line, REQUESTS // 10 // AT_ONCE) for line in lines))
             busy.mend_upstream()
 
         counted: list[Counter[str]] = []
         for token in tokens:
-            usage = (await client.get("/api/usage", headers={"Authorization": f"Bearer {token}"})).json()["usage"]
-            counted.append(flatten(usage["total"]))
+            answer = await lines[0].ask("GET", "/api/usage", token=token)
+            counted.append(flatten(answer.json()["usage"]["total"]))
     wrong = [(counts - user, user - counts) for counts, user in zip(counted, seen, strict=True) if counts != user]
     assert not wrong, wrong
     assert sum(sum(user.values()) for user in seen) == REQUESTS + 1

@@ -15,12 +15,16 @@ import pytest
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation, wait_until
 
+pytestmark = pytest.mark.alone
+
 SOON_S = 1.0
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with Installation(tmp_path_factory.mktemp("outages"), workers=2) as running:
+    running = Installation(tmp_path_factory.mktemp("outages"), workers=2)
+    running.env["GATEWAY_REDIS_TIMEOUT_MS"] = "100"
+    with running:
         running.add_users(hanna="host", otto="operator")
         yield running
 
@@ -204,7 +208,6 @@ def start(ask: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
         ("status=400", 502, "upstream_error"),
         ("status=401", 502, "upstream_error"),
         ("status=403", 502, "upstream_error"),
-        ("status=429", 503, "upstream_busy"),  # the last: it is heeded for a while
     ],
 )
 def test_100ms_answers_are_never_passed_through(
@@ -228,8 +231,27 @@ def test_100ms_answers_are_never_passed_through(
     else:
         assert critical == []
     with own.client(token) as client:
-        # A 429 is heeded for the 5 s that stand in for a wait 100ms did not tell.
-        wait_until(
-            lambda: client.post("/api/rooms", json={}).status_code == 201, "rooms are created again", within_s=10
-        )
+        assert client.post("/api/rooms", json={}).status_code == 201
         assert len(client.get("/api/rooms").json()["rooms"]) == min(listed + 1, 20)
+
+
+def test_429_of_100ms_becomes_a_503_with_its_wait(own: Installation, token: str) -> None:
+    """100ms documents the wait in the text only; it is heeded without asking 100ms again."""
+
+    def last_name() -> str:
+        return str([call for call in own.upstream_calls() if call["method"] == "POST"][-1]["body"]["name"])
+
+    own.break_upstream("status=429")
+    try:
+        with own.client(token) as client:  # one connection, so one worker
+            assert_problem(client.post("/api/rooms", json={}), 503, "upstream_busy")
+            asked = last_name()
+            for _ in range(3):
+                answer = client.post("/api/rooms", json={})
+                assert_problem(answer, 503, "upstream_busy")
+                assert answer.headers["retry-after"] in ("45", "44")  # rounded up, less what has passed
+            assert last_name() == asked
+    finally:
+        own.mend_upstream()
+        own.gateway.stop()  # sooner than after 45 s
+        own.start_gateway()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.e2e.checks import assert_problem
 from tests.e2e.volley import fire, post
+from tests.e2e.workers import TELLS_WORKERS_APART, on_every_worker
 from tests.servers import Installation
 
 CONNECTIONS = 40
@@ -33,55 +31,15 @@ def refresh(installation: Installation, token: str) -> httpx.Response:
         return client.post("/api/auth/refresh", json={"refresh_token": token})
 
 
-def workers_of(installation: Installation) -> dict[int, int]:
-    """Map the client's port of every open connection to the gateway worker that serves it (Linux only)."""
-    inodes = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        local, remote, inode = fields[1], fields[2], fields[9]
-        if int(local.split(":")[1], 16) == installation.port:
-            inodes[f"socket:[{inode}]"] = int(remote.split(":")[1], 16)
-    assert installation.gateway.process is not None
-    group = installation.gateway.process.pid
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            if os.getpgid(int(folder.name)) != group:
-                continue
-            links = [os.readlink(link) for link in (folder / "fd").iterdir()]
-        except OSError:
-            continue  # it ended meanwhile
-        found.update({inodes[link]: int(folder.name) for link in links if link in inodes})
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="tells workers apart by /proc, which only Linux has")
+@TELLS_WORKERS_APART
 def test_logout_acts_on_the_very_next_request_of_every_worker(installation: Installation) -> None:
     """The connections are open before the logout: each worker has seen the token and could remember it."""
     login = installation.log_in("sara")
-    clients = [installation.client(login["access_token"]) for _ in range(CONNECTIONS)]
-    try:
-        serving = set()
-        ports = []
-        for client in clients:
-            with client.stream("GET", "/api/auth/me") as answer:
-                assert answer.status_code == 200
-                ports.append(answer.extensions["network_stream"].get_extra_info("client_addr")[1])
-                answer.read()
-        of_port = workers_of(installation)
-        serving = Counter(of_port.get(port) for port in ports)
-        assert len(serving) == installation.workers, serving
-        assert None not in serving
-
+    with on_every_worker(installation, login["access_token"]) as clients:
         with installation.client(login["access_token"]) as client:
             assert client.post("/api/auth/logout", json={}).status_code == 204
         for client in clients:
             assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
-    finally:
-        for client in clients:
-            client.close()
     assert_problem(refresh(installation, login["refresh_token"]), 400, "invalid_grant")
 
 
@@ -121,6 +79,23 @@ def test_ended_session_cannot_end_others(installation: Installation) -> None:
         client.post("/api/auth/logout", json={"scope": "all"})
         assert_problem(client.post("/api/auth/logout", json={"scope": "others"}), 401, "invalid_token")
     assert me(installation, alive["access_token"]).status_code == 200
+
+
+def test_void_token_of_a_living_session_logs_nobody_else_out(installation: Installation) -> None:
+    """docs/security.md: a changed password ends a stolen access token with the next request, logout among them."""
+    installation.add_users(vito="member")
+    stolen = installation.log_in("vito")
+    with installation.client(stolen["access_token"]) as client:
+        body = {"current_password": installation.passwords["vito"], "new_password": "a lighthouse full of maps"}
+        assert client.post("/api/auth/password", json=body).status_code == 204
+    installation.passwords["vito"] = "a lighthouse full of maps"
+    owner = refresh(installation, stolen["refresh_token"]).json()  # the session that changed it goes on
+    elsewhere = installation.log_in("vito")
+    with installation.client(stolen["access_token"]) as thief:
+        for scope in ("all", "others"):
+            assert_problem(thief.post("/api/auth/logout", json={"scope": scope}), 401, "token_expired")
+    for login in (owner, elsewhere):
+        assert me(installation, login["access_token"]).status_code == 200
 
 
 def test_refresh_rotates_and_reuse_ends_the_session(installation: Installation) -> None:

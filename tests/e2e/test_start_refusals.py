@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
-from gateway.cli import cli
+from gateway.cli import cli, main
 from tests.e2e.policies import BUILT_IN
-from tests.servers import HOST, Installation
+from tests.e2e.templates import create_room
+from tests.servers import HOST, REPOSITORY, Installation, free_port
 
 
 @pytest.fixture
@@ -57,10 +60,42 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str, code: in
         ("GATEWAY_WORKERS", "0"),
         ("GATEWAY_LOG", "xml"),
         ("GATEWAY_CORS_ORIGINS", "app.example.com"),
+        ("GATEWAY_PASSWORD_MIN_LENGTH", "7"),
+        ("GATEWAY_ARGON2_MEMORY_KIB", "19455"),
+        ("GATEWAY_ARGON2_PASSES", "17"),
+        ("GATEWAY_REDIS_TIMEOUT_MS", "0"),
+        ("GATEWAY_BREACHED_PASSWORDS", "/nowhere/breached.txt"),
+        ("GATEWAY_BREACHED_PASSWORDS", "/dev/null"),
     ],
 )
 def test_bad_setting_stops_the_start(unstarted: Installation, name: str, value: str) -> None:
     assert_refused(unstarted.command("serve", **{name: value}), name)
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "gateway"], [str(Path(sys.executable).with_name("gateway"))]], ids=len
+)
+def test_command_of_an_operator_does_what_a_forked_one_does(unstarted: Installation, command: list[str]) -> None:
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments],
+            cwd=unstarted.folder,
+            env=unstarted.env | env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    for arguments, env in (
+        (("serve",), {"GATEWAY_PORT": "http"}),
+        (("users", "list"), {}),
+        (("policy", "check", "nowhere.toml"), {}),
+        (("policy", "check"), {}),
+        (("rooms", "end"), {}),
+    ):
+        one, other = run(*arguments, **env), unstarted.command(*arguments, **env)
+        assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
 
 
 def test_one_secret_for_both_sides_stops_the_start(unstarted: Installation) -> None:
@@ -120,33 +155,167 @@ def test_missing_policy_file_stops_the_start(unstarted: Installation) -> None:
     assert_refused(unstarted.command("serve", GATEWAY_POLICY="/nowhere/mine.toml"), "mine.toml")
 
 
-@pytest.mark.parametrize("command", [["serve"], ["serve", "--workers", "2"], ["emulator"]], ids=" ".join)
-def test_taken_port_is_said_in_one_line(unstarted: Installation, command: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "ways"),
+    [
+        (["serve"], "--port or GATEWAY_PORT"),
+        (["serve", "--workers", "2"], "--port or GATEWAY_PORT"),
+        (["emulator"], "--port"),  # it does not read GATEWAY_PORT, which is the gateway's
+    ],
+)
+def test_taken_port_is_said_in_one_line_with_what_chooses_another(
+    unstarted: Installation, command: list[str], ways: str
+) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         done = unstarted.command(*command, "--port", port)
-    assert_refused(done, port, "--port")
+    assert_refused(done, port)
+    assert done.stderr.endswith(f"choose another with {ways}\n")
+
+
+def test_second_emulator_on_a_state_file_does_not_start_and_none_is_locked_out_by_a_dead_one(
+    unstarted: Installation,
+) -> None:
+    """Each would write its rooms over the other's."""
+    try:
+        unstarted.start_emulator()
+        room = create_room(unstarted, "kept")
+        refused = unstarted.command("emulator", "--port", str(free_port()), "--state", "emulator.json")
+        assert_refused(refused, "another emulator uses the state file emulator.json", "--state")
+        unstarted.emulator.kill()  # SIGKILL: nobody tidies up
+        unstarted.start_emulator()
+        assert room in (unstarted.folder / "emulator.json").read_text()
+    finally:
+        unstarted.emulator.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--webhook-header", "nope"], ["--webhook-header", "--webhook-url"]),
+        (["--webhook-header", "X-Secret=s3cret"], ["--webhook-header", "--webhook-url"]),
+        (["--webhook-url", "http://127.0.0.1:9/", "--webhook-header", "nope"], ["NAME=VALUE"]),
+        (["--webhook-url", "http://8.8.8.8/x"], ["--webhook-url", "only to loopback and private addresses"]),
+    ],
+)
+def test_webhook_that_could_never_get_an_event_stops_the_emulator(
+    unstarted: Installation, options: list[str], words: list[str]
+) -> None:
+    done = unstarted.command("emulator", "--port", str(free_port()), *options)
+    assert_refused(done, *words)
+    assert "s3cret" not in done.stderr
+
+
+def test_state_file_in_no_folder_is_said_in_one_line(unstarted: Installation) -> None:
+    done = unstarted.command("emulator", "--port", str(free_port()), "--state", "no/folder/state.json")
+    assert_refused(done, "no/folder/state.json", "No such file")
 
 
 def test_host_that_is_not_this_machines_is_said_in_one_line(unstarted: Installation) -> None:
     assert_refused(unstarted.command("serve", "--host", "192.0.2.1"), "192.0.2.1")  # TEST-NET-1, RFC 5737
 
 
-def paths(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    below = command.commands.items() if isinstance(command, click.Group) else ()
-    return [path, *(found for name, child in below for found in paths(child, (*path, name)))]
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    """Return a command and all below it, by the words that call them."""
+    found = {path: command}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            found |= commands(child, (*path, name))
+    return found
 
 
-@pytest.mark.parametrize("path", paths(cli), ids=" ".join)
-def test_every_command_explains_itself(unstarted: Installation, path: tuple[str, ...]) -> None:
-    """Without any setting: who asks for help has none yet."""
+@pytest.mark.parametrize(
+    ("arguments", "said", "command"),
+    [
+        (["rooms", "adopt", "x"], "Missing option '--owner'.", "gateway rooms adopt"),
+        (["users", "show"], "Missing argument 'USERNAME'.", "gateway users show"),
+        (["users", "show", "a", "b"], "Got unexpected extra argument (b).", "gateway users show"),
+        (["serve", "--port", "0"], "Invalid value for '--port': 0 ", "gateway serve"),
+        (["serve", "--prot", "1"], "(Did you mean one of: '--host', '--port'?) Try", "gateway serve"),
+        (["users", "show", "a", "b\nc"], "Got unexpected extra argument (b c).", "gateway users show"),
+        (["nothing"], "No such command 'nothing'.", "gateway"),
+        (["--nothing"], "No such option '--nothing'.", "gateway"),
+        (["limits", "override", "ada"], "Give --name, or --block.", "gateway limits override"),
+    ],
+)
+def test_misuse_is_said_in_one_line_with_where_help_is(
+    unstarted: Installation, arguments: list[str], said: str, command: str
+) -> None:
+    done = unstarted.command(*arguments)
+    assert_refused(done, said, code=2)
+    assert done.stderr.endswith(f"Try '{command} --help'.\n")
+
+
+COMMANDS = commands(cli)
+GROUPS = [path for path, command in COMMANDS.items() if isinstance(command, click.Group)]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=" ".join)
+def test_group_without_a_command_shows_its_help_and_fails_in_one_line(
+    unstarted: Installation, path: tuple[str, ...]
+) -> None:
+    done = unstarted.command(*path)
+    name = " ".join(("gateway", *path))
+    assert (done.returncode, done.stderr) == (2, f"gateway: Missing command. Try '{name} --help'.\n")
+    assert done.stdout.startswith(f"Usage: {name} ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["users", "list", "--name"], ["users", "uninvite"], ["policy", "explain", "ada"], ["init", "--x"], []]
+)
+def test_argument_that_is_not_utf_8_is_refused_in_one_line(unstarted: Installation, arguments: list[str]) -> None:
+    """PEP 383: such bytes come as lone surrogates, and whatever prints or sends those fails with a traceback."""
+    done = unstarted.command(*arguments, os.fsdecode(b"\xff"))
+    assert_refused(done, f"argument {len(arguments) + 1} is not UTF-8", code=2)
+
+
+def test_no_at_a_question_ends_in_one_line(unstarted: Installation) -> None:
+    done = unstarted.command("users", "delete", "ada", stdin="n\n")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("gateway: aborted")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(
+    path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without any setting: who asks for help has none yet. In this process: forty interpreters would take a minute."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["gateway", *path, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    assert said.out.startswith(f"Usage: {' '.join(('gateway', *path))} ")
+    assert len(said.out.splitlines()) > 4
+
+
+def test_help_is_there_with_nothing_configured(unstarted: Installation) -> None:
     unset = {name: "" for name in unstarted.env if name.startswith(("HMS_", "GATEWAY_", "REDIS_"))}
-    done = unstarted.command(*path, "--help", **unset)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.startswith(f"Usage: {' '.join(('gateway', *path))}")
+    done = unstarted.command("--help", **unset)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path[0] for path in COMMANDS if path} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("path", [("--help",), ("serve", "--help"), ("users", "--help"), ("policy", "check", "--help")])
+def test_help_waits_for_no_library_that_only_running_needs(path: tuple[str, ...]) -> None:
+    """Half a second of imports lies between, for whoever asks `gateway serve` why it does not start, too."""
+    show = "import sys; from gateway.cli import main; sys.argv[1:] = {!r}\ntry: main()\nfinally: print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", show.format(list(path))], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert "gateway.settings" in imported
+    assert not imported & {"litestar", "uvicorn"}
 
 
 def test_unknown_command_fails(unstarted: Installation) -> None:
@@ -179,6 +348,19 @@ def test_weak_password_is_refused_and_not_repeated(installation: Installation, p
     assert_refused(installation.command("users", "show", "newcomer"), "newcomer")
 
 
+def test_command_line_asks_the_same_of_a_password_as_the_gateway(installation: Installation, tmp_path: Path) -> None:
+    arguments = ["users", "add", "newcomer", "--role", "member"]
+    breached = tmp_path / "breached.txt"
+    breached.write_text("a long enough password\n")
+    for settings, words in (
+        ({"GATEWAY_BREACHED_PASSWORDS": str(breached)}, "data breach"),
+        ({"GATEWAY_PASSWORD_MIN_LENGTH": "40"}, "at least 40 characters"),
+        ({"GATEWAY_ARGON2_PASSES": "1"}, "GATEWAY_ARGON2_PASSES"),
+    ):
+        assert_refused(installation.command(*arguments, stdin="a long enough password\n", **settings), words)
+    assert_refused(installation.command("users", "show", "newcomer"), "newcomer")
+
+
 @pytest.mark.parametrize("name", ["ab", "x" * 65, "two words", "tab\there", "zero\u200bwidth", ""])
 def test_bad_user_name_is_refused(installation: Installation, name: str) -> None:
     done = installation.command("users", "add", name, "--role", "member", stdin="a long enough password\n")
@@ -199,3 +381,13 @@ def test_users_are_listed_and_shown_without_their_passwords(installation: Instal
     assert hanna in json.loads(listed.stdout)
     assert hanna.keys() == {"id", "username", "display_name", "roles", "status", "ver", "created_ms"}
     assert "hanna" in installation.command("users", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("GATEWAY_REGISTRATION", "nope"), ("GATEWAY_BREACHED_PASSWORDS", "/nowhere/breached.txt")]
+)
+def test_bad_setting_stops_the_preparation_of_a_demo(unstarted: Installation, name: str, value: str) -> None:
+    """Otherwise `docker compose up` would start a gateway that ends over it, again and again."""
+    demo = {given: "" for given in ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "HMS_API_URL")}
+    demo |= {"DEMO_HMS_API_URL": unstarted.env["HMS_API_URL"], name: value}
+    assert_refused(unstarted.command("demo", "--prepare", **demo), name)

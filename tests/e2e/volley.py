@@ -1,10 +1,11 @@
-"""Many HTTP requests at the same moment, each on a connection of its own, below any client library."""
+"""HTTP below any client library: many requests at the same moment, or one after the other on a kept connection."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,44 @@ class Answer:
 
 
 def post(path: str, body: Mapping[str, object] | None = None, *, token: str = "") -> bytes:
-    """Return the bytes of one POST."""
-    content = json.dumps(body or {}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {len(content)}\r\n"
+    """Return the bytes of one POST, after which the connection closes."""
+    return _request("POST", path, body or {}, token, "Connection: close")
+
+
+def _request(method: str, path: str, body: object, token: str, *fields: str) -> bytes:
+    content = b"" if body is None else json.dumps(body).encode()
+    fields = (f"{method} {path} HTTP/1.1", f"Host: {HOST}", *fields)
+    if content:
+        fields += ("Content-Type: application/json", f"Content-Length: {len(content)}")
     if token:
-        head += f"Authorization: Bearer {token}\r\n"
-    return head.encode() + b"\r\n" + content
+        fields += (f"Authorization: Bearer {token}",)
+    return "\r\n".join((*fields, "", "")).encode() + content
+
+
+class Line:
+    """A connection for one request after the other; httpx would spend more on them than the gateway does."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, method: str, path: str, body: object = None, *, token: str) -> Answer:
+        self._writer.write(_request(method, path, body, token))
+        async with asyncio.timeout(30):
+            status, headers = _head((await self._reader.readuntil(b"\r\n\r\n"))[:-4])
+            return Answer(status, headers, await self._reader.readexactly(int(headers["content-length"])))
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+@asynccontextmanager
+async def open_lines(port: int, count: int) -> AsyncIterator[list[Line]]:
+    lines = [Line(*await asyncio.open_connection(HOST, port)) for _ in range(count)]
+    try:
+        yield lines
+    finally:
+        await asyncio.gather(*(line.close() for line in lines), return_exceptions=True)
 
 
 async def fire(port: int, requests: Sequence[bytes]) -> list[Answer | None]:
@@ -53,8 +85,13 @@ async def _read(reader: asyncio.StreamReader) -> Answer | None:
     head, separator, body = content.partition(b"\r\n\r\n")
     if not separator:
         return None
-    status_line, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    status, headers = _head(head)
     if len(body) < int(headers.get("content-length", "0")):
         return None
-    return Answer(int(status_line.split(" ")[1]), headers, body)
+    return Answer(status, headers, body)
+
+
+def _head(head: bytes) -> tuple[int, dict[str, str]]:
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return int(status_line.split(" ")[1]), fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from auth.accounts import Accounts
@@ -18,26 +19,22 @@ PAGE = 100
 MONTH, DAY = "2026-10", "2026-10-15"
 
 
-def seed(valkey: Valkey) -> None:
-    """Write users and a month's counters as the gateway would; one in ten users was idle."""
-    with valkey.client() as redis:
-        for start in range(0, USERS, 5000):
-            pipe = redis.pipeline(transaction=False)
-            for number in range(start, start + 5000):
-                uid = f"u{number:020d}"
-                row = {"username": f"user-{number}", "display_name": "", "roles": "member", "status": "active"}
-                pipe.hset(f"u:1:{{{uid}}}", mapping={**row, "ver": 1, "created_ms": number + 1})
-                pipe.zadd("ui:1", {uid: number + 1})
-                if number % 10:
-                    fields = {"15:tokens.mint.ok": number % 7 + 1, "*:tokens.mint.ok": number % 7 + 1}
-                    pipe.hset(f"uc:1:{{{uid}}}:{MONTH}", mapping=fields)
-            pipe.execute()
+def seed() -> Iterator[tuple[str | int, ...]]:
+    """Return what writes users and a month's counters as the gateway would; one in ten users was idle."""
+    for number in range(USERS):
+        uid = f"u{number:020d}"
+        row = ("username", f"user-{number}", "display_name", "", "roles", "member", "status", "active")
+        yield ("HSET", f"u:1:{{{uid}}}", *row, "ver", 1, "created_ms", number + 1)
+        yield ("ZADD", "ui:1", number + 1, uid)
+        if number % 10:
+            count = number % 7 + 1
+            yield ("HSET", f"uc:1:{{{uid}}}:{MONTH}", "15:tokens.mint.ok", count, "*:tokens.mint.ok", count)
 
 
 async def test_a_month_over_100_000_users_shows_its_first_page_at_once_and_all_of_them_in_pages(
     valkey: Valkey, store: Store
 ) -> None:
-    seed(valkey)
+    valkey.load(seed())
     accounts, counters = Accounts(store.execute, Passwords()), Counters(store.execute)
     first, last = datetime(2026, 10, 1, tzinfo=UTC).date(), datetime(2026, 10, 31, tzinfo=UTC).date()
     await store.execute("PING")

@@ -419,7 +419,7 @@ async def test_closing_fails_who_still_waits_and_can_be_repeated(own: Valkey, ha
 
 
 async def test_a_store_that_never_connected_can_be_closed() -> None:
-    await Store(connect(f"redis://{HOST}:{free_port()}/0")).close()
+    await Store(connect(f"redis://{HOST}:{free_port()}/0"), deadline_s=5).close()
 
 
 async def test_a_store_can_be_closed_while_it_connects(own: Valkey) -> None:

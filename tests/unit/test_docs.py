@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
+import pytest
+
+from docs import generate
 from docs.gcra import TARGET, draw
+from gateway.emulator import (
+    active_rooms,
+    control,
+    presence,
+    room_codes,
+    rooms,
+    sessions,
+    templates,
+    webhook_control,
+)
+from gateway.glossary import HEADERS
+from gateway.policy import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS, Rule
+from gateway.policy_file import SECTIONS
 
 ROOT = Path(__file__).parents[2]
-NAME = re.compile(r"\b(?:REDIS_URL|(?:HMS|GATEWAY)_[A-Z_]+)\b")
+NAME = re.compile(r"\b(?:REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")
+PAGES = [page for page in ROOT.rglob("*.md") if not {"node_modules", ".venv"} & set(page.relative_to(ROOT).parts)]
 DEMO_ONLY = {"GATEWAY_DATA", "GATEWAY_HOST", "GATEWAY_PORT"}
 
 
 def settings_in_code() -> set[str]:
-    return set(re.findall(r'"(REDIS_URL|(?:HMS|GATEWAY)_[A-Z_]+)"', (ROOT / "gateway" / "settings.py").read_text()))
+    return set(re.findall(r'"(REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)"', (ROOT / "gateway" / "settings.py").read_text()))
 
 
 def test_settings_page_lists_every_setting_and_no_other() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert len(rows) == len(set(rows))
     assert set(rows) == settings_in_code()
 
@@ -37,9 +55,52 @@ def test_picture_of_gcra_is_what_the_limiter_does() -> None:
 
 
 def test_every_relative_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+    for page in PAGES:
+        for link, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]+)?\)", page.read_text()):
+            target = (page.parent / link) if link else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {link}{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [generate.API, generate.ROOMS], ids=lambda page: page.name)
+def test_drift_of_a_generated_page_fails_the_check_and_says_what_to_do(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("API", "ROOMS"):
+        copy = tmp_path / getattr(generate, name).name
+        copy.write_text(getattr(generate, name).read_text())
+        monkeypatch.setattr(generate, name, copy)
+    generate.main(["--check"])
+    copy, before = tmp_path / page.name, page.read_text()
+    copy.write_text(before.replace("| yes |", "| no |").replace("Create a room", "Make a room"))
+    assert copy.read_text() != before
+    with pytest.raises(SystemExit, match=rf"^{page.name} in docs/ is out of date: run `make docs`, and commit it$"):
+        generate.main(["--check"])
+    assert copy.read_text() != before, "a check writes nothing"
+    generate.main([])
+    assert copy.read_text() == before
+
+
+def test_api_page_has_the_words_of_json_and_every_header_field() -> None:
+    page = generate.API.read_text()
+    assert not re.search(r"`(?:True|False|None)`", page)
+    assert "success: `true` }, at times with `Idempotency-Replayed`." in page
+    for name, one in HEADERS.items():
+        assert re.search(rf"^\| `{name}` \| [^|]+ \| {re.escape(one['description'])} \|", page, re.MULTILINE), name
+
+
+def test_tables_of_the_policy_say_what_is_decided() -> None:
+    rows = re.findall(r"^\| (.+) \|$", generate.ROOMS.read_text(), re.MULTILINE)
+    assert "member, host | participant, viewer, none (open room) | yes | yes | 403 | 403 | 403 | 403 | 403" in rows
+    assert "default | owner | `guest`, `host` | `guest`" in rows
+    cohost = next(row for row in rows if row.startswith("cohost | no | no |"))
+    assert cohost == "cohost | no | no | " + " | ".join(["none, participant, viewer, banned"] * 3)
 
 
 def test_dependencies_page_names_every_dependency_at_its_locked_release() -> None:
@@ -55,3 +116,28 @@ def test_dependencies_page_names_every_dependency_at_its_locked_release() -> Non
         assert re.search(rf"\b{name}\b", page, re.IGNORECASE), f"{name} has no line"
         if f'"{name}' in runtime:
             assert locked[name] in page, f"{name} is locked at {locked[name]}"
+
+
+def test_policy_page_names_every_action_permission_section_and_rule() -> None:
+    page = (ROOT / "docs" / "policy.md").read_text()
+    for name in (*ACTIONS, *PERMISSIONS, *get_args(Rule)):
+        assert f"`{name}`" in page, name
+    for action, permission in ACTIONS.items():
+        row = next(line for line in page.splitlines() if line.startswith("| `") and f"`{action}`" in line)
+        assert permission is None or f"| `{permission}` |" in row, action
+        rule = ROOM_ACTIONS.get(action)
+        for relation in RELATIONS:
+            assert (relation in row) == (rule is not None and relation in rule.relations), (action, relation)
+        assert rule is None or rule.anywhere is None or f"`{rule.anywhere}`" in row, action
+    headings = re.findall(r"^## \[([a-z]+)", page, re.MULTILINE)
+    assert set(headings) == set(SECTIONS)
+
+
+def test_emulator_page_names_every_call_it_answers() -> None:
+    page = (ROOT / "docs" / "emulator.md").read_text()
+    families = [("/v2", routes) for routes in (rooms, room_codes, active_rooms, sessions, templates)]
+    families += [("/emulator", routes) for routes in (control, presence, webhook_control)]
+    paths = {prefix + path for prefix, family in families for route in family.ROUTES for path in route.paths}
+    assert len(paths) > 20
+    for path in paths | {"/init", "/v2/token"}:
+        assert f"{path.replace(':str', '')}`" in page, path

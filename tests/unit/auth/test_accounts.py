@@ -8,9 +8,10 @@ from typing import Any
 import fakeredis
 import pytest
 
-from auth import passwords as passwords_module
-from auth.accounts import FAILURE_FLOOR_S, Accounts, User, name_key
-from auth.errors import BadUsername, InvalidCredentials, UnknownUser, UserExists, WeakPassword
+from auth.accounts import FAILURE_FLOOR_S, Accounts, User
+from auth.errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, UnknownUser, UserExists, WeakPassword
+from auth.names import name_key
+from auth.password_policy import PasswordPolicy
 from auth.passwords import Passwords
 
 Execute = Callable[..., Awaitable[Any]]
@@ -24,17 +25,22 @@ class AccountsContract:
     """A subclass brings an `execute` fixture on an empty database."""
 
     @pytest.fixture
-    def passwords(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passwords]:
+    def passwords(self) -> Iterator[Passwords]:
         # What argon2 costs is test_passwords' business; here it must only not take the time.
-        monkeypatch.setattr(passwords_module, "MEMORY_KIB", 8)
-        monkeypatch.setattr(passwords_module, "PASSES", 1)
-        made = Passwords()
+        made = Passwords(memory_kib=8, passes=1)
         yield made
         made.close()
 
     @pytest.fixture
     def accounts(self, execute: Execute, passwords: Passwords) -> Accounts:
         return Accounts(execute, passwords)
+
+    @pytest.fixture
+    def stronger(self, execute: Execute) -> Iterator[Accounts]:
+        """The same accounts after a higher cost was configured."""
+        made = Passwords(memory_kib=16, passes=2)
+        yield Accounts(execute, made)
+        made.close()
 
     # --- adding ---
 
@@ -90,6 +96,14 @@ class AccountsContract:
             await accounts.add("no body", PASSWORD, roles=[])
         assert await execute("DBSIZE") == 0
 
+    async def test_the_policy_is_the_one_given(self, execute: Execute, passwords: Passwords) -> None:
+        accounts = Accounts(execute, passwords, PasswordPolicy(min_length=8))
+        await accounts.add("somebody", "x7!Kq9#m", roles=[])
+        with pytest.raises(WeakPassword) as caught:
+            await accounts.add("another", "another", roles=[])
+        assert "must have at least 8 characters" in caught.value.reasons
+        assert "must not contain the user name" in caught.value.reasons
+
     # --- finding ---
 
     @pytest.mark.parametrize("name", ["nobody", "", "no body", "\ud800\ud800\ud800", "x" * 1000])
@@ -134,6 +148,16 @@ class AccountsContract:
             with pytest.raises(UnknownUser):
                 await accounts.lookup(unknown)
 
+    async def test_a_name_from_before_the_rule_stands_for_nobody_elses_account(
+        self, accounts: Accounts, execute: Execute
+    ) -> None:
+        victim, squatter = [await accounts.add(name, PASSWORD, roles=[]) for name in ("ada", "eve")]
+        await execute("SET", f"un:1:{victim.id}", squatter.id)
+        assert await accounts.lookup(victim.id) == victim
+        await accounts.erase(await accounts.get(victim.id))
+        with pytest.raises(UnknownUser):
+            await accounts.lookup(victim.id)
+
     async def test_users_are_counted(self, accounts: Accounts) -> None:
         assert await accounts.count() == 0
         for n in range(3):
@@ -152,7 +176,7 @@ class AccountsContract:
     async def test_unknown_wrong_and_disabled_are_one_error_and_none_is_quick(self, accounts: Accounts) -> None:
         await accounts.add("known", PASSWORD, roles=[])
         disabled = await accounts.add("disabled", PASSWORD, roles=[])
-        await accounts.set_status(disabled.id, "disabled")
+        await accounts.change(await accounts.get(disabled.id), status="disabled")
         loop = asyncio.get_running_loop()
 
         async def attempt(name: str, password: str) -> tuple[type, str, object, float]:
@@ -168,6 +192,14 @@ class AccountsContract:
         assert {outcome[:3] for outcome in outcomes} == {(InvalidCredentials, str(InvalidCredentials()), None)}
         assert min(outcome[3] for outcome in outcomes) >= FAILURE_FLOOR_S - 0.001
         assert FAILURE_FLOOR_S >= 0.25
+
+    async def test_the_floor_of_a_refusal_is_blurred(self, accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("auth.accounts.random.uniform", lambda least, most: most)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        with pytest.raises(InvalidCredentials):
+            await accounts.authenticate("nobody", PASSWORD)
+        assert loop.time() - begun >= FAILURE_FLOOR_S + 0.049
 
     async def test_a_name_whose_user_is_gone_is_like_any_unknown_name(
         self, accounts: Accounts, execute: Execute
@@ -185,35 +217,101 @@ class AccountsContract:
 
     async def test_a_user_enabled_again_can_log_in_again(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
-        await accounts.set_status(user.id, "disabled")
-        await accounts.set_status(user.id, "active")
+        await accounts.change(await accounts.get(user.id), status="disabled")
+        await accounts.change(await accounts.get(user.id), status="active")
         assert (await accounts.authenticate("known", PASSWORD)).ver == 3
+
+    # --- renewing a hash ---
+
+    async def test_a_weak_hash_is_renewed_and_no_token_becomes_void(
+        self, accounts: Accounts, execute: Execute, stronger: Accounts
+    ) -> None:
+        user = await accounts.add("known", PASSWORD, roles=["member"])
+        assert await stronger.renew_hash(user.id, PASSWORD)
+        assert (await stored_hash(execute, user)).startswith("$argon2id$v=19$m=16,t=2,p=1$")
+        assert await stronger.authenticate("known", PASSWORD) == user
+        with pytest.raises(InvalidCredentials):
+            await stronger.authenticate("known", PASSWORD + "!")
+
+    async def test_a_hash_as_strong_or_stronger_stays(
+        self, accounts: Accounts, execute: Execute, stronger: Accounts
+    ) -> None:
+        user = await stronger.add("known", PASSWORD, roles=[])
+        old = await stored_hash(execute, user)
+        for those in (stronger, accounts):
+            assert not await those.renew_hash(user.id, PASSWORD)
+        assert await stored_hash(execute, user) == old
+
+    async def test_a_password_changed_meanwhile_is_not_undone(
+        self, accounts: Accounts, execute: Execute, stronger: Accounts, passwords: Passwords
+    ) -> None:
+        user = await accounts.add("known", PASSWORD, roles=[])
+        changed = await passwords.hash("another horse battery staple")
+        await execute("HSET", f"u:1:{{{user.id}}}", "password", changed)
+        assert not await stronger.renew_hash(user.id, PASSWORD)
+        assert await stored_hash(execute, user) == changed
+
+    async def test_of_ten_renewals_at_once_one_is_done(
+        self, accounts: Accounts, execute: Execute, stronger: Accounts
+    ) -> None:
+        user = await accounts.add("known", PASSWORD, roles=[])
+        assert sum(await asyncio.gather(*(stronger.renew_hash(user.id, PASSWORD) for _ in range(10)))) == 1
+        assert await stronger.authenticate("known", PASSWORD) == user
+
+    async def test_renewing_brings_no_deleted_user_back(
+        self, accounts: Accounts, execute: Execute, stronger: Accounts
+    ) -> None:
+        user = await accounts.add("known", PASSWORD, roles=[])
+        await execute("DEL", f"u:1:{{{user.id}}}")
+        assert not await stronger.renew_hash(user.id, PASSWORD)
+        assert not await execute("EXISTS", f"u:1:{{{user.id}}}")
+
+    async def test_a_full_pool_leaves_the_hash_for_the_next_login(
+        self, accounts: Accounts, execute: Execute, stronger: Accounts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def busy(self: Passwords, password: str, *, replacing: str = "") -> str:
+            raise Busy
+
+        user = await accounts.add("known", PASSWORD, roles=[])
+        old = await stored_hash(execute, user)
+        monkeypatch.setattr(Passwords, "hash", busy)
+        assert not await stronger.renew_hash(user.id, PASSWORD)
+        assert await stored_hash(execute, user) == old
 
     # --- changing ---
 
     async def test_a_change_of_roles_or_status_bumps_the_version(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=["member"])
-        changed = await accounts.set_roles(user.id, ["host", "member"])
+        changed = await accounts.change(await accounts.get(user.id), roles=["host", "member"])
         assert (changed.roles, changed.ver) == (("host", "member"), 2)
-        changed = await accounts.set_status(user.id, "disabled")
+        changed = await accounts.change(await accounts.get(user.id), status="disabled")
         assert (changed.status, changed.is_active, changed.ver) == ("disabled", False, 3)
         assert await accounts.get(user.id) == changed
 
     async def test_all_roles_can_be_taken_away(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=["member"])
-        assert (await accounts.set_roles(user.id, [])).roles == ()
+        assert (await accounts.change(await accounts.get(user.id), roles=[])).roles == ()
 
-    async def test_every_one_of_many_concurrent_changes_bumps_the_version(self, accounts: Accounts) -> None:
+    async def test_of_many_changes_decided_on_the_same_account_one_is_made(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=["member"])
-        await asyncio.gather(*(accounts.set_roles(user.id, [f"role{n}"]) for n in range(25)))
-        assert (await accounts.get(user.id)).ver == 26
+        changes = (accounts.change(user, roles=[f"role{n}"]) for n in range(25))
+        outcomes = await asyncio.gather(*changes, return_exceptions=True)
+        [made] = [outcome for outcome in outcomes if isinstance(outcome, User)]
+        assert sum(isinstance(outcome, ChangedMeanwhile) for outcome in outcomes) == 24
+        assert (await accounts.get(user.id), made.ver) == (made, 2)
 
     async def test_a_change_of_nobody_is_refused_and_creates_nobody(self, accounts: Accounts, execute: Execute) -> None:
+        nobody = User("u" + "a" * 20, "nobody", "Nobody", (), "active", 1, 1)
         with pytest.raises(UnknownUser):
-            await accounts.set_roles("u" + "a" * 20, ["admin"])
+            await accounts.change(nobody, roles=["admin"])
         with pytest.raises(UnknownUser):
-            await accounts.set_status("u" + "a" * 20, "active")
+            await accounts.erase(nobody)
         assert await execute("DBSIZE") == 0
+
+
+async def stored_hash(execute: Execute, user: User) -> str:
+    stored: bytes = await execute("HGET", f"u:1:{{{user.id}}}", "password")
+    return stored.decode()
 
 
 @pytest.fixture
@@ -235,6 +333,9 @@ def test_a_name_may_have_any_visible_characters(name: str) -> None:
     [
         "",
         "ab",
+        "a/b",
+        "../admin",
+        "a\uff0fb",
         "x" * 65,
         "a b c",
         " abc",

@@ -1,15 +1,17 @@
 """Passwords: parameters, bounds, and that nothing tells an unknown user from a wrong password."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from auth import passwords as module
-from auth.errors import Busy, WeakPassword
-from auth.passwords import MAX_BYTES, Passwords, check_strength
+from auth.errors import Busy
+from auth.passwords import MAX_BYTES, Passwords
 
 GOOD = "correct horse battery staple"
 
@@ -56,11 +58,9 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture
-def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passwords]:
+def cheap() -> Iterator[Passwords]:
     """Passwords whose hashes cost nothing, for tests of everything but the cost."""
-    monkeypatch.setattr(module, "MEMORY_KIB", 8)
-    monkeypatch.setattr(module, "PASSES", 1)
-    made = Passwords()
+    made = Passwords(memory_kib=8, passes=1)
     yield made
     made.close()
 
@@ -227,7 +227,112 @@ def test_a_hash_of_another_kind_is_outdated(passwords: Passwords, stored: str) -
     assert passwords.is_outdated(stored)
 
 
+def test_what_is_outdated_depends_on_the_configured_cost() -> None:
+    raised = Passwords(memory_kib=65536, passes=3)
+    for parameters, outdated in {
+        "m=65536,t=3": False,
+        "m=65535,t=3": True,
+        "m=65536,t=2": True,
+        "m=99999,t=3": False,
+    }.items():
+        assert raised.is_outdated(f"$argon2id$v=19${parameters},p=1$c29tZXNhbHRzb21l$c29t") is outdated
+    raised.close()
+
+
+async def test_the_configured_cost_is_that_of_new_hashes_and_of_the_decoy() -> None:
+    raised = Passwords(memory_kib=32768, passes=3)
+    await raised.warm()
+    for made in (await raised.hash(GOOD), raised._decoy):
+        assert made.startswith("$argon2id$v=19$m=32768,t=3,p=1$")
+    raised.close()
+
+
+@pytest.mark.parametrize(
+    ("replaced", "parameters"),
+    [
+        ("m=8,t=1,p=1", "m=16,t=2,p=1"),
+        ("m=64,t=1,p=1", "m=64,t=2,p=1"),
+        ("m=8,t=3,p=1", "m=16,t=3,p=1"),
+        ("m=64,t=3,p=4", "m=64,t=3,p=1"),
+        ("m=4294967295,t=1,p=1", "m=16,t=2,p=1"),  # beyond what is ever believed
+        ("m=8,t=4294967295,p=1", "m=16,t=2,p=1"),
+    ],
+)
+async def test_a_hash_that_replaces_another_lowers_neither_memory_nor_passes(replaced: str, parameters: str) -> None:
+    passwords = Passwords(memory_kib=16, passes=2)
+    made = await passwords.hash(GOOD, replacing=f"$argon2id$v=19${replaced}$c29tZXNhbHRzb21l$c29tZWhhc2g")
+    assert made.startswith(f"$argon2id$v=19${parameters}$")
+    assert await passwords.verify(GOOD, made)
+    assert (await passwords.hash(GOOD)).startswith("$argon2id$v=19$m=16,t=2,p=1$")
+    passwords.close()
+
+
 # --- bounds ---
+
+
+class Counted:
+    """Stands in for the hasher: the real one, with a count of how many run at once."""
+
+    def __init__(self, real: object) -> None:
+        self.real, self.running, self.most_running, self.lock = real, 0, 0, threading.Lock()
+
+    def verify(self, secret: bytes, against: str) -> bool:
+        with self.lock:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        try:
+            return self.real.verify(secret, against)  # type: ignore[attr-defined,no-any-return]
+        finally:
+            with self.lock:
+                self.running -= 1
+
+
+def resident_kib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells a process its memory this way")
+async def test_fifty_parallel_verifies_take_the_memory_of_the_pools_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    passwords = Passwords()
+    stored = await passwords.hash(GOOD)
+    await passwords.verify(GOOD, stored)
+    passwords._hasher = counted = Counted(passwords._hasher)
+    before_kib = most_kib = resident_kib()
+    verifying = asyncio.gather(*(passwords.verify(GOOD if n % 2 else "wrong", stored) for n in range(50)))
+    while not verifying.done():
+        most_kib = max(most_kib, resident_kib())
+        await asyncio.sleep(0.001)
+    assert await verifying == [n % 2 == 1 for n in range(50)]
+    assert counted.most_running == 2
+    assert most_kib - before_kib < 2 * module.MEMORY_KIB + 8192  # fifty at once would take 950 MB
+    passwords.close()
+
+
+def test_the_queue_and_the_wait_are_those_of_the_specification() -> None:
+    assert (module._QUEUE, module._WAIT_S) == (128, 2.0)
+
+
+async def test_the_hundred_and_twenty_ninth_in_the_queue_is_told_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, gate = gated(monkeypatch)
+    accepted = [asyncio.create_task(passwords.hash(str(n))) for n in range(129)]  # one runs, 128 wait
+    await until(lambda: gate.running)
+    with pytest.raises(Busy):
+        await passwords.hash("late")
+    gate.open.set()
+    assert await asyncio.gather(*accepted) == [str(n) for n in range(129)]
+
+
+async def test_who_waits_two_seconds_is_told_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, gate = gated(monkeypatch)
+    running = asyncio.create_task(passwords.hash("running"))
+    await until(lambda: gate.running)
+    begun = time.monotonic()
+    with pytest.raises(Busy):
+        await passwords.hash("late")
+    assert 1.9 < time.monotonic() - begun < 4
+    gate.open.set()
+    assert await running == "running"
 
 
 async def test_the_event_loop_stays_free_while_a_password_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,54 +413,6 @@ async def test_a_running_hash_whose_caller_goes_away_frees_its_slot(monkeypatch:
     gate.open.set()
     assert await passwords.hash("next") == "next"
     assert gate.most_running == 1
-
-
-# --- strength ---
-
-
-def reasons(password: str, username: str = "") -> list[str]:
-    with pytest.raises(WeakPassword) as caught:
-        check_strength(password, username=username)
-    return caught.value.reasons
-
-
-@pytest.mark.parametrize("password", [GOOD, "abcdeabcdeabcde", "äöüßñçéèêëíìîïó", "     abcde     "])
-def test_fifteen_characters_of_any_kind_are_enough(password: str) -> None:
-    check_strength(password, username="somebody")
-
-
-@pytest.mark.parametrize("password", ["", "short", "a 14-char pass", "e\u0301" * 14])
-def test_fewer_than_fifteen_characters_after_composing_are_too_few(password: str) -> None:
-    assert "must have at least 15 characters" in reasons(password)
-
-
-def test_the_upper_limit_counts_bytes() -> None:
-    filler = "abcde" * 200
-    check_strength(filler + "x" * 24)
-    assert reasons(filler + "x" * 25) == ["must have at most 1024 bytes"]
-    assert reasons("äbcdé" + "ä" * 510) == ["must have at most 1024 bytes"]
-
-
-def test_a_password_of_few_different_characters_is_refused() -> None:
-    assert reasons("abcd" * 5) == ["must have at least 5 different characters"]
-
-
-def test_a_password_with_the_user_name_in_any_case_is_refused() -> None:
-    assert reasons("me is Somebody, really", "sOMEBODY") == ["must not contain the user name"]
-
-
-def test_a_user_name_of_three_letters_may_occur() -> None:
-    check_strength("an annoyingly long one", username="ann")
-
-
-def test_every_reason_is_given_at_once_and_none_repeats_the_password() -> None:
-    given = reasons("bobbybobby", "bobby")
-    assert len(given) == 3
-    assert not any("bobby" in reason for reason in given)
-
-
-def test_a_lone_surrogate_in_a_new_password_does_not_crash() -> None:
-    assert reasons("\ud800" * 10)
 
 
 @pytest.mark.parametrize(

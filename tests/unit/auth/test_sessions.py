@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import fakeredis
@@ -101,6 +102,58 @@ class SessionsContract:
         with pytest.raises(InvalidCredentials):
             await sessions.open(user)
         assert await execute("DBSIZE") == 0
+
+    async def test_whose_version_has_moved_since_his_password_was_checked_gets_no_session(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        """A password changed, or a role taken, between the check and the session: the login lost the race."""
+        await execute("HINCRBY", f"u:1:{{{user.id}}}", "ver", 1)
+        with pytest.raises(InvalidCredentials) as caught:
+            await sessions.open(user)
+        assert caught.value.uid == user.id
+        assert await sessions.current(user.id) == []
+
+    # --- listing ---
+
+    async def test_sessions_are_listed_with_where_they_came_from_the_newest_first(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        grants = []
+        for number in range(3):
+            grants.append(await sessions.open(user, address=f"192.0.2.{number}", agent=f"Client/{number}"))
+            await asyncio.sleep(0.002)
+        listed = await sessions.current(user.id)
+        assert [one.id for one in listed] == [grant.principal.sid for grant in reversed(grants)]
+        assert [(one.address, one.agent) for one in listed] == [(f"192.0.2.{n}", f"Client/{n}") for n in (2, 1, 0)]
+        for one in listed:
+            assert abs(one.opened_ms - now_ms()) < 60_000
+            assert one.used_ms == one.opened_ms
+            assert one.expires_ms == one.opened_ms + IDLE_MS
+        assert await sessions.current(OTHER_UID) == []
+
+    async def test_what_has_ended_or_idled_out_is_not_listed(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        one, two, three = [(await sessions.open(user)).principal.sid for _ in range(3)]
+        await sessions.end(user.id, one)
+        await execute("DEL", f"s:1:{{{user.id}}}:{two}")
+        assert [session.id for session in await sessions.current(user.id)] == [three]
+
+    async def test_a_refresh_shows_as_the_last_use_and_moves_the_end(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        grant = await sessions.open(user)
+        for field in ("opened", "at", "until"):
+            await self.age(execute, grant, field, 86_400_000)
+        await sessions.refresh(grant.refresh_token)
+        [listed] = await sessions.current(user.id)
+        assert 86_000_000 < listed.used_ms - listed.opened_ms < 87_000_000
+        assert listed.expires_ms == listed.used_ms + IDLE_MS
+        await self.age(execute, grant, "until", ABSOLUTE_MS - 5 * 86_400_000)
+        [listed] = await sessions.current(user.id)
+        assert listed.expires_ms < listed.used_ms + 5 * 86_400_000
+
+    # --- secrets ---
 
     async def test_nothing_of_a_refresh_token_that_is_secret_is_stored(
         self, sessions: Sessions, user: User, execute: Execute
@@ -237,7 +290,7 @@ class SessionsContract:
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
-        await self.age(execute, grant, "opened", ABSOLUTE_MS + 1000)
+        await self.age(execute, grant, "until", ABSOLUTE_MS + 1000)
         assert (await self.refused(sessions, grant.refresh_token)).reused_by is None
         assert not await sessions.is_live(user.id, grant.principal.sid)
         assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 0
@@ -246,7 +299,7 @@ class SessionsContract:
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
-        await self.age(execute, grant, "opened", ABSOLUTE_MS - 600_000)
+        await self.age(execute, grant, "until", ABSOLUTE_MS - 600_000)
         assert 500 < (await sessions.refresh(grant.refresh_token)).refresh_expires_s <= 600
         assert await execute("PTTL", f"s:1:{{{user.id}}}:{grant.principal.sid}") <= 600_000
 
@@ -366,6 +419,41 @@ class SessionsContract:
         for grant in [*grants[:6], *grants[7:], newest]:
             assert await sessions.is_live(user.id, grant.principal.sid)
         assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 20
+
+    async def test_sessions_that_idled_out_end_nobody_elses(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        """A script that logs in every day would end the phone's session, though hardly any of its own were alive."""
+        phone = await sessions.open(user)
+        for _ in range(19):
+            idle = await sessions.open(user)
+            await execute("DEL", f"s:1:{{{user.id}}}:{idle.principal.sid}")
+        await sessions.open(user)
+        assert await sessions.is_live(user.id, phone.principal.sid)
+        assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 2
+
+    async def test_a_session_that_is_over_since_a_change_is_not_live_nor_listed_and_takes_no_place(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        """Its key is still there if the gateway died between the change and the tidying up."""
+        over = await sessions.open(user)
+        row = f"u:1:{{{user.id}}}"
+        await execute("HSET", row, "since", await execute("HINCRBY", row, "ver", 1))
+        assert not await sessions.is_live(user.id, over.principal.sid)
+        assert await sessions.current(user.id) == []
+        new = await sessions.open(replace(user, ver=user.ver + 1))
+        assert await execute("ZRANGE", f"us:1:{{{user.id}}}", 0, -1) == [new.principal.sid.encode()]
+        assert await execute("EXISTS", f"s:1:{{{user.id}}}:{over.principal.sid}") == 0
+
+    async def test_a_token_is_current_until_its_account_changes(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        principal = (await sessions.open(user)).principal
+        assert await sessions.is_current(principal)
+        await execute("HINCRBY", f"u:1:{{{user.id}}}", "ver", 1)
+        assert not await sessions.is_current(principal)
+        await execute("DEL", f"u:1:{{{user.id}}}")
+        assert not await sessions.is_current(principal)
 
     async def test_sessions_that_outlived_their_absolute_time_take_no_place(
         self, sessions: Sessions, user: User, execute: Execute

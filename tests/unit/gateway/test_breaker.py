@@ -98,3 +98,17 @@ def test_a_probe_that_never_reports_does_not_keep_it_open(breaker: Breaker, cloc
     assert breaker.allows()
     clock.now += OPEN_S
     assert breaker.allows()
+
+
+def test_a_call_that_began_before_the_last_recovery_does_not_count(breaker: Breaker, clock: Clock) -> None:
+    began = breaker.generation
+    _open(breaker)
+    clock.now += OPEN_S
+    assert breaker.allows()
+    breaker.succeeded()
+    for _ in range(2 * LEAST_CALLS):
+        breaker.failed(began)
+    assert breaker.state == "closed"
+    for _ in range(LEAST_CALLS):
+        breaker.failed(breaker.generation)
+    assert breaker.state == "open"

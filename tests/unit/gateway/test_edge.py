@@ -9,7 +9,9 @@ import pytest
 from litestar.types import Receive, Scope, Send
 
 from gateway.addresses import ClientAddresses
-from gateway.edge import Edge
+from gateway.cors import Cors
+from gateway.edge import REFUSED, Edge
+from gateway.problems import Problem
 from limits.policy import US_PER_S, Limit
 
 
@@ -22,8 +24,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": client[0].encode(), "more_body": False})
 
 
-def client(*, burst: int = 3, address: str = "198.51.100.1") -> httpx.AsyncClient:
-    edge = Edge(echo, addresses=ClientAddresses(()), flood=Limit("flood", 1, 60 * US_PER_S, burst))
+def client(*, burst: int = 3, address: str = "198.51.100.1", app: Any = echo, **options: Any) -> httpx.AsyncClient:
+    edge = Edge(app, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, burst), **options)
     transport = httpx.ASGITransport(app=edge, client=(address, 4711))  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
@@ -53,7 +55,7 @@ async def test_a_flood_from_one_address_is_refused_and_others_are_not() -> None:
 
 
 async def test_one_address_does_not_pay_for_another() -> None:
-    edge = Edge(echo, addresses=ClientAddresses(()), flood=Limit("flood", 1, 60 * US_PER_S, 1))
+    edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 1))
     for address in ("198.51.100.1", "198.51.100.2"):
         transport = httpx.ASGITransport(app=edge, client=(address, 1))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
@@ -75,3 +77,77 @@ async def test_what_nobody_foresaw_is_a_bare_500(caplog: pytest.LogCaptureFixtur
     assert answer.json()["code"] == "internal"
     assert "12345" not in answer.text
     assert any(record.exc_info for record in caplog.records)
+
+
+async def test_page_keeps_the_fields_it_brings() -> None:
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        own = [(b"Content-Security-Policy", b"default-src 'self'"), (b"cache-control", b"public, max-age=60")]
+        await send({"type": "http.response.start", "status": 200, "headers": own})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with client(app=page) as http:
+        headers = (await http.get("/")).headers
+    assert headers.get_list("content-security-policy") == ["default-src 'self'"]
+    assert headers.get_list("cache-control") == ["public, max-age=60"]
+    assert headers["x-frame-options"] == "DENY"
+
+
+async def test_https_is_promised_only_where_it_is_spoken() -> None:
+    async with client(https=True) as http, client() as plain:
+        assert "max-age=31536000" in (await http.get("/")).headers["strict-transport-security"]
+        assert "strict-transport-security" not in (await plain.get("/")).headers
+
+
+async def test_head_is_get_within_and_has_no_content_without() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"text", "more_body": False})
+
+    edge = Edge(app, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 3))
+    scope: Any = {"type": "http", "method": "HEAD", "path": "/", "headers": [], "client": ("198.51.100.1", 1)}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await edge(scope, None, send)  # type: ignore[arg-type]
+    assert seen == ["GET"]
+    assert scope["method"] == "HEAD"  # the server decides by its own scope whether a body may follow
+    assert (b"content-length", b"4") in sent[0]["headers"]
+    assert [message["body"] for message in sent[1:]] == [b""]
+
+
+async def test_what_the_edge_itself_answers_can_be_read_by_a_listed_page() -> None:
+    origin = {"Origin": "https://app.example.com"}
+    async with client(burst=2, cors=Cors(["https://app.example.com"])) as http:
+        answers = [await http.get(path, headers=origin) for path in ("/boom", "/", "/")]
+        assert [answer.status_code for answer in answers] == [500, 200, 429]
+        assert {answer.headers["access-control-allow-origin"] for answer in answers} == {"https://app.example.com"}
+        assert {answer.headers["vary"] for answer in answers} == {"Origin"}
+
+
+async def test_preflight_of_a_listed_origin_is_answered_before_the_app() -> None:
+    asked = {"Access-Control-Request-Method": "PATCH"}
+    async with client(cors=Cors(["https://app.example.com"])) as http:
+        listed = await http.options("/boom", headers=asked | {"Origin": "https://app.example.com"})
+        other = await http.options("/boom", headers=asked | {"Origin": "https://evil.example"})
+        plain = await http.options("/boom", headers={"Origin": "https://app.example.com"})
+    assert (listed.status_code, other.status_code, plain.status_code) == (204, 500, 500)
+    assert "PATCH" in listed.headers["access-control-allow-methods"]
+    assert not [name for name in other.headers if name.startswith("access-control")]
+
+
+async def test_request_the_server_could_not_read_is_refused_with_its_problem() -> None:
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        await edge({**scope, REFUSED: Problem(431, "headers_too_large", "Too much.")}, receive, send)
+
+    edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 3))
+    transport = httpx.ASGITransport(app=server)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        answer = await http.get("/")
+    assert answer.status_code == 431
+    assert answer.json()["code"] == "headers_too_large"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]

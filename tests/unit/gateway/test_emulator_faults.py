@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-import uvicorn
 
 from gateway.emulator.app import create_app
 from gateway.emulator.faults import Fault
@@ -34,21 +32,6 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=new_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://emulator", headers=headers()) as made:
         yield made
-
-
-@pytest.fixture(params=["httptools", "h11"])
-def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    config = uvicorn.Config(new_app(), port=0, http=request.param, log_level="warning", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-        assert thread.is_alive()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 async def test_a_status_fault_answers_in_the_envelope_and_does_nothing(client: httpx.AsyncClient) -> None:

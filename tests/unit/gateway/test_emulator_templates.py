@@ -153,3 +153,38 @@ async def test_an_unknown_template_is_a_404_wherever_it_is_named(client: httpx.A
     ):
         assert reply.status_code == 404
         assert reply.json() == {"code": 404, "message": "Template not found", "details": ["not found"]}
+
+
+async def test_an_update_overwrites_the_whole_template(client: httpx.AsyncClient) -> None:
+    before = (await client.get(f"/templates/{TEMPLATE}")).json()
+    body = {"roles": {"solo": {"maxPeerCount": 3}}, "plugins": {"x": 1}}
+    reply = await client.post(f"/templates/{TEMPLATE}", json=body)
+    assert reply.status_code == 200
+    after = reply.json()
+    assert (after["id"], after["name"], after["createdAt"]) == (TEMPLATE, "default", before["createdAt"])
+    assert (list(after["roles"]), after["plugins"]) == (["solo"], {"x": 1})
+    assert (await client.get(f"/templates/{TEMPLATE}")).json() == after
+    renamed = (await client.post(f"/templates/{TEMPLATE}", json={"name": "other"})).json()
+    assert (renamed["name"], renamed["roles"], "plugins" in renamed) == ("other", {}, False)
+
+
+async def test_an_update_that_cannot_be_is_refused(client: httpx.AsyncClient) -> None:
+    await client.post("/templates", json={"name": "taken"})
+    taken = await client.post(f"/templates/{TEMPLATE}", json={"name": "taken"})
+    assert (taken.status_code, taken.json()["details"]) == (400, ["Invalid body param: template name is taken"])
+    assert (await client.post(f"/templates/{TEMPLATE}", json={"name": "a/b"})).status_code == 400
+    unknown = await client.post(f"/templates/{'f' * 24}", json={})
+    assert (unknown.status_code, unknown.json()["message"]) == (404, "Template not found")
+    assert list((await client.get(f"/templates/{TEMPLATE}")).json()["roles"]) == ["guest", "host"]
+
+
+async def test_a_deleted_role_is_gone_and_cannot_be_deleted_again(client: httpx.AsyncClient) -> None:
+    path = f"/templates/{TEMPLATE}/roles/guest"
+    reply = await client.delete(path)
+    assert (reply.status_code, reply.content) == (204, b"")
+    again = await client.delete(path)
+    assert (again.status_code, again.json()) == (
+        404,
+        {"code": 404, "message": "Role not found", "details": ["not found"]},
+    )
+    assert list((await client.get(f"/templates/{TEMPLATE}")).json()["roles"]) == ["host"]

@@ -1,78 +1,43 @@
 """The 100ms client: every kind of answer becomes one kind of error, and nothing of it leaks."""
 
 import asyncio
+import gzip
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 
-from gateway.hms import client as module
-from gateway.hms.client import HmsBusy, HmsClient, HmsError, HmsRefused, HmsRoom, HmsTimeout, HmsUnreachable
+from gateway.hms import calls, client
+from gateway.hms.client import (
+    HmsBusy,
+    HmsClient,
+    HmsError,
+    HmsNotFound,
+    HmsRefused,
+    HmsRoom,
+    HmsTimeout,
+    HmsUnauthorized,
+    HmsUnreachable,
+)
 from gateway.hms.tokens import HmsTokens
-
-KEY, SECRET = "63f0a5b1c2d3e4f5a6b7c8d9", "hms-secret-of-tests-" + "h" * 32
-ROOM, TEMPLATE = "0123456789abcdef01234567", "89abcdef0123456789abcdef"
-NAME = "my-room.01j0000000000000000000000"
-BODY_SECRET = "what-100ms-said-in-confidence"
-
-Answer = httpx.Response | Exception
-Handler = Callable[[httpx.Request], Awaitable[Answer] | Answer]
-
-
-class Upstream:
-    """A 100ms that answers as told, and remembers what it was sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[httpx.Request] = []
-        self.answer: Handler = lambda _: httpx.Response(500)
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self.answer(request)
-        if isinstance(answer, Awaitable):
-            answer = await answer
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def says(self, status: int, content: Any = None, **headers: str) -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.answer = lambda _: httpx.Response(status, content=body, headers=headers)
-
-
-@pytest.fixture
-def upstream() -> Upstream:
-    return Upstream()
-
-
-@pytest.fixture
-async def hms(upstream: Upstream) -> AsyncIterator[HmsClient]:
-    transport = httpx.MockTransport(upstream)
-    async with httpx.AsyncClient(transport=transport, base_url="https://api.100ms.test/v2") as http:
-        client = HmsClient(http, HmsTokens(KEY, SECRET))
-        yield client
-        await client.close()
-
-
-async def create(hms: HmsClient) -> HmsRoom:
-    return await hms.create_room(
-        name=NAME, description="about", template_id=TEMPLATE, region="auto", size=100, max_duration_s=43_200
-    )
-
-
-def created(**changes: Any) -> dict[str, Any]:
-    return {"id": ROOM, "name": NAME, "enabled": True, "customer_id": "c", "recording_info": {}} | changes
-
-
-async def settled(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  what is waited for has no event
-            await asyncio.sleep(0.001)
-
+from tests.unit.gateway.upstream import (
+    BODY_SECRET,
+    KEY,
+    NAME,
+    ROOM,
+    SECRET,
+    TEMPLATE,
+    Answer,
+    Upstream,
+    create,
+    created,
+    settled,
+)
 
 # --- what is sent ---
 
@@ -90,7 +55,7 @@ async def test_a_create_sends_exactly_the_six_fields(hms: HmsClient, upstream: U
 
 async def test_every_call_carries_a_management_token(hms: HmsClient, upstream: Upstream) -> None:
     upstream.says(200, {"roles": {"guest": {}, "host": {}}})
-    assert await hms.fetch_template_roles(TEMPLATE) == {"guest", "host"}
+    assert (await hms.fetch_template(TEMPLATE)).role_names == {"guest", "host"}
     [request] = upstream.requests
     assert (request.method, request.url.path) == ("GET", f"/v2/templates/{TEMPLATE}")
     scheme, _, token = request.headers["authorization"].partition(" ")
@@ -106,9 +71,10 @@ async def test_refused_credentials_are_our_fault_and_logged_loudly_without_the_b
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     upstream.says(status, {"message": BODY_SECRET})
-    with pytest.raises(HmsRefused) as caught:
+    with pytest.raises(HmsUnauthorized) as caught:
         await create(hms)
     assert BODY_SECRET not in str(caught.value)
+    assert len(upstream.requests) == 1
     [record] = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert "HMS_APP_SECRET" in record.getMessage()
     assert BODY_SECRET not in caplog.text
@@ -120,7 +86,8 @@ async def test_refused_credentials_are_our_fault_and_logged_loudly_without_the_b
     ("given", "expected"),
     [
         ("7", 7), ("0", 1), ("300", 300), ("301", 300), ("9999", 300), (None, 5), ("", 5), ("-1", 5), ("1.5", 5),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", 5), ("soon", 5),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 1), ("Wed, 21 Oct 2099 07:28:00 GMT", 300), ("soon", 5),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", 5),
     ],
 )  # fmt: skip
 async def test_a_429_says_for_how_long(hms: HmsClient, upstream: Upstream, given: str | None, expected: int) -> None:
@@ -131,6 +98,33 @@ async def test_a_429_says_for_how_long(hms: HmsClient, upstream: Upstream, given
     assert BODY_SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Too many requests, retry after 45 seconds", 45), ("retry after 1 second", 1),
+        ("retry after 99999 seconds", 300), ("retry after some seconds", 5), ("retry after 45 minutes", 5),
+    ],
+)  # fmt: skip
+async def test_a_429_may_say_so_in_its_text_only_as_100ms_documents_it(
+    hms: HmsClient, upstream: Upstream, message: str, expected: int
+) -> None:
+    """api-reference/analytics/list-webhook-events."""
+    upstream.says(429, {"code": 429, "message": message})
+    with pytest.raises(HmsBusy) as caught:
+        await create(hms)
+    assert caught.value.retry_after_s == expected
+
+
+async def test_a_503_that_names_its_wait_is_heeded_like_a_429(hms: HmsClient, upstream: Upstream) -> None:
+    """RFC 9110 section 15.6.4."""
+    upstream.says(503, {}, **{"retry-after": "9"})
+    for _ in range(2):
+        with pytest.raises(HmsBusy) as caught:
+            await create(hms)
+        assert caught.value.retry_after_s == 9
+    assert len(upstream.requests) == 1
+
+
 @pytest.mark.parametrize("status", [400, 404, 409, 422, 499])
 async def test_a_refused_request_says_why_in_the_log_only(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
@@ -138,7 +132,8 @@ async def test_a_refused_request_says_why_in_the_log_only(
     upstream.says(status, {"code": status, "message": "template not found"})
     with pytest.raises(HmsRefused) as caught:
         await create(hms)
-    assert "template not found" not in str(caught.value)
+    assert str(caught.value) == "100ms refused to create the room. Perhaps it does not know the template."
+    assert not isinstance(caught.value, HmsNotFound)
     assert "template not found" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.CRITICAL]
 
@@ -176,14 +171,14 @@ async def test_an_answer_that_is_no_json_object_is_unusable(hms: HmsClient, upst
     with pytest.raises(HmsUnreachable, match="unusable"):
         await create(hms)
     with pytest.raises(HmsUnreachable, match="unusable"):
-        await hms.fetch_template_roles(TEMPLATE)
+        await hms.fetch_template(TEMPLATE)
 
 
 @pytest.mark.parametrize("roles", [None, [], ["guest"], "guest", 1])
 async def test_template_roles_that_are_no_object_are_unusable(hms: HmsClient, upstream: Upstream, roles: Any) -> None:
     upstream.says(200, {"roles": roles})
     with pytest.raises(HmsUnreachable, match="unusable"):
-        await hms.fetch_template_roles(TEMPLATE)
+        await hms.fetch_template(TEMPLATE)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +251,18 @@ async def test_a_reply_of_more_than_a_mebibyte_is_not_read_to_its_end(hms: HmsCl
             yield b" " * 65_536
 
     upstream.answer = lambda _: httpx.Response(200, content=endless())
-    with pytest.raises(HmsUnreachable):
+    with pytest.raises(HmsUnreachable, match="unusable"):
         await create(hms)
     assert sent < 25
+
+
+async def test_no_reply_unfolds_beyond_its_size_on_the_wire(hms: HmsClient, upstream: Upstream) -> None:
+    """CWE-409: a compressed reply of one kibibyte would be a mebibyte, and more, before anybody could measure it."""
+    bomb = gzip.compress(b" " * (1 << 20) + json.dumps(created()).encode())
+    upstream.says(200, bomb, **{"content-encoding": "gzip"})
+    with pytest.raises(HmsUnreachable, match="unusable"):
+        await create(hms)
+    assert upstream.requests[0].headers["accept-encoding"] == "identity"
 
 
 async def test_a_reply_of_a_mebibyte_is_still_read(hms: HmsClient, upstream: Upstream) -> None:
@@ -273,13 +277,9 @@ async def test_a_reply_of_a_mebibyte_is_still_read(hms: HmsClient, upstream: Ups
 async def test_an_answer_that_does_not_come_is_a_timeout(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TOTAL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(calls, "TOTAL_TIMEOUT_S", 0.05)
 
-    async def never(_: httpx.Request) -> Answer:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    upstream.answer = never
+    upstream.answer = upstream.hang
     with pytest.raises(HmsTimeout):
         await create(hms)
 
@@ -287,7 +287,7 @@ async def test_an_answer_that_does_not_come_is_a_timeout(
 async def test_the_time_limit_is_of_the_whole_call_however_steadily_bytes_trickle(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TOTAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(calls, "TOTAL_TIMEOUT_S", 0.1)
 
     async def trickle() -> AsyncIterator[bytes]:
         for _ in range(10_000):
@@ -321,19 +321,10 @@ async def test_a_broken_transport_is_an_error_of_ours(
     assert type(caught.value) is expected
 
 
-async def test_a_create_is_sent_once_whatever_comes_back(hms: HmsClient, upstream: Upstream) -> None:
-    for status in (401, 404, 500, 503, 429):  # the last: it makes us wait
-        upstream.requests.clear()
-        upstream.says(status, {})
-        with pytest.raises(HmsError):
-            await create(hms)
-        assert len(upstream.requests) == 1
-
-
 async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
     hms: HmsClient, upstream: Upstream
 ) -> None:
-    assert module.MOST_IN_FLIGHT == 50
+    assert calls.MOST_IN_FLIGHT == 50
     released = asyncio.Event()
 
     async def hold(_: httpx.Request) -> Answer:
@@ -341,19 +332,19 @@ async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
         return httpx.Response(200, json=created())
 
     upstream.answer = hold
-    calls = [asyncio.create_task(create(hms)) for _ in range(50)]
+    waiting = [asyncio.create_task(create(hms)) for _ in range(50)]
     await settled(lambda: len(upstream.requests) == 50)
     with pytest.raises(HmsBusy) as caught:
         await create(hms)
     assert caught.value.retry_after_s == 1
-    calls[0].cancel()  # a caller who goes away gives his place back
-    await asyncio.gather(calls[0], return_exceptions=True)
-    calls.append(asyncio.create_task(create(hms)))
+    waiting[0].cancel()  # a caller who goes away gives his place back
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    waiting.append(asyncio.create_task(create(hms)))
     await settled(lambda: len(upstream.requests) == 51)
     with pytest.raises(HmsBusy):
         await create(hms)
     released.set()
-    assert len(await asyncio.gather(*calls[1:])) == 50
+    assert len(await asyncio.gather(*waiting[1:])) == 50
     for _ in range(60):  # failures give theirs back as well; as many succeed between, so that the breaker stays closed
         upstream.says(500)
         with pytest.raises(HmsUnreachable):
@@ -387,21 +378,31 @@ async def test_template_roles_that_are_old_are_served_while_new_ones_are_fetched
     upstream.says(200, {"roles": {"guest": {}}})
     hms.template_roles(TEMPLATE)
     await settled(lambda: hms.template_roles(TEMPLATE))
-    monkeypatch.setattr(module, "ROLES_TTL_S", -1.0)
-    monkeypatch.setattr(module, "_ROLES_RETRY_S", 0.0)
+    monkeypatch.setattr(client, "ROLES_TTL_S", -1.0)
+    monkeypatch.setattr(client, "_ROLES_RETRY_S", 0.0)
     upstream.says(200, {"roles": {"host": {}}})
     assert hms.template_roles(TEMPLATE) == {"guest"}
     await settled(lambda: hms.template_roles(TEMPLATE) == {"host"})
 
 
-async def test_fresh_template_roles_are_not_fetched_again(hms: HmsClient, upstream: Upstream) -> None:
+async def test_template_roles_are_fetched_anew_after_five_minutes_and_not_before(
+    hms: HmsClient, upstream: Upstream
+) -> None:
     upstream.says(200, {"roles": {"guest": {}}})
     hms.template_roles(TEMPLATE)
     await settled(lambda: hms.template_roles(TEMPLATE))
-    for _ in range(100):
-        hms.template_roles(TEMPLATE)
-    await asyncio.sleep(0.01)
-    assert len(upstream.requests) == 1
+    hms._roles_asked.clear()
+    for age_s, fetched in ((0, 1), (290, 1), (301, 2)):
+        hms._roles[TEMPLATE] = frozenset({"guest"}), time.monotonic() - age_s
+        for _ in range(100):
+            hms.template_roles(TEMPLATE)
+        await asyncio.sleep(0.01)
+        assert len(upstream.requests) == fetched
+
+
+async def test_time_limits_are_2_s_to_connect_and_5_s_in_all() -> None:
+    async with client.connect("https://api.100ms.test/v2") as http:
+        assert http.timeout == httpx.Timeout(5.0, connect=2.0)
 
 
 async def test_a_failed_look_at_the_roles_keeps_the_old_ones_and_is_not_hammered(
@@ -410,23 +411,19 @@ async def test_a_failed_look_at_the_roles_keeps_the_old_ones_and_is_not_hammered
     upstream.says(200, {"roles": {"guest": {}}})
     hms.template_roles(TEMPLATE)
     await settled(lambda: hms.template_roles(TEMPLATE))
-    monkeypatch.setattr(module, "ROLES_TTL_S", -1.0)
+    monkeypatch.setattr(client, "ROLES_TTL_S", -1.0)
     hms._roles_asked.clear()
     upstream.says(500, {"message": BODY_SECRET})
     for _ in range(100):
         assert hms.template_roles(TEMPLATE) == {"guest"}
         await asyncio.sleep(0)
     await settled(lambda: "could not be read" in caplog.text)
-    assert len(upstream.requests) == 2
+    assert len(upstream.requests) == 1 + calls.ATTEMPTS
     assert BODY_SECRET not in caplog.text
 
 
 async def test_closing_ends_a_look_that_is_under_way(hms: HmsClient, upstream: Upstream) -> None:
-    async def never(_: httpx.Request) -> Answer:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    upstream.answer = never
+    upstream.answer = upstream.hang
     hms.template_roles(TEMPLATE)
     await settled(lambda: upstream.requests)
     await asyncio.wait_for(hms.close(), 5)
@@ -451,7 +448,7 @@ async def test_a_429_is_heeded_by_every_call_until_its_time_has_passed(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(calls.time, "monotonic", lambda: clock[0])
     upstream.says(429, {}, **{"Retry-After": "7"})
     with pytest.raises(HmsBusy):
         await create(hms)

@@ -43,6 +43,7 @@ def test_the_built_in_roles_have_the_permissions_of_the_contract() -> None:
     member = {"rooms:join", "usage:read-own"}
     operator = {"usage:read-own", "usage:read-any", "rooms:read-any", "rooms:end-any", "limits:manage", "audit:read"}
     assert {name: set(role.permissions) for name, role in BUILT_IN.roles.items()} == {
+        "guest": member,
         "member": member,
         "host": member | {"rooms:create"},
         "operator": operator,
@@ -54,6 +55,7 @@ def test_the_built_in_limits_have_the_numbers_of_the_contract() -> None:
     people, staff = Limit("api", 120, MINUTE, 60), Limit("api", 600, MINUTE, 120)
     mint, create = Limit("tokens.mint", 60, MINUTE, 30), Limit("rooms.create", 10, HOUR, 5)
     assert {name: dict(role.limits) for name, role in BUILT_IN.roles.items()} == {
+        "guest": {"api": Limit("api", 60, MINUTE, 30), "tokens.mint": Limit("tokens.mint", 20, MINUTE, 10)},
         "member": {"api": people, "tokens.mint": mint},
         "host": {"api": people, "tokens.mint": mint, "rooms.create": create},
         "operator": {"api": staff},
@@ -378,3 +380,12 @@ def test_strange_roles_do_not_fill_the_memory() -> None:
         policy.charges((f"role{n}",), "rooms.list")
     assert len(policy._cache) <= 1000
     assert charged(policy, ("member",), "rooms.list")["api"].burst == 60
+
+
+def test_reason_says_what_a_permission_is_good_for_where_it_is_not_for_all_of_an_action() -> None:
+    actions = ("rooms.update", "rooms.end")
+    reasons = {action: decide(BUILT_IN, ("operator",), action, room(None)).reason for action in actions}
+    assert reasons == {
+        "rooms.update": "permission rooms:end-any, only to lock and unlock it",
+        "rooms.end": "permission rooms:end-any",
+    }

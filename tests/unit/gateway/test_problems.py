@@ -34,6 +34,7 @@ from auth.errors import (
 from gateway.addresses import ClientAddresses
 from gateway.edge import Edge
 from gateway.hms.client import HmsBusy, HmsError, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.idempotency import InFlight
 from gateway.problems import QUOTA_EXCEEDED, Problem, RateLimited, invalid, problem_response
 from gateway.store import StoreError
 from limits.limiter import Limiter
@@ -61,7 +62,7 @@ async def answer_to(error: BaseException, method: str = "GET", path: str = "/rai
     app = Litestar(
         [raising, posts], exception_handlers={Exception: problem_response}, openapi_config=None, logging_config=None
     )
-    transport = httpx.ASGITransport(app=Edge(app, addresses=ClientAddresses(()), flood=FLOOD))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=Edge(app, addresses=ClientAddresses(()), flood=lambda: FLOOD))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         return await client.request(method, path)
 
@@ -82,7 +83,7 @@ def check(answer: httpx.Response, status: int, code: str, kind: str | None = Non
     assert ("www-authenticate" in answer.headers) == (status == 401)
     if status == 401:
         assert answer.headers["www-authenticate"].startswith(REALM)
-    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert ("retry-after" in answer.headers) == (status in (429, 503) or code == "idempotency_conflict")
     return document
 
 
@@ -100,6 +101,7 @@ ROWS: list[tuple[Exception, int, str, str]] = [
     (HmsTimeout("100ms did not answer in time."), 504, "upstream_timeout", "100ms did not answer in time."),
     (HmsRefused("100ms refused the request."), 502, "upstream_error", "100ms refused the request."),
     (HmsUnreachable("100ms cannot be reached."), 502, "upstream_error", "100ms cannot be reached."),
+    (InFlight("It is under way."), 409, "idempotency_conflict", "It is under way."),
     (Problem(409, "name_taken", "The name is taken."), 409, "name_taken", "The name is taken."),
     (invalid("name", "is required"), 400, "invalid_request", "name: is required"),
     (invalid("", "The body is not valid JSON"), 400, "invalid_request", "The body is not valid JSON"),

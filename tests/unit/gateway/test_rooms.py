@@ -11,14 +11,17 @@ import fakeredis
 import pytest
 
 from gateway.hms.client import HmsRoom, HmsUnreachable
-from gateway.policy import BANNED
+from gateway.policy import BANNED, PolicyInForce
 from gateway.policy_file import load_policy
-from gateway.rooms import NewRoom, Room, Rooms, upstream_name
+from gateway.room_records import NewRoom, Room
+from gateway.rooms import Rooms, upstream_name
+from limits.limiter import Limiter
 
 Execute = Callable[..., Awaitable[Any]]
 
 OWNER, STRANGER = "u" + "a" * 20, "u" + "b" * 20
 TEMPLATE = "89abcdef0123456789abcdef"
+POLICY = PolicyInForce(replace(load_policy(), template_ids={"default": TEMPLATE}))
 NEW = NewRoom("Große Besprechung", "about", "open", "default")
 
 
@@ -60,7 +63,14 @@ def hms() -> FakeHms:
 
 @pytest.fixture
 def rooms(execute: Counting, hms: FakeHms) -> Rooms:
-    return Rooms(execute, hms, load_policy(), {"default": TEMPLATE})  # type: ignore[arg-type]
+    return Rooms(execute, hms, Limiter(execute), POLICY)  # type: ignore[arg-type]
+
+
+async def create(rooms: Rooms, uid: str, new: NewRoom, *, lease: str) -> Room:
+    """Create a room under a new name at 100ms, as the route does."""
+    room, is_new = await rooms.create(uid, new, lease=lease, upstream=upstream_name(new.name))
+    assert is_new
+    return room
 
 
 async def place(execute: Execute, created_ms: int, room: Room, uid: str = OWNER) -> None:
@@ -90,7 +100,7 @@ async def ids(rooms: Rooms, uid: str | None, size: int) -> list[str]:
 
 
 async def test_a_new_room_is_registered_with_its_owner(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, NEW, lease="l")
     found = await rooms.find(room.id, OWNER)
     assert found is not None
     assert (found.room, found.relation, found.listed) == (room, "owner", True)
@@ -101,7 +111,7 @@ async def test_a_new_room_is_registered_with_its_owner(rooms: Rooms, execute: Co
 
 
 async def test_100ms_gets_a_generated_name_and_what_the_policy_says(rooms: Rooms, hms: FakeHms) -> None:
-    await rooms.create(OWNER, NEW, lease="l")
+    await create(rooms, OWNER, NEW, lease="l")
     [asked] = hms.created
     assert re.fullmatch(r"grosse-besprechung\.[0-9a-z]{26}|groe-besprechung\.[0-9a-z]{26}", asked.pop("name"))
     assert asked == {
@@ -114,14 +124,14 @@ async def test_100ms_gets_a_generated_name_and_what_the_policy_says(rooms: Rooms
 
 
 async def test_rooms_of_the_same_name_are_different_rooms(rooms: Rooms, hms: FakeHms) -> None:
-    made = await asyncio.gather(*(rooms.create(OWNER, NEW, lease="l") for _ in range(20)))
+    made = await asyncio.gather(*(create(rooms, OWNER, NEW, lease="l") for _ in range(20)))
     assert len({room.id for room in made}) == 20
     assert len({asked["name"] for asked in hms.created}) == 20
 
 
 async def test_the_users_own_name_is_kept_as_it_is(rooms: Rooms) -> None:
     name = "  Tea & <b>cake</b> 🍰 \u202e"
-    room = await rooms.create(OWNER, replace(NEW, name=name), lease="l")
+    room = await create(rooms, OWNER, replace(NEW, name=name), lease="l")
     found = await rooms.find(room.id, OWNER)
     assert found is not None
     assert found.room.name == name
@@ -130,7 +140,7 @@ async def test_the_users_own_name_is_kept_as_it_is(rooms: Rooms) -> None:
 async def test_a_room_100ms_did_not_create_is_not_registered(rooms: Rooms, hms: FakeHms, execute: Counting) -> None:
     hms.error = HmsUnreachable("x")
     with pytest.raises(HmsUnreachable):
-        await rooms.create(OWNER, NEW, lease="l")
+        await create(rooms, OWNER, NEW, lease="l")
     assert await execute("DBSIZE") == 0
 
 
@@ -139,14 +149,14 @@ async def test_a_room_that_could_not_be_registered_is_an_error(hms: FakeHms) -> 
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        await Rooms(broken, hms, load_policy(), {"default": TEMPLATE}).create(OWNER, NEW, lease="l")  # type: ignore[arg-type]
+        await Rooms(broken, hms, Limiter(broken), POLICY).create(OWNER, NEW, lease="l", upstream="n.1")  # type: ignore[arg-type]
 
 
 # --- finding ---
 
 
 async def test_a_stranger_finds_a_room_without_a_relation(rooms: Rooms) -> None:
-    room = await rooms.create(OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
     assert (found.room, found.relation, found.listed) == (room, None, False)
@@ -154,7 +164,7 @@ async def test_a_stranger_finds_a_room_without_a_relation(rooms: Rooms) -> None:
 
 @pytest.mark.parametrize("relation", ["cohost", "participant", "viewer", BANNED])
 async def test_a_stored_relation_is_found(rooms: Rooms, execute: Counting, relation: str) -> None:
-    room = await rooms.create(OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, NEW, lease="l")
     await execute("HSET", f"rr:1:{{{room.id}}}", STRANGER, relation)
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -162,7 +172,7 @@ async def test_a_stored_relation_is_found(rooms: Rooms, execute: Counting, relat
 
 
 async def test_an_owner_stays_owner_whatever_relation_is_stored(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, NEW, lease="l")
     await execute("HSET", f"rr:1:{{{room.id}}}", OWNER, "viewer")
     found = await rooms.find(room.id, OWNER)
     assert found is not None
@@ -170,7 +180,7 @@ async def test_an_owner_stays_owner_whatever_relation_is_stored(rooms: Rooms, ex
 
 
 async def test_the_facts_of_a_room_are_those_a_decision_needs(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, replace(NEW, access="invited"), lease="l")
+    room = await create(rooms, OWNER, replace(NEW, access="invited"), lease="l")
     await execute("HSET", f"rm:1:{{{room.id}}}", "enabled", "0")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -204,13 +214,13 @@ async def test_what_is_no_room_id_reaches_neither_redis_nor_100ms(
 
 
 async def test_a_room_that_is_not_ours_is_not_found_and_100ms_is_not_asked(rooms: Rooms, hms: FakeHms) -> None:
-    await rooms.create(OWNER, NEW, lease="l")
+    await create(rooms, OWNER, NEW, lease="l")
     hms.error = AssertionError("100ms was asked")
     assert await rooms.find("f" * 24, OWNER) is None
 
 
 async def test_a_find_is_three_commands_of_one_turn(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, NEW, lease="l")
     issued: list[tuple[Any, ...]] = []
     released = asyncio.Event()
 
@@ -232,7 +242,7 @@ async def test_a_find_is_three_commands_of_one_turn(rooms: Rooms, execute: Count
 
 
 async def test_an_open_room_enters_the_list_of_who_joined_it_once(rooms: Rooms, execute: Counting) -> None:
-    room = await rooms.create(OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
     await rooms.enlist(found, STRANGER)
@@ -251,10 +261,10 @@ async def test_an_open_room_enters_the_list_of_who_joined_it_once(rooms: Rooms, 
 
 
 async def test_a_list_is_of_ones_own_rooms_newest_first(rooms: Rooms, execute: Counting) -> None:
-    mine = [await rooms.create(OWNER, NEW, lease="l") for _ in range(5)]
+    mine = [await create(rooms, OWNER, NEW, lease="l") for _ in range(5)]
     for n, room in enumerate(mine):
         await place(execute, 1_800_000_000_000 + n, room)
-    theirs = await rooms.create(STRANGER, NEW, lease="l")
+    theirs = await create(rooms, STRANGER, NEW, lease="l")
     assert await pages(rooms, OWNER, 10) == [[room.id for room in reversed(mine)]]
     assert await pages(rooms, STRANGER, 10) == [[theirs.id]]
     assert sorted(await ids(rooms, None, 4)) == sorted(room.id for room in [*mine, theirs])
@@ -266,7 +276,7 @@ async def test_an_empty_list_is_one_empty_page(rooms: Rooms) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 11, 12, 13, 100])
 async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms, execute: Counting, size: int) -> None:
-    made = [await rooms.create(OWNER, NEW, lease="l") for _ in range(12)]
+    made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(12)]
     for n, room in enumerate(made):  # seven of one millisecond between others
         await place(execute, 1_800_000_000_000 + (n if n < 3 else 5 if n < 10 else n), room)
     seen = await pages(rooms, OWNER, size)
@@ -276,17 +286,17 @@ async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms,
 
 
 async def test_a_room_created_between_two_pages_moves_nothing(rooms: Rooms, execute: Counting) -> None:
-    made = [await rooms.create(OWNER, NEW, lease="l") for _ in range(4)]
+    made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(4)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)
     first, before = await rooms.page(OWNER, before=None, size=2)
-    await place(execute, 1_900_000_000_000, await rooms.create(OWNER, NEW, lease="l"))
+    await place(execute, 1_900_000_000_000, await create(rooms, OWNER, NEW, lease="l"))
     second, _ = await rooms.page(OWNER, before=before, size=2)
     assert [room.id for room in first + second] == [room.id for room in reversed(made)]
 
 
 async def test_a_listed_room_that_is_gone_is_left_out_and_the_rest_is_reached(rooms: Rooms, execute: Counting) -> None:
-    made = [await rooms.create(OWNER, NEW, lease="l") for _ in range(6)]
+    made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(6)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)
     for gone in (made[2], made[3], made[5]):

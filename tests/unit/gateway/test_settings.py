@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from gateway import settings as module
-from gateway.settings import DEMO_ENV, Settings, SettingsError, hms_given, load_env, redis_url
+from gateway.settings import (
+    DEMO_ENV,
+    Settings,
+    SettingsError,
+    argon2_cost,
+    hms_given,
+    load_env,
+    password_policy,
+    redis_url,
+)
 
 HMS, GATEWAY, OLDER = "hms-Aq3v9Zk1mTr7Yw0Lc5Xb", "gat-Pz8s2Df4hJ6kLq1Vn3Gt9", "old-Wx5e7Ru9iOp2Mb4Cf6Kd8"
 HMS, GATEWAY, OLDER = HMS + "Nd8uFg2Jh4", GATEWAY + "Yb0sRe6Wc", OLDER + "Tz1aSv3Hn"
@@ -74,6 +83,10 @@ PLACEHOLDERS = [
     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
     "<the secret of your 100ms app here>",
     "0123456789-abcdefghijkl-app-secret",
+    "my-0123456789-abcdefghijklmnopqrst",
+    "my_secret_for_100ms_0123456789abcd",
+    "My_Secret_For_100ms_0123456789abcd",
+    "MY_SECRET_FOR_100MS_0123456789ABCD",
 ]
 
 
@@ -215,6 +228,50 @@ def test_a_number_lies_in_its_range(name: str, most: int) -> None:
         assert refusal(**{name: value}) == f"{name} must be a whole number from 1 to {most}"
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("GATEWAY_PASSWORD_MIN_LENGTH", 8, 128),
+        ("GATEWAY_ARGON2_MEMORY_KIB", 19456, 1048576),
+        ("GATEWAY_ARGON2_PASSES", 2, 16),
+        ("GATEWAY_REDIS_TIMEOUT_MS", 10, 1000),
+    ],
+)
+def test_a_number_lies_between_its_floor_and_its_ceiling(name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert Settings.from_env(GOOD | {name: str(value)})
+    for value in (0, 1, least - 1, most + 1):
+        assert refusal(**{name: str(value)}) == f"{name} must be a whole number from {least} to {most}"
+
+
+def test_passwords_are_told_their_length_and_cost() -> None:
+    settings = Settings.from_env(GOOD)
+    assert (settings.password_policy.min_length, settings.password_policy.breached) == (15, None)
+    assert (settings.argon2_memory_kib, settings.argon2_passes) == (19456, 2)
+    env = {"GATEWAY_PASSWORD_MIN_LENGTH": "20", "GATEWAY_ARGON2_MEMORY_KIB": "65536", "GATEWAY_ARGON2_PASSES": "3"}
+    settings = Settings.from_env(GOOD | env)
+    assert settings.password_policy.min_length == 20
+    assert (settings.argon2_memory_kib, settings.argon2_passes) == argon2_cost(env) == (65536, 3)
+    assert password_policy(env) == settings.password_policy
+
+
+def test_breached_passwords_are_a_file_of_the_operator(tmp_path: Path) -> None:
+    path = tmp_path / "breached.txt"
+    path.write_text("correct horse battery staple\n")
+    policy = Settings.from_env(GOOD | {"GATEWAY_BREACHED_PASSWORDS": str(path)}).password_policy
+    assert len(policy.reasons("correct horse battery staple")) == 1
+    assert policy.reasons("correct horse battery stable") == []
+
+
+@pytest.mark.parametrize("content", [None, "", "\n\n", f"{'B' * 40}:1\n{'A' * 40}:1\n", f"{'A' * 32}:1\n", "\0"])
+def test_a_file_of_breached_passwords_that_cannot_serve_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "breached.txt"
+    if content is not None:
+        path.write_text(content)
+    text = refusal(GATEWAY_BREACHED_PASSWORDS=str(path))
+    assert text.startswith(f"GATEWAY_BREACHED_PASSWORDS: {path} ")
+
+
 def test_the_log_format_is_one_of_two() -> None:
     assert Settings.from_env(GOOD | {"GATEWAY_LOG": "console"}).log_format == "console"
     assert refusal(GATEWAY_LOG="JSON") == "GATEWAY_LOG must be one of: json, console"
@@ -236,6 +293,22 @@ def test_origins_are_a_list() -> None:
     origins = ("https://app.example.com", "http://localhost:*", "http://127.0.0.1:3000", "http://[::1]:5173")
     assert Settings.from_env(GOOD | {"GATEWAY_CORS_ORIGINS": value}).cors_origins == origins
     assert Settings.from_env(GOOD | {"GATEWAY_CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
+def test_origins_are_kept_as_browsers_send_them() -> None:
+    """RFC 6454 section 6.2: in lower case, without the scheme's own port."""
+    value = (
+        "https://App.Example.com,https://a.example:443,http://b.example:80,https://c.example:80,http://d.example:443"
+    )
+    kept = ("https://app.example.com", "https://a.example", "http://b.example", "https://c.example:80")
+    found = Settings.from_env(GOOD | {"GATEWAY_CORS_ORIGINS": value}).cors_origins
+    assert found == (*kept, "http://d.example:443")
+
+
+@pytest.mark.parametrize("value", ["*,https://app.example.com", "https://app.example.com,*", "*,*"])
+def test_star_beside_other_origins_is_refused(value: str) -> None:
+    """Credentials go to listed origins only; a list with * in it would look like one and be none."""
+    assert refusal(GATEWAY_CORS_ORIGINS=value).startswith("GATEWAY_CORS_ORIGINS: *")
 
 
 @pytest.mark.parametrize(
@@ -376,5 +449,16 @@ def test_a_demos_file_is_never_read_beside_a_real_account(tmp_path: Path, monkey
     assert "HMS_API_URL" not in env
 
 
-def test_a_random_secret_with_three_equal_letters_is_no_placeholder() -> None:
-    assert Settings.from_env(GOOD | {"GATEWAY_SECRET": "Pz8s2Df4hJ6kxXxVn3Gt9Yb0sRe6WcTT12"}).gateway_secrets
+@pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Pz8s2Df4hJ6kxXxVn3Gt9Yb0sRe6WcTT12",
+        # As secrets.token_urlsafe makes them, one time in 32,768.
+        "my-Pz8s2Df4hJ6kQxVn3Gt9Yb0sRe6WcTT",
+        "MY_Pz8s2Df4h-6kQxVn3Gt9Yb_sRe6WcTT",
+        "mY-Pz8s2Df4h-6kQxVn3Gt9Yb_sRe6WcTT",
+    ],
+)
+def test_a_random_secret_is_no_placeholder_whatever_letters_it_holds(name: str, value: str) -> None:
+    assert Settings.from_env(GOOD | {name: value})

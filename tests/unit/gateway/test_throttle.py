@@ -9,6 +9,8 @@ import pytest
 
 from auth.errors import Busy, InvalidCredentials
 from auth.keys import KeyRing
+from gateway.audit import Audit
+from gateway.policy import PolicyInForce
 from gateway.policy_file import load_policy
 from gateway.problems import Problem, RateLimited
 from gateway.throttle import Throttle
@@ -26,7 +28,9 @@ def redis() -> fakeredis.FakeAsyncRedis:
 @pytest.fixture
 def throttle(redis: fakeredis.FakeAsyncRedis) -> Throttle:
     execute = redis.execute_command
-    return Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), load_policy().anonymous)
+    return Throttle(
+        execute, Limiter(execute), KeyRing([SECRET], "throttle"), PolicyInForce(load_policy()), Audit(execute)
+    )
 
 
 async def fail(throttle: Throttle, address: str, username: str) -> None:
@@ -155,16 +159,61 @@ async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
     await throttle.request(HOME)
 
 
+async def test_thirty_registrations_of_one_address_are_let_through_and_refused_ones_do_not_count(
+    throttle: Throttle,
+) -> None:
+    for _ in range(50):
+        with pytest.raises(Busy):
+            async with throttle.registration(STRANGER):
+                raise Busy
+    for _ in range(30):
+        async with throttle.registration(STRANGER):
+            pass
+    made = False
+    with pytest.raises(Problem) as caught:
+        async with throttle.registration(STRANGER):
+            made = True
+    assert not made
+    assert (caught.value.status, caught.value.code) == (429, "too_many_attempts")
+    async with throttle.registration(HOME):
+        pass
+
+
+async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(
+    redis: fakeredis.FakeAsyncRedis,
+) -> None:
+    noted: list[str] = []
+    execute = redis.execute_command
+    audit = Audit(execute, lambda *words: noted.append(str(words[-1])))
+    policy = PolicyInForce(load_policy())
+    throttle = Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), policy, audit)
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada.lovelace")
+    for _ in range(20):
+        await refused(throttle, STRANGER, "ada.lovelace")
+    [entry] = [text for text in noted if "throttled" in text]
+    assert '"limit": "account"' in entry
+    for text in ("ada", STRANGER):
+        assert text not in entry
+
+
+def test_an_address_is_known_in_the_audit_by_its_site(throttle: Throttle) -> None:
+    assert throttle.source("2001:db8::1") == throttle.source("2001:db8::ffff")
+    assert throttle.source("2001:db8::1") != throttle.source("2001:db8:0:1::1")
+    assert throttle.source(HOME) != throttle.source(STRANGER)
+    assert HOME not in throttle.source(HOME)
+
+
 async def test_only_rotations_count_against_a_session(throttle: Throttle) -> None:
     for _ in range(50):
-        await throttle.refresh_allowed("sid")
+        await throttle.refresh_allowed("sid", HOME)
     for _ in range(10):
-        await throttle.refresh_allowed("sid")
+        await throttle.refresh_allowed("sid", HOME)
         await throttle.refreshed("sid")
     with pytest.raises(Problem) as caught:
-        await throttle.refresh_allowed("sid")
+        await throttle.refresh_allowed("sid", HOME)
     assert caught.value.code == "too_many_attempts"
-    await throttle.refresh_allowed("another")
+    await throttle.refresh_allowed("another", HOME)
 
 
 async def test_no_name_and_no_address_stands_in_a_key(throttle: Throttle, redis: fakeredis.FakeAsyncRedis) -> None:
@@ -175,3 +224,27 @@ async def test_no_name_and_no_address_stands_in_a_key(throttle: Throttle, redis:
     assert keys
     for text in ("ada", HOME, STRANGER):
         assert text not in keys
+
+
+async def test_throttled_refreshes_and_requests_are_audited(redis: fakeredis.FakeAsyncRedis) -> None:
+    execute, noted = redis.execute_command, []
+    policy, audit = PolicyInForce(load_policy()), Audit(execute, lambda *words: noted.append(words))
+    throttle = Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), policy, audit)
+    for _ in range(10):
+        await throttle.refreshed("a" * 20)
+    for _ in range(2):  # the second within a minute is not told again
+        with pytest.raises(Problem):
+            await throttle.refresh_allowed("a" * 20, HOME)
+
+    async def flood() -> None:
+        for _ in range(2000):  # ten come back every second meanwhile
+            await throttle.request(HOME)
+
+    with pytest.raises(RateLimited):
+        await flood()
+    entries = [str(words[-1]) for words in noted if words[0] == "XADD"]
+    assert [kind for entry in entries for kind in ("refresh", "requests") if f'"limit": "{kind}"' in entry] == [
+        "refresh",
+        "requests",
+    ]
+    assert not any(HOME in entry for entry in entries)

@@ -733,6 +733,26 @@ class Leases(Bench):
         look = await limiter.peek(subject, [], leases=[self.lease()])
         assert look.leases[0].held == 1
 
+    async def test_who_holds_it_holds_it_still_and_no_longer_than_before(
+        self, limiter: Limiter, clock: Clock, subject: str
+    ) -> None:
+        for holder in "ab":
+            await self.hold(limiter, subject, holder)
+        clock.now_us += 30 * US_PER_S
+        again = await self.hold(limiter, subject, "a")
+        assert (again.allowed, again.leases[0].held, again.leases[0].is_new) == (True, 2, False)
+        clock.now_us += 30 * US_PER_S
+        assert (await limiter.peek(subject, [], leases=[self.lease()])).leases[0].held == 0
+
+    async def test_a_repeat_that_is_refused_does_not_end_the_lease(self, limiter: Limiter, subject: str) -> None:
+        first = await self.hold(limiter, subject, "a")
+        again = await self.hold(limiter, subject, "a")
+        assert first.leases[0].is_new
+        assert await limiter.amend(again, "refused.replayed", refund=True)
+        assert (await limiter.peek(subject, [], leases=[self.lease()])).leases[0].held == 1
+        assert await limiter.amend(first, "failed", refund=True)
+        assert (await limiter.peek(subject, [], leases=[self.lease()])).leases[0].held == 0
+
     async def test_a_limit_that_denies_gives_nobody_a_lease(self, limiter: Limiter, subject: str) -> None:
         await limiter.take(subject, charges(SLOW, cost=2))
         assert not (await limiter.take(subject, charges(SLOW), leases=[self.lease("a")])).allowed

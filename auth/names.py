@@ -1,0 +1,40 @@
+"""User names: which there may be, and when two are the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from .errors import BadUsername
+
+UID = re.compile(r"u[a-z2-7]{20}")
+# Shown as nothing, though neither space nor control: Unicode's Default_Ignorable_Code_Point outside the categories Z
+# and C (DerivedCoreProperties.txt), and the blank of Braille. NFKC keeps them.
+_BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def name_key(username: str) -> str:
+    """Return the form of a name under which it is unique: NFKC and case-folded (UTS 39 would go further).
+
+    Raises:
+        BadUsername: too short, too long, with white space, a slash, invisible or control characters, or like an id.
+    """
+    key = folded(username)
+    if not 3 <= len(key) <= 64 or len(username) > 64:
+        raise BadUsername("a user name has 3 to 64 characters")
+    if any(unicodedata.category(char)[0] in "ZC" for char in username + key):
+        raise BadUsername("a user name has no spaces and no invisible or control characters")
+    if _BLANKS.search(username + key):
+        raise BadUsername("a user name has no spaces and no invisible or control characters")
+    if "/" in key:  # he would have no address of his own under /api/admin/users
+        raise BadUsername("a user name has no slash")
+    if UID.fullmatch(key):  # whoever asks for that id must get its owner, and nobody who took it for a name
+        raise BadUsername("a user name must not look like a user's id")
+    return key
+
+
+def folded(text: str) -> str:
+    """Return a text, or the beginning of a name, in the form in which names are compared."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -1,0 +1,292 @@
+/** The client: the seed's class with its methods, and the rest of the gateway's API. */
+
+import { newIdempotencyKey } from "./idempotency.js";
+import { GatewayProblem } from "./problem.js";
+import type { RateLimit } from "./rate-limit.js";
+import { Sessions } from "./session.js";
+import type {
+  CreateRoomOptions,
+  CreateRoomResponse,
+  Ending,
+  Invite,
+  InviteAccepted,
+  InviteMade,
+  LoginSession,
+  Me,
+  Member,
+  MemberPage,
+  MemberSet,
+  MintedToken,
+  NewInvite,
+  NewUser,
+  PageOptions,
+  Relation,
+  Room,
+  RoomChanges,
+  RoomPage,
+  TokenAnswer,
+  Usage,
+  User,
+} from "./shapes.js";
+import { type SessionStorage, memoryStorage } from "./storage.js";
+import { type Call, Transport, type TransportOptions, segment } from "./transport.js";
+
+export interface HMSServiceOptions extends TransportOptions {
+  /** Where the login is kept; in memory by default. */
+  readonly storage?: SessionStorage;
+  /** Told once when the gateway has ended the login: time for the login page. Not told of one's own logout. */
+  readonly onSessionLost?: (problem: GatewayProblem) => void;
+}
+
+/**
+ * One user of one gateway.
+ *
+ * Methods throw GatewayProblem when the gateway refuses and GatewayUnreachable when no answer comes; `createRoom` alone
+ * answers `{ success: false, error }` instead, as the seed's does.
+ */
+export class HMSServiceClass {
+  readonly #transport: Transport;
+  readonly #sessions: Sessions;
+
+  /** Throws a TypeError without a `baseUrl` that is an http(s) address. */
+  constructor(options: HMSServiceOptions) {
+    this.#transport = new Transport(options);
+    this.#sessions = new Sessions(options.storage ?? memoryStorage(), this.#transport, options.onSessionLost);
+  }
+
+  /** How the limits stood after the last answer that said so, the tightest first. */
+  get rateLimits(): readonly RateLimit[] {
+    return this.#transport.rateLimits;
+  }
+
+  // --- Rooms, as in the seed ---------------------------------------------------------------------------------------
+
+  /** Create a room; without options an untitled one. Never throws. */
+  async createRoom(options?: CreateRoomOptions): Promise<CreateRoomResponse> {
+    const { idempotencyKey = newIdempotencyKey(), ...room } = options ?? {};
+    const body = Object.keys(room).length > 0 ? room : undefined;
+    const headers = { "Idempotency-Key": idempotencyKey };
+    try {
+      const call: Call = { method: "POST", path: "/rooms", body, headers, answers: "room", repeatable: true };
+      return { success: true, room: (await this.#call<{ room: Room }>(call)).room, idempotencyKey };
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const refusal = { success: false, error: message, idempotencyKey } as const;
+      return error instanceof GatewayProblem ? { ...refusal, problem: error } : refusal;
+    }
+  }
+
+  /** Return a join token for the logged-in user; without a role, in the least of those he may have. */
+  async getAuthToken(roomId: string, role?: string): Promise<string> {
+    return (await this.mintToken(roomId, role)).token;
+  }
+
+  // --- Who is calling ----------------------------------------------------------------------------------------------
+
+  /** Log in; every later call is this user's. */
+  async login(username: string, password: string): Promise<User> {
+    const body = { username, password };
+    const call: Call = { method: "POST", path: "/auth/login", body, answers: "access_token" };
+    return (await this.#sessions.adopt(await this.#transport.send<TokenAnswer>(call))).user;
+  }
+
+  /**
+   * End this session, the user's others, or all of them.
+   *
+   * Unless it is `others`, this client forgets its login in any case, also when no answer comes and it throws.
+   */
+  async logout(scope: "current" | "others" | "all" = "current"): Promise<void> {
+    const held = await this.#sessions.held();
+    if (!held) return;
+    if (scope !== "others") await this.#sessions.drop();
+    // The refresh token names the session even when the access token has expired.
+    const body = { refresh_token: held.refreshToken, scope };
+    try {
+      await this.#transport.send({ method: "POST", path: "/auth/logout", body, answers: null, repeatable: true });
+    } catch (error) {
+      const hasEnded = error instanceof GatewayProblem && error.code === "invalid_grant";
+      if (!hasEnded || scope === "others") throw error;
+    }
+  }
+
+  /** Renew the tokens now, e.g. to have new roles. Calls renew them by themselves when they must. */
+  async refresh(): Promise<User> {
+    const held = await this.#sessions.required();
+    return (await this.#sessions.renewed(held)).user;
+  }
+
+  /** Return the user of the kept login without asking the gateway; null if nobody is logged in. */
+  async currentUser(): Promise<User | null> {
+    return (await this.#sessions.held())?.user ?? null;
+  }
+
+  /** Ask who the caller is and what he may do. */
+  async me(): Promise<Me> {
+    return await this.#read<Me>("/auth/me", "user");
+  }
+
+  /** Create an account, where registration is open or with an invite. Does not log in. */
+  async register({ username, password, displayName, invite }: NewUser): Promise<User> {
+    const body = { username, password, display_name: displayName, invite };
+    const call: Call = { method: "POST", path: "/auth/register", body, answers: "user" };
+    return (await this.#transport.send<{ user: User }>(call)).user;
+  }
+
+  /** Change the own password; the user's other sessions end. */
+  async changePassword(currentPassword: string, newPassword: string): Promise<void> {
+    const body = { current_password: currentPassword, new_password: newPassword };
+    await this.#call({ method: "POST", path: "/auth/password", body, answers: null });
+  }
+
+  /** List the user's sessions. */
+  async sessions(): Promise<readonly LoginSession[]> {
+    return (await this.#read<{ sessions: LoginSession[] }>("/auth/sessions", "sessions")).sessions;
+  }
+
+  /** End one of the user's sessions. */
+  async endSession(id: string): Promise<void> {
+    await this.#call({ method: "DELETE", path: `/auth/sessions/${segment(id)}`, answers: null });
+    if ((await this.#sessions.held())?.sessionId === id) await this.#sessions.drop();
+  }
+
+  // --- Rooms -------------------------------------------------------------------------------------------------------
+
+  /** Go through the user's rooms, newest first, page by page as they are asked for. */
+  async *rooms(pageSize = 50): AsyncGenerator<Room, void, undefined> {
+    let cursor: string | null | undefined;
+    do {
+      const page = await this.roomPage({ limit: pageSize, cursor: cursor ?? undefined });
+      yield* page.rooms;
+      cursor = page.next_cursor;
+    } while (cursor);
+  }
+
+  /** Return one page of the user's rooms, newest first; `limit` is 100 at most. */
+  async roomPage(options: PageOptions = {}): Promise<RoomPage> {
+    return await this.#read<RoomPage>(`/rooms${query(options)}`, "rooms");
+  }
+
+  /** Return one room, with the caller's relation to it. */
+  async getRoom(roomId: string): Promise<Room> {
+    return (await this.#read<{ room: Room }>(`/rooms/${segment(roomId)}`, "room")).room;
+  }
+
+  /** Change a room; what is left out stays. */
+  async updateRoom(roomId: string, changes: RoomChanges): Promise<Room> {
+    const call: Call = { method: "PATCH", path: `/rooms/${segment(roomId)}`, body: changes, answers: "room" };
+    return (await this.#call<{ room: Room }>(call)).room;
+  }
+
+  /** Throw everybody out of a room; `lock`: nobody gets in again. */
+  async endRoom(roomId: string, options: { lock?: boolean; reason?: string } = {}): Promise<Ending> {
+    const path = `/rooms/${segment(roomId)}/end`;
+    return await this.#call<Ending>({ method: "POST", path, body: options, answers: "ended" });
+  }
+
+  /** As `getAuthToken`, with what else the gateway says: role, user, expiry. */
+  async mintToken(roomId: string, role?: string): Promise<MintedToken> {
+    const path = `/rooms/${segment(roomId)}/token`;
+    return await this.#call<MintedToken>({ method: "POST", path, body: { role }, answers: "token", repeatable: true });
+  }
+
+  /** Go through those who have a relation of their own to a room, the owner first; banned ones too. */
+  async *members(roomId: string, pageSize = 100): AsyncGenerator<Member, void, undefined> {
+    let cursor: string | null | undefined;
+    do {
+      const page = await this.memberPage(roomId, { limit: pageSize, cursor: cursor ?? undefined });
+      yield* page.members;
+      cursor = page.next_cursor;
+    } while (cursor);
+  }
+
+  /** Return one page of a room's members; `limit` is 500 at most. */
+  async memberPage(roomId: string, options: PageOptions = {}): Promise<MemberPage> {
+    return await this.#read<MemberPage>(`/rooms/${segment(roomId)}/members${query(options)}`, "members");
+  }
+
+  /** Give a user, by id or name, a relation to a room. `owner` hands it over, `banned` throws him out as well. */
+  async setMember(roomId: string, user: string, relation: Relation): Promise<MemberSet> {
+    const path = `/rooms/${segment(roomId)}/members/${segment(user)}`;
+    return await this.#call<MemberSet>({ method: "PUT", path, body: { relation }, answers: "member" });
+  }
+
+  /** Ban a user, by id or name, from a room, and throw him out. */
+  async banMember(roomId: string, user: string): Promise<void> {
+    const path = `/rooms/${segment(roomId)}/members/${segment(user)}`;
+    await this.#call({ method: "DELETE", path, answers: null });
+  }
+
+  /** Make a code that gives whoever accepts it a relation to a room. */
+  async createInvite(roomId: string, options: NewInvite = {}): Promise<InviteMade> {
+    const { relation, maxUses, expiresInS, guests } = options;
+    const path = `/rooms/${segment(roomId)}/invites`;
+    const body = { relation, max_uses: maxUses, expires_in_s: expiresInS, guests };
+    return await this.#call<InviteMade>({ method: "POST", path, body, answers: "code" });
+  }
+
+  /** List the invites of a room that can still be used, without their codes. */
+  async invites(roomId: string): Promise<readonly Invite[]> {
+    return (await this.#read<{ invites: Invite[] }>(`/rooms/${segment(roomId)}/invites`, "invites")).invites;
+  }
+
+  /** Void an invite. Who has accepted it keeps what it gave. */
+  async revokeInvite(roomId: string, inviteId: string): Promise<void> {
+    const path = `/rooms/${segment(roomId)}/invites/${segment(inviteId)}`;
+    await this.#call({ method: "DELETE", path, answers: null });
+  }
+
+  /**
+   * Accept an invite. Where nobody is logged in and the invite is for guests, this makes a guest, who is logged in from
+   * then on; `displayName` is his.
+   */
+  async acceptInvite(code: string, options: { displayName?: string | undefined } = {}): Promise<InviteAccepted> {
+    const path = `/invites/${segment(code)}/accept`;
+    const body = { display_name: options.displayName };
+    const call: Call = { method: "POST", path, shown: "/invites/{code}/accept", body, answers: "room" };
+    type Answer = InviteAccepted & { readonly login?: TokenAnswer | null };
+    const isKnown = (await this.#sessions.held()) !== null;
+    const answer = isKnown ? await this.#call<Answer>(call) : await this.#transport.send<Answer>(call);
+    if (!isKnown && answer.login) await this.#sessions.adopt(answer.login);
+    return { room: answer.room, relation: answer.relation };
+  }
+
+  // --- Usage -------------------------------------------------------------------------------------------------------
+
+  /** Return the caller's limits as they stand and what he has used. Costs nothing. */
+  async usage(): Promise<Usage> {
+    return await this.#read<Usage>("/usage", "usage");
+  }
+
+  async #read<T>(path: string, answers: string): Promise<T> {
+    return await this.#call<T>({ method: "GET", path, answers, repeatable: true });
+  }
+
+  /** Send a call as the logged-in user; once more if the gateway does not take the token (then it did nothing). */
+  async #call<T>(call: Call): Promise<T> {
+    const session = await this.#sessions.current();
+    try {
+      return await this.#transport.send<T>(call, session.accessToken);
+    } catch (error) {
+      const isRefused = error instanceof GatewayProblem && ["token_expired", "invalid_token"].includes(error.code);
+      if (!isRefused) throw error;
+      const renewed = await this.#sessions.renewed(session);
+      return await this.#transport.send<T>(call, renewed.accessToken);
+    }
+  }
+}
+
+/** Return the query of a page; what is left out is not sent. */
+function query(options: PageOptions): string {
+  const pairs = Object.entries(options).filter(([, value]) => value !== undefined);
+  if (pairs.length === 0) return "";
+  return `?${pairs.map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`).join("&")}`;
+}
+
+/**
+ * Return a client, for the line `export const HMSService = createHMSService({ baseUrl })`.
+ *
+ * Throws a TypeError without a `baseUrl` that is an http(s) address.
+ */
+export function createHMSService(options: HMSServiceOptions): HMSServiceClass {
+  return new HMSServiceClass(options);
+}

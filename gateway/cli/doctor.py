@@ -1,0 +1,118 @@
+"""`gateway doctor`: what is wrong with an installation, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+
+import click
+import msgspec
+from redis.exceptions import RedisError
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway import doctor
+from gateway.cli.failures import CommandError
+from gateway.doctor import Finding
+from gateway.durable import DurableWrites
+from gateway.hms.client import HmsClient
+from gateway.hms.client import connect as connect_100ms
+from gateway.hms.tokens import HmsTokens
+from gateway.policy import Policy
+from gateway.policy_file import PolicyError, load_policy
+from gateway.policy_of import policy_of
+from gateway.settings import Settings, SettingsError, load_env, policy_path, redis_url
+from gateway.store import REPORT_DEADLINE_S, Store, StoreError, connect
+
+_COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor_command(as_json: bool) -> None:
+    """Check settings, policy, Redis and 100ms: one line each, what to do included. Ends with 1 if any is a FAIL.
+
+    It changes nothing but a key of one second, with which it sees whether Redis confirms writes to disk.
+    """
+    findings = asyncio.run(_examine(load_env()))
+    failed = [finding for finding in findings if finding.status == "FAIL"]
+    if as_json:
+        plain = {"ok": not failed, "checks": [msgspec.to_builtins(finding) for finding in findings]}
+        click.echo(json.dumps(plain, indent=2))
+    else:
+        _print(findings)
+    if failed:
+        raise CommandError(f"{len(failed)} of {len(findings)} checks failed: " + ", ".join(one.check for one in failed))
+
+
+async def _examine(env: Mapping[str, str]) -> list[Finding]:
+    """Make every check that can be made: one wrong setting must not hide what else is wrong."""
+    findings: list[Finding] = []
+    settings = _settings(env, findings)
+    policy = _policy(env, settings, findings)
+    if settings is not None:
+        findings.append(doctor.check_secrets(settings.gateway_secrets))
+    findings += await _redis(env, policy)
+    if settings is not None and policy is not None:
+        async with connect_100ms(settings.hms_api_url) as http:
+            hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
+            findings += await doctor.check_100ms(hms, policy)
+    else:
+        findings.append(Finding("100ms", "WARN", "not asked: settings and policy come first"))
+    return [*findings, doctor.webhooks()]
+
+
+def _settings(env: Mapping[str, str], findings: list[Finding]) -> Settings | None:
+    try:
+        settings = Settings.from_env(env)
+    except SettingsError as error:
+        findings.append(Finding("settings", "FAIL", str(error)))
+        return None
+    where = f"{settings.host}:{settings.port}, {settings.workers} worker{'' if settings.workers == 1 else 's'}"
+    findings.append(Finding("settings", "ok", f"complete: {where}, 100ms at {settings.hms_api_url}"))
+    return settings
+
+
+def _policy(env: Mapping[str, str], settings: Settings | None, findings: list[Finding]) -> Policy | None:
+    path = policy_path(env)
+    try:
+        policy = policy_of(settings) if settings else load_policy(path)
+    except PolicyError as error:
+        findings.append(Finding("policy", "FAIL", str(error)))
+        return None
+    which = str(path) if path else "the built-in one"
+    findings.append(Finding("policy", "ok", f"{which}, {len(policy.roles)} roles; registration {_mode(policy)}"))
+    return policy
+
+
+def _mode(policy: Policy) -> str:
+    return policy.registration.mode or "as GATEWAY_REGISTRATION says"
+
+
+async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]:
+    try:
+        url = redis_url(env)
+    except SettingsError as error:
+        return [Finding("redis", "FAIL", str(error))]
+    # The store and the durable writes warn in the log of what is found here as well.
+    logging.getLogger("gateway.store").setLevel(logging.CRITICAL)
+    redis = connect(url)
+    store = Store(redis, deadline_s=REPORT_DEADLINE_S)
+    try:
+        findings = await doctor.check_redis(store, DurableWrites(redis))
+        if policy is not None and len(findings) > 1:
+            findings.append(await doctor.check_admins(Accounts(store.execute, Passwords()), policy))
+        return findings
+    except (StoreError, RedisError) as error:
+        return [*findings, Finding("admins", "WARN", f"could not be read: {type(error).__name__}")]
+    finally:
+        await store.close()
+
+
+def _print(findings: list[Finding]) -> None:
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        click.secho(f"{finding.status:4}", fg=_COLORS[finding.status], nl=False)
+        click.echo(f"  {finding.check:{width}}  {finding.text}")

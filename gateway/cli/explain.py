@@ -1,0 +1,213 @@
+"""`gateway policy explain`: why a decision falls as it does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import msgspec
+
+from auth.accounts import Accounts
+from auth.errors import UnknownUser
+from auth.passwords import Passwords
+from gateway.cli.connection import with_store
+from gateway.cli.failures import CommandError
+from gateway.explain import Explanation, Question, Standing, concerns_room, explain, standing
+from gateway.hms.client import HmsClient, HmsError, connect
+from gateway.hms.tokens import HmsTokens
+from gateway.policy import ACTIONS, Policy, PolicyInForce
+from gateway.policy_file import load_policy
+from gateway.policy_of import policy_of
+from gateway.room_records import Found
+from gateway.rooms import Rooms
+from gateway.settings import Settings, hms_given, load_env, policy_path
+from gateway.shapes import LimitsNow
+from gateway.store import Store
+from limits.limiter import Limiter
+
+
+@click.command("explain")
+@click.argument("user")
+@click.argument("action")
+@click.argument("room", required=False)
+@click.argument("role", required=False)
+@click.option("--offline", is_flag=True, help="Do not ask 100ms which roles the room's template has.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain_command(user: str, action: str, room: str | None, role: str | None, offline: bool, as_json: bool) -> None:
+    """Say whether USER (name or id) may perform ACTION, in ROOM (its id) and with ROLE at 100ms, and why.
+
+    Decided by the gateway's own functions, with the accounts, rooms and limits of this moment. Nothing is charged. Both
+    answers end with code 0.
+    """
+    if action not in ACTIONS:
+        raise CommandError(f"there is no action {action!r}; there are {' '.join(ACTIONS)}")
+    if concerns_room(action) and room is None:
+        raise CommandError(f"{action} is about a room: give its id (`gateway rooms list` has them)")
+    if not concerns_room(action) and room is not None:
+        raise CommandError(f"{action} is about no room")
+    if role is not None and action != "tokens.mint":
+        raise CommandError(f"{action} asks for no role at 100ms; tokens.mint does")
+    answer = _ask(user, action, room or "", role, offline=offline)
+    if as_json:
+        click.echo(json.dumps(_plain_answer(answer), indent=2))
+    else:
+        _print_answer(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`asked` says where the template's roles come from, or why not from 100ms; `owner` is the room's, by name."""
+
+    question: Question
+    explanation: Explanation
+    standing: Standing
+    asked: str
+    owner: str
+
+
+def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: bool) -> _Answer:
+    env = load_env()
+    # The whole settings where there are any: HMS_TEMPLATE_ID and GATEWAY_REGISTRATION are part of the policy in force.
+    settings = Settings.from_env(env) if hms_given(env)[0] else None
+    policy = PolicyInForce(policy_of(settings) if settings else load_policy(policy_path(env)))
+
+    async def work(store: Store) -> _Answer:
+        accounts = Accounts(store.execute, Passwords())
+        one = await accounts.lookup(user)
+        limiter = Limiter(store.execute)
+        found, existing, asked, owner = None, None, "", ""
+        if room_id:
+            found = await _find(store, limiter, policy, room_id, one.id)
+        if found is not None:
+            owner = found.room.owner_id
+            with contextlib.suppress(UnknownUser):  # he was deleted
+                owner = (await accounts.get(owner)).username
+        if found is not None and action == "tokens.mint":
+            existing, asked = await _template_roles(None if offline else settings, policy.now, found.room.template)
+        question = Question(one, action, room_id, found, role, existing)
+        limits = await standing(limiter, policy, one, action)
+        return _Answer(question, explain(policy.now, question), limits, asked, owner)
+
+    return with_store(work)
+
+
+async def _find(store: Store, limiter: Limiter, policy: PolicyInForce, room_id: str, uid: str) -> Found | None:
+    async with connect("http://127.0.0.1") as http:  # never used: finding a room asks Redis alone
+        return await Rooms(store.execute, HmsClient(http, HmsTokens("", "")), limiter, policy).find(room_id, uid)
+
+
+async def _template_roles(
+    settings: Settings | None, policy: Policy, template: str
+) -> tuple[frozenset[str] | None, str]:
+    """Ask 100ms which roles a template has; None, and why, where that cannot be known."""
+    template_id = policy.template_ids.get(template)
+    if settings is None or template_id is None:
+        return None, "100ms was not asked; the policy's own lists stand in"
+    async with connect(settings.hms_api_url) as http:
+        hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
+        try:
+            return (await hms.fetch_template(template_id)).role_names, "as the template has them now"
+        except HmsError as error:
+            return None, f"the template could not be read ({error}) and the policy's own lists stand in"
+
+
+def _print_answer(answer: _Answer) -> None:
+    question, why = answer.question, answer.explanation
+    user, found = question.user, question.found
+    about = f" in room {question.room_id}" if question.room_id else ""
+    click.secho("ALLOWED" if why.allowed else "DENIED", fg="green" if why.allowed else "red", bold=True, nl=False)
+    click.echo(f"  {question.action} by {user.username}{about}")
+    rows = [("Rule", why.rule), ("Why", why.reason + (f" [{why.code}]" if why.code else ""))]
+    rows.append(("User", f"{user.id}, {user.status}, roles: {' '.join(user.roles) or 'none'}"))
+    rows.append(("Permissions", " ".join(why.permissions) or "none"))
+    if question.room_id:
+        rows += [("Room", _room_text(found, answer.owner)), ("Relation", _relation_text(why))]
+    if why.role is not None:
+        rows.append(("100ms role", f"{_role_text(why)} ({answer.asked})"))
+    rows += [("Charges" if not n else "", line) for n, line in enumerate(_charge_lines(answer))]
+    short = ", ".join(answer.standing.short)
+    if short:
+        rows.append(("Now", f"would be refused with 429 all the same: {short}"))
+    for name, text in rows:
+        click.echo(f"  {name:12} {text}")
+
+
+def _room_text(found: Found | None, owner: str) -> str:
+    if found is None:
+        return "not registered with the gateway"
+    room = found.room
+    state = "enabled" if room.enabled else f"disabled{' by an operator' if room.held else ''}"
+    return f"{room.name!r}, {room.access}, {state}, template {room.template}, owner {owner}"
+
+
+def _relation_text(why: Explanation) -> str:
+    if why.effective is None:
+        return f"{why.stored} (stored)" if why.stored else "none"
+    return f"{why.effective} ({'stored' if why.stored else 'implicit: the room is open'})"
+
+
+def _role_text(why: Explanation) -> str:
+    assert why.role is not None  # noqa: S101  the caller has looked
+    allowed = ", ".join(why.role.allowed) or "none"
+    return f"{why.role.role or 'none'}; may have {allowed}"
+
+
+def _charge_lines(answer: _Answer) -> list[str]:
+    decision, costs = answer.standing.decision, {one.limit.id: one.cost for one in answer.explanation.charges}
+    lines = []
+    for state in decision.limits:
+        cost = f"{costs[state.name]} of " if costs[state.name] != 1 else ""
+        shadow = "; shadow, denies nothing" if state.limit.shadow else ""
+        lines.append(f"{cost}limit {state.name}: {state.rate}, burst {state.burst}; {state.remaining} left{shadow}")
+    for quota in decision.quotas:
+        shadow = "; shadow, denies nothing" if quota.quota.shadow else ""
+        lines.append(
+            f"quota {quota.name}: {quota.amount} per {quota.quota.period} ({quota.quota.zone});"
+            f" {quota.remaining} left{shadow}"
+        )
+    lines += [f"place {lease.name}: {lease.lease.most} at once; {lease.held} held" for lease in decision.leases]
+    return lines or ["nothing"]
+
+
+def _plain_answer(answer: _Answer) -> dict[str, Any]:
+    question, why = answer.question, answer.explanation
+    user, found = question.user, question.found
+    plain: dict[str, Any] = {
+        "allowed": why.allowed,
+        "rule": why.rule,
+        "code": why.code or None,
+        "reason": why.reason,
+        "missing_permission": why.missing,
+        "action": question.action,
+        "user": {"id": user.id, "username": user.username, "status": user.status, "roles": list(user.roles)},
+        "permissions": list(why.permissions),
+    }
+    if question.room_id:
+        plain["room"] = {"id": question.room_id, **(_plain_room(found) if found else {"registered": False})}
+        plain["relation"] = {"stored": why.stored, "effective": why.effective}
+    if why.role is not None:
+        plain["role"] = {
+            "role": why.role.role or None,
+            "requested": question.requested,
+            "allowed": list(why.role.allowed),
+            "template_roles": sorted(question.existing) if question.existing is not None else None,
+        }
+    costs = {one.limit.id: one.cost for one in why.charges}
+    now = msgspec.to_builtins(LimitsNow.of(answer.standing.decision))
+    now["limits"] = [one | {"cost": costs[one["name"]]} for one in now["limits"]]
+    return plain | {"charges": now, "refused_now_by": list(answer.standing.short)}
+
+
+def _plain_room(found: Found) -> dict[str, Any]:
+    room = found.room
+    return {
+        "registered": True,
+        "name": room.name,
+        "access": room.access,
+        "enabled": room.enabled,
+        "template": room.template,
+        "owner_id": room.owner_id,
+    }

@@ -1,0 +1,205 @@
+"""`gateway init`: the settings of a new installation, written and checked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from gateway.cli.failures import CommandError
+from gateway.files import write_whole
+from gateway.hms.client import HmsClient, HmsError, HmsNotFound, HmsTemplate, HmsUnauthorized, connect
+from gateway.hms.tokens import HmsTokens
+from gateway.policy import Policy
+from gateway.policy_file import NAMES_ALLOWED, parse_policy
+from gateway.policy_of import policy_of
+from gateway.settings import DEFAULT_HMS_API_URL, Settings, process_env
+from gateway.template_roles import (
+    NoMapping,
+    missing_roles,
+    policy_text,
+    privileged_mints,
+    recommended_mapping,
+    unusable_names,
+)
+
+_ENV, _POLICY = ".env", "policy.toml"
+# What compose, a shell and python-dotenv all read as it stands.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be written: `.env`, and a policy where the built-in one does not fit the template."""
+
+    env: dict[str, str]
+    policy: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@click.command("init")
+@click.option("--redis-url", metavar="URL", help="REDIS_URL; one with a password belongs into the environment.")
+@click.option("--template-id", metavar="ID", help="HMS_TEMPLATE_ID.")
+@click.option("--api-url", metavar="URL", help=f"HMS_API_URL.  [default: {DEFAULT_HMS_API_URL}]")
+@click.option("--offline", is_flag=True, help="Do not ask 100ms whether it accepts the credentials, nor for its roles.")
+@click.option("--force", is_flag=True, help="Replace files that exist without asking; they are kept as backups.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def init(
+    redis_url: str | None, template_id: str | None, api_url: str | None, offline: bool, force: bool, as_json: bool
+) -> None:
+    """Write `.env` into this folder, with fresh secrets, and `policy.toml` if your template's roles ask for one.
+
+    It asks for what neither an option nor the environment gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not
+    shown), HMS_TEMPLATE_ID. The access key and the secret have no options: a command line is there for all to read.
+    """
+    if redis_url and urlsplit(redis_url).password:
+        raise CommandError("--redis-url: a command line is no place for a password; set REDIS_URL, or be asked for it")
+    given = {"REDIS_URL": redis_url, "HMS_TEMPLATE_ID": template_id, "HMS_API_URL": api_url}
+    env = _complete(process_env() | {name: value for name, value in given.items() if value})
+    settings = Settings.from_env(env)
+    template = None if offline else asyncio.run(_fetch(settings))
+    plan = _plan(env, settings, template)
+    written = _write(plan, force=force)
+    if as_json:
+        click.echo(json.dumps({**written, "notes": list(plan.notes)}, indent=2))
+    else:
+        _say(plan, written)
+
+
+def _complete(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of the new installation; what is not given is asked for."""
+    asked = {
+        "REDIS_URL": "REDIS_URL, such as redis://127.0.0.1:6379/0",
+        "HMS_APP_ACCESS_KEY": "HMS_APP_ACCESS_KEY (100ms dashboard, Developer)",
+        "HMS_APP_SECRET": "HMS_APP_SECRET (not shown)",
+        "HMS_TEMPLATE_ID": "HMS_TEMPLATE_ID (100ms dashboard, Templates)",
+    }
+    settings = {"GATEWAY_SECRET": secrets.token_urlsafe(48)}
+    for name, prompt in asked.items():
+        settings[name] = (env.get(name) or _ask(name, prompt, hidden=name == "HMS_APP_SECRET")).strip()
+    settings |= {name: env[name] for name in ("HMS_API_URL", "GATEWAY_POLICY") if name in env}
+    return settings
+
+
+def _ask(name: str, prompt: str, *, hidden: bool) -> str:
+    if not sys.stdin.isatty():
+        raise CommandError(f"{name} is not set, and there is nobody to ask; set it in the environment")
+    return str(click.prompt(prompt, hide_input=hidden, err=True))
+
+
+async def _fetch(settings: Settings) -> HmsTemplate:
+    async with connect(settings.hms_api_url) as http:
+        hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
+        try:
+            return await hms.fetch_template(settings.hms_template_id)
+        except HmsUnauthorized as error:
+            raise CommandError("100ms refuses HMS_APP_ACCESS_KEY and HMS_APP_SECRET; nothing was written") from error
+        except HmsNotFound as error:
+            raise CommandError(
+                f"100ms has no template {settings.hms_template_id} (HMS_TEMPLATE_ID); nothing was written"
+            ) from error
+        except HmsError as error:
+            raise CommandError(
+                f"{error} ({settings.hms_api_url}) Nothing was written; --offline writes without asking 100ms"
+            ) from error
+
+
+def _plan(env: dict[str, str], settings: Settings, template: HmsTemplate | None) -> _Plan:
+    policy = policy_of(settings)
+    if template is None:
+        return _Plan(env, notes=("100ms was not asked: run `gateway doctor` when it can be reached.",))
+    missing = missing_roles(policy, "default", template.role_names)
+    if not missing:
+        return _Plan(env, notes=_powers(policy, template))
+    has = ", ".join(sorted(template.role_names)) or "none"
+    if settings.policy_path is not None:
+        raise CommandError(
+            f"{settings.policy_path} names roles that the template does not have: {', '.join(missing)}; it has {has}."
+            " Mend it, or leave GATEWAY_POLICY unset; nothing was written"
+        )
+    try:
+        text = policy_text(recommended_mapping(template))
+    except NoMapping as error:
+        raise CommandError(f"{error}; nothing was written") from error
+    written = parse_policy(text, _POLICY)
+    note = f"The template has no {' and no '.join(missing)} but {has}: {_POLICY} says who joins as which."
+    notes = (note, *_left_out(template), *_powers(written, template))
+    return _Plan({**env, "GATEWAY_POLICY": f"./{_POLICY}"}, text, notes)
+
+
+def _left_out(template: HmsTemplate) -> tuple[str, ...]:
+    names = ", ".join(map(repr, unusable_names(template)))
+    return (f"Left out: {names}. A join token holds only names of {NAMES_ALLOWED}.",) if names else ()
+
+
+def _powers(policy: Policy, template: HmsTemplate) -> tuple[str, ...]:
+    found = {role.name: role for _, role in privileged_mints(policy, "default", template)}
+    return tuple(
+        f"Beware: every participant may join as {role.name!r}, which has powers: {' '.join(role.privileged_by)}."
+        for role in found.values()
+    )
+
+
+def _write(plan: _Plan, *, force: bool) -> dict[str, str | None]:
+    """Write the files; return their paths and those of the backups of what was there."""
+    files = [(Path(_ENV), _env_text(plan.env), 0o600)]
+    if plan.policy:  # before the file that points at it; a container reads it as somebody else
+        files.insert(0, (Path(_POLICY), plan.policy, 0o644))
+    present = " and ".join(str(path) for path, *_ in files if path.exists())
+    if present and not force:
+        if not sys.stdin.isatty():
+            raise CommandError(f"there is {present} already; --force replaces it and keeps a backup")
+        click.confirm(f"There is {present} already. Replace it? A backup is kept", abort=True, err=True)
+    written: dict[str, str | None] = {}
+    for path, text, mode in files:
+        name = path.name.lstrip(".").partition(".")[0]
+        try:
+            written[f"{name}_backup"] = _back_up(path)
+            write_whole(path, text, mode=mode)
+        except OSError as error:
+            raise CommandError(f"{path} cannot be written: {error.strerror}") from error
+        written[name] = str(path)
+    return written
+
+
+def _back_up(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    backup = path.with_name(f"{path.name}.{stamp}.bak")
+    write_whole(backup, path.read_bytes())
+    return str(backup)
+
+
+def _env_text(env: Mapping[str, str]) -> str:
+    lines = "".join(f"{name}={_quoted(name, value)}\n" for name, value in sorted(env.items()))
+    return f"# Written by `gateway init`. Secrets: for nobody else's eyes, and not for version control.\n{lines}"
+
+
+def _quoted(name: str, value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    if not value.isprintable() or "'" in value or "\\" in value:
+        raise CommandError(f"{name} has a quote, a backslash or a control character, which .env cannot hold")
+    return f"'{value}'"
+
+
+def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
+    for name in ("policy", "env"):
+        if name in written:
+            backup = written[f"{name}_backup"]
+            click.echo(f"Wrote {written[name]}" + (f"; the one before is {backup}" if backup else "") + ".")
+    for note in plan.notes:
+        click.echo(note)
+    if process_env().get("GATEWAY_SECRET"):
+        click.echo("Beware: the environment has a GATEWAY_SECRET of its own, which goes before that of .env.")
+    click.echo("Next: gateway doctor; gateway users add NAME --role admin; gateway serve")

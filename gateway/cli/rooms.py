@@ -1,0 +1,281 @@
+"""`gateway rooms`: rooms from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Column, Table
+
+from auth.accounts import Accounts, User
+from auth.errors import UnknownUser
+from auth.passwords import Passwords
+from gateway.audit import CLI, Audit
+from gateway.cli.connection import with_store
+from gateway.cli.failures import CommandError
+from gateway.hms.client import HmsClient, connect
+from gateway.hms.tokens import HmsTokens
+from gateway.members import Members, NotInCharge
+from gateway.policy import PolicyInForce
+from gateway.policy_of import policy_of
+from gateway.room_locks import LockedMeanwhile, TooManyRooms
+from gateway.room_records import Room, RoomChanges
+from gateway.rooms import Rooms
+from gateway.settings import Settings, load_env
+from gateway.shapes import Room as RoomShape
+from gateway.store import Store
+from limits.limiter import Limiter
+
+T = TypeVar("T")
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What the command line looks after rooms with."""
+
+    rooms: Rooms
+    members: Members
+    accounts: Accounts
+    audit: Audit
+    policy: PolicyInForce
+
+
+@click.group("rooms")
+def rooms_group() -> None:
+    """Rooms: which there are, who is in charge of them; take one over from 100ms, end, lock and unlock one."""
+
+
+@rooms_group.command("adopt")
+@click.argument("room_id")
+@click.option("--owner", required=True, help="The user who owns it from now on, by name or id.")
+@click.option("--name", default="", help="Its name here.  [default: the one it has at 100ms]")
+@click.option(
+    "--access", type=click.Choice(["open", "invited"]), help="Who may join it.  [default: that of the policy's [rooms]]"
+)
+@_JSON
+def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool) -> None:
+    """Register a room that exists at 100ms already, so that its owner and others can join it through the gateway."""
+    called = _text("--name", name, 100)
+
+    async def work(desk: _Desk) -> tuple[Room, User]:
+        user = await _heir(desk, owner)
+        room = await desk.rooms.adopt(room_id, user.id, name=called, access=access)
+        await desk.audit.record("room.adopted", by=CLI, subject=user.id, room=room.id)
+        return room, user
+
+    room, user = _with_desk(work)
+    if as_json:
+        click.echo(json.dumps(_plain(room, {user.id: user.username}), indent=2))
+    else:
+        click.echo(f"{room.id} ({room.name}) is registered; {user.username} owns it.")
+
+
+@rooms_group.command("give")
+@click.argument("room_id", metavar="ROOM")
+@click.argument("user")
+@_JSON
+def give(room_id: str, user: str, as_json: bool) -> None:
+    """Make USER, by name or id, the owner of a room, also of one whose owner was deleted; who was it is a cohost."""
+
+    async def work(desk: _Desk) -> tuple[Room, User]:
+        room, heir = await _room(desk, room_id), await _heir(desk, user)
+        if heir.id == room.owner_id:
+            raise CommandError(f"{heir.username} owns room {room_id} already")
+        try:
+            lowered = await desk.members.hand_over(room, heir.id)
+        except NotInCharge as error:
+            raise CommandError(f"room {room_id} has just been given to somebody else; look and try again") from error
+        try:
+            await desk.audit.record("member.changed", by=CLI, subject=heir.id, room=room.id, now="owner")
+        finally:
+            try:
+                await desk.accounts.get(room.owner_id)
+            except UnknownUser:  # nobody is left to be a cohost
+                await desk.members.forget(room.owner_id, room.id)
+            if lowered:
+                await desk.members.remove_peers(room, room.owner_id, reason="your role in this room has changed")
+        return replace(room, owner_id=heir.id), heir
+
+    room, heir = _with_desk(work)
+    if as_json:
+        click.echo(json.dumps(_plain(room, {heir.id: heir.username}), indent=2))
+    else:
+        click.echo(f"{heir.username} owns {room.id} ({room.name}) now.")
+
+
+@rooms_group.command("list")
+@click.option("--user", help="Only the rooms in this user's list, by name or id.")
+@_JSON
+def list_rooms(user: str | None, as_json: bool) -> None:
+    """List rooms, the newest first: all, or those of one user."""
+
+    async def work(desk: _Desk) -> tuple[list[Room], dict[str, str]]:
+        uid = (await desk.accounts.lookup(user)).id if user is not None else None
+        found: list[Room] = []
+        before: tuple[int, str] | None = None
+        while True:
+            page, before = await desk.rooms.page(uid, before=before, size=_PAGE)
+            found += page
+            if before is None:
+                return found, await _names(desk.accounts, (room.owner_id for room in found))
+
+    found, names = _with_desk(work)
+    if as_json:
+        click.echo(json.dumps([_plain(room, names) for room in found], indent=2))
+    elif not found:
+        click.echo(f"{user} has no rooms." if user else "No rooms yet.")
+    else:
+        # Narrow enough for 80 columns; `show` and JSON have the rest.
+        texts = (Column(title, overflow="fold") for title in ("Name", "Owner", "State"))
+        table = Table(Column("Room", no_wrap=True), *texts, Column("Created", no_wrap=True))
+        for room in found:
+            created, owner = RoomShape.of(room).created_at[:10], names[room.owner_id]
+            table.add_row(room.id, room.name, owner, _state(room), created)
+        Console(markup=False).print(table)
+
+
+@rooms_group.command("show")
+@click.argument("room_id", metavar="ROOM")
+@_JSON
+def show(room_id: str, as_json: bool) -> None:
+    """Show one room, by its id, and who has which relation to it."""
+
+    async def work(desk: _Desk) -> tuple[Room, list[tuple[str, str]], dict[str, str]]:
+        room = await _room(desk, room_id)
+        members = await desk.members.all(room)
+        return room, members, await _names(desk.accounts, (uid for uid, _ in members))
+
+    room, members, names = _with_desk(work)
+    if as_json:
+        listed = [{"user_id": uid, "username": names[uid], "relation": relation} for uid, relation in members]
+        click.echo(json.dumps(_plain(room, names) | {"members": listed}, indent=2))
+        return
+    rows = {"Room": room.id, "Name": room.name, "Description": room.description or "-", "State": _state(room)}
+    rows |= {"Access": room.access, "Template": room.template, "Created": RoomShape.of(room).created_at}
+    for title, text in rows.items():
+        click.echo(f"{title:12} {text}")
+    for n, (uid, relation) in enumerate(members):
+        click.echo(f"{'' if n else 'Members':12} {names[uid]} ({uid}): {relation}")
+
+
+@rooms_group.command("end")
+@click.argument("room_id", metavar="ROOM")
+@click.option("--lock", is_flag=True, help="Let nobody join again until an operator unlocks it (`rooms unlock`).")
+@click.option("--reason", default="", help="Shown to those who are thrown out, and kept by the audit.")
+@_JSON
+def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
+    """Throw everybody out of a room; tokens that still live let them in again unless it is locked."""
+    why = _text("--reason", reason, 200) or "the room was ended"
+
+    async def work(desk: _Desk) -> tuple[Room, bool]:
+        room = await _room(desk, room_id)
+        await desk.audit.record("room.ended", by=CLI, subject="", room=room.id, lock=int(lock), reason=why)
+        return room, await desk.rooms.locks.end(room, lock=lock, held=True, reason=why)
+
+    room, ended = _with_desk(work)
+    locked = lock or not room.enabled
+    if as_json:
+        click.echo(json.dumps({"id": room.id, "ended": ended, "locked": locked}, indent=2))
+    else:
+        said = "is being ended" if ended else "had nobody in it"
+        click.echo(f"{room.id} ({room.name}) {said}{'; nobody can join it any more' if locked else ''}.")
+
+
+@rooms_group.command("unlock")
+@click.argument("room_id", metavar="ROOM")
+@_JSON
+def unlock(room_id: str, as_json: bool) -> None:
+    """Let a room be joined again, whoever locked it; it takes a place among its maker's rooms at once."""
+
+    async def work(desk: _Desk) -> Room:
+        room = await _room(desk, room_id)
+        await desk.audit.record("room.changed", by=CLI, subject="", room=room.id, fields="enabled")
+        try:
+            await desk.rooms.update(room, RoomChanges(enabled=True), held=True)
+        except TooManyRooms as error:
+            most = desk.policy.now.rooms.active_per_owner
+            raise CommandError(f"its maker has {most} rooms that can be joined, which is all he may have") from error
+        except LockedMeanwhile as error:
+            raise CommandError(f"room {room_id} has just been locked again") from error
+        return room
+
+    room = _with_desk(work)
+    if as_json:
+        click.echo(json.dumps({"id": room.id, "locked": False}, indent=2))
+    else:
+        click.echo(f"{room.id} ({room.name}) can be joined{'' if not room.enabled else '; it was not locked'}.")
+
+
+async def _room(desk: _Desk, room_id: str) -> Room:
+    room = await desk.rooms.get(room_id)
+    if room is None:
+        raise CommandError(f"there is no room {room_id!r}; `gateway rooms list` has the ids")
+    return room
+
+
+async def _heir(desk: _Desk, name: str) -> User:
+    user = await desk.accounts.lookup(name)
+    if not user.is_active or "rooms:create" not in desk.policy.now.permissions(user.roles):
+        raise CommandError(f"{name} cannot own a room: that takes an active user who may create rooms")
+    return user
+
+
+async def _names(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
+    """Return user ids with the names they belong to; who was deleted keeps his id alone."""
+
+    async def name(uid: str) -> str:
+        try:
+            return (await accounts.get(uid)).username
+        except UnknownUser:
+            return uid
+
+    wanted = list(dict.fromkeys(uids))
+    return dict(zip(wanted, await asyncio.gather(*map(name, wanted)), strict=True))
+
+
+def _with_desk(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
+    settings = Settings.from_env(load_env())
+    policy = PolicyInForce(policy_of(settings))
+
+    async def inner(store: Store) -> T:
+        async with connect(settings.hms_api_url) as http:
+            hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
+            rooms = Rooms(store.execute, hms, Limiter(store.execute), policy)
+            members = Members(store.execute, hms, policy)
+            accounts, audit = Accounts(store.execute, Passwords()), Audit(store.execute)
+            return await work(_Desk(rooms, members, accounts, audit, policy))
+
+    return with_store(inner)
+
+
+def _text(option: str, value: str, most: int) -> str:
+    from gateway.problems import Problem  # with Litestar behind it, which the other commands do without
+    from gateway.texts import plain_text
+
+    try:
+        text = plain_text(option, value)
+    except Problem as problem:
+        raise CommandError(problem.detail) from problem
+    if len(text) > most:
+        raise CommandError(f"{option}: must have at most {most} characters")
+    return text
+
+
+def _state(room: Room) -> str:
+    if room.enabled:
+        return "enabled"
+    return "locked by an operator" if room.held else "disabled"
+
+
+def _plain(room: Room, names: dict[str, str]) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(RoomShape.of(room))
+    return plain | {"owner": names[room.owner_id], "held": room.held}

@@ -1,0 +1,250 @@
+"""The rooms somebody is in: who may come in, who is there, what ends it. No HTTP here."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gateway.emulator import events, wire
+from gateway.emulator.errors import ApiError, not_found
+from gateway.emulator.records import Peer, Room, Session, Track
+from gateway.emulator.state import Workspace
+from gateway.emulator.tokens import AppClaims
+
+Emit = Callable[[Room, str, dict[str, Any]], None]
+
+_SESSION_MOST_S = 12 * 3600  # api-reference/Sessions/object
+_REMOVED = "server removed peer"
+Kind = Literal["audio", "video", "screen"]
+
+
+class Joining(msgspec.Struct, kw_only=True):
+    """What a peer says of itself when it joins; of `tracks` it sends those its role allows."""
+
+    name: str = ""
+    metadata: str = ""
+    peer_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    type: Literal["regular", "sip"] = "regular"
+    tracks: tuple[Kind, ...] = ("audio", "video")
+
+
+class PeerChanges(msgspec.Struct, kw_only=True):
+    """What the REST API may change of a peer."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    role: str | msgspec.UnsetType = msgspec.UNSET
+    metadata: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class LiveRooms:
+    """Opens a session at the first join, closes it at the last leave, and tells `emit` what happened.
+
+    A change and its events are made without a pause; the file is waited for after.
+    """
+
+    def __init__(self, workspace: Workspace, emit: Emit) -> None:
+        self._workspace = workspace
+        self._emit = emit
+        self._running: dict[str, Session] = {}
+        self._room_of: dict[str, str] = {}
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._saves: set[asyncio.Task[None]] = set()
+
+    def session_in(self, room_id: str) -> Session:
+        """Return a room's running session, or answer 404."""
+        session = self._running.get(room_id)
+        if session is None:
+            raise ApiError(404, "session not found", "not found")
+        return session
+
+    def peer_in(self, room_id: str, peer_id: str) -> Peer:
+        """Return a connected peer, or answer 404."""
+        peer = self.session_in(room_id).peers.get(peer_id)
+        if peer is None or peer.left_at is not None:
+            raise not_found("Peer")
+        return peer
+
+    def admit(self, claims: AppClaims) -> Room:
+        """Return the room that a verified token opens, or say why not in the words the web client looks for."""
+        room = self._workspace.rooms.get(claims.room_id)
+        if room is None:
+            # Not 404: the web client reads that as "endpoint unreachable".
+            raise ApiError(400, "invalid room")
+        if not room.enabled:
+            raise ApiError(403, "room is not active")
+        if claims.role not in self._roles(room):
+            raise ApiError(401, "role is invalid")
+        if self._is_full(room, claims.role):
+            raise ApiError(403, "role limit reached")
+        if room.size and self._count(room) >= room.size:
+            raise ApiError(403, "room limit reached")
+        return room
+
+    async def join(self, claims: AppClaims, joining: Joining) -> tuple[Session, Peer]:
+        """Let a peer into a room, under the id it has chosen or a new one."""
+        now = self._workspace.now()
+        peer = Peer(
+            id=joining.peer_id or str(uuid.uuid4()),
+            user_id=claims.user_id,
+            role=claims.role,
+            joined_at=now,
+            name=joining.name,
+            metadata=joining.metadata,
+            type=joining.type,
+        )
+        room = self._admit_peer(claims, peer)
+        allowed = self._roles(room)[claims.role]["publishParams"].get("allowed", ())
+        peer = msgspec.structs.replace(peer, tracks=_tracks([kind for kind in joining.tracks if kind in allowed], now))
+        session = self._running.get(room.id) or self._open(room, now)
+        session.peers[peer.id] = peer
+        session.updated_at = now
+        self._room_of[peer.id] = room.id
+        self._emit(room, "peer.join.success", events.of_join(room, session, peer))
+        await self._workspace.save()
+        return session, peer
+
+    async def leave(self, peer_id: str, reason: str) -> None:
+        """Take a peer out; one that is out already gets 404, and the webhook the failure that 100ms reports then."""
+        room_id = self._room_of.get(peer_id)
+        if room_id is None:
+            self._report_stray(peer_id)
+            raise not_found("Peer")
+        self._take_out(room_id, [self.peer_in(room_id, peer_id)], reason=reason, message="")
+        await self._workspace.save()
+
+    async def remove(self, room_id: str, *, peer_id: str, role: str, reason: str) -> None:
+        """Kick one peer or, without `peer_id`, a whole role."""
+        session = self.session_in(room_id)
+        peers = (
+            [self.peer_in(room_id, peer_id)] if peer_id else [peer for peer in session.connected() if peer.role == role]
+        )
+        self._take_out(room_id, peers, reason="peer kicked", message=reason)
+        await self._workspace.save()
+
+    async def end(self, room_id: str, *, lock: bool, reason: str) -> None:
+        """End a room's session; `lock` disables the room, so that nobody starts the next one."""
+        room = self._workspace.rooms[room_id]
+        if room_id not in self._running:
+            self._emit(room, "room.end.failure", events.of_failed_end(room, lock=lock, reason=reason))
+        session = self.session_in(room_id)
+        if lock:
+            room = msgspec.structs.replace(room, enabled=False, updated_at=self._workspace.now())
+            self._workspace.put_room(room)
+        self._emit(room, "room.end.success", events.of_end(room, session, lock=lock, reason=reason))
+        self._take_out(room_id, session.connected(), reason=_REMOVED, message=reason)
+        await self._workspace.save()
+
+    async def update_peer(self, room_id: str, peer_id: str, changes: PeerChanges) -> Peer:
+        """Change a connected peer."""
+        session, peer = self.session_in(room_id), self.peer_in(room_id, peer_id)
+        room, now = self._workspace.rooms[room_id], self._workspace.now()
+        sent = {field: value for field, value in msgspec.structs.asdict(changes).items() if value is not msgspec.UNSET}
+        role = sent.get("role", peer.role)
+        if role != peer.role and role not in self._roles(room):
+            raise ApiError(400, "role is invalid")
+        if role != peer.role and self._is_full(room, role):
+            failure = events.of_failed_role_change(room, session, peer, role=role)
+            self._emit(room, "role.change.failure", failure)
+            raise ApiError(400, "role limit reached")
+        changed = msgspec.structs.replace(peer, **sent)
+        session.peers[peer_id] = changed
+        session.updated_at = now
+        if role != peer.role:
+            change = events.of_role_change(room, session, changed, previous=peer.role, at=now)
+            self._emit(room, "role.change.success", change)
+        await self._workspace.save()
+        return changed
+
+    async def close(self) -> None:
+        """End every session, since no peer outlives the process; webhooks are not told."""
+        now = self._workspace.now()
+        for session in self._running.values():
+            session.close(now)
+        for timer in self._ends.values():
+            timer.cancel()
+        ended = bool(self._running)
+        self._running.clear()
+        self._room_of.clear()
+        if ended:
+            await self._workspace.save()
+
+    def _admit_peer(self, claims: AppClaims, peer: Peer) -> Room:
+        """Admit, and report a refusal to the room's webhook as far as 100ms documents that."""
+        room = self._workspace.rooms.get(claims.room_id)
+        try:
+            admitted = self.admit(claims)
+            if peer.id in self._room_of:
+                raise ApiError(400, "duplicate peer id")
+        except ApiError as refusal:
+            why = {"role is invalid": "role not allowed", "duplicate peer id": "duplicate peer id"}.get(str(refusal))
+            if room is not None and why is not None:
+                self._emit(room, "peer.join.failure", events.of_failed_join(room, peer, why))
+            raise
+        return admitted
+
+    def _open(self, room: Room, now: str) -> Session:
+        session = Session(id=wire.new_id(), room_id=room.id, created_at=now, updated_at=now, active=True, peers={})
+        self._running[room.id] = session
+        self._workspace.put_session(session)
+        most_s = room.max_duration_seconds or _SESSION_MOST_S
+        self._ends[room.id] = asyncio.get_running_loop().call_later(most_s, self._expire, room.id)
+        self._emit(room, "session.open.success", events.of_session(room, session))
+        return session
+
+    def _expire(self, room_id: str) -> None:
+        self._take_out(room_id, self._running[room_id].connected(), reason=_REMOVED, message="")
+        save = asyncio.get_running_loop().create_task(self._workspace.save())
+        self._saves.add(save)
+        save.add_done_callback(self._saves.discard)
+
+    def _take_out(self, room_id: str, peers: list[Peer], *, reason: str, message: str) -> None:
+        room, session, now = self._workspace.rooms[room_id], self._running[room_id], self._workspace.now()
+        for peer in peers:
+            left = msgspec.structs.replace(peer, left_at=now, tracks={})
+            session.peers[peer.id] = left
+            session.updated_at = now
+            del self._room_of[peer.id]
+            self._emit(room, "peer.leave.success", events.of_leave(room, session, left, reason=reason, message=message))
+        if not session.connected():
+            session.close(now)
+            del self._running[room_id]
+            self._ends.pop(room_id).cancel()
+            self._emit(room, "session.close.success", events.of_session(room, session))
+
+    def _report_stray(self, peer_id: str) -> None:
+        for session in reversed(self._workspace.sessions.values()):
+            if peer_id in session.peers:
+                room = self._workspace.rooms[session.room_id]
+                self._emit(room, "peer.leave.failure", events.of_failed_leave(room, session.peers[peer_id]))
+                return
+
+    def _roles(self, room: Room) -> dict[str, dict[str, Any]]:
+        return self._workspace.templates[room.template_id].roles
+
+    def _is_full(self, room: Room, role: str) -> bool:
+        most = self._roles(room)[role].get("maxPeerCount", 0)
+        return bool(most) and self._count(room, role) >= most  # -1 admits nobody
+
+    def _count(self, room: Room, role: str | None = None) -> int:
+        session = self._running.get(room.id)
+        return 0 if session is None else sum(role in (None, peer.role) for peer in session.connected())
+
+
+def _tracks(kinds: list[Kind], now: str) -> dict[str, Track]:
+    stream_id = str(uuid.uuid4())
+    tracks = [
+        Track(
+            id=str(uuid.uuid4()),
+            stream_id=stream_id,
+            mute=False,
+            type="audio" if kind == "audio" else "video",
+            source="screen" if kind == "screen" else "regular",
+            started_at=now,
+        )
+        for kind in kinds
+    ]
+    return {track.id: track for track in tracks}

@@ -1,0 +1,104 @@
+"""Levers on webhooks, for tests: the workspace's webhook, disorder, events by hand, and the record of deliveries."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, delete, get, post
+from litestar.di import NamedDependency
+
+from gateway.emulator import wire
+from gateway.emulator.errors import ApiError, bad_body
+from gateway.emulator.records import Webhook
+from gateway.emulator.rooms import find_room
+from gateway.emulator.sender import check_address
+from gateway.emulator.state import Workspace
+from gateway.emulator.webhooks import Webhooks
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=100)]
+
+
+class _Disorder(msgspec.Struct, forbid_unknown_fields=True):
+    duplicate: _Count = 0
+    reorder: _Count = 0
+
+
+class _ByHand(msgspec.Struct, forbid_unknown_fields=True):
+    event: dict[str, Any]
+    room_id: str = ""
+
+
+@post("/webhook", status_code=200)
+async def set_webhook(request: Request[Any, Any, Any], webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+    """Set the workspace's webhook, as the dashboard does at 100ms."""
+    webhook = await wire.read_body(request, Webhook)
+    try:
+        await check_address(webhook)
+    except ValueError as error:
+        raise bad_body(f"url: {error}") from None
+    webhooks.default = webhook
+    return _shown(webhooks.default)
+
+
+@get("/webhook")
+async def get_webhook(webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+    """Show the workspace's webhook, of its headers the names only."""
+    return _shown(webhooks.default)
+
+
+@delete("/webhook")
+async def unset_webhook(webhooks: NamedDependency[Webhooks]) -> None:
+    """Send no events any more, except of rooms with a webhook of their own."""
+    webhooks.default = None
+
+
+@post("/webhook/disorder", status_code=200)
+async def disturb_webhooks(request: Request[Any, Any, Any], webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+    """Deliver the next events twice, or in the wrong order."""
+    disorder = await wire.read_body(request, _Disorder)
+    webhooks.disturb(duplicate=disorder.duplicate, reorder=disorder.reorder)
+    return msgspec.structs.asdict(disorder)
+
+
+@delete("/webhook/disorder")
+async def calm_webhooks(webhooks: NamedDependency[Webhooks]) -> None:
+    """Send what is held back, and deliver once and in order from now on."""
+    webhooks.disturb(duplicate=0, reorder=0)
+
+
+@post("/events", status_code=202)
+async def send_event(
+    request: Request[Any, Any, Any], workspace: NamedDependency[Workspace], webhooks: NamedDependency[Webhooks]
+) -> dict[str, Any]:
+    """Deliver an event exactly as it stands: replays, unknown types, missing fields, foreign ids."""
+    body = await wire.read_body(request, _ByHand)
+    own = find_room(workspace, body.room_id).webhook if body.room_id else None
+    webhook = own or webhooks.default
+    if webhook is None:
+        raise ApiError(409, "no webhook is set")
+    webhooks.send(webhook, body.event, chain=body.room_id)
+    return {"url": webhook.url}
+
+
+@get("/deliveries")
+async def list_deliveries(webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+    """Show the last deliveries with their attempts, oldest first."""
+    return {"deliveries": webhooks.deliveries()}
+
+
+ROUTES = (
+    set_webhook,
+    get_webhook,
+    unset_webhook,
+    disturb_webhooks,
+    calm_webhooks,
+    send_event,
+    list_deliveries,
+)
+
+
+def _shown(webhook: Webhook | None) -> dict[str, Any]:
+    if webhook is None:
+        return {"url": None, "headers": []}
+    return {"url": webhook.url, "headers": sorted(webhook.headers)}

@@ -1,0 +1,92 @@
+"""GET /api/admin/audit: who did what to whom."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+
+from auth.accounts import Accounts
+from auth.errors import UnknownUser
+from gateway.audit import CLI, PLACE, Audit
+from gateway.cursors import Cursors
+from gateway.problems import invalid
+from gateway.shapes import iso
+
+
+class AuditEntry(msgspec.Struct):
+    """`by` is a user id, `cli`, or empty for a stranger; `subject` the id of the user it is about."""
+
+    id: str
+    at: str
+    action: str
+    by: str
+    subject: str
+    request_id: str
+    details: dict[str, str | int]
+
+
+class AuditPage(msgspec.Struct):
+    items: list[AuditEntry]
+    next_cursor: str | None
+
+
+@get("/api/admin/audit", opt={"action": "audit.read", "refuses": ("invalid_request",)})
+async def read_audit(  # noqa: PLR0913  one argument per query parameter
+    report_audit: NamedDependency[Audit],
+    report_accounts: NamedDependency[Accounts],
+    cursors: NamedDependency[Cursors],
+    user: Annotated[str | None, QueryParameter(max_length=256)] = None,
+    action: Annotated[str | None, QueryParameter(pattern=r"^[a-z][a-z._-]{0,40}$")] = None,
+    from_: Annotated[datetime | None, QueryParameter(name="from")] = None,
+    to: Annotated[datetime | None, QueryParameter()] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
+    cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
+) -> AuditPage:
+    """Return what happened, newest first: by or about a `user` (name or id), of an `action` (`login` takes in
+    `login.failed`), in a span of time."""
+    if user is not None and user != CLI:  # a user of that name must not hide what the command line did
+        with contextlib.suppress(UnknownUser):  # the id of an account that was deleted still finds its entries
+            user = (await report_accounts.lookup(user)).id
+    before = None
+    if cursor:
+        try:
+            before = cursors.open("audit", cursor)[0]
+        except ValueError as error:
+            raise invalid("cursor", str(error)) from error
+        if not PLACE.fullmatch(before):
+            raise invalid("cursor", "is not a cursor of this list")
+    found, following = await report_audit.page(
+        user=user,
+        action=action,
+        first_ms=_ms("from", from_) or 0,
+        last_ms=_ms("to", to),
+        before=before,
+        size=limit,
+    )
+    items = [
+        AuditEntry(
+            id=entry.id,
+            at=iso(entry.at_ms / 1000),
+            action=entry.action,
+            by=entry.by,
+            subject=entry.subject,
+            request_id=entry.request_id,
+            details=entry.details,
+        )
+        for entry in found
+    ]
+    return AuditPage(items, cursors.seal("audit", following) if following else None)
+
+
+def _ms(field: str, at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    if at.tzinfo is None:
+        raise invalid(field, "must have a time zone, e.g. 2026-11-22T12:00:00Z")
+    return max(0, int(at.timestamp() * 1000))

@@ -1,0 +1,169 @@
+"""/api/rooms/{id}/invites, and POST /api/invites/{code}/accept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, delete, get, post
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from auth.accounts import Accounts
+from auth.errors import InvalidVoucher
+from auth.tokens import LoginTokens
+from gateway import shapes
+from gateway.admission import Admitted, agent_of, client_of
+from gateway.audit import Audit
+from gateway.policy import decide_member
+from gateway.problems import Problem, invalid
+from gateway.room_invites import MOST_LASTS_S, MOST_USES, Invite, NoGuests, NotForGuests, RoomInvites, TooManyInvites
+from gateway.shapes import iso
+from gateway.texts import plain_text
+from gateway.throttle import Throttle
+
+
+class MakeInvite(msgspec.Struct, forbid_unknown_fields=True):
+    """`guests`: accepted without login, by whoever has the code."""
+
+    relation: Literal["cohost", "participant", "viewer"] = "participant"
+    max_uses: Annotated[int, msgspec.Meta(ge=1, le=MOST_USES)] = 1
+    expires_in_s: Annotated[int, msgspec.Meta(ge=60, le=MOST_LASTS_S)] = 86_400
+    guests: bool = False
+
+
+class AcceptInvite(msgspec.Struct, forbid_unknown_fields=True):
+    display_name: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+
+
+class RoomInvite(msgspec.Struct):
+    """An invite as its room's owner sees it: `id` revokes it; the code itself is shown once, when it is made."""
+
+    id: str
+    relation: str
+    uses_left: int
+    expires_at: str
+    guests: bool
+    by: str
+
+    @classmethod
+    def of(cls, one: Invite) -> RoomInvite:
+        return cls(one.ref, one.relation, one.uses_left, iso(one.expires_ms / 1000), one.guests, one.by)
+
+
+class InviteMade(msgspec.Struct):
+    code: str
+    invite: RoomInvite
+
+    def __repr__(self) -> str:
+        return "InviteMade(...)"
+
+
+class InviteList(msgspec.Struct):
+    invites: list[RoomInvite]
+
+
+class InviteAccepted(msgspec.Struct):
+    """The room, with the relation the caller has now. `login`: the tokens of a guest, who had none."""
+
+    room: shapes.Room
+    relation: str
+    login: shapes.LoggedIn | None = None
+
+    def __repr__(self) -> str:
+        return "InviteAccepted(...)"
+
+
+_OPT = {"action": "invites.manage", "fetch": "room"}
+
+
+@post("/api/rooms/{room_id:str}/invites", opt=_OPT | {"refuses": ("forbidden",)}, status_code=201)
+async def make_invite(
+    room_id: FromPath[str],
+    data: JSONBody[MakeInvite],
+    request: Request[Any, Admitted, State],
+    invites: NamedDependency[RoomInvites],
+    audit: NamedDependency[Audit],
+) -> InviteMade:
+    """Make a code that gives whoever accepts it a relation to this room. An owner makes cohosts, cohosts do not."""
+    found, actor = request.auth.room()
+    verdict = decide_member(actor or "", None, data.relation)
+    if not verdict.allowed:
+        raise Problem(403, verdict.code, verdict.reason)
+    if data.guests and data.relation == "cohost":
+        raise invalid("relation", "a guest is a participant or a viewer")
+    uid = request.user.uid
+    try:
+        code, invite = await invites.make(
+            found.room, uid, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
+        )
+    except TooManyInvites as error:
+        raise Problem(403, "forbidden", str(error)) from error
+    except NoGuests as error:
+        raise invalid("guests", str(error)) from error
+    audit.note("invite.made", by=uid, room=room_id, relation=data.relation, invite=invite.ref[:12], uses=data.max_uses)
+    return InviteMade(code, RoomInvite.of(invite))
+
+
+@get("/api/rooms/{room_id:str}/invites", opt=_OPT)
+async def list_invites(
+    room_id: FromPath[str], request: Request[Any, Admitted, State], invites: NamedDependency[RoomInvites]
+) -> InviteList:
+    """List the invites of a room that can still be used."""
+    found, _ = request.auth.room()
+    return InviteList([RoomInvite.of(one) for one in await invites.all(found.room)])
+
+
+@delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=_OPT, status_code=204)
+async def revoke_invite(
+    room_id: FromPath[str],
+    invite_id: FromPath[str],
+    request: Request[Any, Admitted, State],
+    invites: NamedDependency[RoomInvites],
+    audit: NamedDependency[Audit],
+) -> None:
+    """Void an invite. Who has accepted it keeps what it gave."""
+    found, _ = request.auth.room()
+    if not await invites.revoke(found.room, invite_id):
+        raise Problem(404, "not_found", "The room has no such invite.")
+    audit.note("invite.revoked", by=request.user.uid, room=room_id, invite=invite_id[:12])
+
+
+@post(
+    "/api/invites/{code:str}/accept",
+    opt={"action": "invites.accept", "guests": True, "refuses": ("invite_invalid", "too_many_attempts")},
+    status_code=200,
+)
+async def accept_invite(  # noqa: PLR0913  one argument per part the route joins
+    code: FromPath[str],
+    data: JSONBody[AcceptInvite],
+    request: Request[Any, Any, State],
+    invites: NamedDependency[RoomInvites],
+    accounts: NamedDependency[Accounts],
+    tokens: NamedDependency[LoginTokens],
+    throttle: NamedDependency[Throttle],
+    audit: NamedDependency[Audit],
+) -> InviteAccepted:
+    """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
+    if request.scope.get("user") is not None:
+        user = await accounts.get(request.user.uid)
+        try:
+            room, relation = await invites.accept(code, user)
+        except NotForGuests as error:
+            raise Problem(403, "forbidden", str(error)) from error
+        audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
+        return InviteAccepted(shapes.Room.of(room), relation)
+    display_name = plain_text("display_name", data.display_name)
+    address = client_of(request.scope)
+    try:
+        async with throttle.registration(address):
+            room, relation, guest, grant = await invites.accept_as_guest(
+                code, display_name, address=address, agent=agent_of(request.scope)
+            )
+    except InvalidVoucher:
+        throttle.note_wrong_code("room", address)
+        raise
+    source = throttle.source(address)
+    audit.note("guest.accepted", by=guest.id, subject=guest.id, address=address, source=source, room=room.id)
+    return InviteAccepted(shapes.Room.of(room), relation, shapes.LoggedIn.of(grant, guest, tokens))

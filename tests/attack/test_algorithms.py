@@ -1,0 +1,61 @@
+"""The token does not choose how it is checked. RFC 8725 sections 2.1, 3.1, 3.5; OWASP ASVS 5, 9.1.2."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from auth.keys import KeyRing
+from tests.attack.forge import Forge, assert_refused, encode
+from tests.servers import Installation
+
+
+def test_forge_makes_tokens_that_pass_when_nothing_is_wrong(target: Installation, forge: Forge) -> None:
+    """The control of this file: else a refusal might be the forger's mistake."""
+    token = forge.sign(forge.header)
+    assert token.split(".")[1] != forge.genuine.split(".")[1] or token == forge.genuine
+    with target.client(token) as client:
+        assert client.get("/api/auth/me").status_code == 200
+
+
+# RFC 8725 sections 2.1 and 3.1: the key says which algorithm, not the token. CVE-2015-9235 (jsonwebtoken),
+# CVE-2018-1000531 (prime-jwt), CVE-2020-28042 (ServiceStack, empty signature); case variants: Insomnia Security's
+# advisory on Auth0's Authentication API, 2020-04-16.
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 0, [], ["HS256"], {"HS256": 1}])
+def test_unsigned_token_is_refused(target: Installation, forge: Forge, algorithm: object) -> None:
+    head = encode(json.dumps(forge.header | {"alg": algorithm}).encode())
+    payload = encode(json.dumps(forge.claims).encode())
+    for signature in ("", encode(b"x"), forge.genuine.split(".")[2]):
+        assert_refused(target, f"{head}.{payload}.{signature}")
+    assert_refused(target, f"{head}.{payload}")
+
+
+# RFC 8725 section 3.1: exactly the algorithm that the key is for, though the signature is right.
+@pytest.mark.parametrize(
+    ("algorithm", "digest"),
+    [
+        ("HS512", hashlib.sha512),
+        ("HS384", hashlib.sha384),
+        ("hs256", hashlib.sha256),
+        ("RS256", hashlib.sha256),
+        ("ES256", hashlib.sha256),
+        ("PS256", hashlib.sha256),
+        ("EdDSA", hashlib.sha256),
+        ("HS256 ", hashlib.sha256),
+    ],
+)
+def test_other_algorithm_is_refused(target: Installation, forge: Forge, algorithm: str, digest: Any) -> None:
+    assert_refused(target, forge.sign(forge.header | {"alg": algorithm}, digest=digest))
+
+
+def test_keys_of_other_purposes_sign_no_login_token(target: Installation, forge: Forge) -> None:
+    """Neither the secret itself, nor a key derived from it for another use, nor the 100ms secret (RFC 8725, 3.5)."""
+    secret = target.env["GATEWAY_SECRET"]
+    keys = [secret.encode(), target.env["HMS_APP_SECRET"].encode(), b""]
+    keys += [KeyRing([secret], purpose).signing.secret for purpose in ("refresh", "cursor", "throttle")]
+    keys.append(KeyRing([target.env["HMS_APP_SECRET"]], "login-token").signing.secret)
+    for key in keys:
+        assert_refused(target, forge.sign(forge.header, key=key or b"\x00" * 32))

@@ -1,0 +1,176 @@
+"""Rooms of others: by name, by id, by claiming to own them, by what 100ms answers.
+
+OWASP API Security 2023 API1 (broken object level authorization), API3; CWE-639. 100ms answers a create under an
+existing name by rewriting that room (100ms docs: server-side v2, create-room).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.e2e.checks import assert_problem
+from tests.e2e.people import Person, ask, calls_since, new_room, newcomers, strike, upstream
+from tests.servers import Installation
+
+FOREIGN_IDS = [
+    "f" * 24, "F" * 24, "0" * 23, "0" * 25, "..", "%2e%2e", "0" * 24 + "%00", "0" * 24 + "%0a", "%2f" + "0" * 23, "*",
+    "{" + "0" * 22 + "}", "my-room-name", "0" * 24 + "%3fenabled=true", "null", "-1",
+]  # fmt: skip
+ON_A_ROOM = [
+    ("GET", "", None),
+    ("PATCH", "", {"name": "x", "description": "x", "enabled": False}),
+    ("POST", "/token", {}),
+    ("POST", "/end", {"lock": True}),
+    ("GET", "/members", None),
+    ("PUT", "/members/{me}", {"relation": "owner"}),
+    ("DELETE", "/members/{me}", None),
+    ("POST", "/invites", {}),
+    ("GET", "/invites", None),
+    ("DELETE", "/invites/x", None),
+]
+
+
+@pytest.fixture(scope="module")
+def victim(target: Installation) -> Person:
+    return newcomers(target, "host")[0]
+
+
+@pytest.fixture(scope="module")
+def mallory(target: Installation) -> Person:
+    """An attacker who may create rooms of his own."""
+    return newcomers(target, "host")[0]
+
+
+def test_room_that_is_not_ours_reaches_100ms_by_no_route(target: Installation, mallory: Person) -> None:
+    before = target.upstream_calls()
+    for room, (method, path, body) in itertools.product(FOREIGN_IDS, ON_A_ROOM):
+        answer = ask(target, mallory, method, f"/rooms/{room}{path.format(me=mallory.id)}", body)
+        assert answer.status_code in (404, 405), (method, room, path, answer.text)
+        assert answer.json()["code"] in ("not_found", "method_not_allowed")
+    assert calls_since(target, before) == []
+
+
+def test_room_that_100ms_has_and_we_have_not_is_nobodys(target: Installation, mallory: Person) -> None:
+    """A room made in the dashboard, or by another system of the workspace."""
+    template = target.env["HMS_TEMPLATE_ID"]
+    room = new_room(target, mallory)
+    with target.valkey.client() as redis:
+        redis.delete(f"rm:1:{{{room}}}", f"rr:1:{{{room}}}")
+    assert upstream(target, f"/rooms/{room}")["template_id"] == template
+    before = target.upstream_calls()
+    for method, path, body in ON_A_ROOM:
+        answer = ask(target, mallory, method, f"/rooms/{room}{path.format(me=mallory.id)}", body)
+        assert_problem(answer, 404, "not_found")
+    assert calls_since(target, before) == []
+
+
+def test_invited_room_of_somebody_else_answers_as_if_it_were_not_there(
+    target: Installation, victim: Person, mallory: Person
+) -> None:
+    room = new_room(target, victim, access="invited")
+    was = ask(target, victim, "GET", f"/rooms/{room}").json()
+    before = target.upstream_calls()
+    for method, path, body in ON_A_ROOM:
+        documents = [
+            assert_problem(
+                ask(target, mallory, method, f"/rooms/{one}{path.format(me=mallory.id)}", body), 404, "not_found"
+            )
+            | {"request_id": "", "instance": ""}
+            for one in (room, "f" * 24)
+        ]
+        assert documents[0] == documents[1]
+    assert calls_since(target, before) == []
+    assert ask(target, victim, "GET", f"/rooms/{room}").json() == was
+    assert ask(target, mallory, "GET", "/rooms?limit=100").text.count(room) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "", {"name": "mine now"}),
+        ("PATCH", "", {"access": "invited"}),
+        ("PATCH", "", {"enabled": False}),
+        ("POST", "/end", {}),
+        ("PUT", "/members/{me}", {"relation": "owner"}),
+        ("PUT", "/members/{me}", {"relation": "cohost"}),
+        ("DELETE", "/members/{victim}", None),
+        ("GET", "/members", None),
+        ("POST", "/invites", {"relation": "cohost"}),
+        ("GET", "/invites", None),
+    ],
+)
+def test_implicit_participant_of_an_open_room_rules_nothing(
+    target: Installation, victim: Person, mallory: Person, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    room = new_room(target, victim)
+    before = target.upstream_calls()
+    address = f"/rooms/{room}{path.format(me=mallory.id, victim=victim.id)}"
+    assert_problem(ask(target, mallory, method, address, body), 403, "forbidden")
+    assert calls_since(target, before) == []
+
+
+@pytest.mark.parametrize(
+    "field", ["owner_id", "owner", "creator", "created_by", "relation", "user_id", "held", "lease"]
+)
+def test_owner_is_nobodys_to_name(target: Installation, victim: Person, mallory: Person, field: str) -> None:
+    room = new_room(target, mallory)
+    before = target.upstream_calls()
+    for method, path in (("POST", "/rooms"), ("PATCH", f"/rooms/{room}")):
+        answer = ask(target, mallory, method, path, {"name": "x", field: victim.id})
+        assert_problem(answer, 400, "invalid_request", field=field)
+    assert calls_since(target, before) == []
+    assert ask(target, mallory, "GET", f"/rooms/{room}").json()["room"]["owner_id"] == mallory.id
+
+
+def test_name_of_anothers_room_at_100ms_selects_it_neither_by_create_nor_by_rename(
+    target: Installation, victim: Person, mallory: Person
+) -> None:
+    room = new_room(target, victim, name="Board meeting")
+    upstream_name = upstream(target, f"/rooms/{room}")["name"]
+    before = target.upstream_calls()
+    mine = new_room(target, mallory, name=upstream_name)
+    assert mine != room
+    assert (
+        ask(target, mallory, "PATCH", f"/rooms/{mine}", {"name": upstream_name, "description": "x"}).status_code == 200
+    )
+    sent = [call["body"] for call in calls_since(target, before) if call["method"] == "POST"]
+    assert [body.get("name") == upstream_name for body in sent] == [False, False]
+    assert "name" not in sent[1]
+    assert upstream(target, f"/rooms/{room}")["name"] == upstream_name
+
+
+def test_100ms_answering_a_create_with_anothers_room_gives_it_to_nobody(
+    target: Installation, victim: Person, mallory: Person
+) -> None:
+    """Whatever led there, a name used twice or a mistake of 100ms: the victim's room stays as it was."""
+    room = new_room(target, victim, name="Board meeting", access="invited")
+    was = ask(target, victim, "GET", f"/rooms/{room}").json()
+    strike(target, "status=400", match="/v2/rooms")
+    refused = ask(target, mallory, "POST", "/rooms", {}, Idempotency_Key="takeover")
+    assert_problem(refused, 502, "upstream_error")
+    with target.valkey.client() as redis:
+        [record] = redis.keys(f"ik:1:{{{mallory.id}}}:*")  # type: ignore[misc]
+        redis.hset(record, "name", upstream(target, f"/rooms/{room}")["name"])
+    answer = ask(target, mallory, "POST", "/rooms", {}, Idempotency_Key="takeover")
+    assert_problem(answer, 502, "upstream_error")
+    assert room not in answer.text
+    assert ask(target, victim, "GET", f"/rooms/{room}").json() == was
+    assert_problem(ask(target, mallory, "GET", f"/rooms/{room}"), 404, "not_found")
+    assert room not in ask(target, mallory, "GET", "/rooms?limit=100").text
+
+
+def test_user_named_like_anothers_id_gets_none_of_what_is_meant_for_him(target: Installation, victim: Person) -> None:
+    """An owner names a member by id; whoever has that id as his name must not be taken for him (CWE-706).
+
+    Today nobody gets such a name; this one is of before that rule.
+    """
+    bob, squatter = newcomers(target, "member", "member")
+    with target.valkey.client() as redis:
+        redis.set(f"un:1:{bob.id}", squatter.id)
+    room = new_room(target, victim, access="invited")
+    answer = ask(target, victim, "PUT", f"/rooms/{room}/members/{bob.id}", {"relation": "cohost"})
+    assert answer.json()["member"]["username"] == bob.name
+    assert ask(target, bob, "GET", f"/rooms/{room}").status_code == 200
+    assert_problem(ask(target, squatter, "GET", f"/rooms/{room}"), 404, "not_found")

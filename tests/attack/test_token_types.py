@@ -1,0 +1,166 @@
+"""A token of one kind is none of another. RFC 8725 section 3.12, RFC 9700 section 2.2; OWASP ASVS 5, 9.2.2."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from gateway.hms.tokens import HmsTokens
+from tests.attack.forge import Forge, assert_refused
+from tests.e2e.checks import assert_problem
+from tests.servers import NO_TLS, Installation
+
+KINDS = ("access", "refresh", "join", "management", "account invite", "room invite", "password link", "cursor", "uuid")
+# Fields and parameters by which a token may come in, and what they are for. A new one is put here, or this fails.
+TAKES = {
+    ("POST", "/api/auth/refresh", "refresh_token"): "refresh",
+    ("POST", "/api/auth/logout", "refresh_token"): "refresh",
+    ("POST", "/api/auth/register", "invite"): "account invite",
+    ("POST", "/api/auth/password/setup", "token"): "password link",
+    ("POST", "/api/invites/{code}/accept", "code"): "room invite",
+}
+TOKEN_NAME = re.compile(r"token|invite$|^code$|jwt|secret|assertion|grant")
+VALUES = {"room_id": "0" * 24, "user": "mira", "sid": "0" * 20, "invite_id": "0" * 32}
+
+
+@pytest.fixture(scope="module")
+def document(target: Installation) -> dict[str, Any]:
+    with target.client() as client:
+        return dict(client.get("/openapi.json").json())
+
+
+@pytest.fixture(scope="module")
+def tokens(target: Installation, forge: Forge) -> dict[str, str]:
+    """A living token of every kind, each of them good in its own place."""
+    hms = HmsTokens(target.env["HMS_APP_ACCESS_KEY"], target.env["HMS_APP_SECRET"])
+    with target.client(forge.genuine) as client:
+        room = client.post("/api/rooms", json={}).json()["room"]["id"]
+        client.post("/api/rooms", json={})
+        join = client.post(f"/api/rooms/{room}/token", json={}).json()["token"]
+        invite = client.post(f"/api/rooms/{room}/invites", json={"guests": True, "max_uses": 50}).json()["code"]
+        cursor = client.get("/api/rooms", params={"limit": 1}).json()["next_cursor"]
+    link = json.loads(target.command("users", "password-link", "mira", "--json").stdout)["token"]
+    account = json.loads(target.command("users", "invite", "--role", "member", "--uses", "50", "--json").stdout)
+    return {
+        "access": forge.genuine,
+        "refresh": forge.login["refresh_token"],
+        "join": join,
+        "management": hms.management_token(),
+        "account invite": account["invite"],
+        "room invite": invite,
+        "password link": link,
+        "cursor": cursor,
+        "uuid": str(uuid.uuid4()),
+    }
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(m.upper(), path, one) for path, methods in document["paths"].items() for m, one in methods.items()]
+
+
+def properties_of(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties of an operation's body."""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    name = body.get("$ref", "").rpartition("/")[2]
+    return dict((document["components"]["schemas"][name] if name else body).get("properties", {}))
+
+
+def parameters_of(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
+    """Return the names of an operation's parameters, which may be kept among the components."""
+    kept = document["components"].get("parameters", {})
+    found = operation.get("parameters", ())
+    return [(kept[one["$ref"].rpartition("/")[2]] if "$ref" in one else one)["name"] for one in found]
+
+
+def test_list_of_what_takes_a_token_is_the_applications(document: dict[str, Any]) -> None:
+    found = set()
+    for method, path, operation in operations(document):
+        for name in [*properties_of(document, operation), *parameters_of(document, operation)]:
+            if TOKEN_NAME.search(name):
+                found.add((method, path, name))
+    assert found == set(TAKES)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "access"])
+def test_header_takes_login_tokens_only(
+    target: Installation, document: dict[str, Any], tokens: dict[str, str], kind: str
+) -> None:
+    """On every route that asks for a login, taken from the application's own description."""
+    closed = [one for one in operations(document) if "security" in one[2]]
+    assert len(closed) >= 25
+    with target.client(tokens[kind]) as client:
+        for method, path, _ in closed:
+            if path == "/api/invites/{code}/accept":
+                continue  # guests come without login; a bad token there: below
+            address = re.sub(r"\{(\w+)\}", lambda match: VALUES[match[1]], path)
+            answer = client.request(method, address, json={} if method in ("POST", "PUT", "PATCH") else None)
+            assert_problem(answer, 401, "invalid_token")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [(place, kind) for place, own in TAKES.items() for kind in KINDS if kind != own], ids=str
+)
+def test_body_takes_its_own_kind_only(
+    target: Installation, tokens: dict[str, str], place: tuple[str, str, str], kind: str
+) -> None:
+    method, path, field = place
+    body: dict[str, str] = {} if "{code}" in path else {field: tokens[kind]}
+    if path.endswith("/setup"):
+        body["new_password"] = "plenty of good words, none common"
+    if path.endswith("/register"):
+        body |= {"username": "intruder", "password": "plenty of good words, none common"}
+    with target.client() as client:
+        answer = client.request(method, path.replace("{code}", tokens[kind]), json=body)
+    assert answer.status_code in (400, 403), answer.text
+    assert answer.json()["code"] in ("invalid_grant", "invite_invalid", "invalid_request", "registration_closed")
+    assert tokens[kind] not in answer.text.replace(answer.json()["instance"], "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cursor_takes_cursors_of_its_own_list_only(
+    target: Installation, document: dict[str, Any], tokens: dict[str, str], kind: str
+) -> None:
+    lists = [
+        path
+        for method, path, operation in operations(document)
+        if method == "GET" and "cursor" in parameters_of(document, operation)
+    ]
+    assert len(lists) >= 4
+    with target.client_of("olga") as client:
+        room = client.post("/api/rooms", json={}).json()["room"]["id"]
+        for path in lists:
+            answer = client.get(path.replace("{room_id}", room), params={"cursor": tokens[kind]})
+            if (kind, path) == ("cursor", "/api/rooms"):
+                assert answer.status_code == 200
+            else:
+                assert_problem(answer, 400, "invalid_request", field="cursor")
+
+
+def test_guest_with_a_bad_token_is_no_guest(target: Installation, tokens: dict[str, str]) -> None:
+    """CWE-287: a login that fails must not turn into no login."""
+    for kind in KINDS:
+        if kind != "access":
+            with target.client(tokens[kind]) as client:
+                answer = client.post(f"/api/invites/{tokens['room invite']}/accept", json={})
+            assert_problem(answer, 401, "invalid_token")
+
+
+def test_100ms_takes_no_token_of_ours(target: Installation, tokens: dict[str, str]) -> None:
+    for kind, token in tokens.items():
+        headers = {"Authorization": f"Bearer {token}"}
+        for path, wanted in (("/v2/rooms", "management"), ("/init?peer_id=p", "join")):
+            if kind != wanted:
+                answer = httpx.get(f"{target.emulator_url}{path}", headers=headers, verify=NO_TLS, trust_env=False)
+                assert answer.status_code == 401, (kind, path)
+
+
+def test_100ms_token_with_our_claims_is_none_of_ours(target: Installation, forge: Forge) -> None:
+    both = forge.claims | {"access_key": target.env["HMS_APP_ACCESS_KEY"], "type": "app", "version": 2}
+    assert_refused(target, jwt.encode(both, target.env["HMS_APP_SECRET"], headers={"kid": forge.key.kid}))
+    assert_refused(target, forge.sign(forge.header | {"typ": "JWT"}, both))

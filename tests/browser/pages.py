@@ -1,0 +1,140 @@
+"""Pages of other origins than the gateway's, with the TypeScript client in them. See client.html."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec
+from urllib.parse import urlsplit
+
+from tests.browser.chromium import Browser, Tab
+from tests.e2e.calm import undisturbed
+from tests.e2e.node import CLIENT
+from tests.servers import HOST, Installation
+
+P = ParamSpec("P")
+
+
+class Site:
+    """An origin of its own on this machine, which serves client.html and the client as it was built."""
+
+    def __init__(self) -> None:
+        page = Path(__file__).with_name("client.html")
+        files = {"/": ("text/html", page.read_bytes())}
+        files |= {f"/dist/{one.name}": ("text/javascript", one.read_bytes()) for one in (CLIENT / "dist").glob("*.js")}
+
+        class Files(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                kind, content = files.get(urlsplit(self.path).path, ("", b""))
+                self.send_response(200 if kind else 404)
+                self.send_header("Content-Type", f"{kind or 'text/plain'}; charset=utf-8")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer((HOST, 0), Files)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self.origin = f"http://{HOST}:{self._server.server_port}"
+
+    def page_for(self, api: str) -> str:
+        return f"{self.origin}/?api={api}"
+
+    def __enter__(self) -> Site:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Page:
+    """A tab with the page of a site in it, whose client speaks to a gateway."""
+
+    def __init__(self, tab: Tab, site: Site, api: str) -> None:
+        self.tab, self.ask, self.wait_for = tab, tab.ask, tab.wait_for
+        self._origins = {site.origin, api.removesuffix("/api")}
+        tab.open(site.page_for(api))
+        tab.wait_for("window.client")
+
+    def tried(self, method: str, *args: Any) -> dict[str, Any]:
+        """Return what came of one call: its value or its error."""
+        arguments = ", ".join(json.dumps(one) for one in (method, *args))
+        came: dict[str, Any] = self.ask(f"call({arguments})")
+        return came
+
+    def call(self, method: str, *args: Any) -> Any:
+        came = self.tried(method, *args)
+        assert "error" not in came, came
+        return came["value"]
+
+    def refused(self, method: str, *args: Any) -> dict[str, Any]:
+        came = self.tried(method, *args)
+        assert "error" in came, came
+        error: dict[str, Any] = came["error"]
+        return error
+
+    def log_in(self, gateway: Installation, name: str = "tilda") -> dict[str, Any]:
+        user: dict[str, Any] = self.call("login", name, gateway.passwords[name])
+        return user
+
+    def kept(self) -> dict[str, Any]:
+        """Return the login as the browser keeps it."""
+        kept: dict[str, Any] = json.loads(self.ask("localStorage.getItem('hms-gateway.session')"))
+        return kept
+
+    def keep(self, session: dict[str, Any]) -> None:
+        self.ask(f"storage.set({json.dumps(session)})")
+
+    def assert_calm(self, *refusals: int) -> None:
+        """Check that only the gateway was asked, and that the console names these refusals and nothing else."""
+        self.assert_only_the_gateway_was_asked()
+        statuses = [re.findall(r"^Failed to load resource: .* status of (\d+) ", line) for line in self.tab.complaints]
+        assert sorted(statuses) == sorted([str(status)] for status in refusals), self.tab.complaints
+
+    def assert_only_the_gateway_was_asked(self) -> None:
+        asked = [urlsplit(url) for url in self.tab.requested if not url.startswith("data:")]
+        assert {f"{url.scheme}://{url.netloc}" for url in asked} == self._origins
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Opens pages for a gateway, nobody logged in unless it is beside a page of the same origin."""
+
+    browser: Browser
+    gateway: Installation
+    listed: Site
+
+    def open(self, site: Site | None = None, *, beside: Page | None = None) -> Page:
+        """Open a page, of the listed origin by default."""
+        tab = self.browser.open_tab(beside=beside.tab if beside else None)
+        return Page(tab, site or self.listed, f"{self.gateway.url}/api")
+
+
+def calmly(test: Callable[P, None]) -> Callable[P, None]:
+    """Repeat a test with other pages if the machine froze Redis meanwhile: see tests/e2e/calm.py."""
+
+    @functools.wraps(test)
+    def repeated(*args: P.args, **fixtures: P.kwargs) -> None:
+        async def attempt(_: int) -> None:
+            test(*args, **fixtures)
+
+        pages = fixtures["pages"]
+        assert isinstance(pages, Pages)
+        asyncio.run(undisturbed(pages.gateway, attempt))
+
+    return repeated

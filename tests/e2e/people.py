@@ -1,0 +1,138 @@
+"""People for tests, each new, made and logged in beside the API: argon2 is other tests' business."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from auth.accounts import Accounts
+from auth.keys import KeyRing
+from auth.passwords import Passwords
+from auth.sessions import Sessions
+from auth.tokens import LoginTokens
+from gateway.hms.tokens import HmsTokens
+from gateway.store import Store, connect
+from tests.e2e.volley import Answer, fire
+from tests.servers import HOST, NO_TLS, Installation
+
+_NUMBERS = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who is logged in; `token` is an access token."""
+
+    id: str
+    name: str
+    token: str = field(repr=False)
+
+
+async def arrive(installation: Installation, *roles: str) -> list[Person]:
+    """Return a new user of each role."""
+    store = Store(connect(installation.valkey.url), deadline_s=5)
+    ring = [installation.env["GATEWAY_SECRET"]]
+    passwords = Passwords()
+    accounts, sessions = Accounts(store.execute, passwords), Sessions(store.execute, KeyRing(ring, "refresh"))
+    tokens = LoginTokens(KeyRing(ring, "login-token"))
+    people = []
+    for role in roles:
+        name = f"{role}-{next(_NUMBERS)}-{secrets.token_hex(3)}"
+        user = await accounts.add(name, None, roles=[role])
+        grant = await sessions.open(user)
+        people.append(Person(user.id, name, tokens.issue(grant.principal, auth_time=grant.auth_time)))
+    await store.close()
+    passwords.close()
+    return people
+
+
+def newcomers(installation: Installation, *roles: str) -> list[Person]:
+    return asyncio.run(arrive(installation, *roles))
+
+
+def ask(
+    installation: Installation, who: Person | None, method: str, path: str, body: Any = None, **headers: str
+) -> httpx.Response:
+    """Send one request to the API on a connection of its own, which may reach any worker."""
+    with installation.client(who.token if who else None) as client:
+        return client.request(
+            method, f"/api{path}", json=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+
+
+def new_room(installation: Installation, owner: Person, **body: Any) -> str:
+    answer = ask(installation, owner, "POST", "/rooms", body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["room"]["id"])
+
+
+def mint(installation: Installation, who: Person, room: str, **body: Any) -> httpx.Response:
+    return ask(installation, who, "POST", f"/rooms/{room}/token", body)
+
+
+def usage(installation: Installation, who: Person, action: str) -> dict[str, Any]:
+    """Return today's tally of an action."""
+    return dict(ask(installation, who, "GET", "/usage").json()["usage"]["today"].get(action, {}))
+
+
+def places(installation: Installation, who: Person) -> int:
+    """Return how many rooms at once are counted for somebody."""
+    with installation.valkey.client() as redis:
+        return int(redis.zcard(f"ls:1:{{{who.id}}}:rooms.active"))  # type: ignore[arg-type]
+
+
+def statuses(answers: list[Answer | None]) -> list[int]:
+    assert None not in answers
+    return sorted(answer.status for answer in answers if answer)
+
+
+async def at_once(installation: Installation, *requests: bytes) -> list[Answer]:
+    """Send requests at the same moment; each must have its answer."""
+    answers = await fire(installation.port, requests)
+    assert None not in answers
+    return [answer for answer in answers if answer]
+
+
+# --- the local 100ms ---
+
+
+def join(installation: Installation, token: str, peer: str) -> httpx.Response:
+    """Come into a room as that peer."""
+    body = {"token": token, "peer_id": peer}
+    url = f"{installation.emulator_url}/emulator/peers"
+    return httpx.post(url, json=body, timeout=5, verify=NO_TLS, trust_env=False)
+
+
+def upstream(installation: Installation, path: str, **query: str) -> dict[str, Any]:
+    """Ask the local 100ms itself."""
+    env = installation.env
+    token = HmsTokens(env["HMS_APP_ACCESS_KEY"], env["HMS_APP_SECRET"]).management_token()
+    url = f"http://{HOST}:{installation.emulator_port}/v2{path}"
+    headers = {"Authorization": f"Bearer {token}"}
+    return dict(httpx.get(url, params=query, headers=headers, timeout=5, verify=NO_TLS, trust_env=False).json())
+
+
+def peers(installation: Installation, room: str) -> set[str]:
+    """Return the ids of all peers in a room now."""
+    return set(upstream(installation, f"/active-rooms/{room}/peers").get("peers", {}))
+
+
+def strike(installation: Installation, fault: str, *, match: str, times: int = 1) -> None:
+    """Let the next calls at or below a path go wrong."""
+    body = {"match": match, "fault": fault, "times": times}
+    url = f"{installation.emulator_url}/emulator/faults"
+    assert httpx.post(url, json=body, timeout=5, verify=NO_TLS, trust_env=False).status_code == 200
+
+
+def calls_since(installation: Installation, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what 100ms was asked after `before` was read; templates are read in the background and left out.
+
+    The emulator keeps the last 200 calls, so the first of these may have dropped out.
+    """
+    now = installation.upstream_calls()
+    common = next((n for n in range(len(before) + 1) if now[: len(before) - n] == before[n:]), len(before))
+    return [call for call in now[len(before) - common :] if not call["path"].startswith("/v2/templates")]

@@ -1,0 +1,269 @@
+"""`gateway init`: from nothing to settings that `serve` starts with and `doctor` passes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from dotenv import dotenv_values
+
+from tests.e2e.commands import assert_done, assert_failed, parsed
+from tests.e2e.policies import BUILT_IN
+from tests.e2e.templates import create_template, role
+from tests.servers import NO_TLS, Installation, Service, free_port
+
+ASKED = ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Valkey and the local 100ms."""
+    servers = Installation(tmp_path_factory.mktemp("init"))
+    try:
+        servers.valkey.start()
+        servers.start_emulator()
+        yield servers
+    finally:
+        servers.stop()
+
+
+@pytest.fixture
+def fresh(servers: Installation, tmp_path: Path) -> Installation:
+    """An empty folder beside those servers; its environment has all but GATEWAY_SECRET."""
+    fresh = Installation(tmp_path, valkey=servers.valkey)
+    fresh.emulator_url = servers.emulator_url
+    fresh.env = {name: value for name, value in servers.env.items() if name != "GATEWAY_SECRET"}
+    return fresh
+
+
+def written(at: Installation) -> dict[str, str | None]:
+    return dotenv_values(at.folder / ".env", interpolate=False)
+
+
+def bare(at: Installation) -> Installation:
+    """The same folder, as somebody finds it whose environment has no settings."""
+    at.env = {name: at.env[name] for name in ("PATH", "PYTHONPATH")}
+    return at
+
+
+def test_what_it_writes_starts_the_gateway_and_passes_the_doctor(fresh: Installation) -> None:
+    said = assert_done(fresh.command("init"), fresh.env)
+    assert "Wrote .env." in said
+    assert "gateway doctor" in said
+    path = fresh.folder / ".env"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(fresh.folder) == [".env"]  # the roles are host and guest: no policy of its own
+    settings = written(fresh)
+    assert {name: settings[name] for name in (*ASKED, "HMS_API_URL")} == {
+        name: fresh.env[name] for name in (*ASKED, "HMS_API_URL")
+    }
+    secret = settings["GATEWAY_SECRET"]
+    assert secret is not None
+    assert len(secret) == 64
+    assert secret not in said
+    bare(fresh)
+    assert_done(fresh.command("doctor"), {"GATEWAY_SECRET": secret})
+    serves(fresh)
+
+
+def serves(at: Installation) -> None:
+    port = free_port()
+    service = Service(["serve", "--port", str(port)], folder=at.folder, env=at.env, log=at.folder / "serve.log")
+    service.start()
+    try:
+
+        def ready() -> bool:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/health/ready", verify=NO_TLS, trust_env=False)
+            except httpx.HTTPError:
+                return False
+            return answer.status_code == 200
+
+        service.wait_until(ready, "the gateway is ready")
+        time.sleep(0.5)
+        assert "the policy names roles" not in service.output()
+    finally:
+        service.stop()
+
+
+def test_a_template_with_other_roles_gets_a_policy_that_the_doctor_passes(fresh: Installation) -> None:
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(
+        fresh,
+        broadcaster=role("endRoom", "removeOthers", publishes=("audio", "video")),
+        stage=role(publishes=("audio",)),
+        viewer=role(),
+    )
+    plain = parsed(fresh.command("init", "--json"), fresh.env)
+    assert (plain["env"], plain["policy"], plain["env_backup"]) == (".env", "policy.toml", None)
+    assert "broadcaster, stage, viewer" in plain["notes"][0]
+    assert written(fresh)["GATEWAY_POLICY"] == "./policy.toml"
+    assert stat.S_IMODE((fresh.folder / "policy.toml").stat().st_mode) == 0o644  # a container reads it as somebody else
+    bare(fresh)
+    policy = parsed(fresh.command("policy", "check", "--json"), fresh.env)
+    default = policy["templates"]["default"]
+    assert default["owner"] == default["cohost"] == ["viewer", "stage", "broadcaster"]
+    assert default["participant"] == default["viewer"] == ["viewer"]
+    findings = parsed(fresh.command("doctor", "--json"), fresh.env)["checks"]
+    assert {one["status"] for one in findings if one["check"].startswith("template")} == {"ok"}
+    serves(fresh)
+
+
+def test_a_template_in_which_every_role_has_powers_is_mapped_and_the_powers_are_told(fresh: Installation) -> None:
+    """Recording and streaming are on in every role from which nobody has taken them (the contract: doctor warns)."""
+    unset = {"publishParams": {"allowed": []}}
+    broadcaster = role("endRoom", "removeOthers", publishes=("audio", "video"))
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, **{"viewer-realtime": unset, "broadcaster": broadcaster})
+    said = assert_done(fresh.command("init"), fresh.env)
+    assert "Wrote policy.toml." in said
+    powers = "browserRecording rtmpStreaming hlsStreaming"
+    assert f"Beware: every participant may join as 'viewer-realtime', which has powers: {powers}." in said
+    bare(fresh)
+    default = parsed(fresh.command("policy", "check", "--json"), fresh.env)["templates"]["default"]
+    assert default["owner"] == default["cohost"] == ["viewer-realtime", "broadcaster"]
+    assert default["participant"] == default["viewer"] == ["viewer-realtime"]
+    findings = parsed(fresh.command("doctor", "--json"), fresh.env)["checks"]
+    assert [one["status"] for one in findings if one["check"] == "template default"] == ["ok", "WARN"]
+
+
+def test_roles_that_are_left_out_for_their_names_are_told_with_the_reason(fresh: Installation) -> None:
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, élève=role(), prof=role("endRoom"))
+    notes = parsed(fresh.command("init", "--json"), fresh.env)["notes"]
+    allowed = "plain ASCII without ? > ~, at most 64 characters"
+    assert f"Left out: 'élève'. A join token holds only names of {allowed}." in notes
+    assert "Beware: every participant may join as 'prof', which has powers: endRoom." in notes
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, élève=role())
+    refused = fresh.command("init", "--force")
+    assert_failed(refused, fresh.env, "no role with a name", "plain ASCII", "it has 'élève'", "nothing was written")
+
+
+def test_a_guest_role_with_powers_is_told(fresh: Installation) -> None:
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, host=role("endRoom"), guest=role("changeRole"))
+    assert "Beware: every participant may join as 'guest'" in assert_done(fresh.command("init"), fresh.env)
+
+
+def test_a_policy_of_ones_own_is_kept_if_it_fits_and_refused_if_not(fresh: Installation) -> None:
+    (fresh.folder / "mine.toml").write_text(BUILT_IN.read_text())
+    fresh.env["GATEWAY_POLICY"] = "mine.toml"
+    assert_done(fresh.command("init"), fresh.env)
+    assert written(fresh)["GATEWAY_POLICY"] == "mine.toml"
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, pupil=role())
+    assert_failed(fresh.command("init", "--force"), fresh.env, "mine.toml", "guest, host", "pupil")
+
+
+def test_what_exists_is_never_replaced_silently(fresh: Installation) -> None:
+    path = fresh.folder / ".env"
+    path.write_text("MINE=1\n")
+    assert_failed(fresh.command("init"), fresh.env, "there is .env already", "--force")
+    assert path.read_text() == "MINE=1\n"
+    plain = parsed(fresh.command("init", "--force", "--json"), fresh.env)
+    backup = fresh.folder / plain["env_backup"]
+    assert backup.read_text() == "MINE=1\n"
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    first = written(fresh)["GATEWAY_SECRET"]
+    assert_done(fresh.command("init", "--force"), fresh.env)
+    assert written(fresh)["GATEWAY_SECRET"] != first
+    assert len(list(fresh.folder.glob(".env.*.bak"))) == 2
+
+
+@pytest.mark.parametrize("missing", ASKED)
+def test_with_nobody_to_ask_a_missing_setting_is_named(fresh: Installation, missing: str) -> None:
+    fresh.env[missing] = ""
+    assert_failed(fresh.command("init"), fresh.env, f"{missing} is not set", "nobody to ask")
+    assert os.listdir(fresh.folder) == []
+
+
+def test_options_stand_in_for_settings_but_not_for_secrets(fresh: Installation) -> None:
+    given = {name: fresh.env.pop(name) for name in ("REDIS_URL", "HMS_TEMPLATE_ID", "HMS_API_URL")}
+    words = ("--redis-url", given["REDIS_URL"], "--template-id", given["HMS_TEMPLATE_ID"])
+    assert_done(fresh.command("init", *words, "--api-url", given["HMS_API_URL"]), fresh.env)
+    assert written(fresh)["HMS_API_URL"] == given["HMS_API_URL"]
+    refused = fresh.command("init", "--force", "--redis-url", "redis://:pass-word@127.0.0.1/0")
+    assert "pass-word" not in assert_failed(refused, fresh.env, "--redis-url")
+    for option in ("--app-secret", "--access-key", "--secret"):
+        assert fresh.command("init", option, "x").returncode == 2
+
+
+def test_what_100ms_refuses_is_not_written_unless_offline(fresh: Installation) -> None:
+    wrong = {"HMS_APP_SECRET": "n0t-the-secret-of-this-account-at-100ms!"}
+    assert_failed(fresh.command("init", **wrong), fresh.env | wrong, "100ms refuses", "nothing was written")
+    assert_failed(fresh.command("init", HMS_TEMPLATE_ID="9" * 24), fresh.env, "no template", "nothing was written")
+    away = {"HMS_API_URL": "http://127.0.0.1:9/v2"}
+    assert_failed(fresh.command("init", **away), fresh.env, "cannot be reached", "--offline")
+    assert_failed(fresh.command("init", "--offline", HMS_APP_SECRET="short"), fresh.env, "HMS_APP_SECRET")
+    assert os.listdir(fresh.folder) == []
+    assert "gateway doctor" in assert_done(fresh.command("init", "--offline", **away), fresh.env)
+    assert (fresh.folder / ".env").exists()
+
+
+@pytest.mark.parametrize("password", ["p#a ss", "a$b{c}", 'quo"te', "%20;&"])
+def test_odd_passwords_survive_the_way_through_the_file(fresh: Installation, password: str) -> None:
+    url = f"redis://:{password}@127.0.0.1:6379/0".replace("#", "%23")
+    assert_done(fresh.command("init", "--offline", REDIS_URL=url), fresh.env)
+    assert written(fresh)["REDIS_URL"] == url
+
+
+def test_what_the_file_cannot_hold_is_refused(fresh: Installation) -> None:
+    done = fresh.command("init", "--offline", HMS_APP_SECRET="a'b\\c" + fresh.env["HMS_APP_SECRET"])
+    assert_failed(done, fresh.env, "HMS_APP_SECRET", "cannot hold")
+    assert os.listdir(fresh.folder) == []
+
+
+def test_somebody_at_a_terminal_is_asked_and_his_secret_is_not_shown(fresh: Installation) -> None:
+    given = {name: fresh.env.pop(name) for name in ASKED}
+    shown = at_terminal(fresh, "init", answers=[given[name] for name in ASKED])
+    for name in ASKED:
+        assert name in shown
+    assert given["REDIS_URL"] in shown  # a terminal echoes what is typed,
+    assert given["HMS_APP_SECRET"] not in shown  # but for the secret
+    assert {name: written(fresh)[name] for name in ASKED} == given
+    shown = at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "n"])
+    assert "There is .env already. Replace it?" in shown
+    assert list(fresh.folder.glob(".env.*.bak")) == []
+    at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "y"])
+    assert len(list(fresh.folder.glob(".env.*.bak"))) == 1
+
+
+def at_terminal(at: Installation, *arguments: str, answers: list[str]) -> str:
+    """Run a command at a terminal of its own; type an answer at each question; return all that is shown."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", *arguments],
+        cwd=at.folder,
+        env=at.env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown, left, until = "", list(answers), time.monotonic() + 30
+    try:
+        while time.monotonic() < until:
+            if not select.select([ours], [], [], 0.1)[0]:
+                if process.poll() is not None:
+                    break
+                continue
+            try:
+                shown += os.read(ours, 4096).decode()
+            except OSError:  # Linux's way to say that nobody is at the other end any more
+                break
+            if left and shown.rstrip(" ").endswith(":"):
+                time.sleep(0.1)  # until it has turned the echo off
+                os.write(ours, f"{left.pop(0)}\n".encode())
+                shown += "\n"
+        process.wait(10)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert left == [], shown
+    return shown

@@ -1,0 +1,155 @@
+"""The command-line twins of registration and administration: failures of one line, no secret, JSON of data."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.asking import Admin, ask
+from tests.e2e.checks import assert_problem
+from tests.servers import Installation, wait_until
+
+
+def run(installation: Installation, *commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    return [installation.command(*arguments) for arguments in commands]
+
+
+def test_whatever_concerns_nobody_fails_in_one_line(guarded_installation: Installation) -> None:
+    nobody = "nobody-of-that-name"
+    for done in run(
+        guarded_installation,
+        ["users", "show", nobody],
+        ["users", "roles", nobody, "member"],
+        ["users", "disable", nobody],
+        ["users", "rename", nobody, "Somebody"],
+        ["users", "delete", nobody, "--yes"],
+        ["users", "sessions", nobody],
+        ["users", "logout", nobody],
+        ["users", "password-link", nobody],
+    ):
+        assert done.returncode == 1, done.args
+        assert done.stderr.startswith("gateway: ")
+        assert done.stderr.count("\n") == 1
+        assert nobody in done.stderr
+        assert done.stdout == ""
+
+
+def test_wrong_arguments_fail_and_say_which(guarded_installation: Installation) -> None:
+    for done, words in zip(
+        run(
+            guarded_installation,
+            ["users", "invite", "--role", "boss"],
+            ["users", "invite", "--role", "member", "--expires", "91d"],
+            ["users", "invite", "--role", "member", "--uses", "0"],
+            ["users", "rename", "ada", "two\nlines"],
+            ["audit", "tail", "--lines", "0"],
+        ),
+        ["boss", "at most 90d", "--uses", "line breaks", "--lines"],
+        strict=True,
+    ):
+        assert done.returncode in (1, 2)
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_a_password_that_is_no_text_is_refused_in_words(guarded_installation: Installation) -> None:
+    command = [sys.executable, "-m", "gateway", "users", "add", "newcomer", "--role", "member"]
+    own = guarded_installation
+    env = own.env | {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, cwd=own.folder, env=env, input=b"\xff\xfe" * 12, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert b"UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_life_by_command_line(guarded_installation: Installation, admin: Admin) -> None:
+    """Added without a password, linked, logged out, renamed, disabled, deleted: each time at once, in the gateway."""
+    own, name = guarded_installation, f"Clara.{secrets.token_hex(4)}"
+    done = own.command("users", "add", name, "--role", "host", "--no-password", "--display-name", "Clara", "--json")
+    user = json.loads(done.stdout)
+    assert (user["username"], user["display_name"], user["roles"]) == (name, "Clara", ["host"])
+
+    done = own.command("users", "password-link", name, "--page", "https://app.example.com/password")
+    page, _, code = done.stdout.strip().partition("#token=")
+    assert page == "https://app.example.com/password"
+    password = "seventeen green umbrellas"
+    body = {"token": code, "new_password": password}
+    assert ask(own, "POST", "/api/auth/password/setup", json=body).status_code == 204
+    credentials = {"username": name, "password": password}
+    login = ask(own, "POST", "/api/auth/login", json=credentials).json()
+
+    [listed] = json.loads(own.command("users", "sessions", name, "--json").stdout)
+    assert listed["id"] == login["session_id"]
+    assert own.command("users", "logout", name.lower()).stdout == f"1 session of {name.lower()} ended.\n"
+    assert_problem(ask(own, "GET", "/api/auth/me", token=login["access_token"]), 401, "invalid_token")
+    assert "logged in nowhere" in own.command("users", "sessions", name).stdout
+
+    assert own.command("users", "rename", name, "Clara Zetkin").stdout == f"{name} is shown as Clara Zetkin.\n"
+    assert own.command("users", "disable", name).stdout == f"{name} is disabled.\n"
+    assert_problem(ask(own, "POST", "/api/auth/login", json=credentials), 401, "invalid_credentials")
+    kept, gone = own.command("users", "delete", name), own.command("users", "delete", name, "--yes")
+    assert (kept.returncode, kept.stdout) == (1, "")  # nobody was there to be asked
+    assert gone.stdout == f"{name} is deleted.\n"
+    listed_after = json.loads(own.command("users", "list", "--name", "clara", "--json").stdout)
+    assert name not in [one["username"] for one in listed_after]
+    trail = [entry for entry in admin.audit(user=user["id"]) if entry["by"] == "cli"]
+    assert {entry["action"] for entry in trail} == {
+        "user.created", "user.password_link", "user.sessions_ended", "user.renamed", "user.disabled", "user.deleted",
+    }  # fmt: skip
+
+
+def test_the_trail_is_printed_oldest_first_and_as_json(guarded_installation: Installation, admin: Admin) -> None:
+    person = admin.add()
+    admin.ask("PATCH", f"/api/admin/users/{person.id}", json={"status": "disabled"})
+    text, plain, nothing = run(
+        guarded_installation,
+        ["audit", "tail", "--user", person.name],
+        ["audit", "tail", "--user", person.id, "--action", "user", "--json"],
+        ["audit", "tail", "--user", "u" + "a" * 20],
+    )
+    lines = text.stdout.splitlines()
+    assert [line.split()[2] for line in lines] == ["user.created", "user.disabled"]
+    assert f"{admin.id} -> {person.id}" in lines[0]
+    entries = [json.loads(line) for line in plain.stdout.splitlines()]
+    assert [entry["action"] for entry in entries] == ["user.created", "user.disabled"]
+    assert all(entry["by"] == admin.id for entry in entries)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "Nothing of that kind" in nothing.stderr
+
+
+def test_following_shows_what_happens_and_ends_with_ctrl_c(
+    guarded_installation: Installation, admin: Admin, tmp_path: Path
+) -> None:
+    person, own, output = admin.add(), guarded_installation, tmp_path / "follow"
+    command = [sys.executable, "-u", "-m", "gateway", "audit", "tail", "--follow", "--user", person.id]
+    with output.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=own.folder, env=own.env, stdout=stream, stderr=stream)
+    try:
+        wait_until(lambda: "user.created" in output.read_text(), "the past is shown")
+        person.log_in()
+        wait_until(lambda: "login" in output.read_text(), "a login is shown")
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(10) in (0, 130)
+    finally:
+        process.kill()
+        process.wait()
+    said = output.read_text()
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 2
+
+
+@pytest.mark.parametrize("arguments", [["users", "list"], ["audit", "tail"], ["audit", "tail", "--follow"]])
+def test_a_store_that_is_away_is_said_in_one_line(guarded_installation: Installation, arguments: list[str]) -> None:
+    done = guarded_installation.command(*arguments, REDIS_URL="redis://:hidden-password@127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("gateway: Redis (REDIS_URL): ")
+    assert done.stderr.count("\n") == 1
+    assert "hidden-password" not in done.stderr

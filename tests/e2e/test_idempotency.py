@@ -1,0 +1,271 @@
+"""`Idempotency-Key` on POST /api/rooms: the same request again makes the same room, once, and is charged once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.checks import assert_problem
+from tests.e2e.people import (
+    Person,
+    arrive,
+    ask,
+    at_once,
+    calls_since,
+    new_room,
+    newcomers,
+    places,
+    strike,
+    upstream,
+    usage,
+)
+from tests.e2e.volley import post
+from tests.servers import Installation, wait_until
+
+
+@pytest.fixture
+def host(house: Installation) -> Person:
+    return newcomers(house, "host")[0]
+
+
+def create(house: Installation, who: Person, key: str, **body: Any) -> httpx.Response:
+    return ask(house, who, "POST", "/rooms", body, Idempotency_Key=key)
+
+
+def forget_what_it_became(house: Installation, host: Person) -> None:
+    """Leave his only key as an attempt does that died between the registration of its room and remembering it."""
+    with house.valkey.client() as redis:
+        [record] = redis.keys(f"ik:1:{{{host.id}}}:*")  # type: ignore[misc]
+        redis.hdel(record, "room")
+        redis.hset(record, "until", 0)
+
+
+def rooms_of(house: Installation, who: Person) -> list[str]:
+    return [room["id"] for room in ask(house, who, "GET", "/rooms?limit=100").json()["rooms"]]
+
+
+def names_asked(house: Installation, before: list[dict[str, Any]]) -> list[str]:
+    """Return the names under which 100ms was asked to create rooms."""
+    return [call["body"]["name"] for call in calls_since(house, before) if call["path"] == "/v2/rooms"]
+
+
+def test_repeat_is_answered_with_the_room_of_the_first_and_charged_for_nothing(
+    house: Installation, host: Person
+) -> None:
+    before = house.upstream_calls()
+    first = create(house, host, "k-1", name=f"Tea of {host.name}")
+    assert first.status_code == 201
+    assert "idempotency-replayed" not in first.headers
+    left = first.headers["ratelimit"]
+    for _ in range(3):
+        again = create(house, host, "k-1", name=f"Tea of {host.name}")
+        assert (again.status_code, again.json()) == (201, first.json())
+        assert again.headers["idempotency-replayed"] == "true"
+    assert len(names_asked(house, before)) == 1
+    assert rooms_of(house, host) == [first.json()["room"]["id"]]
+    assert usage(house, host, "rooms.create")["ok"] == 1
+    assert usage(house, host, "rooms.create")["refused"] == {"replayed": 3}
+    assert places(house, host) == 1
+    assert "r=9999" in left  # so that the units below are those of this create
+
+
+async def test_of_fifty_at_once_one_makes_the_room_and_the_others_wait_or_get_it(house: Installation) -> None:
+    [host] = await arrive(house, "host")
+    before = house.upstream_calls()
+    request = post("/api/rooms", {}, token=host.token).replace(b"\r\n", b"\r\nIdempotency-Key: fifty\r\n", 1)
+    answers = await at_once(house, *[request] * 50)
+    made = [answer.json()["room"]["id"] for answer in answers if answer.status == 201]
+    waiting = [answer.json()["code"] for answer in answers if answer.status != 201]
+    assert len(set(made)) == 1
+    assert set(waiting) <= {"idempotency_conflict"}
+    assert len(made) + len(waiting) == 50
+    assert len(names_asked(house, before)) == 1
+    assert rooms_of(house, host) == made[:1]
+    assert (usage(house, host, "rooms.create")["ok"], places(house, host)) == (1, 1)
+
+
+def test_asking_whether_the_first_is_through_uses_up_no_creates(house: Installation, host: Person) -> None:
+    with house.client_of("ada") as ada:
+        override = {"name": "rooms.create", "rate": "1/h", "burst": 3, "lasts_s": 600, "reason": "a test"}
+        assert ada.put(f"/api/admin/limits/{host.id}/override", json=override).status_code == 200
+    before, answers = house.upstream_calls(), []
+    strike(house, "delay=3", match="/v2/rooms")
+    first = threading.Thread(target=lambda: answers.append(create(house, host, "slow")))
+    first.start()
+    wait_until(lambda: bool(names_asked(house, before)), "100ms is asked")
+    repeats = [create(house, host, "slow") for _ in range(5)]
+    first.join()
+    waited = [repeat for repeat in repeats if repeat.status_code == 409]
+    assert len(waited) >= 1, "the first was through before it was asked for again"
+    for repeat in repeats:
+        assert repeat.status_code in (201, 409), repeat.text
+    for repeat in waited:
+        assert_problem(repeat, 409, "idempotency_conflict")
+        assert repeat.headers["retry-after"] == "1"
+    assert [answer.status_code for answer in answers] == [201]
+    assert usage(house, host, "rooms.create")["refused"]["idempotency_conflict"] == len(waited)
+    left = [create(house, host, f"another-{number}").status_code for number in range(3)]
+    assert left == [201, 201, 429], "one create has cost one"
+
+
+def test_repeat_with_another_body_is_refused_and_one_that_says_the_same_is_not(
+    house: Installation, host: Person
+) -> None:
+    first = create(house, host, "k-1", name=f"Tea of {host.name}", access="open")
+    for body in ({}, {"name": f"Tea of {host.name}"}, {"name": f"Tea of {host.name}", "access": "invited"}):
+        assert_problem(create(house, host, "k-1", **body), 422, "idempotency_mismatch")
+    assert create(house, host, "k-1", access="open", name=f"Tea of {host.name}").json() == first.json()
+    assert (places(house, host), len(rooms_of(house, host))) == (1, 1)
+
+
+def test_keys_are_of_one_user(house: Installation, host: Person) -> None:
+    [other] = newcomers(house, "host")
+    mine, theirs = (create(house, who, "same").json()["room"] for who in (host, other))
+    assert mine["id"] != theirs["id"]
+    assert (mine["owner_id"], theirs["owner_id"]) == (host.id, other.id)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 129, "caf\u00e9"])
+def test_what_is_no_key_is_refused_before_100ms_hears_of_it(house: Installation, host: Person, key: str) -> None:
+    before = house.upstream_calls()
+    with house.client(host.token) as client:
+        answer = client.post("/api/rooms", json={}, headers=[(b"Idempotency-Key", key.encode())])
+    assert_problem(answer, 400, "invalid_request", field="Idempotency-Key")
+    assert calls_since(house, before) == []
+    assert places(house, host) == 0
+
+
+def test_two_keys_are_none(house: Installation, host: Person) -> None:
+    before = house.upstream_calls()
+    with house.client(host.token) as client:
+        answer = client.post("/api/rooms", json={}, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+    assert_problem(answer, 400, "invalid_request", field="Idempotency-Key")
+    assert calls_since(house, before) == []
+
+
+def test_repeat_is_answered_when_all_places_are_taken(house: Installation, host: Person) -> None:
+    last = [create(house, host, f"k-{number}") for number in range(3)][-1]
+    assert_problem(create(house, host, "k-3"), 429, "quota_exceeded")
+    assert create(house, host, "k-2").json() == last.json()
+    assert places(house, host) == 3
+
+
+def test_repeat_after_a_time_out_asks_for_the_same_room(house: Installation, host: Person) -> None:
+    """100ms makes the room although nobody waits any more; the repeat must find it, not make a second one."""
+    before = house.upstream_calls()
+    strike(house, "delay=30", match="/v2/rooms")
+    assert_problem(create(house, host, "slow", name=f"Tea of {host.name}"), 504, "upstream_timeout")
+    assert (places(house, host), rooms_of(house, host)) == (0, [])
+    again = create(house, host, "slow", name=f"Tea of {host.name}")
+    assert again.status_code == 201
+    names = names_asked(house, before)
+    assert len(names) == 2
+    assert len(set(names)) == 1
+    found = upstream(house, "/rooms", name=names[0])["data"]
+    assert [room["id"] for room in found] == [again.json()["room"]["id"]] == rooms_of(house, host)
+    tally = usage(house, host, "rooms.create")
+    assert (tally["ok"], tally["failed"], places(house, host)) == (1, 1, 1)
+
+
+def test_failure_lets_the_repeat_through_at_once(house: Installation, host: Person) -> None:
+    for _ in range(2):
+        strike(house, "status=400", match="/v2/rooms")
+        assert_problem(create(house, host, "k"), 502, "upstream_error")
+    assert create(house, host, "k").status_code == 201
+    assert places(house, host) == 1
+
+
+def test_repeat_after_the_room_was_handed_over_and_its_maker_banned_tells_him_nothing(
+    house: Installation, host: Person
+) -> None:
+    [heir] = newcomers(house, "host")
+    room = create(house, host, "k").json()["room"]["id"]
+    for who, whom, relation in ((host, heir, "owner"), (heir, host, "banned")):
+        answer = ask(house, who, "PUT", f"/rooms/{room}/members/{whom.id}", {"relation": relation})
+        assert answer.status_code == 200, answer.text
+    assert_problem(create(house, host, "k"), 404, "not_found")
+
+
+@pytest.mark.parametrize("when", ["before it is registered", "before it is remembered"])
+def test_one_room_though_the_gateway_is_killed_between_100ms_and_the_answer(house: Installation, when: str) -> None:
+    """kill -9 while 100ms works; 100ms makes the room all the same. In the second case the room was registered too."""
+    [host] = newcomers(house, "host")
+    before = house.upstream_calls()
+    if when == "before it is registered":
+        strike(house, "delay=30", match="/v2/rooms")
+        thread = threading.Thread(target=_create_and_be_cut_off, args=(house, host))
+        thread.start()
+        wait_until(lambda: len(names_asked(house, before)) == 1, "100ms is asked")
+        house.gateway.kill()
+        thread.join()
+        house.start_gateway()
+        assert rooms_of(house, host) == []
+    else:
+        assert create(house, host, "killed", name=f"Tea of {host.name}").status_code == 201
+    assert places(house, host) == 1
+    with house.valkey.client() as redis:
+        [record] = redis.keys(f"ik:1:{{{host.id}}}:*")  # type: ignore[misc]
+        redis.hdel(record, "room")
+        if when == "before it is registered":
+            assert_problem(create(house, host, "killed", name=f"Tea of {host.name}"), 409, "idempotency_conflict")
+        redis.hset(record, "until", 0)  # the ten seconds in which the first might still be at it
+    again = create(house, host, "killed", name=f"Tea of {host.name}")
+    assert again.status_code == 201, again.text
+    names = names_asked(house, before)
+    assert len(names) == 2
+    assert len(set(names)) == 1
+    assert rooms_of(house, host) == [again.json()["room"]["id"]]
+    assert len(upstream(house, "/rooms", name=names[0])["data"]) == 1
+    assert places(house, host) == 1
+    assert new_room(house, host)
+
+
+def test_room_that_was_registered_and_not_remembered_holds_one_place_and_is_audited(
+    house: Installation, host: Person
+) -> None:
+    """Redis went away after the registration: the first answer was 503, and its place was given back."""
+    room = create(house, host, "k").json()["room"]["id"]
+    with house.valkey.client() as redis:
+        [record] = redis.keys(f"ik:1:{{{host.id}}}:*")  # type: ignore[misc]
+        redis.hdel(record, "room")
+        redis.hset(record, "until", 0)
+        redis.delete(f"ls:1:{{{host.id}}}:rooms.active")
+        seen = len(redis.xrange("audit:1"))  # type: ignore[arg-type]
+        assert create(house, host, "k").json()["room"]["id"] == room
+        entries = [fields[b"entry"].decode() for _, fields in redis.xrange("audit:1")[seen:]]  # type: ignore[index]
+    assert places(house, host) == 1
+    assert [entry for entry in entries if "room.created" in entry and room in entry]
+    assert create(house, host, "k").json()["room"]["id"] == room
+    assert places(house, host) == 1
+
+
+def test_repeat_that_fails_does_not_give_back_the_place_of_a_room_that_stands(
+    house: Installation, host: Person
+) -> None:
+    """The first attempt died after it had registered the room, before that was remembered."""
+    room = create(house, host, "k").json()["room"]["id"]
+    forget_what_it_became(house, host)
+    strike(house, "status=400", match="/v2/rooms")
+    assert_problem(create(house, host, "k"), 502, "upstream_error")
+    assert places(house, host) == 1
+    assert create(house, host, "k").json()["room"]["id"] == room
+    assert places(house, host) == 1
+
+
+def test_place_of_a_key_whose_room_was_locked_and_unlocked_is_the_rooms_own_by_then(
+    house: Installation, host: Person
+) -> None:
+    room = create(house, host, "k").json()["room"]["id"]
+    for enabled in (False, True):
+        assert ask(house, host, "PATCH", f"/rooms/{room}", {"enabled": enabled}).status_code == 200
+    forget_what_it_became(house, host)
+    assert create(house, host, "k").json()["room"]["id"] == room
+    assert places(house, host) == 1
+
+
+def _create_and_be_cut_off(house: Installation, host: Person) -> None:
+    with pytest.raises(httpx.TransportError):
+        create(house, host, "killed", name=f"Tea of {host.name}")

@@ -1,0 +1,213 @@
+"""A changed policy file acts on every worker within seconds, and a wrong one never does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.policies import roomy
+from tests.e2e.templates import create_template, role
+from tests.servers import NO_TLS, Installation
+
+WORKERS = 2
+WITHIN_S = 2.7  # a look every 2 s, 0.2 s for whoever is still writing, and the request itself
+CHANGED = "the policy has changed"
+WRONG = "the policy file is wrong and the old policy stays"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with Installation(tmp_path_factory.mktemp("reload"), workers=WORKERS, policy=roomy()) as running:
+        running.add_users(hanna="host", mira="member")
+        yield running
+
+
+@pytest.fixture
+def policy(running: Installation) -> Iterator[Path]:
+    """The policy file; what a test made of it is undone, and both workers have seen that."""
+    path = Path(running.env["GATEWAY_POLICY"])
+    yield path
+    seen = logged(running, CHANGED)
+    path.write_text(roomy() + f"# undone {time.time_ns()}\n")
+    while logged(running, CHANGED) < seen + WORKERS and not is_original(running):
+        time.sleep(0.1)
+    settle(running)
+
+
+def is_original(running: Installation) -> bool:
+    answers = everywhere(running, "hanna", lambda client: client.get("/api/usage").json()["limits"])
+    return all(limit["burst"] == 10_000 for limits in answers for limit in limits)
+
+
+def settle(running: Installation) -> None:
+    """Wait until both workers have looked at the file at least once more."""
+    time.sleep(WITHIN_S)
+    assert is_original(running)
+
+
+def logged(running: Installation, words: str) -> int:
+    return running.gateway.output().count(words)
+
+
+def everywhere(running: Installation, name: str, ask: Callable[[httpx.Client], Any]) -> list[Any]:
+    """Ask over connections of their own, so many that every worker is asked."""
+    token = running.log_in(name)["access_token"]
+    answers = []
+    for _ in range(12):
+        with running.client(token) as client:
+            answers.append(ask(client))
+    return answers
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a file in the place of another, as editors and deployments do."""
+    beside = path.with_name("policy.new")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def wait_for_change(running: Installation, before: int, words: str = CHANGED) -> None:
+    until = time.monotonic() + WITHIN_S
+    while logged(running, words) < before + WORKERS:
+        assert time.monotonic() < until, running.gateway.output()[-2000:]
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("write", [Path.write_text, replace], ids=["in place", "by rename"])
+def test_a_changed_limit_acts_on_every_worker(
+    running: Installation, policy: Path, write: Callable[[Path, str], object]
+) -> None:
+    before = logged(running, CHANGED)
+    wide = 'limits."tokens.mint" = { rate = "100000/min", burst = 10000 }'
+    write(policy, roomy().replace(wide, 'limits."tokens.mint" = { rate = "7/h", burst = 3 }'))
+    wait_for_change(running, before)
+    found = everywhere(running, "mira", lambda client: client.get("/api/usage").json()["limits"])
+    for limits in found:
+        assert {limit["name"]: limit["rate"] for limit in limits}["tokens.mint"] == "7/h"
+
+
+def test_a_new_role_and_a_permission_that_is_gone_act_on_logged_in_users(running: Installation, policy: Path) -> None:
+    with running.client_of("hanna") as hanna:
+        room_id = hanna.post("/api/rooms", json={"name": "before"}).json()["room"]["id"]
+        before = logged(running, CHANGED)
+        newcomer = '\n[roles.newcomer]\npermissions = ["rooms:join"]\nlimits.api = { rate = "1/min", burst = 2000 }\n'
+        newcomer += 'limits."tokens.mint" = { rate = "1/min", burst = 2000 }\n'
+        without = roomy().replace(
+            '["rooms:join", "rooms:create", "usage:read-own"]', '["rooms:join", "usage:read-own"]'
+        )
+        policy.write_text(without + newcomer)
+        wait_for_change(running, before)
+        # with the token of before, which still says `host`
+        assert hanna.post("/api/rooms", json={"name": "after"}).json()["missing_permission"] == "rooms:create"
+        assert hanna.post(f"/api/rooms/{room_id}/token", json={}).status_code == 200
+    assert running.command("users", "roles", "mira", "newcomer").returncode == 0
+    try:
+        codes = everywhere(running, "mira", lambda client: client.post(f"/api/rooms/{room_id}/token", json={}))
+        assert {answer.status_code for answer in codes} == {200}
+        assert {answer.status_code for answer in everywhere(running, "mira", lambda c: c.get("/api/usage"))} == {403}
+    finally:
+        assert running.command("users", "roles", "mira", "member").returncode == 0
+
+
+def test_a_wrong_file_keeps_the_old_policy_and_is_logged_once_by_each_worker(
+    running: Installation, policy: Path
+) -> None:
+    before = logged(running, WRONG)
+    policy.write_text(roomy().replace("size = 100", "size = 0"))
+    wait_for_change(running, before, WRONG)
+    time.sleep(WITHIN_S)  # it is looked at again, and not logged again
+    assert logged(running, WRONG) == before + WORKERS
+    lines = [json.loads(line) for line in running.gateway.output().splitlines() if WRONG in line]
+    assert all("policy.toml: rooms.size" in line["message"] for line in lines[-WORKERS:])
+    assert is_original(running)
+    # put right again with the very text of before: that is worth a line, since the last one said it was wrong
+    before = logged(running, CHANGED)
+    policy.write_text(roomy())
+    wait_for_change(running, before)
+
+
+def test_a_deleted_file_keeps_the_old_policy_until_there_is_one_again(running: Installation, policy: Path) -> None:
+    before = logged(running, WRONG)
+    policy.unlink()
+    wait_for_change(running, before, WRONG)
+    assert is_original(running)
+    time.sleep(WITHIN_S)
+    assert logged(running, WRONG) == before + WORKERS
+    before = logged(running, CHANGED)
+    policy.write_text(roomy().replace("active_per_owner = 100_000", "active_per_owner = 41"))
+    wait_for_change(running, before)
+    found = everywhere(running, "hanna", lambda client: client.get("/api/usage").json()["leases"])
+    assert {lease["most"] for leases in found for lease in leases} == {41}
+
+
+def test_a_touched_file_changes_nothing_and_says_nothing(running: Installation, policy: Path) -> None:
+    before = logged(running, CHANGED), logged(running, WRONG)
+    policy.touch()
+    time.sleep(WITHIN_S)
+    assert (logged(running, CHANGED), logged(running, WRONG)) == before
+
+
+def test_a_new_template_can_be_used_and_its_roles_are_compared(running: Installation, policy: Path) -> None:
+    before, lacking = logged(running, CHANGED), logged(running, "the policy names roles that template")
+    template_id = create_template(running, stage=role(publishes=("audio",)), viewer=role())
+    big = f'\n[templates.big]\nid = "{template_id}"\nowner = ["viewer", "stage", "boss"]\nparticipant = ["viewer"]\n'
+    policy.write_text(roomy() + big)
+    wait_for_change(running, before)
+    with running.client_of("hanna") as hanna:
+        room_id = hanna.post("/api/rooms", json={"name": "big", "template": "big"}).json()["room"]["id"]
+        assert hanna.post(f"/api/rooms/{room_id}/token", json={"role": "stage"}).json()["role"] == "stage"
+        assert hanna.post(f"/api/rooms/{room_id}/token", json={"role": "host"}).json()["code"] == "unknown_role"
+    until = time.monotonic() + 5
+    while logged(running, "the policy names roles that template") < lacking + WORKERS:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    warned = next(line for line in running.gateway.output().splitlines() if template_id in line and "names" in line)
+    assert "boss" in warned
+    assert "stage, viewer" in warned
+    # taken away again: the room stays, and nobody joins it under a template that the policy does not have
+    before = logged(running, CHANGED)
+    policy.write_text(roomy())
+    wait_for_change(running, before)
+    with running.client_of("hanna") as hanna:
+        assert hanna.get(f"/api/rooms/{room_id}").status_code == 200
+        assert hanna.post(f"/api/rooms/{room_id}/token", json={}).json()["code"] == "role_not_allowed"
+        refused = hanna.post("/api/rooms", json={"template": "big"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "template_not_allowed")
+
+
+def test_an_id_that_the_environment_gives_cannot_be_changed_by_the_file(running: Installation, policy: Path) -> None:
+    before = logged(running, WRONG)
+    policy.write_text(roomy().replace("[templates.default]", f'[templates.default]\nid = "{"9" * 24}"'))
+    wait_for_change(running, before, WRONG)
+    assert "differs from HMS_TEMPLATE_ID" in running.gateway.output()
+    assert is_original(running)
+
+
+def test_serve_warns_once_per_worker_of_roles_that_the_real_template_lacks(tmp_path: Path) -> None:
+    at = Installation(tmp_path, workers=WORKERS)
+    words = "the policy names roles that template"
+    try:
+        at.valkey.start()
+        at.start_emulator()
+        at.env["HMS_TEMPLATE_ID"] = template_id = create_template(at, teacher=role("endRoom"), pupil=role())
+        at.gateway.env = at.env
+        at.start_gateway()
+        until = time.monotonic() + 5
+        while logged(at, words) < WORKERS:
+            assert time.monotonic() < until, at.gateway.output()[-2000:]
+            time.sleep(0.05)
+        for _ in range(6):
+            assert httpx.get(f"{at.url}/health/ready", verify=NO_TLS, trust_env=False).status_code == 200
+        time.sleep(1)
+        warned = [json.loads(line)["message"] for line in at.gateway.output().splitlines() if words in line]
+        assert len(warned) == WORKERS
+        for part in (template_id, "guest, host", "pupil, teacher", "[templates.default]"):
+            assert part in warned[0]
+    finally:
+        at.stop()

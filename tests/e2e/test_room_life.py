@@ -1,0 +1,309 @@
+"""A room from its creation to its end: changes, locks, places, names, members, hand-over, lists."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.checks import assert_problem
+from tests.e2e.people import (
+    Person,
+    arrive,
+    ask,
+    at_once,
+    calls_since,
+    join,
+    mint,
+    new_room,
+    newcomers,
+    peers,
+    places,
+    strike,
+    upstream,
+)
+from tests.e2e.volley import post
+from tests.servers import Installation, wait_until
+
+
+@pytest.fixture
+def host(house: Installation) -> Person:
+    return newcomers(house, "host")[0]
+
+
+def patch(house: Installation, who: Person, room: str, **body: Any) -> httpx.Response:
+    return ask(house, who, "PATCH", f"/rooms/{room}", body)
+
+
+def put(house: Installation, who: Person, room: str, member: Person, relation: str) -> httpx.Response:
+    return ask(house, who, "PUT", f"/rooms/{room}/members/{member.id}", {"relation": relation})
+
+
+def operator(house: Installation) -> Person:
+    return newcomers(house, "operator")[0]
+
+
+# --- PATCH ---
+
+
+def test_change_says_what_the_room_is_now_and_100ms_hears_of_the_description_alone(
+    house: Installation, host: Person
+) -> None:
+    room = new_room(house, host, name=f"Tea of {host.name}", description="about")
+    before = house.upstream_calls()
+    changes = {"name": f"Coffee of {host.name}", "description": "new"}
+    answer = patch(house, host, room, **changes)
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()["room"]
+    assert {name: shown[name] for name in changes} == changes
+    assert ask(house, host, "GET", f"/rooms/{room}").json()["room"] == shown
+    assert [(call["path"], call["body"]) for call in calls_since(house, before)] == [
+        (f"/v2/rooms/{room}", {"description": "new"})
+    ]
+    assert patch(house, host, room).json()["room"] == shown
+
+
+def test_change_that_100ms_refuses_changes_nothing(house: Installation, host: Person) -> None:
+    room = new_room(house, host, name=f"Tea of {host.name}", description="about")
+    was = ask(house, host, "GET", f"/rooms/{room}").json()
+    strike(house, "status=400", match=f"/v2/rooms/{room}")
+    answer = patch(house, host, room, name=f"Coffee of {host.name}", description="new", access="invited")
+    assert_problem(answer, 502, "upstream_error")
+    assert ask(house, host, "GET", f"/rooms/{room}").json() == was
+    a_minute_later(house, f"Coffee of {host.name}")
+    assert new_room(house, host, name=f"Coffee of {host.name}")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"owner_id": "x"}, "owner_id"), ({"template": "x"}, "template"), ({"size": 3}, "size"), ({"held": 0}, "held"),
+     ({"enabled": "no"}, "enabled"), ({"access": "secret"}, "access"), ({"name": "a\nb"}, "name")],
+)  # fmt: skip
+def test_change_of_what_is_not_the_callers_is_refused_by_name(
+    house: Installation, host: Person, body: dict[str, Any], field: str
+) -> None:
+    room = new_room(house, host)
+    assert_problem(patch(house, host, room, **body), 400, "invalid_request", field=field)
+
+
+def test_room_that_is_closed_is_seen_no_more_by_who_had_only_joined_it(house: Installation, host: Person) -> None:
+    [mira] = newcomers(house, "member")
+    room = new_room(house, host, name=f"Secret of {host.name}")
+    assert mint(house, mira, room).status_code == 200
+    assert [one["id"] for one in ask(house, mira, "GET", "/rooms").json()["rooms"]] == [room]
+    assert patch(house, host, room, access="invited").status_code == 200
+    assert ask(house, mira, "GET", "/rooms").json()["rooms"] == []
+    assert_problem(ask(house, mira, "GET", f"/rooms/{room}"), 404, "not_found")
+    assert_problem(mint(house, mira, room), 404, "not_found")
+
+
+def test_room_that_is_closed_is_left_by_whoever_has_no_relation_to_it(house: Installation, host: Person) -> None:
+    """Demotion removes: who may not mint any more is not in the session either, and a repeat sees to who stayed."""
+    mira, nils, olaf = newcomers(house, "member", "member", "member")
+    room = new_room(house, host)
+    assert ask(house, host, "PUT", f"/rooms/{room}/members/{nils.id}", {"relation": "viewer"}).status_code == 200
+    everybody = (host, mira, nils, olaf)
+    for who in everybody:
+        assert join(house, mint(house, who, room).json()["token"], f"{room}-{who.name}").status_code == 200
+    strike(house, "status=400", match=f"/v2/active-rooms/{room}/remove-peers")
+    failed = patch(house, host, room, access="invited")
+    assert_problem(failed, 502, "upstream_error")
+    assert "invited people now all the same" in failed.json()["detail"]
+    assert_problem(mint(house, mira, room), 404, "not_found")
+    assert patch(house, host, room, access="invited").status_code == 200
+    assert peers(house, room) == {f"{room}-{who.name}" for who in (host, nils)}
+    assert patch(house, host, room, name=f"Closed of {host.name}").status_code == 200
+    assert peers(house, room) == {f"{room}-{who.name}" for who in (host, nils)}
+
+
+def test_room_that_is_closed_is_left_by_the_banned_too(house: Installation, host: Person) -> None:
+    """His token of before lets him in again after a ban, until it expires; no closing overlooks him."""
+    [mallory] = newcomers(house, "member")
+    room = new_room(house, host)
+    token = mint(house, mallory, room).json()["token"]
+    path = f"/rooms/{room}/members/{mallory.id}"
+    assert ask(house, host, "PUT", path, {"relation": "banned"}).status_code == 200
+    assert join(house, token, f"{room}-back").status_code == 200
+    assert join(house, mint(house, host, room).json()["token"], f"{room}-host").status_code == 200
+    assert patch(house, host, room, access="invited").status_code == 200
+    assert peers(house, room) == {f"{room}-host"}
+
+
+# --- end and lock ---
+
+
+def test_ending_throws_everybody_out_and_leaves_the_room_open(house: Installation, host: Person) -> None:
+    room = new_room(house, host)
+    assert join(house, mint(house, host, room).json()["token"], f"{host.name}-1").status_code == 200
+    ended = ask(house, host, "POST", f"/rooms/{room}/end", {"reason": "supper"})
+    assert (ended.status_code, ended.json()) == (202, {"ended": True, "locked": False})
+    assert peers(house, room) == set()
+    assert mint(house, host, room).status_code == 200
+    again = ask(house, host, "POST", f"/rooms/{room}/end", {})
+    assert (again.status_code, again.json()) == (202, {"ended": False, "locked": False})
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_ending_with_a_lock_stops_tokens_old_and_new(house: Installation, host: Person, running: bool) -> None:
+    room = new_room(house, host)
+    token = mint(house, host, room).json()["token"]
+    if running:
+        assert join(house, token, f"{host.name}-1").status_code == 200
+    ended = ask(house, host, "POST", f"/rooms/{room}/end", {"lock": True})
+    assert (ended.status_code, ended.json()) == (202, {"ended": running, "locked": True})
+    assert_problem(mint(house, host, room), 409, "room_disabled")
+    assert join(house, token, f"{host.name}-2").status_code == 403
+    assert upstream(house, f"/rooms/{room}")["enabled"] is False
+    assert patch(house, host, room, enabled=True).json()["room"]["enabled"] is True
+    assert join(house, mint(house, host, room).json()["token"], f"{host.name}-3").status_code == 200
+
+
+def test_lock_stands_when_100ms_fails_and_the_repeat_reaches_100ms(house: Installation, host: Person) -> None:
+    room = new_room(house, host)
+    strike(house, "status=400", match=f"/v2/rooms/{room}")
+    refused = assert_problem(patch(house, host, room, enabled=False), 502, "upstream_error")
+    assert "The room is locked here all the same" in refused["detail"]
+    assert_problem(mint(house, host, room), 409, "room_disabled")
+    assert upstream(house, f"/rooms/{room}")["enabled"] is True
+    assert patch(house, host, room, enabled=False).status_code == 200
+    assert upstream(house, f"/rooms/{room}")["enabled"] is False
+
+
+@pytest.mark.parametrize("how", ["patch", "end", "patch after the owner", "end after the owner"])
+def test_what_an_operator_has_locked_no_owner_unlocks(house: Installation, host: Person, how: str) -> None:
+    otto, room = operator(house), new_room(house, host)
+    if "owner" in how:
+        assert patch(house, host, room, enabled=False).status_code == 200
+    if how.startswith("patch"):
+        assert patch(house, otto, room, enabled=False).status_code == 200
+    else:
+        assert ask(house, otto, "POST", f"/rooms/{room}/end", {"lock": True}).status_code == 202
+    assert patch(house, host, room, enabled=False).status_code == 200  # takes nothing of the operator's lock away
+    assert_problem(patch(house, host, room, enabled=True), 403, "forbidden")
+    assert_problem(mint(house, host, room), 409, "room_disabled")
+    assert patch(house, otto, room, enabled=True).status_code == 200
+    assert mint(house, host, room).status_code == 200
+
+
+@pytest.mark.parametrize("relation", ["viewer", None])
+def test_operators_change_tells_the_relation_he_has_and_reaches_nothing_but_the_lock(
+    house: Installation, host: Person, relation: str | None
+) -> None:
+    otto, room = operator(house), new_room(house, host)
+    if relation:
+        assert put(house, host, room, otto, relation).status_code == 200
+    changed = patch(house, otto, room, enabled=False)
+    assert changed.status_code == 200
+    assert changed.json()["room"]["relation"] == relation
+    assert ask(house, otto, "GET", f"/rooms/{room}").json()["room"]["relation"] == relation
+    refused = assert_problem(patch(house, otto, room, name="x"), 403, "forbidden")
+    assert "neither owner nor cohost" in refused["detail"]
+
+
+@pytest.mark.parametrize("how", ["patch", "end"])
+def test_operator_whom_the_owner_makes_a_cohost_locks_as_an_operator(
+    house: Installation, host: Person, how: str
+) -> None:
+    otto, room = operator(house), new_room(house, host)
+    assert put(house, host, room, otto, "cohost").status_code == 200
+    if how == "patch":
+        assert patch(house, otto, room, enabled=False, description="closed").status_code == 200
+    else:
+        assert ask(house, otto, "POST", f"/rooms/{room}/end", {"lock": True}).status_code == 202
+    assert_problem(patch(house, host, room, enabled=True), 403, "forbidden")
+    assert patch(house, otto, room, enabled=True).status_code == 200
+
+
+def test_operators_lock_outlasts_an_unlock_that_100ms_is_slow_with(house: Installation, host: Person) -> None:
+    otto, room = operator(house), new_room(house, host)
+    assert patch(house, host, room, enabled=False).status_code == 200
+    strike(house, "delay=1", match=f"/v2/rooms/{room}")
+    before, answers = house.upstream_calls(), []
+    unlocking = threading.Thread(target=lambda: answers.append(patch(house, host, room, enabled=True)))
+    unlocking.start()
+    wait_until(lambda: bool(calls_since(house, before)), "100ms is asked to enable the room")
+    assert patch(house, otto, room, enabled=False).status_code == 200
+    unlocking.join()
+    assert_problem(answers[0], 409, "room_disabled")
+    assert_problem(mint(house, host, room), 409, "room_disabled")
+    assert upstream(house, f"/rooms/{room}")["enabled"] is False
+    assert_problem(patch(house, host, room, enabled=True), 403, "forbidden")
+
+
+# --- places: three rooms at once ---
+
+
+def test_places_are_bounded_freed_by_a_lock_and_taken_again_by_an_unlock(house: Installation, host: Person) -> None:
+    rooms = [new_room(house, host) for _ in range(3)]
+    document = assert_problem(ask(house, host, "POST", "/rooms", {}), 429, "quota_exceeded")
+    assert document["violated-policies"] == ["rooms.active"]
+    assert patch(house, host, rooms[0], enabled=False).status_code == 200
+    assert places(house, host) == 2
+    new_room(house, host)
+    assert_problem(patch(house, host, rooms[0], enabled=True, name="x"), 429, "quota_exceeded")
+    shown = ask(house, host, "GET", f"/rooms/{rooms[0]}").json()["room"]
+    assert (shown["enabled"], shown["name"]) == (False, "Untitled room")
+    assert ask(house, host, "POST", f"/rooms/{rooms[1]}/end", {"lock": True}).status_code == 202
+    assert patch(house, host, rooms[0], enabled=True).status_code == 200
+    assert places(house, host) == 3
+
+
+def test_handing_a_room_over_frees_no_place(house: Installation, host: Person) -> None:
+    [other] = newcomers(house, "host")
+    rooms = [new_room(house, host) for _ in range(3)]
+    assert put(house, host, rooms[0], other, "owner").status_code == 200
+    assert_problem(ask(house, host, "POST", "/rooms", {}), 429, "quota_exceeded")
+    assert (places(house, host), places(house, other)) == (3, 0)
+    assert patch(house, other, rooms[0], enabled=False).status_code == 200
+    assert places(house, host) == 2
+
+
+def test_create_that_100ms_refuses_keeps_no_place_and_no_name(house: Installation, host: Person) -> None:
+    for _ in range(3):
+        strike(house, "status=400", match="/v2/rooms")
+        refused = ask(house, host, "POST", "/rooms", {"name": f"Tea of {host.name}"})
+        assert_problem(refused, 502, "upstream_error")
+    assert places(house, host) == 0
+    assert new_room(house, host, name=f"Tea of {host.name}")
+
+
+# --- unique names ---
+
+
+async def test_of_racing_creates_of_one_name_one_succeeds_on_two_workers(house: Installation) -> None:
+    hosts = await arrive(house, *["host"] * 12)
+    name = f"Plenum {hosts[0].name}"
+    answers = await at_once(house, *(post("/api/rooms", {"name": name}, token=host.token) for host in hosts))
+    assert sorted(answer.status for answer in answers) == [201] + [409] * 11
+    assert {answer.json()["code"] for answer in answers if answer.status == 409} == {"name_taken"}
+    assert sum(places(house, host) for host in hosts) == 1
+
+
+def a_minute_later(house: Installation, name: str) -> None:
+    """Let a name that a room has given up be anybody's."""
+    with house.valkey.client() as redis:
+        redis.hset(f"nm:1:{name.lower()}", "at", 0)
+
+
+def test_names_differ_in_more_than_case_and_move_with_a_rename(house: Installation, host: Person) -> None:
+    [other] = newcomers(house, "host")
+    tea, coffee = f"Tea of {host.name}", f"Coffee of {host.name}"
+    room = new_room(house, host, name=tea)
+    assert_problem(ask(house, other, "POST", "/rooms", {"name": tea.upper()}), 409, "name_taken")
+    theirs = new_room(house, other, name=coffee)
+    assert_problem(patch(house, host, room, name=coffee, access="invited"), 409, "name_taken")
+    assert ask(house, host, "GET", f"/rooms/{room}").json()["room"]["access"] == "open"
+    assert patch(house, host, room, name=tea.upper()).status_code == 200
+    assert patch(house, other, theirs, name=f"Milk of {host.name}").status_code == 200
+    assert_problem(patch(house, host, room, name=coffee), 409, "name_taken")
+    a_minute_later(house, coffee)
+    assert patch(house, host, room, name=coffee).status_code == 200
+    a_minute_later(house, tea)
+    assert patch(house, other, theirs, name=tea).status_code == 200
+
+
+def test_rooms_nobody_named_are_as_many_as_wanted(house: Installation, host: Person) -> None:
+    """The seed's client creates rooms without a word."""
+    assert len({new_room(house, host) for _ in range(3)}) == 3

@@ -1,0 +1,18 @@
+"""Codes on a real server, through the store of the process."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gateway.store import Store
+from tests.unit.auth.test_vouchers import VouchersContract
+
+
+@pytest.fixture
+def execute(store: Store) -> Callable[..., Awaitable[Any]]:
+    return store.execute
+
+
+class TestVouchersOnValkey(VouchersContract):
+    pass

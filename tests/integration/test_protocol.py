@@ -1,0 +1,192 @@
+"""The HTTP protocol under clients that send much and read nothing, on a real uvicorn in this process.
+
+CWE-400, CWE-770; CVE-2019-9511 to 9518 are the same idea over HTTP/2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from gateway import protocol
+from gateway.protocol import MOST_WAITING, BoundedProtocol
+from tests.servers import HOST
+
+LARGE = b"x" * 12_000_000  # more than the kernel takes for a client who does not read
+SMALL_GET = b"GET /small HTTP/1.1\r\nHost: gateway\r\n\r\n"
+LARGE_GET = b"GET /large HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+class Running:
+    """A server and what it was asked. Requests to /held wait until `open` is set."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.ended = 0
+        self.open = asyncio.Event()
+        self.port = 0
+        self.server: uvicorn.Server | None = None
+        self.clients: list[asyncio.StreamWriter] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["path"])
+        if scope["path"] == "/held":
+            await self.open.wait()
+        body = LARGE if scope["path"] == "/large" else b"ok"
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self.ended += 1
+
+    def connections(self) -> int:
+        assert self.server
+        return len(self.server.server_state.connections)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    app = Running()
+    config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    app.server = uvicorn.Server(config)
+    listening = socket.create_server((HOST, 0))
+    app.port = listening.getsockname()[1]
+    serving = asyncio.create_task(app.server.serve(sockets=[listening]))
+    await until(lambda: app.server is not None and app.server.started)
+    yield app
+    for writer in app.clients:
+        await leave(writer)
+    app.open.set()
+    app.server.should_exit = True
+    await serving
+    listening.close()
+
+
+async def until(condition: Any, within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110  what is waited for is state of uvicorn's
+            await asyncio.sleep(0.01)
+
+
+async def connect(running: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect as a client whose kernel takes little in, so that what is not read stays with the server."""
+    link = socket.socket()
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    link.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(link, (HOST, running.port))
+    reader, writer = await asyncio.open_connection(sock=link, limit=2048)
+    running.clients.append(writer)
+    return reader, writer
+
+
+async def leave(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_as_many_requests_as_may_wait_are_answered_on_one_connection(running: Running) -> None:
+    reader, writer = await connect(running)
+    writer.write(SMALL_GET * (MOST_WAITING + 1))
+    raw = b""
+    while raw.count(b"200 OK") < MOST_WAITING + 1:
+        raw += await asyncio.wait_for(reader.read(2048), 5)
+    writer.write(SMALL_GET)  # and the connection goes on
+    assert b"200 OK" in await asyncio.wait_for(reader.read(2048), 5)
+
+
+async def test_requests_beyond_are_not_read_and_those_that_were_get_their_answers(running: Running) -> None:
+    reader, writer = await connect(running)
+    writer.write(b"GET /held HTTP/1.1\r\nHost: gateway\r\n\r\n" + SMALL_GET * 5000)
+    await until(lambda: running.asked == ["/held"])
+    await asyncio.sleep(0.1)
+    running.open.set()
+    raw = await asyncio.wait_for(reader.read(-1), 5)  # until the server closes
+    assert raw.count(b"HTTP/1.1 ") == raw.count(b"200 OK") == MOST_WAITING + 1
+    assert b"connection: close" in raw.rpartition(b"HTTP/1.1 200")[2]
+    assert running.asked == ["/held"] + ["/small"] * MOST_WAITING
+
+
+@pytest.mark.parametrize("request_head", [LARGE_GET, LARGE_GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")])
+async def test_answer_that_nobody_reads_is_not_kept(
+    running: Running, monkeypatch: pytest.MonkeyPatch, request_head: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 0.5)
+    _, writer = await connect(running)
+    writer.write(request_head * 2)
+    await until(lambda: running.asked)
+    await until(lambda: running.connections() == 0)
+    await until(lambda: running.ended == len(running.asked))  # and no task waits for ever
+
+
+async def test_answer_that_is_read_slowly_is_given_in_full(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 0.3)
+    reader, writer = await connect(running)
+    writer.write(LARGE_GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    size, begun = 0, time.monotonic()
+    while part := await asyncio.wait_for(reader.read(300_000), 5):
+        size += len(part)
+        await asyncio.sleep(len(part) / len(LARGE))
+    assert size > len(LARGE)
+    assert time.monotonic() - begun > 3 * protocol.UNREAD_TIMEOUT_S
+
+
+async def test_client_who_leaves_takes_his_waiting_requests_along(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await connect(running)
+    writer.write(b"GET /held HTTP/1.1\r\nHost: gateway\r\n\r\n" + SMALL_GET * 10)
+    await until(lambda: running.asked == ["/held"])
+    await leave(writer)
+    running.open.set()
+    await until(lambda: running.connections() == 0)
+    await until(lambda: running.ended == len(running.asked))
+    assert len(running.asked) < 11
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+HOSTS = [
+    "",
+    "gateway",
+    "gateway:8000",
+    "127.0.0.1:1",
+    "[::1]:65535",
+    "a.b-c_d:",
+    "gateway ",
+    "gateway:1\t",
+    "xn--bcher-kva",
+]
+NO_HOSTS = ["x:99999999", "x:65536", "x:-1", "x:y", "a b", "user@gateway", "a/b", "[::1", "a,b:1:2"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_host_is_a_host(running: Running, host: str) -> None:
+    assert b"200 OK" in await first_line(running, f"GET /small HTTP/1.1\r\nHost: {host}\r\n\r\n")
+
+
+async def first_line(running: Running, head: str) -> bytes:
+    reader, writer = await connect(running)
+    writer.write(head.encode())
+    line = await asyncio.wait_for(reader.readline(), 5)
+    await leave(writer)
+    return line
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+async def test_what_is_no_host_is_refused_before_anybody_asks_for_the_url(
+    monkeypatch: pytest.MonkeyPatch, running: Running, host: str
+) -> None:
+    seen: list[str] = []
+
+    def refuse(self: Any) -> None:
+        seen.append(self._problem.detail)
+        self.transport.close()
+
+    monkeypatch.setattr(BoundedProtocol, "_refuse", refuse)
+    assert await first_line(running, f"GET /small HTTP/1.1\r\nHost: {host}\r\n\r\n") == b""
+    assert seen == ["The Host header is not a host."]
+    assert running.asked == []

@@ -1,0 +1,38 @@
+"""Rooms, members, invites and Idempotency-Keys on a real server, through the store of the process."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gateway.store import Store
+from tests.unit.gateway.test_idempotency import IdempotencyContract
+from tests.unit.gateway.test_members import MembersContract
+from tests.unit.gateway.test_room_changes import RoomChangesContract
+from tests.unit.gateway.test_room_invites import RoomInvitesContract
+from tests.unit.gateway.test_room_names import RoomNamesContract
+
+
+@pytest.fixture
+def execute(store: Store) -> Callable[..., Awaitable[Any]]:
+    return store.execute
+
+
+class TestRoomChangesOnValkey(RoomChangesContract):
+    pass
+
+
+class TestRoomNamesOnValkey(RoomNamesContract):
+    pass
+
+
+class TestMembersOnValkey(MembersContract):
+    pass
+
+
+class TestRoomInvitesOnValkey(RoomInvitesContract):
+    pass
+
+
+class TestIdempotencyOnValkey(IdempotencyContract):
+    pass
