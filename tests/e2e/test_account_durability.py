@@ -59,9 +59,7 @@ def crash(own: Installation) -> None:
     """End the store at once and start it from what is on disk."""
     own.valkey.kill()
     own.valkey.start()
-    wait_until(lambda: ask(own, "GET", "/health/ready").status_code == 200, "the gateway is ready again")
-    # Each worker has a breaker of its own.
-    wait_until(lambda: all(log_in(own, "nobody").status_code == 401 for _ in range(4)), "every worker has the store")
+    wait_until(own.has_store, "every worker has the store again")
 
 
 def test_an_account_that_was_answered_survives_a_crash_of_the_store(own: Installation) -> None:

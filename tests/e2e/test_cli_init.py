@@ -256,8 +256,7 @@ def at_terminal(at: Installation, *arguments: str, answers: list[str]) -> str:
                 shown += os.read(ours, 4096).decode()
             except OSError:  # Linux's way to say that nobody is at the other end any more
                 break
-            if left and shown.rstrip(" ").endswith(":"):
-                time.sleep(0.1)  # until it has turned the echo off
+            if left and shown.endswith(": "):  # the space comes after the echo is off
                 os.write(ours, f"{left.pop(0)}\n".encode())
                 shown += "\n"
         process.wait(10)

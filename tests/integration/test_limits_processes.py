@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -211,29 +211,55 @@ async def test_an_active_user_costs_at_most_300_bytes_of_limits(store: Store) ->
     assert used <= 300
 
 
-async def script_us(store: Store, client: Any, subjects: Sequence[str], guarded: bool) -> float:
-    """What Redis says a decision for each of these subjects has cost it, on average."""
-    guards = {subject: await guards_of(store, subject) if guarded else [] for subject in subjects}
-    limiter = Limiter(store.execute)
-    client.config_resetstat()
-    takes = (limiter.take(subject, FOUR, metric=MINT, guards=guards[subject]) for subject in subjects)
-    assert all(decision.allowed for decision in await asyncio.gather(*takes))
+SUBJECTS = [f"user{number}" for number in range(100)]
+
+
+def us_per_script(client: Any) -> float:
+    """What Redis says a script has cost it on average, since its statistics were reset."""
     return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 
 
+async def script_us(store: Store, client: Any, guarded: bool) -> float:
+    """What a decision for each subject has cost Redis, on average."""
+    guards = {subject: await guards_of(store, subject) if guarded else [] for subject in SUBJECTS}
+    limiter = Limiter(store.execute)
+    await limiter.take("warm", FOUR)  # a script that the server does not know costs next to nothing
+    client.config_resetstat()
+    takes = (limiter.take(subject, FOUR, metric=MINT, guards=guards[subject]) for subject in SUBJECTS)
+    assert all(decision.allowed for decision in await asyncio.gather(*takes))
+    return us_per_script(client)
+
+
 # Other work on the machine only ever adds to a measurement: so the best of many short ones is what is judged, with a
-# quarter of room. The benchmark has the strict bounds.
+# quarter of room. The benchmark has the strict bounds, in microseconds of a quick machine.
+
+PLAIN = """
+local sum = 0
+for turn = 1, 16 do
+  redis.call('HSET', KEYS[1], 'field' .. turn, turn)
+  sum = sum + tonumber(redis.call('HGET', KEYS[1], 'field' .. turn))
+end
+return tostring(sum)
+"""
 
 
-async def test_redis_spends_at_most_30_us_on_four_limits_two_counters_and_two_guards(
+@pytest.mark.alone
+async def test_redis_spends_no_more_on_four_limits_two_counters_and_two_guards_than_on_32_plain_calls(
     store: Store, valkey: Valkey
 ) -> None:
-    subjects = [f"user{number}" for number in range(100)]
+    """In turns: a decision takes 0.73 to 0.85 of the plain script on a machine at rest and on a busy one."""
+    decisions, plain = [], []
     with valkey.client() as client:
-        figures = [await script_us(store, client, subjects, guarded=True) for _ in range(60)]
-    assert min(figures) <= 30 * 1.25, figures
+        sha = client.script_load(PLAIN)
+        for _ in range(60):
+            decisions.append(await script_us(store, client, guarded=True))
+            client.config_resetstat()
+            await asyncio.gather(*(store.execute("EVALSHA", sha, 1, f"plain:{{{subject}}}") for subject in SUBJECTS))
+            plain.append(us_per_script(client))
+    assert min(decisions) <= min(plain), (decisions, plain)
 
 
+@pytest.mark.alone
 async def test_a_decision_costs_the_same_however_many_users_there_are(
     store: Store, valkey: Valkey, tmp_path: Path
 ) -> None:
@@ -243,9 +269,8 @@ async def test_a_decision_costs_the_same_however_many_users_there_are(
         assert there.dbsize() == 200_000
         other = Store(connect(crowded.url), deadline_s=5)
         for _ in range(60):
-            subjects = [f"user{number}" for number in range(100)]
-            few.append(await script_us(store, here, subjects, guarded=False))
-            many.append(await script_us(other, there, subjects, guarded=False))
+            few.append(await script_us(store, here, guarded=False))
+            many.append(await script_us(other, there, guarded=False))
         await other.close()
     assert min(many) <= min(few) * 1.25
 

@@ -3,15 +3,18 @@
 import threading
 import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from passlib.hash import argon2
 
 from auth.breaches import BadBreachFile, BreachFile
 from auth.errors import WeakPassword
 from auth.password_policy import PasswordPolicy
+from auth.passwords import LANES, MEMORY_KIB, PASSES
 
 POLICY = PasswordPolicy()
 SHORT = PasswordPolicy(min_length=8)
@@ -241,13 +244,18 @@ LONGEST = ["x" * 1024, "ab" * 512, "a" * 1023 + "b", FILLER[:1024], "\ufdfa" * 3
 
 
 @pytest.mark.parametrize("password", LONGEST, ids=lambda password: password[:4])
-def test_the_longest_password_is_judged_in_two_milliseconds(password: str) -> None:
-    """The best of twenty: the machine's other work is no part of the claim."""
+def test_the_longest_password_is_judged_in_a_tenth_of_the_cheapest_hash(password: str) -> None:
+    """The bests of many, in turns: neither the machine nor its other work is any part of the claim."""
     POLICY.reasons("the lists are loaded")
+    cheapest = argon2.using(type="ID", memory_cost=MEMORY_KIB, time_cost=PASSES, parallelism=LANES)
 
-    def took_s() -> float:
+    def took_s(work: Callable[[], object]) -> float:
         begun = time.perf_counter()
-        POLICY.reasons(password, "margaret.h")
+        work()
         return time.perf_counter() - begun
 
-    assert min(took_s() for _ in range(20)) < 0.002
+    judged, hashed = [], []
+    for _ in range(20):
+        judged.append(took_s(lambda: POLICY.reasons(password, "margaret.h")))
+        hashed.append(took_s(lambda: cheapest.hash(FILLER[:64])))
+    assert min(judged) <= min(hashed) / 10
