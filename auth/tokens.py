@@ -28,6 +28,7 @@ ALGORITHM = "HS256"
 MAX_TOKEN_BYTES = 4096
 LEEWAY_S = 10
 DEFAULT_TTL_S = 600
+LEAST_TTL_S, MOST_TTL_S = 60, 3600
 MOST_REMEMBERED = 4096  # verified tokens per process, of about 600 bytes each
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
@@ -58,9 +59,11 @@ class _Verified:
 
 
 class LoginTokens:
-    """Issues and verifies access tokens. `now` returns epoch seconds."""
+    """Issues and verifies access tokens, which live `ttl_s` (60 s to 1 h). `now` returns epoch seconds."""
 
     def __init__(self, ring: KeyRing, *, ttl_s: int = DEFAULT_TTL_S, now: Callable[[], float] = time.time) -> None:
+        if not LEAST_TTL_S <= ttl_s <= MOST_TTL_S:
+            raise ValueError(f"ttl_s must lie between {LEAST_TTL_S} and {MOST_TTL_S}")
         self._ring = ring
         self._now = now
         self._verified: dict[str, _Verified] = {}

@@ -14,6 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from auth.accounts import Accounts
+from auth.errors import UnknownUser
+from auth.names import UID
 from gateway.logs import request_id
 
 log = logging.getLogger("gateway.audit")
@@ -29,6 +32,7 @@ _CHUNK = 1000
 _DENIED_ONCE_PER_S = 60
 _READ_ONCE_PER_S = 60  # a page that polls is one reading of many
 _MOST_REMEMBERED = 10_000
+ACTION = r"[a-z][a-z._-]{0,40}"
 PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -43,6 +47,12 @@ class Entry:
     subject: str
     request_id: str
     details: dict[str, str | int] = field(default_factory=dict)
+
+    def matches(self, user: str | None, action: str | None) -> bool:
+        """Tell whether it is by or about the user with this id, and of this action or kind of actions."""
+        if user is not None and user not in (self.by, self.subject):
+            return False
+        return action is None or self.action == action or self.action.startswith(f"{action}.")
 
 
 class Audit:
@@ -114,7 +124,7 @@ class Audit:
             for place, words in chunk:
                 newest = f"({place.decode()}"
                 entry = _entry(place.decode(), words)
-                if _matches(entry, user, action):
+                if entry.matches(user, action):
                     found.append(entry)
                     if len(found) == size:
                         return found, entry.id
@@ -146,7 +156,19 @@ def _entry(place: str, words: Any) -> Entry:
     return Entry(id=place, at_ms=int(place.partition("-")[0]), details=data, **known)
 
 
-def _matches(entry: Entry, user: str | None, action: str | None) -> bool:
-    if user is not None and user not in (entry.by, entry.subject):
-        return False
-    return action is None or entry.action == action or entry.action.startswith(f"{action}.")
+async def party(accounts: Accounts, user: str) -> str:
+    """Return by what the trail knows a user who is given by name or id.
+
+    A deleted account has only its id left. `cli` is the command line: a user of that name must not hide what it did.
+
+    Raises:
+        UnknownUser
+    """
+    if user == CLI:
+        return user
+    try:
+        return (await accounts.lookup(user)).id
+    except UnknownUser:
+        if not UID.fullmatch(user):
+            raise
+        return user

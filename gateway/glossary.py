@@ -75,6 +75,7 @@ FIELDS = {
     "SetOverride.name": "of a limit or quota in the policy; left out with `block`",
     "names": "limits and quotas; left out: all",
     "new_password": "at most 4096 characters; a weak one is refused with reasons",
+    "AuditPage.next_cursor": "gets the next page, also after an empty one; null: this was the last",
     "next_cursor": "give it as `cursor` to get the next page; null: this was the last",
     "ok": "requests that were done",
     "override": "as it is in force now",

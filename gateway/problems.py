@@ -221,6 +221,10 @@ _ENUM = "Invalid enum value"
 _MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
 _MSGSPEC_EXPECTED = re.compile(r"^Expected `([^`]*)`(?:, got `([^`]*)`)?")
+_MSGSPEC_TIMES = {
+    "Invalid RFC3339 encoded date": "must be a date, e.g. 2026-11-22",
+    "Invalid RFC3339 encoded datetime": "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z",
+}
 _MSGSPEC_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 
 
@@ -256,6 +260,8 @@ def _body_error(text: str) -> tuple[str, str]:
 
 def _rule(text: str) -> str:
     """Say a rule of msgspec's in the words of JSON, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
+    if text in _MSGSPEC_TIMES:
+        return _MSGSPEC_TIMES[text]
 
     def said(found: re.Match[str]) -> str:
         wanted, got = (

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from datetime import UTC, datetime
 
 import click
 import msgspec
 
 from auth.accounts import Accounts
-from auth.errors import UnknownUser
 from auth.passwords import Passwords
-from gateway.audit import CLI, Audit, Entry
+from gateway.audit import ACTION, Audit, Entry, party
 from gateway.cli.connection import with_store
 from gateway.store import Store
 
@@ -34,36 +34,49 @@ def audit() -> None:
 def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json: bool) -> None:
     """Print the last entries, the newest at the end."""
 
+    if action is not None and not re.fullmatch(ACTION, action):
+        raise click.BadParameter("must look like login, user or token.minted", param_hint="--action")
+
     async def work(store: Store) -> None:
-        uid = user
-        if user is not None and user != CLI:  # a user of that name must not hide what the command line did
-            with contextlib.suppress(UnknownUser):  # the id of an account that was deleted still finds its entries
-                uid = (await Accounts(store.execute, Passwords()).lookup(user)).id
+        uid = None if user is None else await party(Accounts(store.execute, Passwords()), user)
         trail = Audit(store.execute)
-        newest, _ = await trail.page(size=1)  # where to go on from when nothing of that kind has happened yet
-        found, _ = await trail.page(user=uid, action=action, size=lines)
+        newest, _ = await trail.page(size=1)  # where to go on from, whether or not anything of that kind has happened
+        found = await _last(trail, lines, user=uid, action=action)
         if not found and not follow:
             click.echo(
                 "Nothing of that kind has happened yet." if user or action else "Nothing has happened yet.", err=True
             )
-        last = next((entry.id for entry in found or newest), "0-0")
         _print(found, as_json=as_json)
+        shown = {entry.id for entry in found}  # what happened between the two looks is in both
+        last = next((entry.id for entry in newest), "0-0")
         while follow:
             await asyncio.sleep(_POLL_S)
-            found = await _since(trail, last, user=uid, action=action)
-            last = found[0].id if found else last
-            _print(found, as_json=as_json)
+            happened = await _since(trail, last)
+            last = next((entry.id for entry in happened), last)
+            fresh = [entry for entry in happened if entry.id not in shown and entry.matches(uid, action)]
+            _print(fresh, as_json=as_json)
 
     with contextlib.suppress(KeyboardInterrupt):
         with_store(work)
 
 
-async def _since(trail: Audit, last: str, *, user: str | None, action: str | None) -> list[Entry]:
+async def _last(trail: Audit, lines: int, *, user: str | None, action: str | None) -> list[Entry]:
+    """Return the last entries of a kind, the newest first, however far back they lie."""
+    found: list[Entry] = []
+    before = None
+    while True:
+        page, before = await trail.page(user=user, action=action, before=before, size=lines - len(found))
+        found += page
+        if before is None or len(found) == lines:
+            return found
+
+
+async def _since(trail: Audit, last: str) -> list[Entry]:
     """Return everything after an entry, the newest first, however much happened in one second."""
     found: list[Entry] = []
     before = None
     while True:
-        page, before = await trail.page(user=user, action=action, after=last, before=before, size=1000)
+        page, before = await trail.page(after=last, before=before, size=1000)
         found += page
         if before is None:
             return found

@@ -30,6 +30,7 @@ class Office:
     accounts: Accounts
     sessions: Sessions
     admin: UserAdmin
+    registration: str  # closed, invite or open
 
 
 def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
@@ -48,7 +49,8 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
         links, invites = Vouchers(execute, "password"), Vouchers(execute, "account")
         admin = UserAdmin(execute, accounts, sessions, policy, Audit(execute), links=links, invites=invites)
-        return await work(Office(accounts, sessions, admin))
+        registration = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
+        return await work(Office(accounts, sessions, admin, registration))
 
     return with_store(inner)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from auth.accounts import User
 from auth.sessions import Session
@@ -52,7 +53,7 @@ def add_user(username: str, roles: tuple[str, ...], display_name: str, no_passwo
 @click.option("--name", default="", help="Only users whose names begin so.")
 @_JSON
 def list_users(name: str, as_json: bool) -> None:
-    """List accounts: all, the oldest first, or by name those that --name finds."""
+    """List accounts. All, the oldest first, or by name those that --name finds."""
 
     async def every(office: Office) -> list[User]:
         found: list[User] = []
@@ -101,7 +102,7 @@ def set_roles(username: str, roles: tuple[str, ...], as_json: bool) -> None:
 @users.command("disable")
 @click.argument("username")
 def disable_user(username: str) -> None:
-    """Disable an account and end its sessions; its tokens are refused from the next request on."""
+    """Disable an account. Its sessions end, its tokens are refused from the next request on."""
     click.echo(f"{_change(username, Changes(status='disabled')).username} is disabled.")
 
 
@@ -116,7 +117,7 @@ def enable_user(username: str) -> None:
 @click.argument("username")
 @click.argument("display_name")
 def rename_user(username: str, display_name: str) -> None:
-    """Change the name an account is shown under; the user name stays."""
+    """Change the name others see. The user name stays."""
     _check_shown(display_name)
     user = _change(username, Changes(display_name=display_name))
     click.echo(f"{user.username} is shown as {user.display_name}.")
@@ -149,9 +150,11 @@ def list_sessions(username: str, as_json: bool) -> None:
     if not found:
         click.echo(f"{username} is logged in nowhere.")
         return
-    table = Table("Session", "Since", "Last used", "Until", "Address", "Client")
+    texts = [Column(name, overflow="fold") for name in ("Address", "Client")]
+    table = Table(Column("Session", no_wrap=True), "Since, last used, until", *texts)
     for one in found:
-        table.add_row(one.id, _time(one.opened_ms), _time(one.used_ms), _time(one.expires_ms), one.address, one.agent)
+        times = "\n".join(map(_time, (one.opened_ms, one.used_ms, one.expires_ms)))
+        table.add_row(one.id, times, one.address, one.agent)
     Console(markup=False).print(table)
 
 
@@ -168,11 +171,13 @@ def end_sessions(username: str) -> None:
 @click.option("--page", help="Address of your app's page for it; the code is put behind its #.")
 @_JSON
 def password_link(username: str, page: str | None, as_json: bool) -> None:
-    """Print a code with which a user sets his password, once, within 24 hours.
+    """Print a code to set a password with. It works once, within 24 hours.
 
     It goes to POST /api/auth/password/setup as {"token": CODE, "new_password": ...}. With --page it is printed as a
     link; what stands behind a # is sent to no server and lands in no log.
     """
+    if page and not re.fullmatch(r"https?://[^\s#]+", page):
+        raise click.BadParameter("must begin with http:// or https:// and have no # of its own", param_hint="--page")
     code = with_office(lambda office: office.admin.password_link(_CLI, username))
     if as_json:
         click.echo(json.dumps({"token": code, "expires_in": PASSWORD_LINK_S}, indent=2))
@@ -195,13 +200,19 @@ def uninvite(code: str) -> None:
 @click.option("--uses", type=click.IntRange(1, MOST_INVITE_USES), default=1, show_default=True, help="How many people.")
 @_JSON
 def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> None:
-    """Print a code with which people register themselves in the given roles.
+    """Print a code to register with. Whoever does is given these roles.
 
     It goes to POST /api/auth/register as "invite", where GATEWAY_REGISTRATION is invite or open.
     """
     if expires > MOST_INVITE_S:
         raise click.BadParameter(f"at most {MOST_INVITE_S // 86_400}d", param_hint="--expires")
-    code = with_office(lambda office: office.admin.invite(_CLI, roles=roles, lasts_s=expires, uses=uses))
+
+    async def work(office: Office) -> tuple[str, str]:
+        return await office.admin.invite(_CLI, roles=roles, lasts_s=expires, uses=uses), office.registration
+
+    code, registration = with_office(work)
+    if registration == "closed":
+        click.echo("Registration is closed: nobody can use it unless GATEWAY_REGISTRATION is invite or open.", err=True)
     click.echo(json.dumps({"invite": code, "expires_in": expires, "uses": uses}, indent=2) if as_json else code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from litestar.params import QueryParameter
 
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
-from gateway.audit import CLI, PLACE, Audit
+from gateway.audit import ACTION, PLACE, Audit, party
 from gateway.cursors import Cursors
 from gateway.problems import invalid
 from gateway.shapes import iso
@@ -42,7 +41,7 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     report_accounts: NamedDependency[Accounts],
     cursors: NamedDependency[Cursors],
     user: Annotated[str | None, QueryParameter(max_length=256)] = None,
-    action: Annotated[str | None, QueryParameter(pattern=r"^[a-z][a-z._-]{0,40}$")] = None,
+    action: Annotated[str | None, QueryParameter(pattern=f"^{ACTION}$")] = None,
     from_: Annotated[datetime | None, QueryParameter(name="from")] = None,
     to: Annotated[datetime | None, QueryParameter()] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
@@ -50,9 +49,14 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
 ) -> AuditPage:
     """Return what happened, newest first: by or about a `user` (name or id), of an `action` (`login` takes in
     `login.failed`), in a span of time."""
-    if user is not None and user != CLI:  # a user of that name must not hide what the command line did
-        with contextlib.suppress(UnknownUser):  # the id of an account that was deleted still finds its entries
-            user = (await report_accounts.lookup(user)).id
+    if user is not None:
+        try:
+            user = await party(report_accounts, user)
+        except UnknownUser as error:
+            raise invalid("user", "no such user; a deleted one is found by his id") from error
+    first_ms, last_ms = _ms("from", from_) or 0, _ms("to", to)
+    if last_ms is not None and first_ms > last_ms:
+        raise invalid("from", "must not be after `to`")
     before = None
     if cursor:
         try:
@@ -64,8 +68,8 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     found, following = await report_audit.page(
         user=user,
         action=action,
-        first_ms=_ms("from", from_) or 0,
-        last_ms=_ms("to", to),
+        first_ms=first_ms,
+        last_ms=last_ms,
         before=before,
         size=limit,
     )

@@ -245,18 +245,23 @@ def test_filters_and_pages(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("query", "rule"),
     [
-        {"limit": 0},
-        {"limit": 501},
-        {"action": "Log in"},
-        {"from": "2026-11-22T12:00:00"},
-        {"to": "noon"},
-        {"cursor": "x"},
+        ({"limit": 0}, "must be an integer >= 1"),
+        ({"limit": 501}, "must be an integer <= 500"),
+        ({"action": "Log in"}, "must be a string matching regex"),
+        ({"from": "2026-11-22T12:00:00"}, "must have a time zone, e.g. 2026-11-22T12:00:00Z"),
+        ({"to": "noon"}, "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z"),
+        ({"from": "2026-11-22"}, "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z"),
+        ({"from": "2026-11-22T12:00:01Z", "to": "2026-11-22T12:00:00Z"}, "must not be after `to`"),
+        ({"cursor": "x"}, ""),
+        ({"user": "nobody-of-that-name"}, "no such user; a deleted one is found by his id"),
     ],
 )
-def test_impossible_questions_are_refused(admin: Admin, query: dict[str, object]) -> None:
-    assert_problem(admin.ask("GET", "/api/admin/audit", params=query), 400, "invalid_request")
+def test_impossible_questions_are_refused(admin: Admin, query: dict[str, object], rule: str) -> None:
+    answer = admin.ask("GET", "/api/admin/audit", params=query)
+    [error] = assert_problem(answer, 400, "invalid_request", field=next(iter(query)))["errors"]
+    assert error["rule"].startswith(rule)
 
 
 def test_the_trail_is_for_those_who_may_read_it(admin: Admin) -> None:

@@ -49,9 +49,11 @@ def test_wrong_arguments_fail_and_say_which(guarded_installation: Installation) 
             ["users", "invite", "--role", "member", "--expires", "91d"],
             ["users", "invite", "--role", "member", "--uses", "0"],
             ["users", "rename", "ada", "two\nlines"],
+            ["users", "password-link", "ada", "--page", "https://app.example.com/#/password"],
+            ["users", "password-link", "ada", "--page", "app.example.com/password"],
             ["audit", "tail", "--lines", "0"],
         ),
-        ["boss", "at most 90d", "--uses", "line breaks", "--lines"],
+        ["boss", "at most 90d", "--uses", "line breaks", "no # of its own", "http:// or https://", "--lines"],
         strict=True,
     ):
         assert done.returncode in (1, 2)
@@ -68,6 +70,15 @@ def test_a_password_that_is_no_text_is_refused_in_words(guarded_installation: In
     assert done.returncode != 0
     assert b"UTF-8" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("mode", "warned"), [("closed", True), ("invite", False), ("open", False)])
+def test_whoever_invites_while_registration_is_closed_is_told(
+    guarded_installation: Installation, mode: str, warned: bool
+) -> None:
+    done = guarded_installation.command("users", "invite", "--role", "host", "--json", GATEWAY_REGISTRATION=mode)
+    assert json.loads(done.stdout)["uses"] == 1
+    assert ("Registration is closed" in done.stderr) == warned
 
 
 def test_a_life_by_command_line(guarded_installation: Installation, admin: Admin) -> None:
@@ -88,6 +99,9 @@ def test_a_life_by_command_line(guarded_installation: Installation, admin: Admin
 
     [listed] = json.loads(own.command("users", "sessions", name, "--json").stdout)
     assert listed["id"] == login["session_id"]
+    shown = own.command("users", "sessions", name).stdout  # of no terminal: 80 columns
+    assert login["session_id"] in shown
+    assert max(map(len, shown.splitlines())) <= 80
     assert own.command("users", "logout", name.lower()).stdout == f"1 session of {name.lower()} ended.\n"
     assert_problem(ask(own, "GET", "/api/auth/me", token=login["access_token"]), 401, "invalid_token")
     assert "logged in nowhere" in own.command("users", "sessions", name).stdout
@@ -144,6 +158,34 @@ def test_following_shows_what_happens_and_ends_with_ctrl_c(
     said = output.read_text()
     assert "Traceback" not in said
     assert len(said.splitlines()) == 2
+
+
+def test_tail_finds_what_lies_far_back(guarded_installation: Installation, admin: Admin) -> None:
+    person = admin.add()
+    other = json.dumps({"action": "token.minted", "by": "", "subject": "", "request_id": ""})
+    with guarded_installation.valkey.client() as client, client.pipeline(transaction=False) as many:
+        for _ in range(10_500):
+            many.xadd("audit:1", {"entry": other})
+        many.execute()
+    done = guarded_installation.command("audit", "tail", "--user", person.name)
+    assert done.stdout.count("user.created") == done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--user", "nobody-of-that-name"], "gateway: There is no user named"),
+        (["--action", "LOGIN"], "gateway: Invalid value for --action: must look like login"),
+    ],
+)
+def test_tail_of_what_there_is_not_is_refused(
+    guarded_installation: Installation, arguments: list[str], said: str
+) -> None:
+    done = guarded_installation.command("audit", "tail", *arguments)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["users", "list"], ["audit", "tail"], ["audit", "tail", "--follow"]])

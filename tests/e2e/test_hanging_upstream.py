@@ -1,4 +1,5 @@
-"""A 100ms that hangs: mints do not notice, creates are given up in time, nothing piles up, and it is over at once.
+"""A 100ms that hangs: mints do not notice, creates are given up in time, nothing piles up; whoever asks after its
+recovery is served within a second.
 
 The machine of a test is shared and noisy. Blocks of mints with and without hanging creates alternate within one run;
 what is compared is the medians of their p99, and a disturbed run is repeated.

@@ -110,6 +110,12 @@ def test_rotation_keeps_old_tokens_good_and_signs_with_the_new_secret(clock: Clo
 # --- time ---
 
 
+@pytest.mark.parametrize("ttl_s", [-1, 0, 59, 3601])
+def test_a_lifetime_beyond_its_bounds_is_refused(ttl_s: int) -> None:
+    with pytest.raises(ValueError, match="ttl_s must lie between 60 and 3600"):
+        LoginTokens(RING, ttl_s=ttl_s)
+
+
 def test_a_token_is_good_until_the_last_moment_of_its_leeway(tokens: LoginTokens, clock: Clock) -> None:
     token = tokens.issue(WHO, auth_time=NOW)
     clock.now = NOW + tokens.ttl_s + LEEWAY_S - 0.001

@@ -7,8 +7,10 @@ import asyncio
 import fakeredis
 import pytest
 
+from auth.accounts import Accounts
 from auth.errors import Busy, InvalidCredentials
 from auth.keys import KeyRing
+from auth.passwords import Passwords
 from gateway.audit import Audit
 from gateway.policy import PolicyInForce
 from gateway.policy_file import load_policy
@@ -127,21 +129,33 @@ async def test_an_attempt_that_was_never_verified_is_given_back(throttle: Thrott
     await fail(throttle, STRANGER, "ada")
 
 
-async def test_parallel_wrong_passwords_get_five_looks_at_most(throttle: Throttle) -> None:
-    looks = 0
+@pytest.mark.parametrize("username", ["ada", "nobody"])
+async def test_fifty_parallel_wrong_passwords_are_five_hashes(
+    throttle: Throttle, redis: fakeredis.FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch, username: str
+) -> None:
+    passwords = Passwords()
+    await passwords.warm()
+    accounts = Accounts(redis.execute_command, passwords)
+    await accounts.add("ada", "correct horse battery staple", roles=["member"])
+    verify, hashes, refused = passwords.verify, 0, 0
 
-    async def attempt() -> None:
-        nonlocal looks
+    async def counted(password: str, stored: str | None) -> bool:
+        nonlocal hashes
+        hashes += 1
+        return await verify(password, stored)
+
+    async def attempt(number: int) -> None:
+        nonlocal refused
         try:
-            async with throttle.login(STRANGER, "ada"):
-                looks += 1
-                await asyncio.sleep(0.01)
-                raise InvalidCredentials
-        except (InvalidCredentials, Problem):
-            pass
+            async with throttle.login(STRANGER, username):
+                await accounts.authenticate(username, f"wrong-{number}")
+        except Problem:
+            refused += 1
 
-    await asyncio.gather(*(attempt() for _ in range(50)))
-    assert looks == 5
+    monkeypatch.setattr(passwords, "verify", counted)
+    outcomes = await asyncio.gather(*(attempt(number) for number in range(50)), return_exceptions=True)
+    assert [type(one) for one in outcomes if one is not None] == [InvalidCredentials] * 5
+    assert (hashes, refused) == (5, 45)
 
 
 async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
