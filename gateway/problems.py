@@ -35,6 +35,7 @@ from auth.errors import (
 )
 from gateway.actors import NotAllowed
 from gateway.durable import NotDurable
+from gateway.field_errors import of_body, of_parameter
 from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.idempotency import InFlight, OtherRequest
 from gateway.logs import request_id
@@ -181,11 +182,11 @@ def _framework(exc: HTTPException) -> Problem:
         missing = _MISSING.search(exc.detail)
         if missing:
             return invalid(missing[1].rstrip("_"), "is required")
-        return _all_of([_wrong_parameter(item) for item in _extra(exc)])
+        return _all_of([of_parameter(item) for item in _extra(exc)])
     if isinstance(exc, ClientException) and "host header" in exc.detail:
         return Problem(400, "invalid_request", "The Host header is not a host.")
     if isinstance(exc, ClientException) and exc.status_code == 400:
-        return invalid(*_body_error(exc.detail))
+        return invalid(*of_body(exc.detail))
     if exc.status_code >= 500:
         log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
         return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
@@ -208,32 +209,9 @@ def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
     return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
 
 
-_JSON = {
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "an object",
-}
 _RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}
 _ENUM = "Invalid enum value"
 _MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
-_MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*?)`$")
-_MSGSPEC_EXPECTED = re.compile(r"^Expected `([^`]*)`(?:, got `([^`]*)`)?")
-_MSGSPEC_TIMES = {
-    "Invalid RFC3339 encoded date": "must be a date, e.g. 2026-11-22",
-    "Invalid RFC3339 encoded datetime": "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z",
-}
-_MSGSPEC_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
-
-
-def _wrong_parameter(item: Mapping[str, Any]) -> tuple[str, str]:
-    """Name field and rule of one of Litestar's findings; a keyword such as `from` is a parameter `from_` in Python."""
-    key, message = str(item.get("key", "")), str(item.get("message", ""))
-    if key == "data" or item.get("source") == "body":
-        return _body_error(message if key == "data" else f"{message} - at `$.{key}`")
-    return key.rstrip("_"), _rule(message)
 
 
 def _all_of(errors: list[tuple[str, str]]) -> Problem:
@@ -241,35 +219,6 @@ def _all_of(errors: list[tuple[str, str]]) -> Problem:
         return invalid(*errors[0])
     detail = "; ".join(f"{field}: {rule}" for field, rule in errors) or "A parameter is wrong."
     return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule} for field, rule in errors])
-
-
-def _body_error(text: str) -> tuple[str, str]:
-    """Name field and rule from msgspec's message, e.g. "Expected `str`, got `int` - at `$.name`"."""
-    where = _MSGSPEC_PATH.search(text)
-    named = _MSGSPEC_NAMED.search(text)
-    field = ".".join(part for part in (where and where[1], named and named[1]) if part)
-    rule = _MSGSPEC_PATH.sub("", text)
-    if named:
-        rule = "unknown field" if "unknown" in named[0] else "is required"
-    elif not where:
-        rule = (
-            "The body must be a JSON object" if text.startswith("Expected `object`") else "The body is not valid JSON"
-        )
-    return field, _rule(rule)
-
-
-def _rule(text: str) -> str:
-    """Say a rule of msgspec's in the words of JSON, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
-    if text in _MSGSPEC_TIMES:
-        return _MSGSPEC_TIMES[text]
-
-    def said(found: re.Match[str]) -> str:
-        wanted, got = (
-            " or ".join(_JSON.get(kind, kind) for kind in (kinds or "").split(" | ")) for kinds in found.groups()
-        )
-        return f"must be {wanted}, not {got}" if got else f"must be {wanted}"
-
-    return _MSGSPEC_EXPECTED.sub(said, text).replace("`", "")
 
 
 def _later(status: int, code: str, seconds: Callable[[Any], int]) -> Callable[[Any], Problem]:
