@@ -152,8 +152,10 @@ def test_texts_neither_turn_lines_nor_steer_terminals(target: Installation, char
 def test_filters_of_the_audit_take_words_and_no_patterns(target: Installation) -> None:
     """CWE-943: what is asked for is compared, never interpreted."""
     with target.client_of("ada") as admin:
-        for user in ("*", "u*", '","by":"cli', "u\x00", ".*", "u" + "a" * 20):
-            assert admin.get("/api/admin/audit", params={"user": user}).json()["items"] == []
+        for user in ("*", "u*", '","by":"cli', "u\x00", ".*"):
+            answer = admin.get("/api/admin/audit", params={"user": user})
+            assert_problem(answer, 400, "invalid_request", field="user")
+        assert admin.get("/api/admin/audit", params={"user": "u" + "a" * 20}).json()["items"] == []
         for action in ("*", "log*", "login|user", "LOGIN", "login\x00", "../login", "login%"):
             answer = admin.get("/api/admin/audit", params={"action": action})
             assert_problem(answer, 400, "invalid_request", field="action")

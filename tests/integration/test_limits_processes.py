@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -230,9 +231,28 @@ async def script_us(store: Store, client: Any, guarded: bool) -> float:
     return us_per_script(client)
 
 
-# Other work on the machine only ever adds to a measurement: so the best of many short ones is what is judged, with a
-# quarter of room. The benchmark has the strict bounds, in microseconds of a quick machine.
+async def ratio(
+    one: Callable[[], Coroutine[Any, Any, float]], other: Callable[[], Coroutine[Any, Any, float]], most: float
+) -> float:
+    """Return how many times the one's figure is the other's.
 
+    They are measured in turns, for the machine changes its speed in between, and what is compared is the medians. A run
+    that was disturbed is repeated. The benchmark has the strict bounds, in microseconds of a quick machine.
+    """
+    found = []
+    for _ in range(RUNS):
+        ones, others = [], []
+        for turn in range(TURNS):
+            for measure, figures in ((one, ones), (other, others))[:: -1 if turn % 2 else 1]:
+                figures.append(await measure())
+        found.append(statistics.median(ones) / statistics.median(others))
+        print(f"{statistics.median(ones):.1f} us to {statistics.median(others):.1f} us, ratio {found[-1]:.2f}")
+        if found[-1] <= most:
+            break
+    return min(found)
+
+
+RUNS, TURNS = 3, 40
 PLAIN = """
 local sum = 0
 for turn = 1, 16 do
@@ -247,32 +267,31 @@ return tostring(sum)
 async def test_redis_spends_no_more_on_four_limits_two_counters_and_two_guards_than_on_32_plain_calls(
     store: Store, valkey: Valkey
 ) -> None:
-    """In turns: a decision takes 0.73 to 0.85 of the plain script on a machine at rest and on a busy one."""
-    decisions, plain = [], []
+    """It is 0.7 to 0.9 of them, on a machine at rest as on a busy one."""
     with valkey.client() as client:
         sha = client.script_load(PLAIN)
-        for _ in range(60):
-            decisions.append(await script_us(store, client, guarded=True))
+
+        async def plain_us() -> float:
             client.config_resetstat()
             await asyncio.gather(*(store.execute("EVALSHA", sha, 1, f"plain:{{{subject}}}") for subject in SUBJECTS))
-            plain.append(us_per_script(client))
-    assert min(decisions) <= min(plain), (decisions, plain)
+            return us_per_script(client)
+
+        assert await ratio(lambda: script_us(store, client, guarded=True), plain_us, 1.0) <= 1.0
 
 
 @pytest.mark.alone
 async def test_a_decision_costs_the_same_however_many_users_there_are(
     store: Store, valkey: Valkey, tmp_path: Path
 ) -> None:
-    few, many = [], []
     with Valkey(tmp_path) as crowded, crowded.client() as there, valkey.client() as here:
         await asyncio.to_thread(fill, crowded, 200_000)  # the benchmark has a million; this many keep the suite quick
         assert there.dbsize() == 200_000
         other = Store(connect(crowded.url), deadline_s=5)
-        for _ in range(60):
-            few.append(await script_us(store, here, guarded=False))
-            many.append(await script_us(other, there, guarded=False))
+        measured = await ratio(
+            lambda: script_us(other, there, guarded=False), lambda: script_us(store, here, guarded=False), 1.25
+        )
         await other.close()
-    assert min(many) <= min(few) * 1.25
+    assert measured <= 1.25
 
 
 if __name__ == "__main__":
