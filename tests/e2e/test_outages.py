@@ -86,7 +86,7 @@ def assert_works(own: Installation, token: str, room_id: str) -> None:
             return client.post(f"/api/rooms/{room_id}/token", json={}).status_code == 200
 
     wait_until(own.has_store, "every worker has the store again", within_s=5)
-    for _ in range(4):
+    for _ in range(8):
         assert minted()
     with own.client(token) as client:
         assert client.get("/health/ready").status_code == 200

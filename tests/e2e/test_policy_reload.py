@@ -13,11 +13,12 @@ import pytest
 
 from tests.e2e.policies import roomy
 from tests.e2e.templates import create_template, role
-from tests.servers import NO_TLS, Installation, wait_until
+from tests.servers import NO_TLS, Installation
+
+pytestmark = pytest.mark.alone
 
 WORKERS = 2
 WITHIN_S = 2.7  # a look every 2 s, 0.2 s for whoever is still writing, and the request itself
-PATIENCE_S = 15  # of tests that do not ask how long it takes, on a machine with other work to do
 CHANGED = "the policy has changed"
 WRONG = "the policy file is wrong and the old policy stays"
 
@@ -49,7 +50,7 @@ def is_original(running: Installation) -> bool:
 def settle(running: Installation) -> None:
     """Wait until both workers have looked at the file at least once more."""
     time.sleep(WITHIN_S)
-    wait_until(lambda: is_original(running), "the policy is the one of before", within_s=PATIENCE_S)
+    assert is_original(running)
 
 
 def logged(running: Installation, words: str) -> int:
@@ -73,22 +74,21 @@ def replace(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def wait_for_change(running: Installation, before: int, words: str = CHANGED, *, within_s: float = PATIENCE_S) -> None:
-    until = time.monotonic() + within_s
+def wait_for_change(running: Installation, before: int, words: str = CHANGED) -> None:
+    until = time.monotonic() + WITHIN_S
     while logged(running, words) < before + WORKERS:
         assert time.monotonic() < until, running.gateway.output()[-2000:]
         time.sleep(0.02)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("write", [Path.write_text, replace], ids=["in place", "by rename"])
-def test_a_changed_limit_acts_on_every_worker_within_seconds(
+def test_a_changed_limit_acts_on_every_worker(
     running: Installation, policy: Path, write: Callable[[Path, str], object]
 ) -> None:
     before = logged(running, CHANGED)
     wide = 'limits."tokens.mint" = { rate = "100000/min", burst = 10000 }'
     write(policy, roomy().replace(wide, 'limits."tokens.mint" = { rate = "7/h", burst = 3 }'))
-    wait_for_change(running, before, within_s=WITHIN_S)
+    wait_for_change(running, before)
     found = everywhere(running, "mira", lambda client: client.get("/api/usage").json()["limits"])
     for limits in found:
         assert {limit["name"]: limit["rate"] for limit in limits}["tokens.mint"] == "7/h"
