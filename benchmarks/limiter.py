@@ -30,7 +30,7 @@ import uvloop
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.store import Store, connect
+from gateway.redis.store import Store, connect
 from limits.limiter import Guard, Limiter
 from limits.policy import US_PER_S, Charge, Limit
 from tests.servers import HOST, Valkey

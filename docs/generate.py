@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from docs.policy_tables import relation_rows, role_rows, table, token_rows
+from gateway.apidoc.openapi import describe
 from gateway.app import ROUTES
-from gateway.codes import STATUS, WHAT_TO_DO
-from gateway.openapi import describe
-from gateway.policy_file import load_policy
-from gateway.problems import title_of
+from gateway.http.problem_codes import STATUS, WHAT_TO_DO
+from gateway.http.problems import title_of
+from gateway.policy.file import load_policy
 
 HERE = Path(__file__).parent
 API, ROOMS = HERE / "api.md", HERE / "rooms.md"

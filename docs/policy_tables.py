@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from gateway.policy import BANNED, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts, decide, decide_member, decide_role
-from gateway.problems import STATUS_OF
+from gateway.http.problems import STATUS_OF
+from gateway.policy.model import BANNED, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts, decide, decide_member, decide_role
 
 _EVERY = (*RELATIONS, BANNED)
 # How somebody may stand to a room: words for it, his stored relation, the room's access.

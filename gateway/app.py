@@ -25,28 +25,32 @@ from auth.sessions import Sessions
 from auth.tokens import LoginTokens
 from auth.vouchers import Vouchers
 from gateway import logs
-from gateway.addresses import ClientAddresses
-from gateway.admission import Admission, authorize
+from gateway.accounts.admin import UserAdmin
+from gateway.accounts.limits import UserLimits
+from gateway.apidoc.openapi import describe
 from gateway.audit import Audit
-from gateway.bodies import refuse_body
-from gateway.cors import Cors
-from gateway.cursors import Cursors
-from gateway.durable import DurableWrites
-from gateway.edge import Edge
-from gateway.guests import GuestBook
 from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
-from gateway.idempotency import Idempotency
-from gateway.members import Members
-from gateway.openapi import describe
-from gateway.policy import PolicyInForce
-from gateway.policy_of import policy_of
-from gateway.policy_reload import PolicyReload, TemplateWatch
-from gateway.problems import problem_response
-from gateway.queries import check_query
-from gateway.room_invites import RoomInvites
-from gateway.rooms import Rooms
+from gateway.http.admission import Admission, authorize
+from gateway.http.bodies import refuse_body
+from gateway.http.client_address import ClientAddresses
+from gateway.http.cors import Cors
+from gateway.http.cursors import Cursors
+from gateway.http.edge import Edge
+from gateway.http.login_throttle import Throttle
+from gateway.http.problems import problem_response
+from gateway.http.queries import check_query
+from gateway.policy.effective import policy_of
+from gateway.policy.live import PolicyReload, TemplateWatch
+from gateway.policy.model import PolicyInForce
+from gateway.redis.durable import DurableWrites
+from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
+from gateway.rooms.guests import GuestBook
+from gateway.rooms.idempotency import Idempotency
+from gateway.rooms.invites import RoomInvites
+from gateway.rooms.registry import Rooms
+from gateway.rooms.relations import Members
 from gateway.routes import (
     account,
     description,
@@ -63,10 +67,6 @@ from gateway.routes import (
 from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
 from gateway.settings import Settings
-from gateway.store import REPORT_DEADLINE_S, Store, StoreError, connect
-from gateway.throttle import Throttle
-from gateway.user_admin import UserAdmin
-from gateway.user_limits import UserLimits
 from limits.counters import Counters
 from limits.derived import Derived
 from limits.limiter import Limiter

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store import Store, connect
+from gateway.redis.store import Store, connect
 from tests.servers import Valkey
 
 # A shell lets what it starts with `&` ignore SIGINT, and so would every process that the tests start and interrupt.

@@ -12,7 +12,7 @@ import click
 
 from gateway import __version__
 from gateway.cli.failures import foreseen, misuse, not_text
-from gateway.settings import Settings, load_env, override
+from gateway.settings import Settings, override
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -47,6 +47,7 @@ def _die(text: str, *, code: int = 1) -> NoReturn:
 _ELSEWHERE = {
     "audit": "gateway.cli.audit:audit",
     "doctor": "gateway.cli.doctor:doctor_command",
+    "emulator": "gateway.cli.emulator:emulator",
     "init": "gateway.cli.init:init",
     "limits": "gateway.cli.limits:limits",
     "policy": "gateway.cli.policy:policy_group",
@@ -82,7 +83,7 @@ def cli() -> None:
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes (GATEWAY_WORKERS).  [default: 1]")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Run the gateway, configured by the environment or `.env`."""
-    from gateway.policy_of import policy_of
+    from gateway.policy.effective import policy_of
 
     override(GATEWAY_HOST=host, GATEWAY_PORT=port, GATEWAY_WORKERS=workers)
     settings = Settings.from_env()
@@ -110,40 +111,3 @@ def demo(data: Path | None, port: int | None, prepare: bool) -> None:
         installation.prepare_only() if prepare else supervisor.run()
     except DemoError as error:
         _die(str(error))
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True, help="Port to listen on.")
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File that keeps its rooms, codes, templates and sessions.  [default: in memory]",
-)
-@click.option("--webhook-url", metavar="URL", help="Where events go (EMULATOR_WEBHOOK_URL).  [default: nowhere]")
-@click.option(
-    "--webhook-header",
-    "webhook_headers",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="Header of every event; may be given several times (EMULATOR_WEBHOOK_HEADER: one of them, not shown by ps).",
-)
-def emulator(
-    host: str, port: int, state: Path | None, webhook_url: str | None, webhook_headers: tuple[str, ...]
-) -> None:
-    """Run the local 100ms: REST, tokens, sessions, webhooks; for development, no account needed.
-
-    It takes HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID from where the gateway takes them.
-    """
-    from gateway.server import run_emulator
-
-    env = load_env()
-    header = env.get("EMULATOR_WEBHOOK_HEADER")
-    run_emulator(
-        host=host,
-        port=port,
-        state=state,
-        env=env,
-        webhook_url=webhook_url or env.get("EMULATOR_WEBHOOK_URL", ""),
-        webhook_headers=[*webhook_headers, *([header] if header else [])],
-    )

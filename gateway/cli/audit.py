@@ -15,7 +15,7 @@ from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.audit import ACTION, Audit, Entry, party
 from gateway.cli.connection import with_store
-from gateway.store import Store
+from gateway.redis.store import Store
 
 _POLL_S = 1.0
 

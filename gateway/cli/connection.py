@@ -12,13 +12,13 @@ from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.vouchers import Vouchers
+from gateway.accounts.admin import UserAdmin
 from gateway.audit import Audit
-from gateway.durable import DurableWrites
-from gateway.policy import PolicyInForce
-from gateway.policy_file import load_policy
+from gateway.policy.file import load_policy
+from gateway.policy.model import PolicyInForce
+from gateway.redis.durable import DurableWrites
+from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url
-from gateway.store import REPORT_DEADLINE_S, Store, connect
-from gateway.user_admin import UserAdmin
 
 T = TypeVar("T")
 

@@ -13,18 +13,18 @@ from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from gateway import doctor
+from gateway.cli import checks as doctor
+from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
-from gateway.doctor import Finding
-from gateway.durable import DurableWrites
 from gateway.hms.client import HmsClient
 from gateway.hms.client import connect as connect_100ms
 from gateway.hms.tokens import HmsTokens
-from gateway.policy import Policy
-from gateway.policy_file import PolicyError, load_policy
-from gateway.policy_of import policy_of
+from gateway.policy.effective import policy_of
+from gateway.policy.file import PolicyError, load_policy
+from gateway.policy.model import Policy
+from gateway.redis.durable import DurableWrites
+from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.settings import Settings, SettingsError, load_env, policy_path, redis_url
-from gateway.store import REPORT_DEADLINE_S, Store, StoreError, connect
 
 _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 

@@ -15,17 +15,17 @@ from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
-from gateway.explain import Explanation, Question, Standing, concerns_room, explain, standing
 from gateway.hms.client import HmsClient, HmsError, connect
 from gateway.hms.tokens import HmsTokens
-from gateway.policy import ACTIONS, Policy, PolicyInForce
-from gateway.policy_file import load_policy
-from gateway.policy_of import policy_of
-from gateway.room_records import Found
-from gateway.rooms import Rooms
+from gateway.policy.effective import policy_of
+from gateway.policy.explain import Explanation, Question, Standing, concerns_room, explain, standing
+from gateway.policy.file import load_policy
+from gateway.policy.model import ACTIONS, Policy, PolicyInForce
+from gateway.redis.store import Store
+from gateway.rooms.registry import Rooms
+from gateway.rooms.room import Found
+from gateway.routes.schemas import LimitsNow
 from gateway.settings import Settings, hms_given, load_env, policy_path
-from gateway.shapes import LimitsNow
-from gateway.store import Store
 from limits.limiter import Limiter
 
 
@@ -64,6 +64,8 @@ class _Answer:
     question: Question
     explanation: Explanation
     standing: Standing
+    room_id: str
+    found: Found | None
     asked: str
     owner: str
 
@@ -87,9 +89,9 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
                 owner = (await accounts.get(owner)).username
         if found is not None and action == "tokens.mint":
             existing, asked = await _template_roles(None if offline else settings, policy.now, found.room.template)
-        question = Question(one, action, room_id, found, role, existing)
+        question = Question(one, action, found.facts if found else None, role, existing)
         limits = await standing(limiter, policy, one, action)
-        return _Answer(question, explain(policy.now, question), limits, asked, owner)
+        return _Answer(question, explain(policy.now, question), limits, room_id, found, asked, owner)
 
     return with_store(work)
 
@@ -116,14 +118,14 @@ async def _template_roles(
 
 def _print_answer(answer: _Answer) -> None:
     question, why = answer.question, answer.explanation
-    user, found = question.user, question.found
-    about = f" in room {question.room_id}" if question.room_id else ""
+    user, found = question.user, answer.found
+    about = f" in room {answer.room_id}" if answer.room_id else ""
     click.secho("ALLOWED" if why.allowed else "DENIED", fg="green" if why.allowed else "red", bold=True, nl=False)
     click.echo(f"  {question.action} by {user.username}{about}")
     rows = [("Rule", why.rule), ("Why", why.reason + (f" [{why.code}]" if why.code else ""))]
     rows.append(("User", f"{user.id}, {user.status}, roles: {' '.join(user.roles) or 'none'}"))
     rows.append(("Permissions", " ".join(why.permissions) or "none"))
-    if question.room_id:
+    if answer.room_id:
         rows += [("Room", _room_text(found, answer.owner)), ("Relation", _relation_text(why))]
     if why.role is not None:
         rows.append(("100ms role", f"{_role_text(why)} ({answer.asked})"))
@@ -174,7 +176,7 @@ def _charge_lines(answer: _Answer) -> list[str]:
 
 def _plain_answer(answer: _Answer) -> dict[str, Any]:
     question, why = answer.question, answer.explanation
-    user, found = question.user, question.found
+    user, found = question.user, answer.found
     plain: dict[str, Any] = {
         "allowed": why.allowed,
         "rule": why.rule,
@@ -185,8 +187,8 @@ def _plain_answer(answer: _Answer) -> dict[str, Any]:
         "user": {"id": user.id, "username": user.username, "status": user.status, "roles": list(user.roles)},
         "permissions": list(why.permissions),
     }
-    if question.room_id:
-        plain["room"] = {"id": question.room_id, **(_plain_room(found) if found else {"registered": False})}
+    if answer.room_id:
+        plain["room"] = {"id": answer.room_id, **(_plain_room(found) if found else {"registered": False})}
         plain["relation"] = {"stored": why.stored, "effective": why.effective}
     if why.role is not None:
         plain["role"] = {

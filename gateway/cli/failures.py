@@ -8,8 +8,8 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from auth.breaches import BadBreachFile
+from gateway.policy.toml_tables import PolicyError
 from gateway.settings import SettingsError
-from gateway.toml_tables import PolicyError
 
 
 class CommandError(Exception):
@@ -50,14 +50,14 @@ def foreseen(error: Exception) -> str:
     from redis.exceptions import RedisError
 
     from auth.errors import AuthError
-    from gateway.actors import NotAllowed
+    from gateway.accounts.actor import NotAllowed
+    from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
+    from gateway.accounts.limits import BadOverride
     from gateway.hms.client import HmsError
-    from gateway.room_names import NameTaken
-    from gateway.rooms import NotOurs
-    from gateway.store import StoreError
-    from gateway.texts import BadText
-    from gateway.user_admin import AdminsBusy, LastAdmin, UnknownRole
-    from gateway.user_limits import BadOverride
+    from gateway.redis.store import StoreError
+    from gateway.rooms.names import NameTaken
+    from gateway.rooms.registry import NotOurs
+    from gateway.text import BadText
 
     if isinstance(error, AuthError | BadText | HmsError | NameTaken | NotOurs):
         return str(error)

@@ -19,11 +19,10 @@ from gateway.cli.failures import CommandError
 from gateway.files import write_whole
 from gateway.hms.client import HmsClient, HmsError, HmsNotFound, HmsTemplate, HmsUnauthorized, connect
 from gateway.hms.tokens import HmsTokens
-from gateway.policy import Policy
-from gateway.policy_file import NAMES_ALLOWED, parse_policy
-from gateway.policy_of import policy_of
-from gateway.settings import DEFAULT_HMS_API_URL, Settings, process_env
-from gateway.template_roles import (
+from gateway.policy.effective import policy_of
+from gateway.policy.file import NAMES_ALLOWED, parse_policy
+from gateway.policy.model import Policy
+from gateway.policy.templates import (
     NoMapping,
     missing_roles,
     policy_text,
@@ -31,6 +30,7 @@ from gateway.template_roles import (
     recommended_mapping,
     unusable_names,
 )
+from gateway.settings import DEFAULT_HMS_API_URL, Settings, process_env
 
 _ENV, _POLICY = ".env", "policy.toml"
 # What compose, a shell and python-dotenv all read as it stands.

@@ -13,16 +13,16 @@ from rich.table import Table
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from gateway.actors import Actor
+from gateway.accounts.actor import Actor
+from gateway.accounts.limits import Standing, UserLimits, Wanted
 from gateway.audit import Audit
 from gateway.cli.connection import with_store
 from gateway.cli.durations import DURATION
-from gateway.policy import PolicyInForce
-from gateway.policy_file import load_policy
+from gateway.policy.file import load_policy
+from gateway.policy.model import PolicyInForce
+from gateway.redis.store import Store
+from gateway.routes.schemas import LimitsNow, iso
 from gateway.settings import load_env, policy_path
-from gateway.shapes import LimitsNow, iso
-from gateway.store import Store
-from gateway.user_limits import Standing, UserLimits, Wanted
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides
 

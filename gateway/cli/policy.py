@@ -10,8 +10,8 @@ import click
 import msgspec
 
 from gateway.cli.explain import explain_command
-from gateway.policy import RELATIONS, Policy
-from gateway.policy_file import load_policy
+from gateway.policy.file import load_policy
+from gateway.policy.model import RELATIONS, Policy
 from gateway.settings import load_env, policy_path
 
 

@@ -21,15 +21,15 @@ from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.tokens import HmsTokens
-from gateway.members import Members, NotInCharge
-from gateway.policy import PolicyInForce
-from gateway.policy_of import policy_of
-from gateway.room_locks import LockedMeanwhile, TooManyRooms
-from gateway.room_records import Room, RoomChanges
-from gateway.rooms import Rooms
+from gateway.policy.effective import policy_of
+from gateway.policy.model import PolicyInForce
+from gateway.redis.store import Store
+from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
+from gateway.rooms.registry import Rooms
+from gateway.rooms.relations import Members, NotInCharge
+from gateway.rooms.room import Room, RoomChanges
+from gateway.routes.schemas import Room as RoomShape
 from gateway.settings import Settings, load_env
-from gateway.shapes import Room as RoomShape
-from gateway.store import Store
 from limits.limiter import Limiter
 
 T = TypeVar("T")
@@ -258,8 +258,8 @@ def _with_desk(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
 
 
 def _text(option: str, value: str, most: int) -> str:
-    from gateway.problems import Problem  # with Litestar behind it, which the other commands do without
-    from gateway.texts import plain_text
+    from gateway.http.problems import Problem  # with Litestar behind it, which the other commands do without
+    from gateway.text import plain_text
 
     try:
         text = plain_text(option, value)

@@ -17,8 +17,8 @@ from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
-from gateway.store import Store
+from gateway.redis.store import Store
+from gateway.usage.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
 from limits.counters import Counters
 from limits.derived import Derived
 

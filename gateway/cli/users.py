@@ -15,12 +15,12 @@ from rich.table import Column, Table
 
 from auth.accounts import User
 from auth.sessions import Session
-from gateway.actors import Actor
+from gateway.accounts.actor import Actor
+from gateway.accounts.admin import MOST_INVITE_S, MOST_INVITE_USES, PASSWORD_LINK_S, Changes
 from gateway.cli.connection import Office, with_office
 from gateway.cli.durations import DURATION
 from gateway.cli.failures import CommandError
-from gateway.texts import plain_text
-from gateway.user_admin import MOST_INVITE_S, MOST_INVITE_USES, PASSWORD_LINK_S, Changes
+from gateway.text import plain_text
 
 _MOST_SHOWN = 100
 _CLI = Actor.command_line()

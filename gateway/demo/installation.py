@@ -16,11 +16,11 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from gateway.demo import HOST, DemoError
-from gateway.durable import DurableWrites
 from gateway.files import write_whole
-from gateway.policy_of import policy_of
+from gateway.policy.effective import policy_of
+from gateway.redis.durable import DurableWrites
+from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import DEMO_ENV, Settings, SettingsError, data_folder, hms_given, load_env, redis_url
-from gateway.store import REPORT_DEADLINE_S, Store, connect
 
 USERS = ("host", "member", "operator")
 _EMULATOR_PORT = 8100

@@ -14,15 +14,15 @@ from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidVoucher, UnknownUser
 from auth.sessions import Sessions
 from auth.vouchers import Vouchers, short_ref_of
-from gateway import shapes
-from gateway.admission import Admitted, client_of
 from gateway.audit import NOBODY, Audit
-from gateway.durable import NotDurable
-from gateway.policy import PolicyInForce
-from gateway.problems import Problem
-from gateway.shapes import iso
-from gateway.texts import plain_text
-from gateway.throttle import Throttle
+from gateway.http.admission import Admitted, client_of
+from gateway.http.login_throttle import Throttle
+from gateway.http.problems import Problem
+from gateway.policy.model import PolicyInForce
+from gateway.redis.durable import NotDurable
+from gateway.routes import schemas as shapes
+from gateway.routes.schemas import iso
+from gateway.text import plain_text
 
 PASSWORD = Annotated[str, msgspec.Meta(max_length=4096)]
 _DEAD_LINK = "The code is invalid, expired or used. Ask for a new one."

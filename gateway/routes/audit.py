@@ -13,9 +13,9 @@ from litestar.params import QueryParameter
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from gateway.audit import ACTION, PLACE, Audit, party
-from gateway.cursors import Cursors
-from gateway.problems import invalid
-from gateway.shapes import iso
+from gateway.http.cursors import Cursors
+from gateway.http.problems import invalid
+from gateway.routes.schemas import iso
 
 
 class AuditEntry(msgspec.Struct):

@@ -9,7 +9,7 @@ from importlib.resources import files
 from litestar import Response, get
 from litestar.di import NamedDependency
 
-_STATIC = files("gateway").joinpath("static")
+_STATIC = files("gateway.apidoc").joinpath("static")
 _PAGE, _STYLE, _SCRIPT = (_STATIC.joinpath(f"docs.{kind}").read_bytes() for kind in ("html", "css", "js"))
 _OPT = {"public": True, "docs": True}
 _HEADERS = {"Cache-Control": "public, max-age=300"}

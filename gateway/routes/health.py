@@ -9,7 +9,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from redis.exceptions import RedisError
 
-from gateway.store import Store, StoreError
+from gateway.redis.store import Store, StoreError
 
 
 class Live(msgspec.Struct):

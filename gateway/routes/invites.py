@@ -13,15 +13,15 @@ from litestar.params import FromPath, JSONBody
 from auth.accounts import Accounts
 from auth.errors import InvalidVoucher
 from auth.tokens import LoginTokens
-from gateway import shapes
-from gateway.admission import Admitted, agent_of, client_of
 from gateway.audit import Audit
-from gateway.policy import decide_member
-from gateway.problems import Problem, invalid
-from gateway.room_invites import MOST_LASTS_S, MOST_USES, Invite, NoGuests, NotForGuests, RoomInvites, TooManyInvites
-from gateway.shapes import iso
-from gateway.texts import plain_text
-from gateway.throttle import Throttle
+from gateway.http.admission import Admitted, agent_of, client_of
+from gateway.http.login_throttle import Throttle
+from gateway.http.problems import Problem, invalid
+from gateway.policy.model import decide_member
+from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite, NoGuests, NotForGuests, RoomInvites, TooManyInvites
+from gateway.routes import schemas as shapes
+from gateway.routes.schemas import iso
+from gateway.text import plain_text
 
 
 class MakeInvite(msgspec.Struct, forbid_unknown_fields=True):

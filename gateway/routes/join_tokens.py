@@ -11,15 +11,15 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from gateway.admission import Admitted
 from gateway.audit import Audit
-from gateway.guests import GuestBook
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
-from gateway.policy import PolicyInForce, decide_role
-from gateway.problems import Problem
-from gateway.rooms import Rooms
-from gateway.shapes import iso
+from gateway.http.admission import Admitted
+from gateway.http.problems import Problem
+from gateway.policy.model import PolicyInForce, decide_role
+from gateway.rooms.guests import GuestBook
+from gateway.rooms.registry import Rooms
+from gateway.routes.schemas import iso
 
 
 class MintToken(msgspec.Struct, forbid_unknown_fields=True):

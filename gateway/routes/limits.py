@@ -10,12 +10,12 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from gateway.actors import Actor
-from gateway.admission import Admitted
-from gateway.policy import PolicyInForce
-from gateway.problems import Problem, invalid
-from gateway.shapes import LimitsNow, iso
-from gateway.user_limits import BadOverride, UserLimits, Wanted
+from gateway.accounts.actor import Actor
+from gateway.accounts.limits import BadOverride, UserLimits, Wanted
+from gateway.http.admission import Admitted
+from gateway.http.problems import Problem, invalid
+from gateway.policy.model import PolicyInForce
+from gateway.routes.schemas import LimitsNow, iso
 from limits.overrides import BLOCK, Override
 
 _OPT = {"action": "limits.manage", "refuses": ("not_found",)}

@@ -17,14 +17,14 @@ from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, TokenExpired, UnknownUser
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
-from gateway import shapes
-from gateway.admission import Admitted, agent_of, bearer_of, client_of
 from gateway.audit import NOBODY, Audit
-from gateway.policy import PolicyInForce
-from gateway.problems import RateLimited
-from gateway.shapes import LoggedIn
-from gateway.store import StoreError
-from gateway.throttle import Throttle
+from gateway.http.admission import Admitted, agent_of, bearer_of, client_of
+from gateway.http.login_throttle import Throttle
+from gateway.http.problems import RateLimited
+from gateway.policy.model import PolicyInForce
+from gateway.redis.store import StoreError
+from gateway.routes import schemas as shapes
+from gateway.routes.schemas import LoggedIn
 from limits.limiter import Limiter
 
 log = logging.getLogger("gateway")

@@ -13,12 +13,12 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from auth.accounts import Accounts, User
 from auth.errors import UnknownUser
-from gateway.admission import Admitted
 from gateway.audit import Audit
-from gateway.cursors import Cursors
-from gateway.members import InCharge, Members, NotInCharge, Overtaken
-from gateway.policy import BANNED, PolicyInForce, decide_member
-from gateway.problems import Problem, invalid
+from gateway.http.admission import Admitted
+from gateway.http.cursors import Cursors
+from gateway.http.problems import Problem, invalid
+from gateway.policy.model import BANNED, PolicyInForce, decide_member
+from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
 
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 _ATTEMPTS = 3  # to change a relation that somebody else is changing

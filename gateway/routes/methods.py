@@ -11,8 +11,8 @@ from litestar.connection import Request
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
-from gateway.openapi import template_of
-from gateway.problems import allow_of
+from gateway.apidoc.openapi import template_of
+from gateway.http.problems import allow_of
 
 
 def options(handlers: Iterable[HTTPRouteHandler]) -> HTTPRouteHandler:

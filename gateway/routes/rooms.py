@@ -10,21 +10,21 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from gateway import shapes
-from gateway.admission import Admitted
 from gateway.audit import Audit
-from gateway.cursors import Cursors
 from gateway.hms.client import HmsError
-from gateway.idempotency import KEY, Attempt, Idempotency, InFlight
-from gateway.members import Members
-from gateway.policy import PolicyInForce, decide, effective_relation
-from gateway.problems import Problem, invalid
-from gateway.room_locks import TooManyRooms
-from gateway.room_names import UNTITLED
-from gateway.room_records import NewRoom, Room, RoomChanges
-from gateway.rooms import Rooms, upstream_name
-from gateway.store import StoreError
-from gateway.texts import plain_text
+from gateway.http.admission import Admitted
+from gateway.http.cursors import Cursors
+from gateway.http.problems import Problem, invalid
+from gateway.policy.model import PolicyInForce, decide, effective_relation
+from gateway.redis.store import StoreError
+from gateway.rooms.idempotency import KEY, Attempt, Idempotency, InFlight
+from gateway.rooms.locks import TooManyRooms
+from gateway.rooms.names import UNTITLED
+from gateway.rooms.registry import Rooms, upstream_name
+from gateway.rooms.relations import Members
+from gateway.rooms.room import NewRoom, Room, RoomChanges
+from gateway.routes import schemas as shapes
+from gateway.text import plain_text
 
 _NAME = Annotated[str, msgspec.Meta(max_length=100)]
 _DESCRIPTION = Annotated[str, msgspec.Meta(max_length=500)]

@@ -12,13 +12,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from auth.accounts import Accounts
-from gateway.admission import Admitted
 from gateway.audit import Audit
-from gateway.cursors import Cursors
-from gateway.policy import ACTIONS
-from gateway.problems import invalid
-from gateway.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
-from gateway.shapes import LimitsNow
+from gateway.http.admission import Admitted
+from gateway.http.cursors import Cursors
+from gateway.http.problems import invalid
+from gateway.policy.model import ACTIONS
+from gateway.routes.schemas import LimitsNow
+from gateway.usage.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
 from limits.counters import Counters, Tally, Usage
 from limits.derived import Derived
 

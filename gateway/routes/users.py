@@ -11,14 +11,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from auth.accounts import Accounts, User
-from gateway.actors import Actor
-from gateway.admission import Admitted
-from gateway.cursors import Cursors
-from gateway.policy import PolicyInForce
-from gateway.problems import invalid
-from gateway.shapes import iso
-from gateway.texts import plain_text
-from gateway.user_admin import PASSWORD_LINK_S, Changes, UserAdmin
+from gateway.accounts.actor import Actor
+from gateway.accounts.admin import PASSWORD_LINK_S, Changes, UserAdmin
+from gateway.http.admission import Admitted
+from gateway.http.cursors import Cursors
+from gateway.http.problems import invalid
+from gateway.policy.model import PolicyInForce
+from gateway.routes.schemas import iso
+from gateway.text import plain_text
 
 _OPT = {"action": "users.manage"}
 _CHANGES = ("not_found", "last_admin", "busy")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
+from gateway.apidoc.openapi import template_of
 from gateway.app import ROUTES
-from gateway.openapi import template_of
-from gateway.policy import ACTIONS, ROOM_ACTIONS
+from gateway.policy.model import ACTIONS, ROOM_ACTIONS
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 

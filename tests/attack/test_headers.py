@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway.protocol import HEAD_TIMEOUT_S, MOST_FIELDS, MOST_HEAD_BYTES
+from gateway.http.protocol import HEAD_TIMEOUT_S, MOST_FIELDS, MOST_HEAD_BYTES
 from tests.attack.wire import Answer, exchange, head, send_until_refused
 from tests.e2e.checks import check_document
 from tests.servers import HOST, Installation

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.apidoc.openapi import describe
 from gateway.app import ROUTES
-from gateway.openapi import describe
 from tests.browser.chromium import Browser, Tab, require_chromium
 from tests.servers import Installation
 

@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from auth.keys import KeyRing
-from gateway.cors import EXPOSED_HEADERS
+from gateway.http.cors import EXPOSED_HEADERS
 from tests.browser.chromium import Browser, require_chromium
 from tests.browser.pages import Page, Pages, Site, calmly
 from tests.e2e.checks import assert_problem

@@ -16,7 +16,7 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
 from gateway.hms.tokens import HmsTokens
-from gateway.store import Store, connect
+from gateway.redis.store import Store, connect
 from tests.e2e.volley import Answer, fire
 from tests.servers import HOST, NO_TLS, Installation
 

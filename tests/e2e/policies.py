@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-BUILT_IN = Path(__file__).parents[2] / "gateway" / "policy.toml"
+BUILT_IN = Path(__file__).parents[2] / "gateway" / "policy" / "policy.toml"
 
 _NUMBERS = re.compile(r'\{ rate = "[^"]*", burst = [0-9]+ \}')
 

@@ -14,7 +14,7 @@ from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
-from gateway.store import Store, connect
+from gateway.redis.store import Store, connect
 from tests.e2e.calm import undisturbed
 from tests.e2e.policies import roomy
 from tests.e2e.volley import Answer, Line, open_lines

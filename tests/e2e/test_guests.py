@@ -15,15 +15,15 @@ from auth.accounts import Accounts
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
-from gateway.guests import GuestBook
 from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
-from gateway.members import Members
-from gateway.policy import PolicyInForce
-from gateway.policy_file import load_policy
-from gateway.rooms import Rooms
-from gateway.store import Store, connect
+from gateway.policy.file import load_policy
+from gateway.policy.model import PolicyInForce
+from gateway.redis.store import Store, connect
+from gateway.rooms.guests import GuestBook
+from gateway.rooms.registry import Rooms
+from gateway.rooms.relations import Members
 from limits.limiter import Limiter
 from tests.e2e.checks import assert_problem
 from tests.e2e.people import Person, ask, join, mint, new_room, newcomers, peers, usage

@@ -15,9 +15,9 @@ import httpx
 import jwt
 import pytest
 
+from gateway.apidoc.openapi import describe
 from gateway.app import ROUTES
-from gateway.codes import STATUS
-from gateway.openapi import describe
+from gateway.http.problem_codes import STATUS
 from tests.e2e.checks import assert_problem
 from tests.e2e.node import CLIENT, build_client
 from tests.e2e.test_main_job import init_status

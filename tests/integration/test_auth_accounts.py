@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.store import Store
+from gateway.redis.store import Store
 from tests.unit.auth.test_accounts import AccountsContract
 
 

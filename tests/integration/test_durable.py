@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.durable import DurableWrites, NotDurable
-from gateway.store import connect
+from gateway.redis.durable import DurableWrites, NotDurable
+from gateway.redis.store import connect
 from tests.servers import HOST, Valkey
 
 WAITAOF = "cmdstat_waitaof"

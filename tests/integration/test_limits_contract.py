@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.store import Store
+from gateway.redis.store import Store
 from limits.limiter import Execute
 from tests.unit.limits.contract import LimiterContract
 

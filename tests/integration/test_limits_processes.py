@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.limiter import fill
-from gateway.store import Store, connect
+from gateway.redis.store import Store, connect
 from limits.counters import Counters
 from limits.limiter import Guard, Limiter
 from limits.policy import US_PER_S, Charge, Limit, Quota

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.store import Store, connect
+from gateway.redis.store import Store, connect
 from limits.counters import Counters
 from limits.limiter import Limiter
 from limits.policy import MAX_REFILL_US, MOST_UNITS, US_PER_S, Charge, Decision, Limit, Quota

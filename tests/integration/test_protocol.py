@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from gateway import protocol
-from gateway.protocol import MOST_WAITING, BoundedProtocol
+from gateway.http import protocol
+from gateway.http.protocol import MOST_WAITING, BoundedProtocol
 from tests.servers import HOST
 
 LARGE = b"x" * 12_000_000  # more than the kernel takes for a client who does not read

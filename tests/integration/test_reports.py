@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from gateway.reports import daily_usage, top_users
-from gateway.store import Store
+from gateway.redis.store import Store
+from gateway.usage.reports import daily_usage, top_users
 from limits.counters import Counters
 from limits.derived import Derived
 from tests.servers import Valkey

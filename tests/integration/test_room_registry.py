@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from gateway.store import Store
-from tests.unit.gateway.test_idempotency import IdempotencyContract
-from tests.unit.gateway.test_members import MembersContract
-from tests.unit.gateway.test_room_changes import RoomChangesContract
-from tests.unit.gateway.test_room_invites import RoomInvitesContract
-from tests.unit.gateway.test_room_names import RoomNamesContract
+from gateway.redis.store import Store
+from tests.unit.gateway.rooms.test_changes import RoomChangesContract
+from tests.unit.gateway.rooms.test_idempotency import IdempotencyContract
+from tests.unit.gateway.rooms.test_invites import RoomInvitesContract
+from tests.unit.gateway.rooms.test_names import RoomNamesContract
+from tests.unit.gateway.rooms.test_relations import MembersContract
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from gateway.store import Store, StoreError, connect
+from gateway.redis.store import Store, StoreError, connect
 from tests.servers import HOST, LockedValkey, Valkey, free_port
 
 INCREMENT = "return redis.call('INCR', KEYS[1])"

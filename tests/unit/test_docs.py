@@ -10,6 +10,7 @@ import pytest
 
 from docs import generate
 from docs.gcra import TARGET, draw
+from gateway.apidoc.descriptions import HEADERS
 from gateway.emulator import (
     active_rooms,
     control,
@@ -20,9 +21,8 @@ from gateway.emulator import (
     templates,
     webhook_control,
 )
-from gateway.glossary import HEADERS
-from gateway.policy import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS, Rule
-from gateway.policy_file import SECTIONS
+from gateway.policy.file import SECTIONS
+from gateway.policy.model import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS, Rule
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\b(?:REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")

@@ -104,7 +104,7 @@ export class FakeGateway {
   };
 }
 
-/** A problem document as gateway/problems.py writes it. */
+/** A problem document as gateway/http/problems.py writes it. */
 export function problem(
   status: number,
   code: string,

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.hms.client import HmsPeer, HmsRoom
-from gateway.policy import Policy, PolicyInForce
-from gateway.policy_file import load_policy
-from gateway.store import StoreError
+from gateway.policy.file import load_policy
+from gateway.policy.model import Policy, PolicyInForce
+from gateway.redis.store import StoreError
 
 Execute = Callable[..., Awaitable[Any]]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.room_records import NewRoom, Room
-from gateway.rooms import Rooms, upstream_name
+from gateway.rooms.registry import Rooms, upstream_name
+from gateway.rooms.room import NewRoom, Room
 from limits.limiter import Limiter
 from tests.unit.gateway.fake_100ms import OWNER, Fake100ms, Ledger, policy
 

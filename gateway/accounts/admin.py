@@ -1,0 +1,271 @@
+"""Administration of accounts, for the operator's routes and for the command line: what is allowed, and its audit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from auth.accounts import Accounts, User
+from auth.errors import ChangedMeanwhile, UnknownUser
+from auth.sessions import Sessions
+from auth.vouchers import Vouchers, ref_of, short_ref_of
+from gateway.accounts.actor import MANAGE, Actor, NotAllowed
+from gateway.audit import Audit
+from gateway.policy.model import PolicyInForce
+from gateway.rooms.guests import GUESTS
+
+PASSWORD_LINK_S = 24 * 3600
+MOST_INVITE_S = 90 * 86_400
+MOST_INVITE_USES = 1000
+
+_LOCK, _LOCK_MS = "lk:1:admins", 20_000  # two durable writes, each behind another batch, take 10 s at most
+# KEYS 1 lock. ARGV 1 who took it: what ran out and was taken by somebody else meanwhile stays his.
+_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+_DENIED_ONCE_PER_S = 60
+_ATTEMPTS = 3
+
+T = TypeVar("T")
+
+
+class LastAdmin(Exception):
+    """Nobody would be left who may manage users."""
+
+
+class AdminsBusy(Exception):
+    """Another change of who may manage users is under way."""
+
+    retry_after_s = 1
+
+
+class UnknownRole(Exception):
+    """The policy has no such gateway role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What of an account is to change; None leaves it."""
+
+    roles: tuple[str, ...] | None = None
+    status: str | None = None
+    display_name: str | None = None
+
+
+class UserAdmin:
+    """Changes accounts of others, live with the user's next request.
+
+    Every change is audited before it is made (what is new after it, when there is an id), and what is refused is too.
+    What was decided on an account that somebody else has changed meanwhile is not done, but decided anew.
+    """
+
+    def __init__(  # noqa: PLR0913  accounts, what hangs on them, and what says who may
+        self,
+        execute: Callable[..., Awaitable[Any]],
+        accounts: Accounts,
+        sessions: Sessions,
+        policy: PolicyInForce,
+        audit: Audit,
+        *,
+        links: Vouchers,
+        invites: Vouchers,
+    ) -> None:
+        self._execute = execute
+        self._accounts = accounts
+        self._sessions = sessions
+        self._policy = policy
+        self._audit = audit
+        self._links = links
+        self._invites = invites
+
+    async def create(
+        self, actor: Actor, username: str, password: str | None, *, roles: Sequence[str], display_name: str = ""
+    ) -> User:
+        """Create an account; without a password it waits for a link to set one.
+
+        Raises:
+            NotAllowed, UnknownRole, UserExists, BadUsername, WeakPassword, Busy
+        """
+        self._may_grant(actor, roles)
+        roles = tuple(dict.fromkeys(roles))
+        user = await self._accounts.add(username, password, roles=roles, display_name=display_name)
+        try:
+            await self._audit.record("user.created", by=actor.id, subject=user.id, roles=" ".join(roles))
+        except BaseException:
+            await self._accounts.erase(user)  # nobody is somebody without a line of how he came to be
+            raise
+        return user
+
+    async def change(self, actor: Actor, user: str, changes: Changes) -> User:
+        """Change roles, status or display name of a user (by name or id). Disabling ends his sessions.
+
+        Raises:
+            UnknownUser, NotAllowed, UnknownRole, LastAdmin, AdminsBusy
+        """
+        return await _decided_anew(lambda: self._change(actor, user, changes))
+
+    async def _change(self, actor: Actor, user: str, changes: Changes) -> User:
+        one = await self._target(actor, user, changing_oneself=changes.display_name is not None)
+        if one.status == "deleted":  # half, by a crash: only deleting him again goes on from there
+            raise UnknownUser(f"There is no user {user!r}.")
+        if one.id == actor.id and (changes.roles is not None or changes.status is not None):
+            raise self._denied(actor, "Nobody changes his own roles or status.", subject=one.id, why="own")
+        if changes.roles is not None:
+            self._may_grant(actor, changes.roles)
+        roles = one.roles if changes.roles is None else tuple(dict.fromkeys(changes.roles))
+        status = changes.status or one.status
+        async with self._keeping_an_admin(one, still=self._manages(roles) and status == "active", by=actor.id):
+            if set(roles) != set(one.roles):
+                said = {"was": " ".join(one.roles), "now": " ".join(roles)}
+                await self._audit.record("user.roles", by=actor.id, subject=one.id, **said)
+            if status != one.status:
+                await self._audit.record(f"user.{_STATUS_ACTION[status]}", by=actor.id, subject=one.id)
+            if changes.roles is not None or changes.status is not None:
+                async with self._no_guest(one.id) if set(roles) != set(one.roles) else contextlib.nullcontext():
+                    await self._accounts.change(one, roles=roles, status=status)
+            if status == "disabled":
+                await self._sessions.end_all(one.id)
+        if changes.display_name is not None:
+            await self._audit.record("user.renamed", by=actor.id, subject=one.id)
+            await self._accounts.set_display_name(one.id, changes.display_name)
+        return await self._accounts.get(one.id)
+
+    async def delete(self, actor: Actor, user: str) -> None:
+        """Delete an account: its name, password, roles and sessions. What it used stays counted, under its id alone.
+
+        Raises:
+            UnknownUser, NotAllowed, LastAdmin, AdminsBusy
+        """
+        uid = await _decided_anew(lambda: self._delete(actor, user))
+        await self._sessions.end_all(uid)
+
+    async def _delete(self, actor: Actor, user: str) -> str:
+        one = await self._target(actor, user)
+        async with self._keeping_an_admin(one, still=False, by=actor.id):
+            await self._audit.record("user.deleted", by=actor.id, subject=one.id)
+            # And once more afterwards: what was opened meanwhile goes too.
+            await self._sessions.end_all(one.id)
+            await self._accounts.erase(one)
+        return one.id
+
+    async def end_sessions(self, actor: Actor, user: str) -> int:
+        """Log a user out everywhere; return how many sessions that ended. Raises: UnknownUser, NotAllowed"""
+        one = await self._target(actor, user, changing_oneself=True)
+        await self._audit.record("user.sessions_ended", by=actor.id, subject=one.id)
+        await self._accounts.void_tokens(one.id)
+        return await self._sessions.end_all(one.id)
+
+    async def password_link(self, actor: Actor, user: str) -> str:
+        """Return a code with which a user sets his password, once, within 24 hours.
+
+        It is void once his password, roles or status change.
+
+        Raises:
+            UnknownUser, NotAllowed
+        """
+        # Not his own: that would be a way round giving the current password. The mark is the one he was judged by: who
+        # is promoted beyond the actor's reach meanwhile has made the link void.
+        one = await self._target(actor, user)
+        await self._audit.record("user.password_link", by=actor.id, subject=one.id)
+        return await self._links.issue({"uid": one.id, "mark": one.mark}, ttl_s=PASSWORD_LINK_S)
+
+    async def invite(self, actor: Actor, *, roles: Sequence[str], lasts_s: int, uses: int) -> str:
+        """Return a code with which people register in these roles. Raises: NotAllowed, UnknownRole"""
+        self._may_grant(actor, roles)
+        code = await self._invites.issue({"roles": " ".join(roles), "by": actor.id}, ttl_s=lasts_s, uses=uses)
+        given = " ".join(roles)
+        await self._audit.record(
+            "user.invited", by=actor.id, subject="", roles=given, uses=uses, invite=short_ref_of(code)
+        )
+        return code
+
+    async def revoke_invite(self, actor: Actor, code: str) -> bool:
+        """Void an invitation; tell whether there was one."""
+        revoked = await self._invites.revoke(ref_of(code))
+        if revoked:
+            await self._audit.record("user.invite_revoked", by=actor.id, subject="", invite=short_ref_of(code))
+        return revoked
+
+    @asynccontextmanager
+    async def _no_guest(self, uid: str) -> AsyncIterator[None]:
+        """Let whom somebody makes more than a guest stay, if he is one: from before the change, unless it fails."""
+        ends_at = await self._execute("ZSCORE", GUESTS, uid)
+        await self._execute("ZREM", GUESTS, uid)
+        try:
+            yield
+        except BaseException:
+            if ends_at is not None:
+                await self._execute("ZADD", GUESTS, float(ends_at), uid)
+            raise
+
+    async def _target(self, actor: Actor, user: str, *, changing_oneself: bool = False) -> User:
+        one = await self._accounts.lookup(user)
+        if one.id == actor.id and not changing_oneself:
+            raise self._denied(actor, "Nobody does this to his own account.", subject=one.id, why="own")
+        if beyond := actor.lacks(self._policy.now, one.roles):
+            text = f"This user has a permission that you have not: {beyond}."
+            raise self._denied(actor, text, subject=one.id, why=f"touches {beyond}")
+        return one
+
+    def _may_grant(self, actor: Actor, roles: Iterable[str]) -> None:
+        for role in roles:
+            if role not in self._policy.now.roles:
+                known = ", ".join(self._policy.now.roles)
+                raise UnknownRole(f"the policy has no role {role!r}; it has {known}")
+        if beyond := actor.lacks(self._policy.now, roles):
+            raise self._denied(actor, f"Nobody grants a permission he has not: {beyond}.", why=f"grants {beyond}")
+
+    def _denied(self, actor: Actor, reason: str, *, subject: str = "", why: str) -> NotAllowed:
+        said = {"code": "forbidden", "attempted": "users.manage", "why": why}
+        self._audit.note("denied", by=actor.id, subject=subject, once_per_s=_DENIED_ONCE_PER_S, **said)
+        return NotAllowed(reason)
+
+    def _manages(self, roles: Iterable[str]) -> bool:
+        return MANAGE in self._policy.now.permissions(roles)
+
+    @asynccontextmanager
+    async def _keeping_an_admin(self, one: User, *, still: bool, by: str) -> AsyncIterator[None]:
+        """Hold the lock over a change that takes users:manage away from an active user, and refuse the last one's.
+
+        Only who may manage users is at stake: two admins who demote each other at the same moment.
+        """
+        if still or not (one.is_active and self._manages(one.roles)):
+            yield
+            return
+        holder = secrets.token_hex(8)
+        if not await self._execute("SET", _LOCK, holder, "NX", "PX", _LOCK_MS):
+            raise AdminsBusy("Another change of who may manage users is under way. Try again in a second.")
+        try:
+            if not await self._another_admin(one.id):
+                self._audit.note("denied", by=by, subject=one.id, code="last_admin", attempted="users.manage")
+                raise LastAdmin("Nobody else may manage users; give somebody that role first.")
+            yield
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(self._execute("EVAL", _UNLOCK, 1, _LOCK, holder))
+
+    async def _another_admin(self, uid: str) -> bool:
+        # All users are looked at: admins are changed so seldom that an index of them would only be one more thing to
+        # be wrong when the policy gives a role other permissions.
+        after: int | None = 0
+        while after is not None:
+            users, after = await self._accounts.page(after=after, size=500)
+            for user in users:
+                able = user.id != uid and user.is_active and self._manages(user.roles)
+                if able and await self._accounts.has_password(user.id):
+                    return True
+        return False
+
+
+async def _decided_anew(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Decide and change; once more if the account was changed between the two, or who may not touch it might."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(ChangedMeanwhile):
+            return await attempt()
+    raise AdminsBusy("Somebody else is changing this account. Try again in a second.")
+
+
+_STATUS_ACTION = {"active": "enabled", "disabled": "disabled"}

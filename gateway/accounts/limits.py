@@ -1,0 +1,167 @@
+"""One user's limits, for the operator: how they stand, other numbers for a while, a block, a fresh start."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from auth.accounts import Accounts, User
+from gateway.accounts.actor import Actor, NotAllowed
+from gateway.audit import Audit
+from gateway.policy.model import PolicyInForce
+from gateway.text import BadText, plain_text
+from limits.limiter import Limiter
+from limits.overrides import BLOCK, Override, Overrides
+from limits.policy import Decision, Limit, parse_rate
+
+MOST_OVERRIDE_S = 366 * 86_400
+_DENIED_ONCE_PER_S = 60
+
+
+class BadOverride(Exception):
+    """An override names nothing that exists, or has impossible numbers: `field` and `rule`."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An override as it is asked for. `name` is a limit, a quota, or `*` for a block."""
+
+    name: str
+    lasts_s: int
+    reason: str
+    rate: str | None = None
+    burst: int | None = None
+    amount: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a user's limits stand, and what is set for him alone."""
+
+    user: User
+    decision: Decision
+    overrides: list[Override]
+
+
+class UserLimits:
+    """Looks at and changes one user's limits; every change is live with his next request.
+
+    Changes are audited before they are made; only of a reset is it known afterwards what had been used. Nobody changes
+    his own limits, nor those of a user who has a power that he has not: an operator could lock every admin out.
+    """
+
+    def __init__(
+        self, accounts: Accounts, limiter: Limiter, overrides: Overrides, policy: PolicyInForce, audit: Audit
+    ) -> None:
+        self._accounts = accounts
+        self._limiter = limiter
+        self._overrides = overrides
+        self._policy = policy
+        self._audit = audit
+
+    async def show(self, user: str, *, by: Actor) -> Standing:
+        """Return how the limits of a user (by name or id) stand; that is audited. Raises: UnknownUser"""
+        one = await self._accounts.lookup(user)
+        self._audit.note_reading("limits", by=by.id, subject=one.id)
+        charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
+        leases = [self._policy.now.rooms.lease()] if "rooms:create" in self._policy.now.permissions(one.roles) else []
+        decision = await self._limiter.peek(one.id, charges, quotas=quotas, leases=leases)
+        return Standing(one, decision, await self._overrides.current(one.id))
+
+    async def reset(self, user: str, names: list[str] | None, *, by: Actor) -> dict[str, int]:
+        """Give limits and quotas back (None: all of them); return what had been used, which the audit keeps.
+
+        Raises:
+            UnknownUser, NotAllowed, BadOverride
+        """
+        one = await self._target(user, by)
+        charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
+        known = {charge.limit.id for charge in charges} | {quota.id for quota in quotas}
+        for name in names or ():
+            if name not in known:
+                raise BadOverride("names", f"{one.username} has no limit or quota {name!r}")
+        wanted = known if names is None else set(names)
+        used = await self._overrides.reset(
+            one.id,
+            [charge for charge in charges if charge.limit.id in wanted],
+            [quota for quota in quotas if quota.id in wanted],
+        )
+        said = {f"used.{name}": count for name, count in used.items()}
+        await self._audit.record("limits.reset", by=by.id, subject=one.id, **said)
+        return used
+
+    async def override(self, user: str, wanted: Wanted, *, by: Actor) -> Override:
+        """Set other numbers, or a block, for a while.
+
+        Raises:
+            UnknownUser, NotAllowed, BadOverride
+        """
+        if not 1 <= wanted.lasts_s <= MOST_OVERRIDE_S:
+            raise BadOverride("lasts_s", f"must be from 1 to {MOST_OVERRIDE_S}")
+        if not 1 <= len(wanted.reason.strip()) <= 200:
+            raise BadOverride("reason", "must have 1 to 200 characters")
+        try:
+            plain_text("reason", wanted.reason)
+        except BadText as error:
+            raise BadOverride(error.field, error.rule) from error
+        one = await self._target(user, by)
+        limit = self._limit(wanted)
+        until_us = time.time_ns() // 1000 + wanted.lasts_s * 1_000_000
+        said: dict[str, str | int] = {"name": wanted.name, "until_us": until_us, "reason": wanted.reason}
+        said |= {"rate": wanted.rate or "", "burst": wanted.burst or 0, "amount": wanted.amount or 0}
+        await self._audit.record("limits.override", by=by.id, subject=one.id, **said)
+        if limit is not None:
+            return await self._overrides.set_limit(one.id, limit, until_us=until_us, reason=wanted.reason, by=by.id)
+        if wanted.amount is not None:
+            return await self._overrides.set_quota(
+                one.id, wanted.name, wanted.amount, until_us=until_us, reason=wanted.reason, by=by.id
+            )
+        return await self._overrides.block(one.id, until_us=until_us, reason=wanted.reason, by=by.id)
+
+    async def lift(self, user: str, name: str, *, by: Actor) -> bool:
+        """Remove an override or block; tell whether there was one. Raises: UnknownUser, NotAllowed"""
+        one = await self._target(user, by)
+        await self._audit.record("limits.lift", by=by.id, subject=one.id, name=name)
+        return await self._overrides.lift(one.id, name)
+
+    async def _target(self, user: str, by: Actor) -> User:
+        one = await self._accounts.lookup(user)
+        beyond = by.lacks(self._policy.now, one.roles)
+        if one.id != by.id and not beyond:
+            return one
+        said = {"code": "forbidden", "attempted": "limits.manage"}
+        self._audit.note("denied", by=by.id, subject=one.id, once_per_s=_DENIED_ONCE_PER_S, **said)
+        if one.id == by.id:
+            raise NotAllowed("Nobody changes his own limits.")
+        raise NotAllowed(f"This user has a permission that you have not: {beyond}.")
+
+    def _limit(self, wanted: Wanted) -> Limit | None:
+        """Return the limit an override asks for, None for a quota or a block; refuse what fits neither."""
+        if wanted.name == BLOCK:
+            self._only(wanted, set())
+            return None
+        if any(wanted.name in role.quotas for role in self._policy.now.roles.values()):
+            self._only(wanted, {"amount"})
+            if not 1 <= (wanted.amount or 0) <= 10**9:
+                raise BadOverride("amount", "must be from 1 to 1000000000")
+            return None
+        if wanted.name not in self._policy.now.applies_to:
+            raise BadOverride("name", f"there is no limit or quota {wanted.name!r}")
+        self._only(wanted, {"rate", "burst"})
+        if wanted.rate is None or wanted.burst is None:
+            raise BadOverride("rate", "a limit needs rate and burst")
+        try:
+            return Limit(wanted.name, *parse_rate(wanted.rate), wanted.burst)
+        except ValueError as error:
+            raise BadOverride("rate", str(error)) from error
+
+    @staticmethod
+    def _only(wanted: Wanted, fields: set[str]) -> None:
+        for name in ("rate", "burst", "amount"):
+            if getattr(wanted, name) is not None and name not in fields:
+                raise BadOverride(name, f"does not belong to {wanted.name!r}")

@@ -1,0 +1,263 @@
+"""The API described by itself: OpenAPI 3.1, made from the routes, their `opt`, their signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from litestar import Response
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import BodyKwarg, CookieParameter, HeaderParameter, ParameterKwarg, PathParameter, QueryParameter
+
+from gateway import __version__
+from gateway.apidoc.descriptions import EXAMPLES, HEADERS, PARAMETERS, PROBLEM, described
+from gateway.http.problem_codes import STATUS
+from gateway.http.problems import MEDIA_TYPE, title_of
+from gateway.policy.model import ACTIONS, RELATIONS, ROOM_ACTIONS
+
+_DESCRIPTION = """Login, limits, usage and role policy in front of 100ms live video.
+
+Send the access token of a login as `Authorization: Bearer <access_token>`. Bodies are JSON of at most 16 KiB; a field
+or query parameter that is not in this document is refused. Times are RFC 3339 in UTC. Errors are RFC 9457 problem
+documents with a stable `code`. Limits are told in `RateLimit` and `RateLimit-Policy` fields, as of
+draft-ietf-httpapi-ratelimit-headers-11, on every answer to a caller who is known."""
+
+_TAGS = {
+    "/api/auth/": ("Login and account", "Who is calling: tokens, sessions, passwords."),
+    "/api/rooms": ("Rooms", "Rooms at 100ms, who has which relation to them, and tokens to join them."),
+    "/api/invites": ("Rooms", ""),
+    "/api/usage": ("Usage", "One's own limits and counters."),
+    "/api/admin/": ("Administration", "Accounts, limits, usage and the audit trail, for operators."),
+    "/hooks/": ("100ms", "What 100ms calls."),
+    "/health/": ("Operation", "For whatever watches the gateway."),
+    "/metrics": ("Operation", ""),
+    "/operator": ("Operation", ""),
+}
+_PLACES = {PathParameter: "path", QueryParameter: "query", HeaderParameter: "header", CookieParameter: "cookie"}
+_RULES = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "min_length": "minLength",
+    "max_length": "maxLength",
+    "pattern": "pattern",
+}
+_FIELDS_OF = {401: ["WWW-Authenticate"], 429: ["Retry-After", "RateLimit", "RateLimit-Policy"], 503: ["Retry-After"]}
+_DONE = {200: "Done", 201: "Created", 202: "Under way", 204: "Done; there is nothing to answer"}
+
+
+def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
+    """Return the OpenAPI document of some routes, but of those that serve the document itself (`docs` in `opt`)."""
+    handlers = [handler for handler in handlers if not handler.opt.get("docs")]
+    # Litestar's own document loses defaults, limits of list items and "no other fields"; msgspec's schemas have them.
+    kinds = [kind for handler in handlers for kind in (_body(handler), _result(handler)) if kind is not None]
+    _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    _always(schemas, kinds, taken={kind for handler in handlers if (kind := _body(handler))})
+    components: dict[str, Any] = {
+        "schemas": dict(sorted({**described(schemas), "Problem": PROBLEM}.items())),
+        "headers": HEADERS,
+        "parameters": {},
+        "responses": {},
+        "securitySchemes": {"login": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+    }
+    paths: dict[str, dict[str, Any]] = {}
+    for handler in handlers:
+        for path in sorted(handler.paths):
+            for method in sorted(handler.http_methods):
+                operation = _operation(handler, path, components)
+                paths.setdefault(template_of(path), {})[str(method).lower()] = operation
+    used = {tag for item in paths.values() for operation in item.values() for tag in operation["tags"]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "100ms gateway", "version": __version__, "description": _DESCRIPTION},
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.values() if text and name in used],
+        "paths": paths,
+        "components": {name: part for name, part in components.items() if part},
+    }
+
+
+def template_of(path: str) -> str:
+    """Return a route's path as OpenAPI writes it: `/rooms/{room_id:str}` without the type."""
+    return re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
+
+
+def _hints(handler: HTTPRouteHandler) -> dict[str, Any]:
+    return get_type_hints(handler.fn, include_extras=True)
+
+
+def _body(handler: HTTPRouteHandler) -> Any:
+    """Return the type of a route's body, None without one."""
+    hint = _hints(handler).get("data")
+    return hint.__origin__ if hint is not None and any(isinstance(one, BodyKwarg) for one in get_args(hint)) else None
+
+
+def _result(handler: HTTPRouteHandler) -> Any:
+    """Return the type of a route's JSON answer, None if it answers something else or nothing."""
+    hint = _hints(handler)["return"]
+    if get_origin(hint) is Response:
+        hint = get_args(hint)[0]
+    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None
+
+
+def _always(schemas: dict[str, Any], kinds: Iterable[Any], *, taken: set[Any]) -> None:
+    """Mark as required what an answer always has: msgspec asks what a reader could do without, a default."""
+    todo = list(msgspec.inspect.multi_type_info([kind for kind in kinds if kind not in taken]))
+    seen = set()
+    while todo:
+        info = todo.pop()
+        todo += getattr(info, "types", ())
+        todo += [part for name in ("item_type", "value_type") if (part := getattr(info, name, None))]
+        if not isinstance(info, msgspec.inspect.StructType | msgspec.inspect.DataclassType) or info.cls in seen:
+            continue
+        seen.add(info.cls)
+        todo += [field.type for field in info.fields]
+        hints = get_type_hints(info.cls)
+        sometimes = {field.encode_name for field in info.fields if msgspec.UnsetType in get_args(hints[field.name])}
+        schema = schemas[info.cls.__name__]
+        schema["required"] = [name for name in schema["properties"] if name not in sometimes]
+        for field in schema["properties"].values():
+            field.pop("default", None)
+
+
+def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any]) -> dict[str, Any]:
+    text = inspect.cleandoc(handler.fn.__doc__ or "")
+    summary = re.split(r"(?<=\.)\s+(?=[A-Z])|\n\n", text, maxsplit=1)[0]
+    operation: dict[str, Any] = {
+        "operationId": handler.handler_name,
+        "summary": " ".join(summary.split()).removesuffix("."),
+        "tags": [next((tag for stem, (tag, _) in _TAGS.items() if path.startswith(stem)), "Other")],
+        "x-who": who(handler),
+    }
+    if summary != text:
+        operation["description"] = text
+    if not handler.opt.get("public"):
+        # OpenAPI 3.1 lets any scheme name the roles a call takes: here permissions.
+        needed = ACTIONS[handler.opt["action"]]
+        operation["security"] = [{}] if handler.opt.get("guests") else []
+        operation["security"] += [{"login": [needed] if needed else []}]
+    if parameters := [_shared(one, components["parameters"]) for one in _parameters(handler)]:
+        operation["parameters"] = parameters
+    if body := _body(handler):
+        content = {"schema": _ref("schemas", body.__name__)}
+        if body.__name__ in EXAMPLES:
+            content["example"] = EXAMPLES[body.__name__]
+        required = bool(components["schemas"][body.__name__]["required"])
+        operation["requestBody"] = {"required": required, "content": {"application/json": content}}
+    operation["responses"] = _responses(handler, operation, components["responses"])
+    return operation
+
+
+def who(handler: HTTPRouteHandler) -> str:
+    """Return in words who may call a route, as the policy decides it."""
+    if handler.opt.get("public"):
+        return "whoever has a token of the session" if "invalid_token" in handler.opt.get("refuses", ()) else "anybody"
+    action = handler.opt["action"]
+    permission, rule = ACTIONS[action], ROOM_ACTIONS.get(action)
+    needs = f"with the permission `{permission}`" if permission else ""
+    if handler.opt.get("guests"):
+        return f"users {needs}; with an invite for guests anybody"
+    if rule is None:
+        return f"users {needs}" if needs else "every user who is logged in"
+    relations = [relation for relation in RELATIONS if relation in rule.relations]
+    everybody = len(relations) == len(RELATIONS)
+    text = "whoever has a relation to the room" if everybody else f"{' or '.join(relations)} of the room"
+    text += f", {needs}" if needs else ""
+    return f"{text}; or users with the permission `{rule.anywhere}`" if rule.anywhere else text
+
+
+def _parameters(handler: HTTPRouteHandler) -> Iterator[dict[str, Any]]:
+    defaults = inspect.signature(handler.fn).parameters
+    for name, hint in _hints(handler).items():
+        rules = next((one for one in get_args(hint) if isinstance(one, ParameterKwarg)), None)
+        if get_origin(hint) is not Annotated or rules is None:
+            continue
+        place, told = _PLACES[type(rules)], rules.name or name
+        kinds = [kind for kind in get_args(hint.__origin__) or (hint.__origin__,) if kind is not type(None)]
+        (schema,), _ = msgspec.json.schema_components(kinds[:1])
+        schema |= {word: value for rule, word in _RULES.items() if (value := getattr(rules, rule)) is not None}
+        default = defaults[name].default
+        if default not in (None, "", inspect.Parameter.empty):
+            schema["default"] = default
+        text, more = PARAMETERS.get(f"{handler.handler_name}.{told}") or PARAMETERS.get(told, ("", {}))
+        yield {
+            "name": told,
+            "in": place,
+            "description": rules.description or text,
+            "required": default is inspect.Parameter.empty,
+            "schema": schema | more,
+        }
+
+
+def _shared(parameter: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter of a path as a reference: many paths have it."""
+    name = parameter["name"]
+    if parameter["in"] != "path" or parts.setdefault(name, parameter) != parameter:
+        return parameter
+    return _ref("parameters", name)
+
+
+def _responses(handler: HTTPRouteHandler, operation: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": _DONE[handler.status_code], "headers": _fields("X-Request-Id")}
+    if not handler.opt.get("public"):
+        answer["headers"] |= _fields("RateLimit", "RateLimit-Policy")
+    if any(one.get("name") == "Idempotency-Key" for one in operation.get("parameters", ())):
+        answer["headers"] |= _fields("Idempotency-Replayed")
+    if result := _result(handler):
+        answer["content"] = {"application/json": {"schema": _ref("schemas", result.__name__)}}
+    elif handler.status_code != 204:
+        answer["content"] = {str(handler.media_type or "text/plain"): {"schema": {"type": "string"}}}
+    responses = {str(handler.status_code): answer}
+    by_status: dict[int, list[str]] = {}
+    for code in _codes(operation, handler):
+        by_status.setdefault(STATUS[code], []).append(code)
+    for status, codes in sorted(by_status.items()):
+        name = ".".join([str(status), *codes])
+        parts.setdefault(name, _refusal(status, codes))
+        responses[str(status)] = _ref("responses", name)
+    if handler.opt.get("unready"):
+        responses["503"] = {**answer, "description": "Something is missing"}
+    return responses
+
+
+def _codes(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> list[str]:
+    """Return every code a route may answer with: its own, and what follows from what it is."""
+    opt = handler.opt
+    # A query parameter that a route does not have is refused everywhere.
+    codes: list[str] = ["invalid_request", *opt.get("refuses", ())]
+    if "requestBody" in operation:
+        codes += ["payload_too_large", "unsupported_media_type"]
+    if opt.get("fetch") == "room":
+        codes += ["not_found", "forbidden"]
+    if not opt.get("public"):
+        codes += ["invalid_token", "token_expired", "forbidden"]
+        if opt.get("charge", True):
+            codes += ["rate_limited", "quota_exceeded", "cost_exceeds_limit"]
+    elif opt.get("throttled"):
+        codes.append("rate_limited")
+    if not opt.get("unready"):
+        codes += ["unavailable", "rate_limited", "internal"]
+    order = list(STATUS)
+    return sorted(set(codes), key=order.index)
+
+
+def _refusal(status: int, codes: list[str]) -> dict[str, Any]:
+    fields = ["X-Request-Id", *_FIELDS_OF.get(status, ())]
+    only = {"properties": {"code": {"enum": codes}, "status": {"const": status}}}
+    at_times = {"Retry-After": HEADERS["Retry-After"] | {"required": False}} if "idempotency_conflict" in codes else {}
+    return {
+        "description": f"{title_of(status)}: {', '.join(f'`{code}`' for code in codes)}",
+        "headers": _fields(*fields) | at_times,
+        "content": {MEDIA_TYPE: {"schema": {"allOf": [_ref("schemas", "Problem"), only]}}},
+    }
+
+
+def _fields(*names: str) -> dict[str, Any]:
+    return {name: _ref("headers", name) for name in names}
+
+
+def _ref(kind: str, name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/{kind}/{name}"}

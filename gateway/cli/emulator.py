@@ -1,0 +1,94 @@
+"""`gateway emulator`: run the local 100ms."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+
+from gateway import logs
+from gateway.emulator.app import create_app
+from gateway.emulator.records import Webhook, parse_webhook
+from gateway.emulator.sender import check_address
+from gateway.emulator.serve import serve
+from gateway.emulator.state import StateError
+from gateway.files import hold
+from gateway.server import check_free
+from gateway.settings import SettingsError, hms_given, load_env
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True, help="Port to listen on.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that keeps its rooms, codes, templates and sessions.  [default: in memory]",
+)
+@click.option("--webhook-url", metavar="URL", help="Where events go (EMULATOR_WEBHOOK_URL).  [default: nowhere]")
+@click.option(
+    "--webhook-header",
+    "webhook_headers",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Header of every event; may be given several times (EMULATOR_WEBHOOK_HEADER: one of them, not shown by ps).",
+)
+def emulator(
+    host: str, port: int, state: Path | None, webhook_url: str | None, webhook_headers: tuple[str, ...]
+) -> None:
+    """Run the local 100ms: REST, tokens, sessions, webhooks; for development, no account needed.
+
+    It takes HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID from where the gateway takes them.
+    """
+    env = load_env()
+    _, missing = hms_given(env)
+    if missing:
+        raise SettingsError(f"{', '.join(missing)} not set; any values will do, as long as the gateway has the same")
+    header = env.get("EMULATOR_WEBHOOK_HEADER")
+    webhook = _webhook(
+        webhook_url or env.get("EMULATOR_WEBHOOK_URL", ""), [*webhook_headers, *([header] if header else [])]
+    )
+    logs.configure(env.get("GATEWAY_LOG", "console"))
+    check_free(host, port, ways="--port")
+    with _locked(state):
+        try:
+            app = create_app(
+                access_key=env["HMS_APP_ACCESS_KEY"],
+                app_secret=env["HMS_APP_SECRET"],
+                template_id=env["HMS_TEMPLATE_ID"],
+                state=state,
+                webhook=webhook,
+            )
+        except StateError as error:
+            raise SettingsError(str(error)) from error
+        click.echo(f"A local 100ms on http://{host}:{port}/v2", err=True)
+        serve(app, host=host, port=port)
+
+
+def _webhook(url: str, headers: list[str]) -> Webhook | None:
+    """Read where events go; `headers` are `NAME=VALUE`, and an empty URL means nowhere. Raises: SettingsError"""
+    if headers and not url:
+        raise SettingsError("--webhook-header or EMULATOR_WEBHOOK_HEADER is set, but no --webhook-url it could go to")
+    try:
+        webhook = parse_webhook(url, headers) if url else None
+        if webhook:
+            asyncio.run(check_address(webhook))
+    except ValueError as error:
+        raise SettingsError(f"the webhook (--webhook-url, --webhook-header): {error}") from error
+    return webhook
+
+
+def _locked(state: Path | None) -> AbstractContextManager[object]:
+    """Keep other emulators from a state file: each would overwrite what the other has written. Raises: SettingsError"""
+    if state is None:
+        return nullcontext()
+    try:
+        return hold(Path(f"{state}.lock"))  # not the file itself, which each save replaces
+    except BlockingIOError:
+        raise SettingsError(
+            f"another emulator uses the state file {state}; stop it, or choose another file with --state"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"emulator state {state} cannot be locked ({error.strerror})") from error

@@ -1,0 +1,145 @@
+"""The outermost ASGI wrapper: it sees every request, also those that no route or middleware gets to see (404, 405)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.http.client_address import ClientAddresses, site_of
+from gateway.http.cors import Cors, Headers, origin_of
+from gateway.http.problems import MEDIA_TYPE, RateLimited, document, problem_of
+from gateway.logs import path_to_log, request_id
+from limits.local import LocalBuckets
+from limits.policy import Charge, Decision, Limit
+
+log = logging.getLogger("gateway.access")
+
+REFUSED = "gateway.refused"  # where in the ASGI scope the server leaves the problem of a request it could not read
+
+# OWASP REST Security Cheat Sheet, "Security Headers". What is no page needs them too: an error or a report opened in a
+# browser is one. Cross-Origin-Resource-Policy binds only embedding; what CORS lets in, it does not keep out.
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+# A page brings its own.
+_DEFAULTS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"permissions-policy", b"camera=(), display-capture=(), geolocation=(), microphone=()"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_YEAR_OF_HTTPS = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; subdomains are not ours to bind
+_EXEMPT = frozenset({"/health/live", "/health/ready"})  # whoever watches us must not be sent away
+
+
+class Edge:
+    """Gives every response a request id and its fixed headers, logs it, and answers what escaped everything else.
+
+    HEAD is GET to everything within, so that both pass the same checks (RFC 9110 section 9.3.2).
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        addresses: ClientAddresses,
+        flood: Callable[[], Limit],
+        cors: Cors | None = None,
+        https: bool = False,
+    ) -> None:
+        self._app = app
+        self._addresses = addresses
+        self._flood = flood  # asked anew each time: the policy may have changed
+        self._cors = cors or Cors(())
+        self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if https else [*_ALWAYS]
+        self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        rid = secrets.token_hex(12)  # always ours: a caller's own would let him forge log lines
+        token = request_id.set(rid)
+        begun = time.perf_counter()
+        status = 0
+        method = scope["method"]
+        cors = self._cors.fields(origin_of(scope["headers"]))
+        added = [*cors, (b"x-request-id", rid.encode()), *self._always]
+
+        async def finish(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _headers(message.get("headers", ()), added)
+            elif method == "HEAD" and message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        address = self._addresses.find((scope.get("client") or ("",))[0], scope["headers"])
+        # A copy: the server looks at its own to know whether a body may follow. From here on everybody asks the scope
+        # for the client, and nobody reads the header again.
+        inner: Any = {**scope, "client": (address, 0), "method": "GET" if method == "HEAD" else method}
+        try:
+            if scope["path"] not in _EXEMPT:
+                self._slow_down(site_of(address))
+            if refused := inner.get(REFUSED):
+                raise refused
+            preflight = self._cors.preflight(method, scope["headers"], cors)
+            if preflight is not None:
+                await _respond(finish, 204, preflight, b"")
+            else:
+                await self._app(inner, receive, finish)
+        except Exception as error:
+            if status:
+                raise  # the response has begun: the server can only cut the connection
+            await _answer(error, scope, finish)
+        finally:
+            _log(inner, method, status, begun)
+            request_id.reset(token)
+
+    def _slow_down(self, site: str) -> None:
+        """Refuse a flood from one address before it costs anything. Raises: RateLimited"""
+        flood = Charge(self._flood())
+        states, allowed = self._buckets.take(site, (flood,))
+        if not allowed:
+            raise RateLimited(Decision("", site, "", 0, allowed=False, limits=states, charges=(flood,)))
+
+
+def _headers(given: Any, added: Headers) -> Headers:
+    headers = list(given)
+    names = {name.lower() for name, _ in headers}
+    return [*headers, *(field for field in _DEFAULTS if field[0] not in names), *added]
+
+
+async def _answer(error: Exception, scope: Any, send: Send) -> None:
+    problem = problem_of(error)
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    await _respond(send, problem.status, headers, document(problem, instance=scope["path"]))
+
+
+async def _respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    if body:
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _log(scope: Any, method: str, status: int, begun: float) -> None:
+    """Write the access line: the path without its query, and who, if he is known; no header, no body."""
+    fields = {"method": method, "path": path_to_log(scope["path"]), "status": status}
+    fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
+    if user := scope.get("user"):
+        fields["user"] = user.uid
+    # Health checks come every few seconds and say nothing, unless they fail.
+    quiet = status == 200 and scope["path"] in _EXEMPT
+    log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

@@ -1,0 +1,276 @@
+"""Every exception as a problem document (RFC 9457), from one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from redis.exceptions import RedisError
+
+from auth.breaches import BadBreachFile
+from auth.errors import (
+    BadUsername,
+    Busy,
+    InvalidCredentials,
+    InvalidGrant,
+    InvalidToken,
+    InvalidVoucher,
+    TokenExpired,
+    UnknownUser,
+    UserExists,
+    WeakPassword,
+)
+from gateway.accounts.actor import NotAllowed
+from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
+from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.http.field_errors import of_body, of_parameter
+from gateway.logs import request_id
+from gateway.redis.durable import NotDurable
+from gateway.redis.store import StoreError
+from gateway.rooms.idempotency import InFlight, OtherRequest
+from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
+from gateway.rooms.names import NameTaken
+from gateway.text import BadText
+from limits.fields import ratelimit_fields, retry_after_s
+from limits.policy import BlockState, Decision, LeaseState, LimitState, QuotaState, State
+
+log = logging.getLogger("gateway")
+
+MEDIA_TYPE = "application/problem+json"
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+CODE_KEY = "gateway.problem_code"  # where in the ASGI scope the code of a problem is left for whoever counts it
+
+
+BEARER_ERROR = "invalid_token"  # RFC 6750 section 3.1; whether it expired is in the problem's code
+
+
+class Problem(Exception):
+    """A refusal with a status and a stable machine code. `detail` is a sentence for a person."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+        if status == 401:
+            self.headers.setdefault("WWW-Authenticate", f'Bearer realm="hms-gateway", error="{BEARER_ERROR}"')
+
+
+class RateLimited(Exception):
+    """A limit denied the request."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("rate limited")
+        self.decision = decision
+
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hms-gateway"'}
+"""What a 401 says where no token was judged (RFC 6750 section 3.1)."""
+
+STATUS_OF = {"forbidden": 403, "not_found": 404, "room_disabled": 409}
+"""Status of each code that a policy verdict can carry."""
+
+
+def invalid(field: str, rule: str) -> Problem:
+    """Return the 400 for one field that breaks one rule."""
+    detail = f"{field}: {rule}" if field else rule
+    return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule}])
+
+
+def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+    """Answer an exception. Registered for `Exception`: nothing else in the process writes an error response."""
+    problem = problem_of(exc)
+    for error in problem.extra.get("errors", ()):
+        if error["rule"].startswith(_ENUM):
+            problem = invalid(error["field"], f"must be one of: {_choices(request, error['field'])}")
+    request.scope[CODE_KEY] = problem.code  # type: ignore[literal-required]  # an ASGI scope may carry more keys
+    body = document(problem, instance=request.scope["path"])
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
+
+
+def allow_of(methods: Iterable[str]) -> str:
+    """Return the Allow field of an address: whatever has GET has HEAD, and everything has OPTIONS."""
+    names = {*methods, "OPTIONS"}
+    return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
+
+
+def document(problem: Problem, *, instance: str) -> bytes:
+    """Return the JSON of a problem. `success` and `error` are what the seed's client looks for."""
+    fields: dict[str, Any] = {
+        "type": f"urn:hms-gateway:problem:{problem.code}",
+        "title": title_of(problem.status),
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": instance,
+        "code": problem.code,
+        "request_id": request_id.get(),
+        "success": False,
+        "error": problem.detail,
+    }
+    return json.dumps(fields | problem.extra).encode()
+
+
+def title_of(status: int) -> str:
+    """Return RFC 9110's name of a status; Python before 3.13 has older ones."""
+    return _RFC_9110.get(status, HTTPStatus(status).phrase)
+
+
+def problem_of(exc: Exception) -> Problem:
+    """Return the problem an exception means; one that nobody foresaw is logged and becomes a bare 500."""
+    if isinstance(exc, Problem):
+        return exc
+    for kind, make in _TABLE:
+        if isinstance(exc, kind):
+            return make(exc)
+    log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
+    return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
+
+
+def _unauthorized(code: str) -> Callable[[Any], Problem]:
+    return lambda exc: Problem(401, code, str(exc))
+
+
+def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
+    decision = exc.decision
+    names = ", ".join(_describe(state) for state in decision.violated)
+    wait_s = retry_after_s(decision)
+    if wait_s is None:
+        return Problem(422, "cost_exceeds_limit", f"The request asks more than is ever allowed at once: {names}.")
+    headers = ratelimit_fields(decision) | {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
+    code = "quota_exceeded" if isinstance(decision.worst, QuotaState | LeaseState) else "rate_limited"
+    violated = [state.name for state in decision.violated]
+    extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated}
+    return Problem(429, code, f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers, **extra)
+
+
+def _describe(state: State | BlockState) -> str:
+    match state:
+        case LimitState(name=name, rate=rate, burst=burst):
+            return f"{name} ({rate}, burst {burst})"
+        case QuotaState(quota=quota, amount=amount):
+            return f"{quota.id} ({amount} per {quota.period}, {quota.zone})"
+        case LeaseState(lease=lease):
+            return f"{lease.id} ({lease.most} at once)"
+    return "an operator has blocked this account for now"
+
+
+def _framework(exc: HTTPException) -> Problem:
+    """Answer what Litestar itself refuses; its texts are developers' English and stay inside."""
+    if isinstance(exc, NotFoundException):
+        return Problem(404, "not_found", "There is nothing at this address.")
+    if isinstance(exc, MethodNotAllowedException):
+        allow = allow_of((exc.headers or {}).get("allow", "").split(", "))
+        return Problem(405, "method_not_allowed", "This address does not take that method.", headers={"Allow": allow})
+    if isinstance(exc, ValidationException):
+        missing = _MISSING.search(exc.detail)
+        if missing:
+            return invalid(missing[1].rstrip("_"), "is required")
+        return _all_of([of_parameter(item) for item in _extra(exc)])
+    if isinstance(exc, ClientException) and "host header" in exc.detail:
+        return Problem(400, "invalid_request", "The Host header is not a host.")
+    if isinstance(exc, ClientException) and exc.status_code == 400:
+        return invalid(*of_body(exc.detail))
+    if exc.status_code >= 500:
+        log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
+        return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
+    return Problem(exc.status_code, "invalid_request", HTTPStatus(exc.status_code).phrase)
+
+
+def _choices(request: Request[Any, Any, Any], field: str) -> str:
+    """Return the values a field of the route's body may have: msgspec's message repeats the caller's value instead."""
+    body = request.route_handler.parsed_data_field
+    info = msgspec.inspect.type_info(body.annotation) if body else None
+    for one in info.fields if isinstance(info, msgspec.inspect.StructType) else ():
+        kinds = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
+        literals = [kind for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType)]
+        if one.encode_name == field and literals:
+            return ", ".join(str(value) for value in literals[0].values)
+    return "the documented values"
+
+
+def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
+    return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
+
+
+_RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}
+_ENUM = "Invalid enum value"
+_MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
+
+
+def _all_of(errors: list[tuple[str, str]]) -> Problem:
+    if len(errors) == 1:
+        return invalid(*errors[0])
+    detail = "; ".join(f"{field}: {rule}" for field, rule in errors) or "A parameter is wrong."
+    return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule} for field, rule in errors])
+
+
+def _later(status: int, code: str, seconds: Callable[[Any], int]) -> Callable[[Any], Problem]:
+    return lambda exc: Problem(status, code, str(exc), headers={"Retry-After": str(seconds(exc))})
+
+
+_UNCONFIRMED = (
+    "The database has not confirmed in time that this is on disk. An account that was to be made has not been made; "
+    "any other change is in force, though a crash of the database may still undo it: look before you repeat it."
+)
+
+
+def _store_away(exc: Exception) -> Problem:
+    if isinstance(exc, RedisError):
+        log.error("Redis refused a command: %s", str(exc).split(" ")[0], exc_info=exc)
+    text = "The gateway cannot reach its database at this moment; nothing can be decided. Try again shortly."
+    return Problem(503, "unavailable", text, headers={"Retry-After": "1"})
+
+
+def _breaches_away(exc: Exception) -> Problem:
+    log.critical("the file of breached passwords cannot be read: %s", exc)
+    text = "New passwords cannot be checked at this moment; none is taken. The operator has been told."
+    return Problem(503, "unavailable", text, headers={"Retry-After": "60"})
+
+
+# First match wins: subclasses stand before their parents.
+_TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]]] = [
+    ((RateLimited, TooManyRooms), _rate_limited),
+    (TokenExpired, _unauthorized("token_expired")),
+    (InvalidToken, _unauthorized("invalid_token")),
+    (InvalidCredentials, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
+    (InvalidGrant, lambda exc: Problem(400, "invalid_grant", str(exc))),
+    (InvalidVoucher, lambda exc: Problem(403, "invite_invalid", str(exc))),
+    (UserExists, lambda exc: Problem(409, "user_exists", str(exc))),
+    (UnknownUser, lambda exc: Problem(404, "not_found", str(exc))),
+    (BadUsername, lambda exc: invalid("username", str(exc))),
+    (WeakPassword, lambda exc: Problem(422, "weak_password", str(exc), reasons=exc.reasons)),
+    (BadText, lambda exc: invalid(exc.field, exc.rule)),
+    (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
+    (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),
+    (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),
+    (OtherRequest, lambda exc: Problem(422, "idempotency_mismatch", str(exc))),
+    (NotAllowed, lambda exc: Problem(403, "forbidden", str(exc))),
+    (LastAdmin, lambda exc: Problem(409, "last_admin", str(exc))),
+    (UnknownRole, lambda exc: invalid("roles", str(exc))),
+    (AdminsBusy, _later(503, "busy", lambda exc: exc.retry_after_s)),
+    (Busy, _later(503, "busy", lambda exc: exc.retry_after_s)),
+    (HmsBusy, _later(503, "upstream_busy", lambda exc: exc.retry_after_s)),
+    (HmsTimeout, lambda exc: Problem(504, "upstream_timeout", str(exc))),
+    ((HmsRefused, HmsUnreachable), lambda exc: Problem(502, "upstream_error", str(exc))),
+    (NotDurable, lambda _: Problem(503, "unavailable", _UNCONFIRMED, headers={"Retry-After": "1"})),
+    ((StoreError, RedisError), _store_away),
+    (BadBreachFile, _breaches_away),
+    (HTTPException, _framework),
+]

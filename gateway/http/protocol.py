@@ -1,0 +1,219 @@
+"""uvicorn's HTTP protocol, with bounds on what is read before a request exists for anybody else, and on what waits.
+
+httptools collects a line until it ends, however long that takes, and uvicorn bounds neither size nor time: one client
+could fill the memory, or hold every socket (slowloris). Nor does it bound how many requests wait behind an answer, or
+how long that answer may wait to be read. h11, where httptools is missing, bounds the size of a head by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any, NoReturn
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.http.edge import REFUSED
+from gateway.http.problems import Problem
+
+MOST_HEAD_BYTES = 32 * 1024
+MOST_FIELDS = 100
+HEAD_TIMEOUT_S = 10.0
+MOST_WAITING = 16  # requests behind the one that is being answered; clients that have left pipelining behind send none
+UNREAD_TIMEOUT_S = 30.0
+_LEAST_READ_BYTES = 16 * 1024  # of an answer in that time: 0.5 KiB a second
+_FIELD_EXTRA = 4  # colon, space, CR, LF
+# RFC 3986 section 3.2.2; the port must be one, or whoever asks for the URL later fails on it.
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::([0-9]{0,5}))?")
+_MOST_PORT = 65_535
+_MOST_TOLD_BYTES = 1024  # of a refused address, in the answer and in the log
+_BROKEN_BODY = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\ncache-control: no-store\r\n"
+    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Refuses a head that is too large (431), broken or without exactly one Host (400); closes where none ends in time,
+    where requests pile up and where answers are not read.
+
+    A refusal goes through the app with its problem in the scope: it is counted, logged and answered like any other.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._problem: Problem | None = None  # why nothing more is read from this connection
+        self._complete = True  # whether the head of the latest request is
+        self._parsed = 0  # bytes of its head and trailers
+        self._collecting = 0  # bytes since the parser last got on: what may lie in it
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._running: Any = None  # the cycle whose answer is due; uvicorn knows only the latest
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+        self._forget_unread()
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._problem:
+            return
+        self._collecting += len(data)
+        super().data_received(data)
+        if self._collecting > MOST_HEAD_BYTES and not self._problem:
+            self._problem = _too_large()
+            self.send_400_response("")
+        # Also where the answer is out, and the client goes on sending what nobody reads.
+        if not self._complete or self.cycle is None or self.cycle.response_complete:
+            self._watch()
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MOST_WAITING:
+            self._stop(Problem(400, "invalid_request", "Too many requests wait on this connection."))
+        if not self.transport.get_write_buffer_size():
+            self._forget_unread()  # all that was answered has been read
+        super().on_message_begin()
+        self._complete, self._parsed, self._collecting = False, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + _FIELD_EXTRA)
+        if self._complete:
+            return  # a trailer: among the header fields it would be one that no proxy has seen (RFC 9110 section 6.5.1)
+        super().on_header(name, value)
+        if len(self.headers) > MOST_FIELDS:
+            self._stop(_too_large())
+
+    def on_headers_complete(self) -> None:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):  # RFC 9112 section 3.2
+            self._stop(Problem(400, "invalid_request", "A request must have exactly one Host header."))
+        if hosts and not _is_host(hosts[0].strip(b" \t")):  # the parser leaves blanks after a value
+            self._stop(Problem(400, "invalid_request", "The Host header is not a host."))
+        super().on_headers_complete()
+        self._complete, self._collecting = True, 0
+        self._unwatch()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._collecting = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._collecting = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be read on, and close; what uvicorn calls where the parser gives up."""
+        self._problem = self._problem or Problem(400, "invalid_request", "The request is not valid HTTP.")
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._refuse()
+            return
+        if len(self.pipeline) >= MOST_WAITING:
+            cycle.keep_alive = False  # what has been read is answered; nobody reads on
+            return
+        # An answer is due to an earlier request, and this one must not be taken for it; unless it is its own body.
+        if self._complete and cycle.more_body and not cycle.response_started and not self.pipeline:
+            self.transport.write(_BROKEN_BODY)
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch_unread()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_unread()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _watch_unread(self) -> None:
+        """Close where what was written stays unread; a connection that is closing ends only when it is read, too.
+
+        The time begins anew with each answer: what was read of earlier ones no longer shows beside it. Who reads none
+        is stopped by the buffer's high-water mark, beyond which no answer is written.
+        """
+        self._forget_unread()
+        unread = self.transport.get_write_buffer_size()
+        if unread:
+            self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_unread, unread)
+
+    def _forget_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _check_unread(self, before: int) -> None:
+        self._unread_timer = None
+        unread = self.transport.get_write_buffer_size()
+        if unread > max(0, before - _LEAST_READ_BYTES):
+            self.transport.abort()
+        elif unread:
+            self._watch_unread()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: uvicorn writes two lines for each request that offers an upgrade, with advice for developers."""
+
+    def _refuse(self) -> None:
+        """Make a request of what has arrived, for the app to refuse."""
+        if self._complete:
+            self.on_message_begin()  # not even a first line was recognised
+        method_known = bool(self.url)
+        self.url = self.url[:_MOST_TOLD_BYTES]
+        try:
+            if not httptools.parse_url(self.url).path:
+                self.url = b"/"
+        except httptools.HttpParserInvalidURLError:
+            self.url = b"/"
+        self.scope[REFUSED] = self._problem  # type: ignore[literal-required]  # a scope may carry more keys
+        super().on_headers_complete()
+        self._complete = True
+        self.cycle.keep_alive = self.cycle.more_body = False
+        if not method_known:
+            self.scope["method"] = "-"
+
+    def _count(self, size: int) -> None:
+        self._parsed += size
+        if self._parsed > MOST_HEAD_BYTES:
+            self._stop(_too_large())
+
+    def _stop(self, problem: Problem) -> NoReturn:
+        self._problem = problem
+        raise httptools.HttpParserError("refused")
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _is_host(value: bytes) -> bool:
+    match = _HOST.fullmatch(value)
+    return match is not None and int(match[2] or 0) <= _MOST_PORT
+
+
+def _too_large() -> Problem:
+    detail = f"A request line and its header fields have at most {MOST_HEAD_BYTES} bytes, in {MOST_FIELDS} fields."
+    return Problem(431, "headers_too_large", detail)

@@ -1,0 +1,1 @@
+"""The policy: what each role allows, read from policy.toml."""

@@ -1,0 +1,118 @@
+"""Why a decision falls as it does, from the very functions that make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from auth.accounts import User
+from gateway.policy.model import (
+    ROOM_ACTIONS,
+    Policy,
+    PolicyInForce,
+    RoleVerdict,
+    RoomFacts,
+    Verdict,
+    decide,
+    decide_role,
+    effective_relation,
+)
+from limits.limiter import Limiter
+from limits.policy import Charge, Decision, Quota
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether a user may perform an action. `room` and `requested`, a 100ms role, only where it concerns a room.
+
+    `room` is None if the registry has no such room. `existing` are the roles that the room's template has, None if
+    100ms could not be asked.
+    """
+
+    user: User
+    action: str
+    room: RoomFacts | None = None
+    requested: str | None = None
+    existing: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer, and what it rests on. `effective` is the relation that counts, `stored` the one that is written.
+
+    `role` is what decides of the 100ms role, None where nobody gets that far.
+    """
+
+    allowed: bool
+    rule: str
+    code: str
+    reason: str
+    permissions: tuple[str, ...]
+    missing: str | None
+    stored: str | None
+    effective: str | None
+    role: RoleVerdict | None
+    charges: tuple[Charge, ...]
+    quotas: tuple[Quota, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the limits that an action charges stand for a user. `short` names those that would deny it now."""
+
+    decision: Decision
+    short: tuple[str, ...]
+
+
+def explain(policy: Policy, question: Question) -> Explanation:
+    """Decide as the gateway does, and keep all that the decision rests on."""
+    user, room = question.user, question.room
+    verdict = decide(policy, user.roles, question.action, room)
+    role = None
+    if verdict.allowed and question.action == "tokens.mint" and room is not None:
+        role = decide_role(policy, room.template, verdict.relation or "", question.requested, question.existing)
+    allowed, rule, code, reason = _outcome(user, verdict, role)
+    return Explanation(
+        allowed=allowed,
+        rule=rule,
+        code=code,
+        reason=reason,
+        permissions=tuple(sorted(policy.permissions(user.roles))),
+        missing=verdict.missing,
+        stored=room.relation if room else None,
+        effective=effective_relation(policy, user.roles, room) if room else None,
+        role=role,
+        charges=policy.charges(user.roles, question.action),
+        quotas=policy.quotas(user.roles, question.action),
+    )
+
+
+def _outcome(user: User, verdict: Verdict, role: RoleVerdict | None) -> tuple[bool, str, str, str]:
+    if not user.is_active:
+        # Not the policy's to decide: his sessions have ended, so no request of his gets as far as that.
+        reason = "The account is disabled: nobody logs in to it, and its tokens are void."
+        return False, "user disabled", "invalid_token", reason
+    if role is not None and role.code:
+        return False, "100ms role", role.code, role.reason
+    return verdict.allowed, verdict.rule, verdict.code, verdict.reason
+
+
+def concerns_room(action: str) -> bool:
+    """Tell whether an action is about one room."""
+    return action in ROOM_ACTIONS
+
+
+async def standing(limiter: Limiter, policy: PolicyInForce, user: User, action: str) -> Standing:
+    """Look at what an action charges; spend nothing. Raises: StoreError"""
+    now = policy.now
+    charges = now.charges(user.roles, action)
+    creates = action == "rooms.create" and "rooms:create" in now.permissions(user.roles)
+    decision = await limiter.peek(
+        user.id, charges, quotas=now.quotas(user.roles, action), leases=[now.rooms.lease()] if creates else []
+    )
+    costs = {charge.limit.id: charge.cost for charge in charges}
+    short = [state.name for state in decision.limits if state.decides and state.remaining < costs[state.name]]
+    short += [state.name for state in decision.quotas if state.decides and state.remaining < 1]
+    short += [state.name for state in decision.leases if state.held >= state.lease.most]
+    if decision.block is not None:
+        short.insert(0, decision.block.name)
+    return Standing(decision, tuple(short))

@@ -1,0 +1,135 @@
+"""Writes that are acknowledged only once they are on disk: accounts, which nobody may lose to a crash.
+
+`WAITAOF` (Redis 7.2) waits until the append-only file has been synced, for the writes of its own connection alone. So
+these writes have a connection of their own, opened for each batch: one that broke in between would vouch for nothing.
+What is asked for while a batch is under way makes up the next: a storm of writes waits for few syncs, not for one each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from gateway.redis.store import StoreError
+
+log = logging.getLogger("gateway.store")
+
+SYNC_S = 2.0  # everysec syncs once a second; Redis gives up waiting after this
+_DEADLINE_S = SYNC_S + 0.5
+_WAITAOF: tuple[Any, ...] = ("WAITAOF", 1, 0, int(SYNC_S * 1000))
+_CANNOT = ("unknown command", "appendonly is disabled")  # Redis before 7.2; a server without an append-only file
+
+
+class NotDurable(StoreError):
+    """The write was made and is in force, but not confirmed to be on disk in time: a crash may undo it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    packed: bytes
+    future: asyncio.Future[Any]
+
+
+class DurableWrites:
+    """Sends writes that must survive a crash. `redis` lends its addresses and credentials, not its connections."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._pool = redis.connection_pool
+        self._waiting: list[_Write] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._warned = False
+
+    async def execute(self, *words: Any) -> Any:
+        """Send one command; return its reply once the server has it on disk.
+
+        Calls issued together are sent in their order. Where the server cannot tell, it is enough that it answered;
+        that is logged once.
+
+        Raises:
+            NotDurable: the disk did not confirm in time.
+            StoreError: no answer, or no connection; whether it took effect is not known.
+            redis.exceptions.ResponseError: Redis refused the command.
+        """
+        loop = asyncio.get_running_loop()
+        write = _Write(pack_command(words), loop.create_future())  # what cannot be sent fails here, alone
+        self._waiting.append(write)
+        if self._sender is None or self._sender.done():
+            self._sender = loop.create_task(self._send_all())
+        return await write.future
+
+    async def check(self) -> bool:
+        """Tell whether the server can confirm writes, and warn if it cannot. Raises: StoreError"""
+        _, synced = await self._exchange([])
+        return self._is_confirmable(synced)
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                replies, synced = await self._exchange([write.packed for write in batch])
+                confirmed = not self._is_confirmable(synced) or int(synced[0]) >= 1
+            except Exception as error:  # noqa: BLE001  each caller gets it; the next batch starts anew
+                _fail(batch, error if isinstance(error, StoreError) else StoreError(f"a write failed: {error!r}"))
+                continue
+            for write, reply in zip(batch, replies, strict=True):
+                if write.future.done():
+                    continue
+                if isinstance(reply, Exception):
+                    write.future.set_exception(reply)
+                elif confirmed:
+                    write.future.set_result(reply)
+                else:
+                    write.future.set_exception(NotDurable("Redis did not confirm a write to disk in time"))
+            if not confirmed:
+                log.error("Redis did not confirm a write to disk within %.0f s", SYNC_S)
+
+    async def _exchange(self, commands: list[bytes]) -> tuple[list[Any], Any]:
+        """Send commands and one WAITAOF in a single write over a fresh connection; return all replies."""
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        packed = [*commands, pack_command(_WAITAOF)]
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_packed_command(packed)
+                replies = [await _reply(connection) for _ in packed]
+        except (TimeoutError, RedisError, OSError) as error:
+            # Without an address and without the URL: it may hold the password.
+            raise StoreError(f"a durable write failed: {type(error).__name__}") from None
+        finally:
+            await connection.disconnect(nowait=True)
+        return replies[:-1], replies[-1]
+
+    def _is_confirmable(self, synced: Any) -> bool:
+        if not isinstance(synced, ResponseError):
+            return True
+        forbidden = isinstance(synced, NoPermissionError)  # by an ACL; redis-py takes the word NOPERM off its text
+        if not forbidden and not any(words in str(synced) for words in _CANNOT):
+            raise StoreError(f"Redis refused WAITAOF: {type(synced).__name__}")
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "accounts may not survive a crash: Redis cannot confirm writes to disk (%s);"
+                " it takes Redis 7.2 or Valkey, with an append-only file",
+                " ".join(str(synced).split())[:120],
+            )
+        return False
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _fail(batch: list[_Write], error: StoreError) -> None:
+    for write in batch:
+        if not write.future.done():
+            write.future.set_exception(type(error)(*error.args))

@@ -1,0 +1,1 @@
+"""Rooms: their registry, members, invites and guests."""

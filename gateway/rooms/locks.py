@@ -1,0 +1,142 @@
+"""Whether a room can be joined: here, at 100ms, and among its creator's rooms at once.
+
+In the room's row: `enabled`, `held` (only an operator unlocks it), `locks` (how often it was locked) and `lease` (what
+holds its place).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.hms.client import HmsClient, standing
+from gateway.policy.model import PolicyInForce
+from gateway.rooms.room import Room
+from limits.limiter import Limiter
+from limits.policy import Decision
+
+Execute = Callable[..., Awaitable[Any]]
+
+# KEYS 1 room. ARGV 1 '1' if an operator locks it, which only an operator undoes. Reply what holds its place.
+_LOCK = """
+redis.call('HSET', KEYS[1], 'enabled', '0')
+if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'held', '1') end
+redis.call('HINCRBY', KEYS[1], 'locks', 1)
+return redis.call('HGET', KEYS[1], 'lease')
+"""
+# KEYS 1 room. ARGV 1 how often it had been locked when its unlocking was decided, 2 what is to hold its place: never
+# what held it before, or a lock that comes late would give that back.
+# Reply 1; 0: it was locked again; 2: another request was faster, whose place it has.
+_UNLOCK = """
+local had = redis.call('HMGET', KEYS[1], 'locks', 'enabled')
+if had[1] ~= ARGV[1] then return 0 end
+if had[2] == '1' then return 2 end
+redis.call('HSET', KEYS[1], 'enabled', '1', 'held', '0', 'lease', ARGV[2])
+return 1
+"""
+_MOST_SWITCHES = 20  # of one room at 100ms for one request; each but the first answers a request of somebody else
+
+# What stands of a change that 100ms did not carry out.
+_LOCKED = "The room is locked here all the same: nobody gets a token to join it. "
+LOCKED_ONLY = _LOCKED + "Nothing else has changed. Repeat the request, so that 100ms hears all of it."
+_LOCKED_NOT_ENDED = _LOCKED + "Whoever is in it may still be there. Repeat the request to end it."
+UNLOCKED_ONLY = "The room is enabled all the same; nothing else has changed. Repeat the request."
+
+
+class LockedMeanwhile(Exception):
+    """Somebody locked the room while it was being unlocked; his lock stands."""
+
+
+class TooManyRooms(Exception):
+    """The room's creator has as many rooms at once as he may have."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("too many rooms at once")
+        self.decision = decision
+
+
+class RoomLocks:
+    """Locks rooms, unlocks them, ends their sessions."""
+
+    def __init__(self, execute: Execute, hms: HmsClient, limiter: Limiter, policy: PolicyInForce) -> None:
+        self._execute = execute
+        self._hms = hms
+        self._limiter = limiter
+        self._policy = policy
+
+    async def lock(self, room: Room, *, held: bool) -> None:
+        """Let nobody join any more, first here; with `held` only an operator undoes that.
+
+        Raises:
+            HmsError: 100ms has not heard of it; the lock stands, and it says so.
+        """
+        await self._stop_minting(room, held=held)
+        with standing(LOCKED_ONLY):
+            await self._switch(room.id, enabled=False)
+
+    async def unlock(self, room: Room) -> None:
+        """Let a room be joined again, at 100ms first. Raises: TooManyRooms, LockedMeanwhile, HmsError"""
+        holder = secrets.token_hex(8)
+        await self.take_place(room.creator_id, holder)
+        try:
+            await self._hms.enable_room(room.id)
+        except BaseException:
+            await self.give_place_back(room.creator_id, holder)
+            raise
+        # Should the reply be lost, the place stays taken: the room may have it.
+        done = await self._execute("EVAL", _UNLOCK, 1, _row(room.id), room.locks, holder)
+        if done != 1:
+            await self.give_place_back(room.creator_id, holder)
+        if done != 2:  # whoever was faster sees to it himself
+            with standing(UNLOCKED_ONLY if done else ""):
+                await self._switch(room.id, enabled=done == 1)
+        if done == 0:
+            raise LockedMeanwhile("The room has just been locked.")
+
+    async def end(self, room: Room, *, lock: bool, held: bool, reason: str) -> bool:
+        """Throw everybody out, and with `lock` let nobody in again; tell whether anybody was there.
+
+        Raises:
+            HmsError: 100ms did not end it; a lock of ours stands, and it says so.
+        """
+        if lock:
+            await self._stop_minting(room, held=held)
+        with standing(_LOCKED_NOT_ENDED if lock else ""):
+            ended = await self._hms.end_room(room.id, reason=reason, lock=lock)
+            if lock and not ended:  # 100ms locks only what it ends
+                await self._switch(room.id, enabled=False)
+            elif lock and await self._is_enabled(room.id):
+                await self._switch(room.id, enabled=True)
+        return ended
+
+    async def take_place(self, uid: str, holder: str) -> bool:
+        """Take a place among a user's rooms at once; tell whether the holder had none. Raises: TooManyRooms"""
+        decision = await self._limiter.take(uid, (), leases=[self._policy.now.rooms.lease(holder)])
+        if not decision.allowed:
+            raise TooManyRooms(decision)
+        return decision.leases[0].is_new
+
+    async def give_place_back(self, uid: str, holder: str) -> None:
+        """Free the place of a room that did not come about, or that nobody can join."""
+        await self._limiter.release(uid, self._policy.now.rooms.lease(holder))
+
+    async def _stop_minting(self, room: Room, *, held: bool) -> None:
+        holder = await self._execute("EVAL", _LOCK, 1, _row(room.id), int(held))
+        await self.give_place_back(room.creator_id, holder.decode())
+
+    async def _switch(self, room_id: str, *, enabled: bool) -> None:
+        """Switch a room at 100ms, and once more if it was switched here meanwhile: the last word is the row's."""
+        for _ in range(_MOST_SWITCHES):
+            await (self._hms.enable_room if enabled else self._hms.disable_room)(room_id)
+            now = await self._is_enabled(room_id)
+            if now is enabled:
+                return
+            enabled = now
+
+    async def _is_enabled(self, room_id: str) -> bool:
+        return bool(await self._execute("HGET", _row(room_id), "enabled") == b"1")
+
+
+def _row(room_id: str) -> str:
+    return f"rm:1:{{{room_id}}}"

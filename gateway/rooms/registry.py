@@ -1,0 +1,258 @@
+"""The gateway's own registry of rooms: who owns which, who may see it. 100ms knows rooms, but nothing of owners.
+
+Keys: `rm:1:{rid}` the room, whose `owner` decides, `rr:1:{rid}` relations by uid, `ur:1:{uid}` a user's rooms and
+`ra:1` all rooms, both zsets by time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import unicodedata
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ulid import ULID
+
+from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, standing
+from gateway.policy.model import RELATIONS, PolicyInForce
+from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
+from gateway.rooms.names import UNTITLED, RoomNames
+from gateway.rooms.room import Found, NewRoom, Room, RoomChanges, room_of, timed_ids
+from gateway.text import BadText, plain_text
+from limits.limiter import Limiter
+
+log = logging.getLogger("gateway")
+
+Execute = Callable[..., Awaitable[Any]]
+
+# KEYS 1 room. ARGV field, value, ... Reply nothing if the room was new and is written, else what is there.
+_REGISTER = """
+local had = redis.call('HGETALL', KEYS[1])
+if #had == 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) end
+return had
+"""
+
+
+class NotOurs(Exception):
+    """A room cannot be adopted. The text says why."""
+
+
+class Rooms:
+    """Creates rooms at 100ms, registers them, finds them again, changes them. `locks` says who may still join."""
+
+    def __init__(self, execute: Execute, hms: HmsClient, limiter: Limiter, policy: PolicyInForce) -> None:
+        self._execute = execute
+        self._hms = hms
+        self._policy = policy
+        self.locks = RoomLocks(execute, hms, limiter, policy)
+        self._names = RoomNames(execute, policy)
+
+    async def create(self, uid: str, new: NewRoom, *, lease: str, upstream: str) -> tuple[Room, bool]:
+        """Create a room at 100ms under a name of our own making, and register its owner.
+
+        `lease` is what holds the room's place among its creator's rooms at once. `upstream` is its name at 100ms:
+        new, or that of an attempt of the same request whose outcome is not known. Under any other existing name 100ms
+        would rewrite somebody else's room. Returns the room and whether it is new: that attempt may have registered it,
+        and then the room is as it has become since.
+
+        Raises:
+            NameTaken
+            HmsError: 100ms did not create it.
+            StoreError: 100ms created it, but it could not be registered; nobody can reach it.
+        """
+        policy = self._policy.now
+        async with self._names.claimed(new.name, upstream) as claim:
+            created = await self._hms.create_room(
+                name=upstream,
+                description=new.description,
+                template_id=policy.template_ids[new.template],
+                region=policy.rooms.region,
+                size=policy.rooms.size,
+                max_duration_s=policy.rooms.max_duration_s,
+            )
+            room = Room(
+                id=created.id,
+                name=new.name,
+                description=new.description,
+                access=new.access,
+                template=new.template,
+                owner_id=uid,
+                enabled=True,
+                created_ms=_now_ms(),
+                creator_id=uid,
+                lease=lease,
+                upstream=upstream,
+            )
+            await claim.hand_over(room.id)
+            had = await self._register(room)
+            if had is not None and (had.creator_id, had.upstream) != (uid, upstream):
+                log.error("100ms answered a create with room %s, which is somebody else's", created.id)
+                raise HmsUnreachable("100ms gave an unusable answer.")
+            await self._list(had or room)
+        return had or room, had is None
+
+    async def adopt(self, room_id: str, owner: str, *, name: str, access: str | None = None) -> Room:
+        """Register a room that exists at 100ms already, with its description; without a name, under the one it has.
+
+        `access` is the policy's if it is left out.
+
+        Raises:
+            NotOurs: it is registered, 100ms has none of that id, or its template is none of the policy's.
+            NameTaken, HmsError
+        """
+        if not ROOM_ID.fullmatch(room_id):
+            raise NotOurs(f"{room_id!r} is no room id of 100ms: 24 hexadecimal digits")
+        if await self.get(room_id) is not None:
+            raise NotOurs(f"room {room_id} is registered already")
+        found = await self._hms.get_room(room_id)
+        if found is None:
+            raise NotOurs(f"100ms has no room {room_id}")
+        policy = self._policy.now
+        aliases = [alias for alias, template_id in policy.template_ids.items() if template_id == found.template_id]
+        if not aliases:
+            raise NotOurs(f"its template {found.template_id or '(not told)'} is none of the policy's [templates.*]")
+        name = name or _theirs(found.name, 100) or UNTITLED
+        created_ms = int((found.created_at or time.time()) * 1000)
+        room = Room(
+            id=found.id,
+            name=name,
+            description=_theirs(found.description, 500),
+            access=access or policy.rooms.access,
+            template=aliases[0],
+            owner_id=owner,
+            enabled=found.enabled,
+            created_ms=created_ms,
+            creator_id=owner,
+            lease=f"adopted-{found.id}",
+            upstream=found.name,
+        )
+        async with self._names.claimed(name, found.id):
+            if await self._register(room) is not None:
+                raise NotOurs(f"room {room_id} has just been registered")
+            await self._list(room)
+        return room
+
+    async def update(self, room: Room, changes: RoomChanges, *, held: bool = False) -> None:
+        """Change a room. 100ms hears of the description and of `enabled`; what it refuses is not changed here either.
+
+        Enabling takes a place among its creator's rooms at once. `enabled` comes first: whatever fails after disabling,
+        no token is minted any more. `held`: only an operator may undo that.
+
+        Raises:
+            NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed, here or at 100ms.
+            HmsError: `enabled` may have changed, nothing else; it says so.
+        """
+        renamed = changes.name if changes.name != room.name else None
+        async with self._names.claimed(renamed, room.id):
+            stands = {None: "", False: LOCKED_ONLY, True: UNLOCKED_ONLY}[changes.enabled]
+            if changes.enabled is False:
+                await self.locks.lock(room, held=held)
+            if changes.enabled and not room.enabled:
+                await self.locks.unlock(room)
+            if changes.description is not None and changes.description != room.description:
+                with standing(stands):
+                    await self._hms.update_room(room.id, description=changes.description)
+            wanted = {"name": renamed, "description": changes.description, "access": changes.access}
+            fields = {name: value for name, value in wanted.items() if value is not None}
+            if fields:
+                await self._execute("HSET", _key(room.id), *(word for item in fields.items() for word in item))
+
+    async def _register(self, room: Room) -> Room | None:
+        """Write a room that is new; of one that is registered return what is known of it, and change nothing."""
+        row = {"name": room.name, "description": room.description, "access": room.access, "template": room.template}
+        row |= {"owner": room.owner_id, "creator": room.creator_id, "enabled": str(int(room.enabled)), "held": "0"}
+        row |= {"created_ms": str(room.created_ms), "upstream": room.upstream, "lease": room.lease, "locks": "0"}
+        words = [word for item in row.items() for word in item]
+        return room_of(room.id, await self._execute("EVAL", _REGISTER, 1, _key(room.id), *words))
+
+    async def _list(self, room: Room) -> None:
+        """Derive from a registered room what leads to it."""
+        await asyncio.gather(
+            self._execute("ZADD", f"ur:1:{{{room.owner_id}}}", "NX", room.created_ms, room.id),
+            self._execute("ZADD", "ra:1", room.created_ms, room.id),
+        )
+
+    async def get(self, room_id: str) -> Room | None:
+        """Return a room by its id, None if it is not ours."""
+        if not ROOM_ID.fullmatch(room_id):
+            return None
+        return room_of(room_id, await self._execute("HGETALL", _key(room_id)))
+
+    async def find(self, room_id: str, uid: str) -> Found | None:
+        """Return a room and a user's relation to it, None if it is not ours. One round trip; never asks 100ms."""
+        if not ROOM_ID.fullmatch(room_id):
+            return None
+        row, relation, listed = await asyncio.gather(
+            self._execute("HGETALL", _key(room_id)),
+            self._execute("HGET", f"rr:1:{{{room_id}}}", uid),
+            self._execute("ZSCORE", f"ur:1:{{{uid}}}", room_id),
+        )
+        room = room_of(room_id, row)
+        if room is None:
+            return None
+        stored = relation.decode() if relation else None
+        return Found(room, "owner" if room.owner_id == uid else stored, listed is not None)
+
+    async def enlist(self, found: Found, uid: str) -> None:
+        """Put an open room into the list of a user who has just joined it for the first time."""
+        if not found.listed:
+            await self._execute("ZADD", f"ur:1:{{{uid}}}", "NX", _now_ms(), found.room.id)
+
+    async def page(
+        self, uid: str | None, *, before: tuple[int, str] | None, size: int, open_rooms: bool = True
+    ) -> tuple[list[Room], tuple[int, str] | None]:
+        """Return a user's rooms (None: everybody's), newest first, and where the next page begins.
+
+        Rooms that he joined because they were open are left out once they are not, or without `open_rooms`. A place is
+        (time in ms, room id): rooms of one millisecond are in the order of their ids, as Redis has them.
+        """
+        key = "ra:1" if uid is None else f"ur:1:{{{uid}}}"
+        top = "+inf" if before is None else str(before[0])
+        # Rooms of the cursor's own millisecond come again and are skipped; the surplus allows for them.
+        surplus = await self._execute("ZCOUNT", key, top, top) if before else 0
+        span = ("LIMIT", 0, size + 1 + surplus)
+        reply = await self._execute("ZRANGE", key, top, "-inf", "BYSCORE", "REV", *span, "WITHSCORES")
+        found = [place for place in timed_ids(reply) if before is None or place < before]
+        shown = found[:size]
+        rows, relations = await asyncio.gather(
+            asyncio.gather(*(self._execute("HGETALL", _key(rid)) for _, rid in shown)),
+            asyncio.gather(*(self._execute("HGET", f"rr:1:{{{rid}}}", uid or "") for _, rid in shown)),
+        )
+        rooms = [
+            room
+            for (_, rid), row, relation in zip(shown, rows, relations, strict=True)
+            if (room := room_of(rid, row)) and (uid is None or _shows(room, uid, relation, open_rooms))
+        ]
+        return rooms, shown[-1] if len(found) > size else None
+
+
+def upstream_name(name: str) -> str:
+    """Return a new name for 100ms: readable in its dashboard, unique by its ULID, of its allowed characters only."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", ascii_name)[:40].strip("-") or "room"
+    return f"{slug}.{str(ULID()).lower()}"
+
+
+def _theirs(text: str, most: int) -> str:
+    """Return a text that 100ms has as a user could have written it here, cut to size; empty if he could not."""
+    try:
+        return plain_text("", text)[:most].rstrip()
+    except BadText:
+        return ""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _shows(room: Room, uid: str, relation: bytes | None, open_rooms: bool) -> bool:
+    if relation is None or room.owner_id == uid:
+        return room.owner_id == uid or (open_rooms and room.access == "open")
+    return relation.decode() in RELATIONS
+
+
+def _key(room_id: str) -> str:
+    return f"rm:1:{{{room_id}}}"

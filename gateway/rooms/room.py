@@ -1,0 +1,95 @@
+"""Rooms as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.policy.model import RoomFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One room of ours. `id` is 100ms's room id; `name` is the user's, `upstream` the generated one that 100ms has.
+
+    `creator_id` is on whose account the room stands (`lease` among his rooms at once), whoever owns it now. `held`: it
+    was disabled by an operator, and no owner may undo that. `locks` counts how often it was disabled.
+    """
+
+    id: str
+    name: str
+    description: str
+    access: str
+    template: str
+    owner_id: str
+    enabled: bool
+    created_ms: int
+    creator_id: str = ""
+    lease: str = ""
+    held: bool = False
+    locks: int = 0
+    upstream: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one user's request brings to light about a room. `listed`: the room is in that user's list already."""
+
+    room: Room
+    relation: str | None
+    listed: bool
+
+    @property
+    def facts(self) -> RoomFacts:
+        return RoomFacts(self.relation, self.room.access, self.room.enabled, self.room.template)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRoom:
+    """What a user may say of a room he creates; all of it is checked before it gets here."""
+
+    name: str
+    description: str
+    access: str
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomChanges:
+    """What of a room is to change, checked already; None leaves it."""
+
+    name: str | None = None
+    description: str | None = None
+    access: str | None = None
+    enabled: bool | None = None
+
+
+def room_of(room_id: str, row: Mapping[bytes, bytes] | Sequence[bytes]) -> Room | None:
+    """Read a room as Redis has it, by either protocol; None if there is none."""
+    pairs = row if isinstance(row, Mapping) else dict(zip(row[::2], row[1::2], strict=True))
+    if not pairs:
+        return None
+    field = {name.decode(): value.decode() for name, value in pairs.items()}
+    return Room(
+        id=room_id,
+        name=field["name"],
+        description=field["description"],
+        access=field["access"],
+        template=field["template"],
+        owner_id=field["owner"],
+        enabled=field["enabled"] == "1",
+        created_ms=int(field["created_ms"]),
+        creator_id=field["creator"],
+        lease=field["lease"],
+        held=field["held"] == "1",
+        locks=int(field["locks"]),
+        upstream=field["upstream"],
+    )
+
+
+def timed_ids(reply: Sequence[Any]) -> list[tuple[int, str]]:
+    """Return (time in ms, id) of each that a zset by time was asked for with its score."""
+    # RESP3 pairs members with scores, RESP2 lists them in turn
+    pairs = reply if reply and isinstance(reply[0], list | tuple) else list(zip(reply[::2], reply[1::2], strict=True))
+    return [(int(float(score)), member.decode()) for member, score in pairs]

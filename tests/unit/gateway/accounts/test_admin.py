@@ -1,0 +1,191 @@
+"""What happens while an administrator's request waits for Redis. The rest is tested over HTTP and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fakeredis
+import pytest
+
+from auth.accounts import Accounts, User
+from auth.errors import InvalidCredentials, UnknownUser
+from auth.keys import KeyRing
+from auth.passwords import Passwords
+from auth.sessions import Sessions
+from auth.vouchers import Vouchers
+from gateway.accounts.actor import Actor, NotAllowed
+from gateway.accounts.admin import AdminsBusy, Changes, LastAdmin, UserAdmin
+from gateway.audit import Audit
+from gateway.policy.file import load_policy
+from gateway.policy.model import PolicyInForce
+from gateway.rooms.guests import GUESTS
+
+CLI = Actor.command_line()
+MANAGER = Actor("umanager", frozenset({"users:manage"}))  # of members: no power beyond that one
+PASSWORD = "correct horse battery staple"
+
+
+class Interrupted(Audit):
+    """A trail during whose writing something else happens: once, and by the name of the action that is written."""
+
+    def __init__(self, execute: Any) -> None:
+        super().__init__(execute)
+        self.meanwhile: dict[str, Callable[[], Awaitable[Any]]] = {}
+        self.written: list[tuple[str, dict[str, Any]]] = []
+
+    async def record(self, action: str, **said: Any) -> None:
+        await super().record(action, **said)
+        self.written.append((action, said))
+        if action in self.meanwhile:
+            await self.meanwhile.pop(action)()
+
+
+@dataclass
+class Office:
+    execute: Any
+    accounts: Accounts
+    links: Vouchers
+    audit: Interrupted
+    admin: UserAdmin
+
+    async def promote(self, user: User) -> None:
+        await self.admin.change(CLI, user.id, Changes(roles=("admin",)))
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    execute, passwords = fakeredis.FakeAsyncRedis().execute_command, Passwords(memory_kib=8, passes=1)
+    accounts, links, audit = Accounts(execute, passwords), Vouchers(execute, "password"), Interrupted(execute)
+    sessions = Sessions(execute, KeyRing(["x" * 40], "refresh"))
+    policy, invites = PolicyInForce(load_policy()), Vouchers(execute, "account")
+    admin = UserAdmin(execute, accounts, sessions, policy, audit, links=links, invites=invites)
+    yield Office(execute, accounts, links, audit, admin)
+    passwords.close()
+
+
+async def test_password_link_for_a_user_who_is_promoted_meanwhile_is_void(office: Office) -> None:
+    """OWASP API5:2023: it would let whoever may only manage members set an admin's password."""
+    user = await office.accounts.add("rising", None, roles=["member"])
+    office.audit.meanwhile["user.password_link"] = lambda: office.promote(user)
+    said = await office.links.spend(await office.admin.password_link(MANAGER, "rising"))
+    assert said["uid"] == user.id
+    with pytest.raises(InvalidCredentials):
+        await office.accounts.set_password(user.id, "the manager chose this one, ha", mark=said["mark"])
+    with pytest.raises(NotAllowed):
+        await office.admin.password_link(MANAGER, "rising")
+
+
+@pytest.mark.parametrize(
+    ("action", "change"),
+    [
+        ("user.disabled", Changes(status="disabled")),
+        ("user.roles", Changes(roles=("host",))),
+        ("user.deleted", None),
+    ],
+)
+async def test_user_who_is_promoted_meanwhile_is_out_of_reach(
+    office: Office, action: str, change: Changes | None
+) -> None:
+    """OWASP API5:2023, CWE-367: what was allowed on a member is asked again of the admin that he has become."""
+    user = await office.accounts.add("rising", PASSWORD, roles=["member"])
+    office.audit.meanwhile[action] = lambda: office.promote(user)
+    with pytest.raises(NotAllowed):
+        await (office.admin.change(MANAGER, "rising", change) if change else office.admin.delete(MANAGER, "rising"))
+    now = await office.accounts.find("rising")
+    assert (now.roles, now.status) == (("admin",), "active")
+
+
+async def test_last_admin_stays_though_he_was_none_when_he_was_judged(office: Office) -> None:
+    """Bob, a host, is being disabled; meanwhile he becomes admin, and so Ada may step down: then he is the last."""
+    ada = await office.accounts.add("ada", PASSWORD, roles=["admin"])
+    bob = await office.accounts.add("bob", PASSWORD, roles=["host"])
+
+    async def meanwhile() -> None:
+        await office.promote(bob)
+        await office.admin.change(CLI, ada.id, Changes(roles=("host",)))
+
+    office.audit.meanwhile["user.disabled"] = meanwhile
+    with pytest.raises(LastAdmin):
+        await office.admin.change(CLI, "bob", Changes(status="disabled"))
+    assert (await office.accounts.find("bob")).is_active
+
+
+async def test_change_that_somebody_else_always_comes_before_is_given_up(office: Office) -> None:
+    user, turns = await office.accounts.add("busy", PASSWORD, roles=["member"]), []
+
+    async def again() -> None:
+        turns.append(1)
+        office.audit.meanwhile["user.disabled"] = again
+        one = await office.accounts.get(user.id)
+        await office.accounts.change(one, roles=["host" if len(turns) % 2 else "member"])
+
+    office.audit.meanwhile["user.disabled"] = again
+    with pytest.raises(AdminsBusy, match="Try again"):
+        await office.admin.change(CLI, "busy", Changes(status="disabled"))
+    assert len(turns) == 3
+    assert (await office.accounts.get(user.id)).is_active
+
+
+async def test_change_is_repeated_without_a_second_entry(office: Office) -> None:
+    await office.accounts.add("ada", PASSWORD, roles=["member"])
+    for _ in range(2):
+        changed = await office.admin.change(CLI, "ada", Changes(roles=("host", "host"), status="disabled"))
+        assert (changed.roles, changed.status) == (("host",), "disabled")
+    assert [action for action, _ in office.audit.written] == ["user.roles", "user.disabled"]
+
+
+async def test_roles_are_named_once(office: Office) -> None:
+    user = await office.admin.create(CLI, "dup", None, roles=["host", "member", "host"])
+    assert user.roles == ("host", "member")
+
+
+async def test_account_whose_making_cannot_be_written_down_is_not_made(office: Office) -> None:
+    async def fail() -> None:
+        raise ConnectionError
+
+    office.audit.meanwhile["user.created"] = fail
+    with pytest.raises(ConnectionError):
+        await office.admin.create(CLI, "secret", None, roles=["admin"])
+    with pytest.raises(UnknownUser):
+        await office.accounts.find("secret")
+    assert await office.admin.create(CLI, "secret", None, roles=["admin"])
+
+
+async def test_guest_who_is_made_more_stays_and_one_whose_change_failed_is_still_seen_out(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = await office.accounts.add("gus", None, roles=["guest"])
+    await office.execute("ZADD", GUESTS, 1234567890, guest.id)
+
+    async def fail(*_: Any, **__: Any) -> User:
+        raise ConnectionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(office.accounts, "change", fail)
+        with pytest.raises(ConnectionError):
+            await office.admin.change(CLI, guest.id, Changes(roles=("member",)))
+    assert float(await office.execute("ZSCORE", GUESTS, guest.id)) == 1234567890
+    await office.admin.change(CLI, guest.id, Changes(status="disabled"))
+    assert await office.execute("ZSCORE", GUESTS, guest.id) is not None
+    await office.admin.change(CLI, guest.id, Changes(roles=("member",)))
+    assert await office.execute("ZSCORE", GUESTS, guest.id) is None
+
+
+async def test_revoking_what_was_never_issued_leaves_no_entry(office: Office) -> None:
+    assert not await office.admin.revoke_invite(CLI, "nonsense")
+    code = await office.admin.invite(CLI, roles=["member"], lasts_s=60, uses=1)
+    assert await office.admin.revoke_invite(CLI, code)
+    assert [action for action, _ in office.audit.written] == ["user.invited", "user.invite_revoked"]
+
+
+async def test_half_deleted_user_is_only_deleted_again(office: Office) -> None:
+    """A crash has left him `deleted`, with his name."""
+    user = await office.accounts.add("half", PASSWORD, roles=["member"])
+    await office.execute("HSET", f"u:1:{{{user.id}}}", "status", "deleted")
+    with pytest.raises(UnknownUser):
+        await office.admin.change(CLI, "half", Changes(status="active"))
+    await office.admin.delete(CLI, "half")
+    with pytest.raises(UnknownUser):
+        await office.accounts.find("half")

@@ -1,0 +1,177 @@
+"""The OpenAPI document says what the routes are, and says it in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+from jsonschema_rs import ValidationError  # what schemathesis validates with
+
+from gateway.apidoc.descriptions import EXAMPLES, FIELDS, HEADERS, PARAMETERS
+from gateway.apidoc.openapi import describe
+from gateway.app import ROUTES
+from gateway.http.problem_codes import STATUS, WHAT_TO_DO
+from gateway.routes import account, invites, join_tokens, limits, login, members, rooms, users
+
+DOCUMENT = describe(ROUTES)
+OPERATIONS = [(f"{method} {path}", one) for path, item in DOCUMENT["paths"].items() for method, one in item.items()]
+SCHEMAS = DOCUMENT["components"]["schemas"]
+
+
+def operation(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = dict(OPERATIONS)[name]
+    return found
+
+
+def seen(place: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference within the document."""
+    found: Any = DOCUMENT
+    for part in place["$ref"].split("/")[1:] if "$ref" in place else ():
+        found = found[part]
+    return found if "$ref" in place else place
+
+
+def test_document_is_valid_openapi_3_1() -> None:
+    schemathesis.openapi.from_dict(DOCUMENT).validate()
+    for breakage in ({"paths": {"/x": {"get": {"responses": []}}}}, {"info": {}}, {"components": {"headers": []}}):
+        with pytest.raises(ValidationError):
+            schemathesis.openapi.from_dict(DOCUMENT | breakage).validate()
+
+
+def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
+    text = json.dumps(DOCUMENT)
+    used = set(re.findall(r'"\$ref": "#/components/([^"]+)"', text))
+    assert used == {
+        f"{kind}/{name}"
+        for kind, parts in DOCUMENT["components"].items()
+        for name in parts
+        if kind != "securitySchemes"
+    }
+
+
+def test_document_has_every_route_but_its_own() -> None:
+    routes = {
+        f"{str(method).lower()} {re.sub(r':[a-z]+}', '}', path)}"
+        for handler in ROUTES
+        for path in handler.paths
+        for method in handler.http_methods
+    }
+    own = {f"get {path}" for path in ("/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js")}
+    assert set(dict(OPERATIONS)) == routes - own
+    assert own < routes
+
+
+@pytest.mark.parametrize(("name", "one"), OPERATIONS)
+def test_operation_is_told_in_words(name: str, one: dict[str, Any]) -> None:
+    assert re.match(r"[A-Z][a-z]+ .*[^.\s]$", one["summary"]), one["summary"]
+    assert one["tags"] != ["Other"]
+    assert one["x-who"]
+    for parameter in map(seen, one.get("parameters", ())):
+        assert parameter["description"], f"glossary.PARAMETERS lacks {parameter['name']}"
+
+
+def test_every_field_has_words_and_no_words_are_left_over() -> None:
+    fields = [(name, field, rules) for name, one in SCHEMAS.items() for field, rules in one["properties"].items()]
+    assert [f"{name}.{field}" for name, field, rules in fields if not rules.get("description")] == []
+    used = {f"{name}.{field}" if f"{name}.{field}" in FIELDS else field for name, field, _ in fields}
+    assert set(FIELDS) - used == set()
+    parameters = {one["name"] for _, o in OPERATIONS for one in map(seen, o.get("parameters", ()))}
+    assert {name.rpartition(".")[2] for name in PARAMETERS} <= parameters
+
+
+def test_examples_are_bodies_the_routes_take() -> None:
+    modules = (account, invites, join_tokens, limits, login, members, rooms, users)
+    for name, example in EXAMPLES.items():
+        kind = next(vars(module)[name] for module in modules if name in vars(module))
+        msgspec.convert(example, kind)
+        msgspec.json.decode(msgspec.json.encode(example), type=kind)
+
+
+def test_bodies_tell_limits_defaults_and_that_there_are_no_other_fields() -> None:
+    invite = SCHEMAS["MakeInvite"]
+    assert invite["additionalProperties"] is False
+    assert invite["required"] == []
+    uses = invite["properties"]["max_uses"]
+    assert (uses["minimum"], uses["maximum"], uses["default"]) == (1, 10_000, 1)
+    assert SCHEMAS["CreateUser"]["properties"]["roles"]["items"]["maxLength"] == 32
+    assert operation("post /api/rooms/{room_id}/invites")["requestBody"]["required"] is False
+    assert operation("post /api/auth/login")["requestBody"]["required"] is True
+
+
+def test_answers_tell_which_fields_are_always_there() -> None:
+    assert SCHEMAS["RoomCreated"]["required"] == ["room", "success"]
+    assert SCHEMAS["Tally"]["required"] == ["ok", "denied", "refused", "failed", "would_deny"]
+    assert "relation" in SCHEMAS["Room"]["properties"]
+    assert "relation" not in SCHEMAS["Room"]["required"]
+    assert SCHEMAS["Room"]["properties"]["created_at"]["format"] == "date-time"
+
+
+def test_create_room_tells_who_may_what_it_takes_and_what_it_refuses() -> None:
+    one = operation("post /api/rooms")
+    assert one["security"] == [{"login": ["rooms:create"]}]
+    assert one["x-who"] == "users with the permission `rooms:create`"
+    (key,) = one["parameters"]
+    assert (key["name"], key["in"], key["required"]) == ("Idempotency-Key", "header", False)
+    assert key["schema"] == {"type": "string", "pattern": "^[!-~]{1,128}$"}
+    created = one["responses"]["201"]
+    assert set(created["headers"]) == {"X-Request-Id", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"}
+    limited = seen(one["responses"]["429"])
+    assert set(limited["headers"]) == {"X-Request-Id", "RateLimit", "RateLimit-Policy", "Retry-After"}
+    conflict = seen(one["responses"]["409"])
+    assert set(conflict["headers"]) == {"X-Request-Id", "Retry-After"}
+    assert conflict["headers"]["Retry-After"]["required"] is False, "name_taken has none"
+    problem, only = limited["content"]["application/problem+json"]["schema"]["allOf"]
+    assert problem == {"$ref": "#/components/schemas/Problem"}
+    assert only["properties"]["code"]["enum"] == ["rate_limited", "quota_exceeded"]
+    assert "WWW-Authenticate" in seen(one["responses"]["401"])["headers"]
+    assert "Content Too Large" in seen(one["responses"]["413"])["description"], "on every Python"
+
+
+def test_query_parameters_tell_their_rules_and_defaults() -> None:
+    limit, cursor = operation("get /api/rooms")["parameters"]
+    assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
+    assert cursor["schema"] == {"type": "string", "maxLength": 256}
+    names = {one["name"]: one for one in operation("get /api/admin/usage")["parameters"]}
+    assert names["from"]["schema"] == {"type": "string", "format": "date"}
+    room_id = operation("get /api/rooms/{room_id}")["parameters"][0]
+    assert room_id == {"$ref": "#/components/parameters/room_id"}
+    assert seen(room_id)["in"] == "path"
+    assert seen(room_id)["required"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        ("post /api/auth/login", "anybody"),
+        ("post /api/auth/logout", "whoever has a token of the session"),
+        ("get /api/auth/me", "every user who is logged in"),
+        ("post /api/rooms/{room_id}/token", "whoever has a relation to the room, with the permission `rooms:join`"),
+        ("post /api/rooms/{room_id}/end", "owner or cohost of the room; or users with the permission `rooms:end-any`"),
+        (
+            "post /api/invites/{code}/accept",
+            "users with the permission `rooms:join`; with an invite for guests anybody",
+        ),
+    ],
+)
+def test_who_may_call_is_the_policys_answer(name: str, who: str) -> None:
+    assert operation(name)["x-who"] == who
+
+
+def test_route_without_login_asks_for_none() -> None:
+    assert "security" not in operation("post /api/auth/login")
+    guests = "users with the permission `rooms:join`; with an invite for guests anybody"
+    assert operation("post /api/invites/{code}/accept")["x-who"] == guests
+    assert operation("post /api/invites/{code}/accept")["security"] == [{}, {"login": ["rooms:join"]}]
+
+
+def test_every_code_is_explained_once() -> None:
+    assert list(WHAT_TO_DO) == list(STATUS)
+    assert len(HEADERS) == 6
+
+
+def test_document_stays_small() -> None:
+    assert len(msgspec.json.encode(DOCUMENT)) < 120_000

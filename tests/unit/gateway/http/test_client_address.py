@@ -1,0 +1,80 @@
+"""Which address counts. The attacks are those of MDN's "X-Forwarded-For, security and privacy concerns"."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+
+import pytest
+
+from gateway.http.client_address import ClientAddresses, site_of
+
+PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
+
+
+def find(peer: str | None, *forwarded: str) -> str:
+    return ClientAddresses(PROXIES).find(peer, [(b"x-forwarded-for", value.encode()) for value in forwarded])
+
+
+def test_without_a_proxy_the_peer_is_the_client() -> None:
+    assert find("203.0.113.7") == "203.0.113.7"
+
+
+def test_an_untrusted_peer_cannot_name_another_address() -> None:
+    assert find("203.0.113.7", "198.51.100.1") == "203.0.113.7"
+
+
+def test_behind_a_trusted_proxy_the_rightmost_stranger_is_the_client() -> None:
+    assert find("10.0.0.1", "198.51.100.1") == "198.51.100.1"
+    assert find("10.0.0.1", "198.51.100.1, 10.9.9.9") == "198.51.100.1"
+
+
+def test_what_the_client_wrote_further_left_is_never_read() -> None:
+    assert find("10.0.0.1", "1.1.1.1, 2.2.2.2, 198.51.100.1") == "198.51.100.1"
+    assert find("10.0.0.1", "10.0.0.5, 198.51.100.1, 10.0.0.2") == "198.51.100.1"
+
+
+def test_several_header_lines_are_one_list() -> None:
+    assert find("10.0.0.1", "1.1.1.1", "198.51.100.1") == "198.51.100.1"
+
+
+@pytest.mark.parametrize("nonsense", ["unknown", "", "_hidden", "198.51.100.999", "<script>"])
+def test_nonsense_ends_the_walk_at_the_last_known_proxy(nonsense: str) -> None:
+    assert find("10.0.0.1", f"198.51.100.1, {nonsense}") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("198.51.100.1:4711", "198.51.100.1"),
+        ("[2001:db8::1]:4711", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::ffff:198.51.100.1", "198.51.100.1"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_addresses_are_read_in_every_form_proxies_write(written: str, means: str) -> None:
+    assert find("fd00::1", written) == means
+
+
+def test_a_local_socket_has_no_address() -> None:
+    assert find(None) == ""
+    assert find("") == ""
+
+
+def test_an_untrusted_forwarded_header_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    addresses = ClientAddresses(())
+    with caplog.at_level(logging.WARNING, "gateway"):
+        for _ in range(3):
+            addresses.find("203.0.113.7", [(b"x-forwarded-for", b"198.51.100.1")])
+    assert [record.message for record in caplog.records] == [
+        "X-Forwarded-For came from an untrusted peer; is GATEWAY_TRUSTED_PROXIES missing?"
+    ]
+
+
+def test_ipv6_is_limited_by_its_64_and_ipv4_by_itself() -> None:
+    assert site_of("2001:db8:1:2:3:4:5:6") == site_of("2001:db8:1:2::") == "2001:db8:1:2::/64"
+    assert site_of("2001:db8:1:3::1") != site_of("2001:db8:1:2::1")
+    assert site_of("198.51.100.1") == "198.51.100.1"
+    assert site_of("::ffff:198.51.100.1") == "198.51.100.1"
+    assert site_of("") == ""

@@ -1,0 +1,153 @@
+"""What the outermost wrapper does to every request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from litestar.types import Receive, Scope, Send
+
+from gateway.http.client_address import ClientAddresses
+from gateway.http.cors import Cors
+from gateway.http.edge import REFUSED, Edge
+from gateway.http.problems import Problem
+from limits.policy import US_PER_S, Limit
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the address the edge found; fail where the path says so."""
+    if scope["path"] == "/boom":
+        raise RuntimeError("the secret is 12345")
+    client: Any = scope["client"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": client[0].encode(), "more_body": False})
+
+
+def client(*, burst: int = 3, address: str = "198.51.100.1", app: Any = echo, **options: Any) -> httpx.AsyncClient:
+    edge = Edge(app, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, burst), **options)
+    transport = httpx.ASGITransport(app=edge, client=(address, 4711))  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+async def test_every_response_has_an_id_of_ours_and_is_not_stored() -> None:
+    async with client() as http:
+        first = await http.get("/", headers={"X-Request-Id": "forged\tline"})
+        second = await http.get("/")
+    assert len(first.headers["x-request-id"]) == 24
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+    assert first.headers["cache-control"] == "no-store"
+    assert first.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_flood_from_one_address_is_refused_and_others_are_not() -> None:
+    async with client() as http:
+        answers = [await http.get("/anything") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    refused = answers[-1]
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) >= 60
+    document = refused.json()
+    assert document["code"] == "rate_limited"
+    assert document["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert document["violated-policies"] == ["flood"]
+    assert document["request_id"] == refused.headers["x-request-id"]
+
+
+async def test_one_address_does_not_pay_for_another() -> None:
+    edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 1))
+    for address in ("198.51.100.1", "198.51.100.2"):
+        transport = httpx.ASGITransport(app=edge, client=(address, 1))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            assert (await http.get("/")).status_code == 200
+            assert (await http.get("/")).status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+async def test_health_checks_are_never_refused(path: str) -> None:
+    async with client(burst=1) as http:
+        assert [(await http.get(path)).status_code for _ in range(5)] == [200] * 5
+
+
+async def test_what_nobody_foresaw_is_a_bare_500(caplog: pytest.LogCaptureFixture) -> None:
+    async with client() as http:
+        answer = await http.get("/boom")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "internal"
+    assert "12345" not in answer.text
+    assert any(record.exc_info for record in caplog.records)
+
+
+async def test_page_keeps_the_fields_it_brings() -> None:
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        own = [(b"Content-Security-Policy", b"default-src 'self'"), (b"cache-control", b"public, max-age=60")]
+        await send({"type": "http.response.start", "status": 200, "headers": own})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with client(app=page) as http:
+        headers = (await http.get("/")).headers
+    assert headers.get_list("content-security-policy") == ["default-src 'self'"]
+    assert headers.get_list("cache-control") == ["public, max-age=60"]
+    assert headers["x-frame-options"] == "DENY"
+
+
+async def test_https_is_promised_only_where_it_is_spoken() -> None:
+    async with client(https=True) as http, client() as plain:
+        assert "max-age=31536000" in (await http.get("/")).headers["strict-transport-security"]
+        assert "strict-transport-security" not in (await plain.get("/")).headers
+
+
+async def test_head_is_get_within_and_has_no_content_without() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"text", "more_body": False})
+
+    edge = Edge(app, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 3))
+    scope: Any = {"type": "http", "method": "HEAD", "path": "/", "headers": [], "client": ("198.51.100.1", 1)}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await edge(scope, None, send)  # type: ignore[arg-type]
+    assert seen == ["GET"]
+    assert scope["method"] == "HEAD"  # the server decides by its own scope whether a body may follow
+    assert (b"content-length", b"4") in sent[0]["headers"]
+    assert [message["body"] for message in sent[1:]] == [b""]
+
+
+async def test_what_the_edge_itself_answers_can_be_read_by_a_listed_page() -> None:
+    origin = {"Origin": "https://app.example.com"}
+    async with client(burst=2, cors=Cors(["https://app.example.com"])) as http:
+        answers = [await http.get(path, headers=origin) for path in ("/boom", "/", "/")]
+        assert [answer.status_code for answer in answers] == [500, 200, 429]
+        assert {answer.headers["access-control-allow-origin"] for answer in answers} == {"https://app.example.com"}
+        assert {answer.headers["vary"] for answer in answers} == {"Origin"}
+
+
+async def test_preflight_of_a_listed_origin_is_answered_before_the_app() -> None:
+    asked = {"Access-Control-Request-Method": "PATCH"}
+    async with client(cors=Cors(["https://app.example.com"])) as http:
+        listed = await http.options("/boom", headers=asked | {"Origin": "https://app.example.com"})
+        other = await http.options("/boom", headers=asked | {"Origin": "https://evil.example"})
+        plain = await http.options("/boom", headers={"Origin": "https://app.example.com"})
+    assert (listed.status_code, other.status_code, plain.status_code) == (204, 500, 500)
+    assert "PATCH" in listed.headers["access-control-allow-methods"]
+    assert not [name for name in other.headers if name.startswith("access-control")]
+
+
+async def test_request_the_server_could_not_read_is_refused_with_its_problem() -> None:
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        await edge({**scope, REFUSED: Problem(431, "headers_too_large", "Too much.")}, receive, send)
+
+    edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 3))
+    transport = httpx.ASGITransport(app=server)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        answer = await http.get("/")
+    assert answer.status_code == 431
+    assert answer.json()["code"] == "headers_too_large"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]

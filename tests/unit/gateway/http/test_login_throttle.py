@@ -1,0 +1,264 @@
+"""Login throttling as auth.md has it: charged before, given back after, the owner never locked out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import fakeredis
+import pytest
+
+from auth.accounts import Accounts
+from auth.errors import Busy, InvalidCredentials
+from auth.keys import KeyRing
+from auth.passwords import Passwords
+from gateway.audit import Audit
+from gateway.http.login_throttle import Throttle
+from gateway.http.problems import Problem, RateLimited
+from gateway.policy.file import load_policy
+from gateway.policy.model import PolicyInForce
+from limits.limiter import Limiter
+
+SECRET = "a test's own secret, which is long enough"
+HOME, STRANGER = "198.51.100.1", "203.0.113.9"
+
+
+@pytest.fixture
+def redis() -> fakeredis.FakeAsyncRedis:
+    return fakeredis.FakeAsyncRedis()
+
+
+@pytest.fixture
+def throttle(redis: fakeredis.FakeAsyncRedis) -> Throttle:
+    execute = redis.execute_command
+    return Throttle(
+        execute, Limiter(execute), KeyRing([SECRET], "throttle"), PolicyInForce(load_policy()), Audit(execute)
+    )
+
+
+async def fail(throttle: Throttle, address: str, username: str) -> None:
+    with pytest.raises(InvalidCredentials):
+        async with throttle.login(address, username):
+            raise InvalidCredentials
+
+
+async def succeed(throttle: Throttle, address: str, username: str) -> None:
+    async with throttle.login(address, username):
+        pass
+
+
+async def refused(throttle: Throttle, address: str, username: str) -> Problem:
+    looked = False
+    with pytest.raises(Problem) as caught:
+        async with throttle.login(address, username):
+            looked = True
+    assert not looked, "the password was looked at although the login is throttled"
+    return caught.value
+
+
+async def test_the_sixth_failure_is_refused_unseen(throttle: Throttle) -> None:
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada")
+    problem = await refused(throttle, STRANGER, "ada")
+    assert (problem.status, problem.code) == (429, "too_many_attempts")
+    assert 1 <= int(problem.headers["Retry-After"]) <= 200
+
+
+async def test_an_account_is_one_account_in_any_spelling_and_from_any_address(throttle: Throttle) -> None:
+    for number, name in enumerate(["ada", "Ada", "ADA", "ａｄａ", "aDa"]):
+        await fail(throttle, f"203.0.113.{number}", name)
+    assert (await refused(throttle, STRANGER, "ada")).code == "too_many_attempts"
+
+
+async def test_unknown_accounts_and_impossible_names_are_throttled_the_same(throttle: Throttle) -> None:
+    for name in ("nobody-of-that-name", "x", "white space", "y" * 200):
+        for _ in range(5):
+            await fail(throttle, STRANGER, name)
+        assert (await refused(throttle, STRANGER, name)).code == "too_many_attempts"
+
+
+async def test_success_gives_the_attempt_back(throttle: Throttle) -> None:
+    for _ in range(20):
+        await succeed(throttle, HOME, "ada")
+    for _ in range(4):
+        await fail(throttle, STRANGER, "ada")
+    await succeed(throttle, STRANGER, "ada")
+
+
+async def test_a_stranger_who_fails_all_day_does_not_lock_the_owner_out(throttle: Throttle) -> None:
+    await succeed(throttle, HOME, "ada")
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada")
+    await refused(throttle, STRANGER, "ada")
+    await succeed(throttle, HOME, "ada")
+
+
+async def test_a_known_address_has_ten_attempts_of_its_own(throttle: Throttle) -> None:
+    await succeed(throttle, HOME, "ada")
+    for _ in range(10):
+        await fail(throttle, HOME, "ada")
+    await refused(throttle, HOME, "ada")
+    await fail(throttle, STRANGER, "ada")
+
+
+async def test_spraying_many_accounts_from_one_address_ends_at_a_hundred(throttle: Throttle) -> None:
+    for number in range(100):
+        await fail(throttle, STRANGER, f"user-{number}")
+    assert (await refused(throttle, STRANGER, "user-100")).code == "too_many_attempts"
+
+
+async def test_rotating_within_an_ipv6_64_is_one_address(throttle: Throttle) -> None:
+    for number in range(100):
+        await fail(throttle, f"2001:db8::{number:x}", f"user-{number}")
+    assert (await refused(throttle, "2001:db8::ffff", "user-100")).code == "too_many_attempts"
+    await fail(throttle, "2001:db8:0:1::1", "user-101")
+
+
+async def test_a_refusal_by_the_account_costs_the_address_nothing(throttle: Throttle) -> None:
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada")
+    for _ in range(200):
+        await refused(throttle, STRANGER, "ada")
+    await fail(throttle, STRANGER, "grace")
+
+
+async def test_an_attempt_that_was_never_verified_is_given_back(throttle: Throttle) -> None:
+    for _ in range(20):
+        with pytest.raises(Busy):
+            async with throttle.login(STRANGER, "ada"):
+                raise Busy
+    await fail(throttle, STRANGER, "ada")
+
+
+@pytest.mark.parametrize("username", ["ada", "nobody"])
+async def test_fifty_parallel_wrong_passwords_are_five_hashes(
+    throttle: Throttle, redis: fakeredis.FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch, username: str
+) -> None:
+    passwords = Passwords()
+    await passwords.warm()
+    accounts = Accounts(redis.execute_command, passwords)
+    await accounts.add("ada", "correct horse battery staple", roles=["member"])
+    verify, hashes, refused = passwords.verify, 0, 0
+
+    async def counted(password: str, stored: str | None) -> bool:
+        nonlocal hashes
+        hashes += 1
+        return await verify(password, stored)
+
+    async def attempt(number: int) -> None:
+        nonlocal refused
+        try:
+            async with throttle.login(STRANGER, username):
+                await accounts.authenticate(username, f"wrong-{number}")
+        except Problem:
+            refused += 1
+
+    monkeypatch.setattr(passwords, "verify", counted)
+    outcomes = await asyncio.gather(*(attempt(number) for number in range(50)), return_exceptions=True)
+    assert [type(one) for one in outcomes if one is not None] == [InvalidCredentials] * 5
+    assert (hashes, refused) == (5, 45)
+
+
+async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
+    admitted = 0
+
+    async def ask_until_refused() -> None:
+        nonlocal admitted
+        for _ in range(2000):  # ten come back every second while this runs
+            await throttle.request(STRANGER)
+            admitted += 1
+
+    with pytest.raises(RateLimited):
+        await ask_until_refused()
+    assert admitted >= 600
+    await throttle.request(HOME)
+
+
+async def test_thirty_registrations_of_one_address_are_let_through_and_refused_ones_do_not_count(
+    throttle: Throttle,
+) -> None:
+    for _ in range(50):
+        with pytest.raises(Busy):
+            async with throttle.registration(STRANGER):
+                raise Busy
+    for _ in range(30):
+        async with throttle.registration(STRANGER):
+            pass
+    made = False
+    with pytest.raises(Problem) as caught:
+        async with throttle.registration(STRANGER):
+            made = True
+    assert not made
+    assert (caught.value.status, caught.value.code) == (429, "too_many_attempts")
+    async with throttle.registration(HOME):
+        pass
+
+
+async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(
+    redis: fakeredis.FakeAsyncRedis,
+) -> None:
+    noted: list[str] = []
+    execute = redis.execute_command
+    audit = Audit(execute, lambda *words: noted.append(str(words[-1])))
+    policy = PolicyInForce(load_policy())
+    throttle = Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), policy, audit)
+    for _ in range(5):
+        await fail(throttle, STRANGER, "ada.lovelace")
+    for _ in range(20):
+        await refused(throttle, STRANGER, "ada.lovelace")
+    [entry] = [text for text in noted if "throttled" in text]
+    assert '"limit": "account"' in entry
+    for text in ("ada", STRANGER):
+        assert text not in entry
+
+
+def test_an_address_is_known_in_the_audit_by_its_site(throttle: Throttle) -> None:
+    assert throttle.source("2001:db8::1") == throttle.source("2001:db8::ffff")
+    assert throttle.source("2001:db8::1") != throttle.source("2001:db8:0:1::1")
+    assert throttle.source(HOME) != throttle.source(STRANGER)
+    assert HOME not in throttle.source(HOME)
+
+
+async def test_only_rotations_count_against_a_session(throttle: Throttle) -> None:
+    for _ in range(50):
+        await throttle.refresh_allowed("sid", HOME)
+    for _ in range(10):
+        await throttle.refresh_allowed("sid", HOME)
+        await throttle.refreshed("sid")
+    with pytest.raises(Problem) as caught:
+        await throttle.refresh_allowed("sid", HOME)
+    assert caught.value.code == "too_many_attempts"
+    await throttle.refresh_allowed("another", HOME)
+
+
+async def test_no_name_and_no_address_stands_in_a_key(throttle: Throttle, redis: fakeredis.FakeAsyncRedis) -> None:
+    await succeed(throttle, HOME, "ada.lovelace")
+    await fail(throttle, STRANGER, "ada.lovelace")
+    await throttle.request(STRANGER)
+    keys = b" ".join(await redis.keys()).decode()
+    assert keys
+    for text in ("ada", HOME, STRANGER):
+        assert text not in keys
+
+
+async def test_throttled_refreshes_and_requests_are_audited(redis: fakeredis.FakeAsyncRedis) -> None:
+    execute, noted = redis.execute_command, []
+    policy, audit = PolicyInForce(load_policy()), Audit(execute, lambda *words: noted.append(words))
+    throttle = Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), policy, audit)
+    for _ in range(10):
+        await throttle.refreshed("a" * 20)
+    for _ in range(2):  # the second within a minute is not told again
+        with pytest.raises(Problem):
+            await throttle.refresh_allowed("a" * 20, HOME)
+
+    async def flood() -> None:
+        for _ in range(2000):  # ten come back every second meanwhile
+            await throttle.request(HOME)
+
+    with pytest.raises(RateLimited):
+        await flood()
+    entries = [str(words[-1]) for words in noted if words[0] == "XADD"]
+    assert [kind for entry in entries for kind in ("refresh", "requests") if f'"limit": "{kind}"' in entry] == [
+        "refresh",
+        "requests",
+    ]
+    assert not any(HOME in entry for entry in entries)

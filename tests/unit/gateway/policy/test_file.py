@@ -1,0 +1,247 @@
+"""Policy files: every refusal is one line that names file, key and reason."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.policy.file import PolicyError, load_policy
+from gateway.policy.model import LIMITED_ACTIONS, RoomDefaults
+from limits.policy import US_PER_S, Limit, Quota
+
+MINIMAL = """
+[roles.member]
+permissions = ["rooms:join"]
+limits.api = { rate = "120/min", burst = 60 }
+[limits.api]
+applies_to = ["*"]
+[templates.default]
+owner = ["guest", "host"]
+"""
+
+
+def test_a_minimal_file_is_enough_and_the_rest_has_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    policy = load_policy(path)
+    assert policy.source == "mine.toml"
+    assert dict(policy.roles["member"].limits) == {"api": Limit("api", 120, 60 * US_PER_S, 60)}
+    assert policy.applies_to == {"api": LIMITED_ACTIONS}
+    assert policy.templates == {"default": {"owner": ("guest", "host")}}
+    assert policy.rooms == RoomDefaults("open", "auto", 100, 43_200, 3600)
+
+
+def test_the_built_in_file_can_be_copied_and_loaded(tmp_path: Path) -> None:
+    built_in = load_policy()
+    path = tmp_path / "copy.toml"
+    path.write_bytes((Path(__file__).parents[4] / "gateway" / "policy" / "policy.toml").read_bytes())
+    copied = load_policy(path)
+    assert (copied.roles, copied.applies_to) == (built_in.roles, built_in.applies_to)
+    assert (copied.templates, copied.rooms) == (built_in.templates, built_in.rooms)
+
+
+BAD: dict[str, tuple[str, str, str, str]] = {
+    # name: (what is replaced, by what, key, reason)
+    "unknown section": ("[roles.member]", "[quota.x]\n[roles.member]", "quota", "unknown key"),
+    "unknown key of a role": ("permissions =", "permission =", "roles.member.permission", "unknown key"),
+    "unknown key of a number": ("burst = 60", "burst = 60, brust = 1", "roles.member.limits.api.brust", "unknown key"),
+    "unknown key of a limit": ('applies_to = ["*"]', 'applies_to = ["*"]\ncots = 1', "limits.api.cots", "unknown key"),
+    "unknown relation": ("owner =", "owners =", "templates.default.owners", "unknown key"),
+    "unknown key of rooms": ("[roles.member]", "[rooms]\nsizes = 1\n[roles.member]", "rooms.sizes", "unknown key"),
+    "unknown permission": ("rooms:join", "rooms:joyn", "roles.member.permissions", "'rooms:joyn'"),
+    "permission of other case": ("rooms:join", "Rooms:Join", "roles.member.permissions", "'Rooms:Join'"),
+    "permissions no list": ('["rooms:join"]', '"rooms:join"', "roles.member.permissions", "list of texts"),
+    "permissions no texts": ('["rooms:join"]', "[1]", "roles.member.permissions", "list of texts"),
+    "bad role name": ("[roles.member]", "[roles.Member]", "roles.Member", "a role's name"),
+    "role name with a space": ("[roles.member]", '[roles."a b"]', "roles.a b", "a role's name"),
+    "zero rate": ("120/min", "0/min", "roles.member.limits.api", "rate '0/min'"),
+    "negative rate": ("120/min", "-1/min", "roles.member.limits.api", "rate '-1/min'"),
+    "rate without unit": ("120/min", "120", "roles.member.limits.api", "rate '120'"),
+    "rate of unknown unit": ("120/min", "120/week", "roles.member.limits.api", "rate '120/week'"),
+    "rate a number": ('"120/min"', "120", "roles.member.limits.api.rate", "must be a text"),
+    "rate too fine": ("120/min", "2000000/s", "roles.member.limits.api", "finer than one unit per microsecond"),
+    "rate missing": ('rate = "120/min", ', "", "roles.member.limits.api.rate", "is missing"),
+    "burst missing": (", burst = 60", "", "roles.member.limits.api.burst", "is missing"),
+    "burst 0": ("burst = 60", "burst = 0", "roles.member.limits.api.burst", "whole number from 1"),
+    "burst negative": ("burst = 60", "burst = -1", "roles.member.limits.api.burst", "whole number from 1"),
+    "burst a fraction": ("burst = 60", "burst = 60.0", "roles.member.limits.api.burst", "whole number from 1"),
+    "burst a truth": ("burst = 60", "burst = true", "roles.member.limits.api.burst", "whole number from 1"),
+    "burst a text": ("burst = 60", 'burst = "60"', "roles.member.limits.api.burst", "whole number from 1"),
+    "burst beyond int64": ("burst = 60", "burst = 99999999999999999999", "roles.member.limits.api.burst", "whole"),
+    "refill overflow": ('"120/min", burst = 60', '"1/9999d", burst = 100000000', "roles.member.limits.api", "ten y"),
+    "number no table": ('{ rate = "120/min", burst = 60 }', '"120/min"', "roles.member.limits.api", "must be a table"),
+    "limit nowhere defined": ("limits.api =", "limits.apy =", "roles.member.limits.apy", "there is no [limits.apy]"),
+    "missing limit for a free action": (
+        'limits.api = { rate = "120/min", burst = 60 }',
+        "",
+        "roles.member.limits.api",
+        "is missing; the role may do",
+    ),
+    "missing limit for a granted action": (
+        "[limits.api]",
+        '[limits.mint]\napplies_to = ["tokens.mint"]\n[limits.api]',
+        "roles.member.limits.mint",
+        "is missing; the role may do tokens.mint",
+    ),
+    "unknown action": ('["*"]', '["rooms.delete"]', "limits.api.applies_to", "unknown action 'rooms.delete'"),
+    "unlimited action": ('["*"]', '["usage.read"]', "limits.api.applies_to", "unknown action 'usage.read'"),
+    "unknown action beside all": ('["*"]', '["*", "x"]', "limits.api.applies_to", "unknown action 'x'"),
+    "no action": ('["*"]', "[]", "limits.api.applies_to", "names no action"),
+    "actions no list": ('["*"]', '"*"', "limits.api.applies_to", "list of texts"),
+    "applies_to missing": ('applies_to = ["*"]', "", "limits.api.applies_to", "is missing"),
+    "bad limit name": ("[limits.api]", '[limits."A P I"]\napplies_to = ["*"]\n[limits.api]', "limits.A P I", "1 to 40"),
+    "no roles": (MINIMAL[: MINIMAL.index("[limits.api]")], "", "roles", "at least one role"),
+    "no template": (MINIMAL[MINIMAL.index("[templates") :], "", "templates.default", "is missing"),
+    "template without id": (
+        "[templates.default]",
+        '[templates.webinar]\nowner = ["host"]\n[templates.default]',
+        "templates.webinar.id",
+        "is missing",
+    ),
+    "template with a bad id": (
+        "[templates.default]",
+        '[templates.webinar]\nid = "x"\n[templates.default]',
+        "templates.webinar.id",
+        "24 hexadecimal",
+    ),
+    "no default template": ("[templates.default]", "[templates.other]", "templates.default", "is missing"),
+    "template roles no list": ('["guest", "host"]', '"guest"', "templates.default.owner", "list of texts"),
+    "template role empty": ('"guest", "host"', '""', "templates.default.owner", "plain ASCII"),
+    "template role too long": ('"guest"', f'"{"x" * 65}"', "templates.default.owner", "plain ASCII"),
+    "template role not ASCII": ('"guest"', '"gäst"', "templates.default.owner", "plain ASCII"),
+    "template role with ?": ('"guest"', '"why?"', "templates.default.owner", "plain ASCII"),
+    "template role with >": ('"guest"', '"a>b"', "templates.default.owner", "plain ASCII"),
+    "template role with ~": ('"guest"', '"a~b"', "templates.default.owner", "plain ASCII"),
+    "template role with newline": ('"guest"', '"guest\\n"', "templates.default.owner", "plain ASCII"),
+    "roles no table": ("[roles.member]", "roles = 1\n[rolez]", "rolez", "unknown key"),
+    "limits a list": ("[limits.api]", "[[limits]]\n[limits.api]", "limits", "must be a table"),
+}  # fmt: skip
+
+ROOMS = {
+    "access": ('"public"', "open, invited"),
+    "region": ('"mars"', "auto, us, eu, in"),
+    "size": ("0", "1 to 2500"),
+    "size ": ("2501", "1 to 2500"),
+    "size  ": ("true", "1 to 2500"),
+    "max_duration": ('"1min"', "120 to 43200 seconds"),
+    "max_duration ": ('"13h"', "120 to 43200 seconds"),
+    "max_duration  ": ("3600", "must be a duration"),
+    "token_ttl": ('"59s"', "60 to 86400 seconds"),
+    "token_ttl ": ('"2d"', "60 to 86400 seconds"),
+    "token_ttl  ": ('"1 h"', "must be a duration"),
+    "token_ttl   ": ('"0s"', "must be a duration"),
+    "token_ttl    ": ('"1.5h"', "must be a duration"),
+    "token_ttl     ": ('"-1h"', "must be a duration"),
+    "token_ttl      ": ('"1hour"', "must be a duration"),
+    "access ": ('["open"]', "open, invited"),
+}
+BAD |= {
+    f"rooms.{key.strip()} = {value}": (
+        "[roles.member]",
+        f"[rooms]\n{key} = {value}\n[roles.member]",
+        f"rooms.{key.strip()}",
+        reason,
+    )
+    for key, (value, reason) in ROOMS.items()
+}
+
+
+QUOTA = '[quotas.month]\ncounter = "tokens.mint"\nperiod = "month"\namount = 10\n[roles.member]'
+BAD |= {
+    "cost 0": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 0', "limits.api.cost", "whole number from 1"),
+    "cost over burst": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 61', "roles.member.limits.api.burst", "cost"),
+    "strict a text": ('applies_to = ["*"]', 'applies_to = ["*"]\nstrict = "yes"', "limits.api.strict", "true or false"),
+    "shadow a number": ('applies_to = ["*"]', 'applies_to = ["*"]\nshadow = 1', "limits.api.shadow", "true or false"),
+    "unknown on_store_error": (
+        'applies_to = ["*"]', 'applies_to = ["*"]\non_store_error = "open"', "limits.api.on_store_error", "deny, local",
+    ),
+    "strict without room": (
+        '"*"]', '"*"]\nstrict = true\nrate = "60/min"\nburst = 60', "limits.api", "strict",
+    ),
+    "a name is reserved": ("[limits.api]", '[limits.block]\napplies_to = ["*"]\n[limits.api]', "limits.block", "block"),
+    "unknown counter": ("[roles.member]", QUOTA.replace("tokens.mint", "x"), "quotas.month.counter", "one of"),
+    "unknown period": ("[roles.member]", QUOTA.replace('"month"', '"year"'), "quotas.month", "period"),
+    "quota amount 0": ("[roles.member]", QUOTA.replace("= 10", "= 0"), "quotas.month.amount", "whole number from 1"),
+    "unknown time zone": (
+        "[roles.member]", QUOTA.replace("amount", 'time_zone = "Mars/Base"\namount'), "quotas.month", "Mars/Base",
+    ),
+    "a quota's role number without quota": (
+        "[limits.api]", "quotas.month = 5\n[limits.api]", "roles.member.quotas.month", "there is no [quotas.month]",
+    ),
+    "a quota named like a limit": (
+        "[roles.member]", QUOTA.replace("quotas.month", "quotas.api"), "quotas.api", "name of a limit",
+    ),
+    "unknown anonymous": ("[roles.member]", "[anonymous]\nlogin = 1\n[roles.member]", "anonymous.login", "unknown"),
+    "anonymous burst 0": (
+        "[roles.member]", '[anonymous]\naccount = { rate = "5/min", burst = 0 }\n[roles.member]',
+        "anonymous.account.burst", "whole number from 1",
+    ),
+    "no active room": (
+        "[roles.member]", "[rooms]\nactive_per_owner = 0\n[roles.member]", "rooms.active_per_owner", "from 1",
+    ),
+}  # fmt: skip
+
+
+def refusal(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(PolicyError) as caught:
+        load_policy(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_refused_by_file_key_and_reason(tmp_path: Path, name: str) -> None:
+    old, new, key, reason = BAD[name]
+    assert MINIMAL.count(old) == 1
+    file, found_key, found_reason = refusal(tmp_path / "mine.toml", MINIMAL.replace(old, new)).split(": ", 2)
+    assert (file, found_key) == ("mine.toml", key)
+    assert reason in found_reason
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "mine.toml", "a = " + "[" * 5000) == "mine.toml: is nested too deeply"
+
+
+def test_a_quota_is_every_roles_and_a_roles_own_number_counts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace("[roles.member]", QUOTA))
+    assert load_policy(path).roles["member"].quotas == {"month": Quota("month", "tokens.mint", 10, "month")}
+    path.write_text(MINIMAL.replace("[roles.member]", QUOTA).replace("[limits.api]", "quotas.month = 25\n[limits.api]"))
+    assert load_policy(path).roles["member"].quotas["month"].amount == 25
+
+
+@pytest.mark.parametrize("text", ["[roles", "a = ", "[roles.member]\n[roles.member]\n", "a = 1\na = 2\n", "\0"])
+def test_what_is_no_toml_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
+    found = refusal(tmp_path / "mine.toml", text)
+    assert found.startswith("mine.toml: ")
+    assert "line 1" in found or "line 2" in found or "end of document" in found
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "mine.toml", b"\xff\xfe\x00") == "mine.toml: cannot be read: UnicodeDecodeError"
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"^no\.toml: cannot be read: FileNotFoundError$"):
+        load_policy(tmp_path / "no.toml")
+    with pytest.raises(PolicyError, match="cannot be read: IsADirectoryError"):
+        load_policy(tmp_path)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "mine.toml", "") == "mine.toml: roles: at least one role is needed"
+
+
+def test_a_limit_for_what_a_role_may_not_do_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace("[limits.api]", '[limits.create]\napplies_to = ["rooms.create"]\n[limits.api]'))
+    assert load_policy(path).roles["member"].limits.keys() == {"api"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15min", 900), ("2h", 7200), ("1d", 86_400), ("86400s", 86_400), ("60s", 60)]
+)
+def test_a_duration_is_written_in_seconds_minutes_hours_or_days(tmp_path: Path, text: str, seconds: int) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{MINIMAL}[rooms]\ntoken_ttl = "{text}"\n')
+    assert load_policy(path).rooms.token_ttl_s == seconds

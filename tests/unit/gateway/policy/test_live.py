@@ -1,0 +1,119 @@
+"""The policy file is followed, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.policy import live as policy_reload
+from gateway.policy.effective import policy_of
+from gateway.policy.file import built_in_text
+from gateway.policy.live import PolicyReload, TemplateWatch
+from gateway.policy.model import PolicyInForce
+from gateway.settings import Settings
+
+TEMPLATE = "5" * 24
+LOOK_S = 0.02
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(policy_reload, "LOOK_S", LOOK_S)
+    monkeypatch.setattr(policy_reload, "_SETTLE_S", LOOK_S)
+    path = tmp_path / "policy.toml"
+    path.write_text(built_in_text())
+    return Settings("redis://x", "key", "s" * 32, TEMPLATE, ("g" * 32,), policy_path=path)
+
+
+def sized(size: int) -> str:
+    return built_in_text().replace("size = 100", f"size = {size}")
+
+
+def path_of(settings: Settings) -> Path:
+    assert settings.policy_path is not None
+    return settings.policy_path
+
+
+@asynccontextmanager
+async def following(reload: PolicyReload, policy: PolicyInForce) -> AsyncIterator[list[int]]:
+    """Follow, and note the size of rooms at each change."""
+    sizes: list[int] = []
+    task = asyncio.create_task(reload.follow(policy, changed=lambda: sizes.append(policy.now.rooms.size)))
+    yield sizes
+    assert not task.done()
+    task.cancel()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110  what it waits for is a file being read, which tells nobody
+            await asyncio.sleep(LOOK_S / 4)
+
+
+async def test_a_change_made_while_the_process_starts_is_not_lost(settings: Settings) -> None:
+    reload = PolicyReload(settings)
+    policy = PolicyInForce(policy_of(settings))
+    path_of(settings).write_text(sized(7))
+    async with following(reload, policy) as sizes:
+        await until(lambda: sizes == [7])
+
+
+async def test_a_file_that_somebody_is_still_writing_is_left_alone(settings: Settings) -> None:
+    policy = PolicyInForce(policy_of(settings))
+    async with following(PolicyReload(settings), policy) as sizes:
+        for size in range(20, 60):
+            path_of(settings).write_text(sized(size))
+            await asyncio.sleep(LOOK_S / 4)
+        await until(lambda: 59 in sizes)
+    assert len(sizes) < 10  # a loaded machine may let it settle now and then
+
+
+async def test_an_error_nobody_foresaw_does_not_end_the_following(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = PolicyInForce(policy_of(settings))
+
+    def fail(_: Settings) -> None:
+        raise KeyError("oh")
+
+    async with following(PolicyReload(settings), policy) as sizes:
+        monkeypatch.setattr(policy_reload, "policy_of", fail)
+        path_of(settings).write_text(sized(7))
+        await until(lambda: "cannot be read" in caplog.text)
+        assert policy.now.rooms.size == 100
+        monkeypatch.setattr(policy_reload, "policy_of", policy_of)
+        path_of(settings).write_text(sized(8))
+        await until(lambda: sizes == [8])
+
+
+async def test_a_file_made_readable_is_read_though_its_text_is_the_same(settings: Settings) -> None:
+    """chmod changes no mtime; a container that could not read the file must notice that it can now."""
+    before = policy_reload.stamp_of(settings.policy_path)
+    path_of(settings).chmod(0o640)
+    assert policy_reload.stamp_of(settings.policy_path) != before
+
+
+async def test_the_built_in_policy_is_not_followed(settings: Settings) -> None:
+    built_in = Settings("redis://x", "key", "s" * 32, TEMPLATE, ("g" * 32,))
+    async with asyncio.timeout(1):
+        await PolicyReload(built_in).follow(PolicyInForce(policy_of(built_in)))
+
+
+def test_missing_roles_are_said_once_and_again_when_they_are_others(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    watch = TemplateWatch(PolicyInForce(policy_of(settings)))
+    said = []
+    for existing in ({"guest", "host"}, {"guest"}, {"guest"}, {"stage"}, {"guest", "host"}, {"guest"}):
+        caplog.clear()
+        watch.seen(TEMPLATE, frozenset(existing))
+        said.append(len(caplog.records))
+    watch.seen("6" * 24, frozenset())
+    assert said == [0, 1, 0, 1, 0, 1]
+    assert len(caplog.records) == 1

@@ -1,0 +1,96 @@
+"""The 100ms roles a policy names, beside those a template really has."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.hms.client import HmsRole, HmsTemplate
+from gateway.policy.file import load_policy, parse_policy
+from gateway.policy.templates import (
+    NoMapping,
+    missing_roles,
+    named_roles,
+    policy_text,
+    privileged_mints,
+    recommended_mapping,
+    unusable_names,
+)
+
+BUILT_IN = load_policy()
+
+
+def template(*roles: HmsRole) -> HmsTemplate:
+    return HmsTemplate("6" * 24, "live", roles)
+
+
+def test_a_policy_names_each_role_of_a_template_once() -> None:
+    assert named_roles(BUILT_IN, "default") == ("guest", "host")
+    assert named_roles(BUILT_IN, "other") == ()
+
+
+@pytest.mark.parametrize(
+    ("existing", "missing"),
+    [
+        ({"guest", "host", "stage"}, ()),
+        ({"guest"}, ("host",)),
+        ({"Guest", "HOST"}, ("guest", "host")),
+        (set(), ("guest", "host")),
+    ],
+)
+def test_a_role_is_missing_unless_the_template_has_it_under_the_very_name(
+    existing: set[str], missing: tuple[str, ...]
+) -> None:
+    assert missing_roles(BUILT_IN, "default", frozenset(existing)) == missing
+
+
+def test_powers_of_what_a_participant_may_join_as_are_told_and_those_of_an_owner_are_not() -> None:
+    guest, host = HmsRole("guest", ("endRoom",)), HmsRole("host", ("endRoom", "removeOthers"))
+    found = privileged_mints(BUILT_IN, "default", template(guest, host))
+    assert found == [("participant", guest), ("viewer", guest)]
+    assert privileged_mints(BUILT_IN, "default", template(HmsRole("guest", ()), host)) == []
+
+
+def test_who_is_in_charge_may_have_every_role_and_everybody_else_the_least() -> None:
+    roles = (
+        HmsRole("broadcaster", ("endRoom", "changeRole"), ("audio",)),
+        HmsRole("stage", (), ("audio", "video")),
+        HmsRole("moderator", ("removeOthers",)),
+        HmsRole("hls-viewer", ()),
+    )
+    everything = ["hls-viewer", "stage", "moderator", "broadcaster"]
+    assert recommended_mapping(template(*roles)) == {
+        "owner": everything,
+        "cohost": everything,
+        "participant": ["hls-viewer"],
+        "viewer": ["hls-viewer"],
+    }
+
+
+def test_roles_that_no_join_token_can_hold_are_left_out() -> None:
+    roles = (HmsRole("gäst", ()), HmsRole("what?", ()), HmsRole("__internal_recorder", ()), HmsRole("pupil", ()))
+    assert recommended_mapping(template(*roles))["owner"] == ["pupil"]
+    assert unusable_names(template(*roles)) == ("gäst", "what?")  # 100ms's own are nobody's business
+    with pytest.raises(NoMapping, match=r"plain ASCII.* 'gäst', 'what\?'") as refused:
+        recommended_mapping(template(*roles[:3]))
+    assert "\n" not in str(refused.value)
+    with pytest.raises(NoMapping):
+        recommended_mapping(template())
+
+
+def test_where_every_role_has_powers_everybody_else_gets_the_one_with_the_least_over_others() -> None:
+    spends = ("browserRecording", "rtmpStreaming", "hlsStreaming")  # what 100ms grants unless somebody takes it away
+    moderator, chair = HmsRole("moderator", ("removeOthers",)), HmsRole("chair", ("endRoom", *spends))
+    mapping = recommended_mapping(template(moderator, HmsRole("watcher", spends), chair))
+    assert mapping["owner"] == ["watcher", "moderator", "chair"]
+    assert mapping["participant"] == mapping["viewer"] == ["watcher"]
+
+
+def test_the_policy_that_is_written_is_the_built_in_one_but_for_the_mapping() -> None:
+    odd = 'the "boss" \\ chair'
+    mapping = {"owner": ["pupil", odd], "cohost": ["pupil", odd], "participant": ["pupil"], "viewer": ["pupil"]}
+    text = policy_text(mapping)
+    policy = parse_policy(text, "policy.toml")
+    assert policy.templates == {"default": {name: tuple(roles) for name, roles in mapping.items()}}
+    assert (policy.roles, policy.rooms, policy.guests) == (BUILT_IN.roles, BUILT_IN.rooms, BUILT_IN.guests)
+    assert "# --- Rooms ---" in text
+    assert "built-in policy. Copy" not in text

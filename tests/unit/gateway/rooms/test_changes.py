@@ -1,0 +1,306 @@
+"""What becomes of a room: locked, unlocked, ended, adopted, listed; places that go with it.
+
+`RoomChangesContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
+"""
+
+import asyncio
+import contextlib
+import random
+
+import fakeredis
+import pytest
+
+from gateway.hms.client import HmsBusy, HmsRoom, HmsTimeout, HmsUnreachable
+from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
+from gateway.rooms.registry import NotOurs, Rooms
+from gateway.rooms.room import Room, RoomChanges
+from tests.unit.gateway.fake_100ms import OWNER, STRANGER, TEMPLATE, Fake100ms, Ledger
+from tests.unit.gateway.room_bench import Execute, RoomBench
+
+
+class RoomChangesContract(RoomBench):
+    # --- locking and unlocking ---
+
+    async def test_minting_stops_before_100ms_hears_of_it(self, rooms: Rooms, ledger: Ledger) -> None:
+        room = await self.create(rooms)
+        for change in (rooms.update(room, RoomChanges(enabled=False)), self.end(rooms, room)):
+            ledger.lines.clear()
+            await change
+            written = next(n for n, line in enumerate(ledger.lines) if f"rm:1:{{{room.id}}}" in line)
+            asked = next(n for n, line in enumerate(ledger.lines) if line[0] == "100ms")
+            assert written < asked
+
+    async def end(self, rooms: Rooms, room: Room) -> bool:
+        return await rooms.locks.end(room, lock=True, held=False, reason="over")
+
+    async def test_a_lock_stands_though_100ms_fails_and_is_sent_again(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        room = await self.create(rooms)
+        hms.fails["disable"] = HmsUnreachable("x")
+        with pytest.raises(HmsUnreachable, match=r"^x The room is locked here all the same.* Repeat the request"):
+            await rooms.update(room, RoomChanges(enabled=False))
+        assert not (await self.now(rooms, room)).enabled
+        hms.fails.clear()
+        ledger.lines.clear()
+        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False))
+        assert ledger.upstream() == [("disable", room.id)]
+
+    @pytest.mark.parametrize("fails", ["end", "disable"])
+    async def test_an_end_that_100ms_fails_says_that_the_lock_stands(
+        self, rooms: Rooms, hms: Fake100ms, fails: str
+    ) -> None:
+        room = await self.create(rooms)
+        hms.running = False
+        hms.fails[fails] = HmsBusy("x", 3)
+        with pytest.raises(HmsBusy, match=r"^x The room is locked here all the same.* Repeat the request") as caught:
+            await self.end(rooms, room)
+        assert caught.value.retry_after_s == 3
+        assert not (await self.now(rooms, room)).enabled
+
+    async def test_what_stands_of_a_change_is_said_and_nothing_where_nothing_does(
+        self, rooms: Rooms, hms: Fake100ms
+    ) -> None:
+        room = await self.create(rooms)
+        hms.fails = dict.fromkeys(("update", "end", "enable"), HmsUnreachable("x"))
+        with pytest.raises(HmsUnreachable, match=r"^x$"):
+            await rooms.update(room, RoomChanges("Coffee", "new"))
+        with pytest.raises(HmsUnreachable, match=r"^x$"):
+            await rooms.locks.end(room, lock=False, held=False, reason="x")
+        await rooms.update(room, RoomChanges(enabled=False))
+        locked = await self.now(rooms, room)
+        with pytest.raises(HmsUnreachable, match=r"^x$"):
+            await rooms.update(locked, RoomChanges("Coffee", "new", enabled=True))
+        del hms.fails["enable"]
+        with pytest.raises(HmsUnreachable, match=r"^x The room is enabled all the same; nothing else has changed"):
+            await rooms.update(locked, RoomChanges("Coffee", "new", enabled=True))
+        now = await self.now(rooms, room)
+        assert (now.enabled, now.name, now.description) == (True, "Tea", "about")
+
+    async def test_an_operator_holds_a_room_that_its_owner_had_locked(self, rooms: Rooms) -> None:
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(enabled=False))
+        assert not (await self.now(rooms, room)).held
+        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False), held=True)
+        assert (await self.now(rooms, room)).held
+
+    async def test_an_owner_who_locks_at_the_same_moment_does_not_take_the_operators_hold_away(
+        self, rooms: Rooms
+    ) -> None:
+        room = await self.create(rooms)
+        await rooms.locks.end(room, lock=True, held=True, reason="by an operator")
+        await rooms.locks.end(room, lock=True, held=False, reason="by the owner, who saw it unlocked")
+        assert (await self.now(rooms, room)).held
+
+    async def test_an_operators_lock_outlasts_an_unlock_under_way(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        """While 100ms takes its seconds to enable the room, an operator locks it."""
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(enabled=False))
+        locked = await self.now(rooms, room)
+
+        async def operator() -> None:
+            await rooms.update(locked, RoomChanges(enabled=False), held=True)
+
+        hms.meanwhile["enable"] = operator
+        with pytest.raises(LockedMeanwhile):
+            await rooms.update(locked, RoomChanges("Mine", "new", enabled=True))
+        now = await self.now(rooms, room)
+        assert (now.enabled, now.held, now.name, now.description) == (False, True, "Tea", "about")
+        assert "update" not in [line[0] for line in ledger.upstream()]
+        assert ledger.upstream()[-1] == ("disable", room.id)
+        assert await self.places(rooms) == 0
+
+    async def test_a_running_room_is_ended_and_an_empty_one_only_disabled(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        room = await self.create(rooms)
+        ledger.lines.clear()
+        assert await self.end(rooms, room)
+        hms.running = False
+        assert not await self.end(rooms, room)
+        assert not await rooms.locks.end(room, lock=False, held=False, reason="x")
+        assert ledger.upstream() == [
+            ("end", room.id, True),
+            ("end", room.id, True),
+            ("disable", room.id),
+            ("end", room.id, False),
+        ]
+
+    async def test_ending_without_a_lock_leaves_the_room_open_and_its_place_taken(self, rooms: Rooms) -> None:
+        room = await self.create(rooms)
+        await rooms.locks.end(room, lock=False, held=True, reason="x")
+        assert await self.now(rooms, room) == room
+        assert await self.places(rooms) == 1
+
+    # --- places ---
+
+    async def test_a_lock_frees_the_place_and_unlocking_takes_one(self, rooms: Rooms, ledger: Ledger) -> None:
+        first, _ = await self.create(rooms), await self.create(rooms, "Coffee")
+        await rooms.update(first, RoomChanges(enabled=False))
+        assert await self.places(rooms) == 1
+        await self.create(rooms, "Milk")
+        ledger.lines.clear()
+        with pytest.raises(TooManyRooms):
+            await rooms.update(await self.now(rooms, first), RoomChanges("Mine", "new", enabled=True))
+        assert ledger.upstream() == []
+        now = await self.now(rooms, first)
+        assert (now.enabled, now.name) == (False, "Tea")
+
+    async def test_the_place_is_the_creators_whoever_owns_the_room(self, rooms: Rooms, ledger: Ledger) -> None:
+        room = await self.create(rooms)
+        await ledger("HSET", f"rm:1:{{{room.id}}}", "owner", STRANGER)
+        assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
+        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False))
+        assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (0, 0)
+        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=True))
+        assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
+
+    async def test_an_unlock_that_100ms_refuses_gives_its_place_back(self, rooms: Rooms, hms: Fake100ms) -> None:
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(enabled=False))
+        hms.fails["enable"] = HmsTimeout("x")
+        with pytest.raises(HmsTimeout):
+            await rooms.update(await self.now(rooms, room), RoomChanges(enabled=True))
+        assert await self.places(rooms) == 0
+        assert not (await self.now(rooms, room)).enabled
+
+    async def test_two_unlocks_at_once_take_one_place(self, rooms: Rooms) -> None:
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(enabled=False))
+        locked = await self.now(rooms, room)
+        await asyncio.gather(*(rooms.update(locked, RoomChanges(enabled=True)) for _ in range(2)))
+        assert (await self.places(rooms), (await self.now(rooms, room)).enabled) == (1, True)
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_places_and_100ms_agree_with_the_rows_whatever_order_locks_and_unlocks_come_in(
+        self, rooms: Rooms, hms: Fake100ms, seed: int
+    ) -> None:
+        """Else an owner who locks and unlocks at once has more rooms than he may, or tokens for one nobody can join."""
+        chance = random.Random(seed)
+        hms.delays = chance
+        made = [await self.create(rooms, name) for name in ("Tea", "Coffee")]
+
+        async def act(room: Room) -> None:
+            await asyncio.sleep(chance.uniform(0, 0.008))
+            now = await self.now(rooms, room)
+            with contextlib.suppress(TooManyRooms, LockedMeanwhile):
+                if chance.random() < 0.2:
+                    hms.running = chance.random() < 0.5
+                    await rooms.locks.end(now, lock=True, held=False, reason="x")
+                else:
+                    await rooms.update(now, RoomChanges(enabled=chance.random() < 0.6))
+
+        for _ in range(12):
+            await asyncio.gather(*(act(chance.choice(made)) for _ in range(6)))
+            rows = [await self.now(rooms, room) for room in made]
+            assert await self.places(rooms) == sum(row.enabled for row in rows)
+            assert [hms.enabled.get(row.id, True) for row in rows] == [row.enabled for row in rows]
+
+    async def test_a_lock_that_comes_late_gives_back_the_place_of_its_own_time(
+        self, rooms: Rooms, hms: Fake100ms
+    ) -> None:
+        """Enable, disable and enable at once, while 100ms takes its time (an attack that worked)."""
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(enabled=False))
+        locked = await self.now(rooms, room)
+
+        async def disable_and_enable() -> None:
+            await rooms.update(locked, RoomChanges(enabled=False))
+            await rooms.update(await self.now(rooms, room), RoomChanges(enabled=True))
+
+        hms.meanwhile["enable"] = disable_and_enable
+        with pytest.raises(LockedMeanwhile):
+            await rooms.update(locked, RoomChanges(enabled=True))
+        assert (await self.places(rooms), (await self.now(rooms, room)).enabled) == (1, True)
+        assert hms.enabled[room.id]
+
+    # --- adopting ---
+
+    async def test_a_room_of_100ms_is_adopted_once_with_an_owner(self, rooms: Rooms, hms: Fake100ms) -> None:
+        old = HmsRoom("e" * 24, "old-room", False, "89abcdef0123456789abcdef", 1_700_000_000.5)
+        hms.rooms[old.id] = old
+        room = await rooms.adopt(old.id, OWNER, name="Old room")
+        assert await self.now(rooms, room) == room
+        assert (room.owner_id, room.enabled, room.created_ms) == (OWNER, False, 1_700_000_000_500)
+        assert [one.id for one in (await rooms.page(OWNER, before=None, size=9))[0]] == [old.id]
+        for owner in (OWNER, STRANGER):
+            with pytest.raises(NotOurs):
+                await rooms.adopt(old.id, owner, name="Another")
+        assert await self.now(rooms, room) == room
+
+    @pytest.mark.parametrize(
+        ("text", "kept"),
+        [
+            (" Cafe\u0301 ", "Caf\u00e9"),
+            ("d" * 501, "d" * 500),
+            ("d" * 499 + " tail", "d" * 499),
+            ("two\nlines", ""),
+            ("turned \u202e", ""),
+            ("\x7f", ""),
+            ("", ""),
+        ],
+    )
+    async def test_texts_of_an_adopted_room_are_what_a_user_may_write(
+        self, rooms: Rooms, hms: Fake100ms, text: str, kept: str
+    ) -> None:
+        hms.rooms["e" * 24] = HmsRoom("e" * 24, text, True, TEMPLATE, description=text)
+        room = await rooms.adopt("e" * 24, OWNER, name="")
+        now = await self.now(rooms, room)
+        assert (now.description, now.name, now.upstream) == (kept, kept[:100] or "Untitled room", text)
+
+    async def test_two_who_adopt_at_once_do_not_both_own_it(self, rooms: Rooms, hms: Fake100ms) -> None:
+        hms.rooms["e" * 24] = HmsRoom("e" * 24, "old-room", True, "89abcdef0123456789abcdef")
+        names = {OWNER: "Mine", STRANGER: "Yours"}
+        tries = (rooms.adopt("e" * 24, uid, name=name) for uid, name in names.items())
+        outcomes = await asyncio.gather(*tries, return_exceptions=True)
+        [adopted] = [one for one in outcomes if isinstance(one, Room)]
+        assert sum(isinstance(one, NotOurs) for one in outcomes) == 1
+        for uid in names:
+            listed, _ = await rooms.page(uid, before=None, size=9)
+            assert [one.id for one in listed] == ([adopted.id] if uid == adopted.owner_id else [])
+
+    @pytest.mark.parametrize("room_id", ["", "x", "E" * 24, "../rooms", "f" * 24])
+    async def test_what_100ms_does_not_have_is_not_adopted(self, rooms: Rooms, room_id: str, ledger: Ledger) -> None:
+        with pytest.raises(NotOurs):
+            await rooms.adopt(room_id, OWNER, name="Old")
+        assert ledger.upstream() == ([("get", room_id)] if room_id == "f" * 24 else [])
+
+    async def test_a_room_of_a_template_the_policy_does_not_know_is_not_adopted(
+        self, rooms: Rooms, hms: Fake100ms
+    ) -> None:
+        for template in ("a" * 24, ""):
+            hms.rooms["e" * 24] = HmsRoom("e" * 24, "old-room", True, template)
+            with pytest.raises(NotOurs, match="template"):
+                await rooms.adopt("e" * 24, OWNER, name="Old")
+        assert await rooms.get("e" * 24) is None
+
+    # --- lists ---
+
+    async def test_a_room_joined_while_it_was_open_leaves_the_list_when_it_is_closed(self, rooms: Rooms) -> None:
+        room = await self.create(rooms)
+        found = await rooms.find(room.id, STRANGER)
+        assert found is not None
+        await rooms.enlist(found, STRANGER)
+        assert [one.id for one in (await rooms.page(STRANGER, before=None, size=9))[0]] == [room.id]
+        assert (await rooms.page(STRANGER, before=None, size=9, open_rooms=False))[0] == []
+        await rooms.update(room, RoomChanges(access="invited"))
+        assert (await rooms.page(STRANGER, before=None, size=9))[0] == []
+        assert [one.id for one in (await rooms.page(OWNER, before=None, size=9))[0]] == [room.id]
+
+    @pytest.mark.parametrize(("relation", "listed"), [("viewer", True), ("cohost", True), ("banned", False)])
+    async def test_a_list_shows_rooms_of_stored_relations_and_none_of_the_banned(
+        self, rooms: Rooms, ledger: Ledger, relation: str, listed: bool
+    ) -> None:
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(access="invited"))
+        await ledger("HSET", f"rr:1:{{{room.id}}}", STRANGER, relation)
+        await ledger("ZADD", f"ur:1:{{{STRANGER}}}", 1, room.id)
+        assert bool((await rooms.page(STRANGER, before=None, size=9))[0]) is listed
+
+
+class TestRoomChangesOnFakeredis(RoomChangesContract):
+    @pytest.fixture
+    def execute(self) -> Execute:
+        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]

@@ -1,0 +1,266 @@
+"""Rooms created twice, and names of which each is one room's.
+
+`RoomNamesContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
+"""
+
+import asyncio
+import contextlib
+import random
+
+import fakeredis
+import pytest
+
+from gateway.hms.client import HmsBusy, HmsError, HmsRoom, HmsTimeout, HmsUnreachable
+from gateway.redis.store import StoreError
+from gateway.rooms.names import UNTITLED, NameTaken
+from gateway.rooms.registry import Rooms, upstream_name
+from gateway.rooms.room import NewRoom, Room, RoomChanges
+from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
+from tests.unit.gateway.room_bench import Execute, RoomBench
+
+
+class RoomNamesContract(RoomBench):
+    async def a_minute_later(self, ledger: Ledger, folded_name: str) -> None:
+        key = f"nm:1:{folded_name}"
+        since = int(await ledger("HGET", key, "at"))
+        await ledger("HSET", key, "at", since - 60_000)
+
+    async def test_a_repeat_finds_the_room_that_was_registered_and_changes_nothing_of_it(
+        self, rooms: Rooms, ledger: Ledger
+    ) -> None:
+        """An attempt registered it and died. What happened to the room since must not be undone by the repeat."""
+        room = await self.create(rooms, upstream="tea.1")
+        await rooms.update(room, RoomChanges(name="Coffee", enabled=False), held=True)
+        await ledger("HSET", f"rm:1:{{{room.id}}}", "owner", STRANGER)
+        new = NewRoom("Tea", "about", "open", "default")
+        again, is_new = await rooms.create(OWNER, new, lease="another", upstream="tea.1")
+        assert not is_new
+        assert again == await self.now(rooms, room)
+        assert (again.name, again.owner_id, again.enabled, again.held) == ("Coffee", STRANGER, False, True)
+        assert again.lease == room.lease
+
+    async def test_a_repeat_has_its_unique_name_already(self, rooms: Rooms) -> None:
+        room = await self.create(rooms, upstream="tea.1")
+        new = NewRoom("Tea", "about", "open", "default")
+        assert await rooms.create(OWNER, new, lease="another", upstream="tea.1") == (room, False)
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "TEA")
+
+    async def test_100ms_answering_with_somebody_elses_room_overwrites_nothing(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        room = await self.create(rooms)
+        hms.rooms = {room.id: HmsRoom(room.id, "mine.1", True)}
+        with pytest.raises(HmsUnreachable):
+            await self.create(rooms, "Mine", uid=STRANGER, upstream="mine.1")
+        assert await self.now(rooms, room) == room
+        assert await rooms.page(STRANGER, before=None, size=10) == ([], None)
+        await self.a_minute_later(ledger, "mine")
+        assert (await self.create(rooms, "Mine", uid=STRANGER)).owner_id == STRANGER  # the name was freed
+
+    # --- unique names ---
+
+    async def test_of_racing_creates_of_one_name_one_gets_it(self, rooms: Rooms) -> None:
+        names = ["Tea", "tea", "TEA", "ｔｅａ"]
+        many = [NewRoom(name, "", "open", "default") for name in names]
+        made = await asyncio.gather(
+            *(rooms.create(OWNER, new, lease="l", upstream=upstream_name("x")) for new in many), return_exceptions=True
+        )
+        assert sorted(type(one).__name__ for one in made) == ["NameTaken"] * 3 + ["tuple"]
+
+    @pytest.mark.parametrize("error", [HmsUnreachable("x"), HmsTimeout("x"), HmsBusy("x", 1)])
+    async def test_a_name_is_free_again_when_100ms_refused(self, rooms: Rooms, hms: Fake100ms, error: HmsError) -> None:
+        hms.fails["create"] = error
+        new = NewRoom("Tea", "", "open", "default")
+        with pytest.raises(type(error)):
+            await rooms.create(OWNER, new, lease="l", upstream="tea.1")
+        hms.fails.clear()
+        await rooms.create(OWNER, new, lease="l", upstream="tea.2")
+
+    async def test_rooms_nobody_named_may_be_many(self, rooms: Rooms) -> None:
+        new = NewRoom(UNTITLED, "", "open", "default")
+        made = [await rooms.create(OWNER, new, lease="l", upstream=upstream_name("x")) for _ in range(3)]
+        assert len({room.id for room, _ in made}) == 3
+
+    async def test_a_rename_takes_the_new_name_and_frees_the_old(self, rooms: Rooms, ledger: Ledger) -> None:
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(name="Coffee"))
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "coffee", uid=STRANGER)
+        with pytest.raises(NameTaken):  # for a minute: it may be about to be named so again
+            await self.create(rooms, "Tea", uid=STRANGER)
+        await self.a_minute_later(ledger, "tea")
+        assert (await self.create(rooms, "Tea", uid=STRANGER)).name == "Tea"
+
+    async def test_a_rename_to_a_name_of_others_changes_nothing(self, rooms: Rooms) -> None:
+        room, other = await self.create(rooms), await self.create(rooms, "Coffee")
+        with pytest.raises(NameTaken):
+            await rooms.update(room, RoomChanges(name="COFFEE", access="invited", description="x"))
+        assert await self.now(rooms, room) == room
+        assert await self.now(rooms, other) == other
+
+    async def test_a_rename_that_100ms_refuses_leaves_no_claim(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        room = await self.create(rooms)
+        hms.fails["update"] = HmsUnreachable("x")
+        for name in ("Coffee", "TEA"):
+            with pytest.raises(HmsUnreachable):
+                await rooms.update(room, RoomChanges(name=name, description="new"))
+        assert (await self.now(rooms, room)).name == "Tea"
+        await self.a_minute_later(ledger, "coffee")
+        await self.a_minute_later(ledger, "tea")
+        assert (await self.create(rooms, "Coffee", uid=STRANGER)).name == "Coffee"
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "Tea", uid=STRANGER)
+
+    async def test_a_change_of_something_else_does_not_bring_an_old_name_back(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        """Somebody else may have it by then (an attack that worked)."""
+        room = await self.create(rooms)
+
+        async def rename_and_take() -> None:
+            await rooms.update(room, RoomChanges(name="Coffee"))
+            await self.a_minute_later(ledger, "tea")
+            await self.create(rooms, "Tea", uid=STRANGER)
+
+        hms.meanwhile["update"] = rename_and_take
+        await rooms.update(room, RoomChanges(name="Tea", description="new"))
+        now = await self.now(rooms, room)
+        assert (now.name, now.description) == ("Coffee", "new")
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_no_two_rooms_have_one_name_whatever_their_owners_do_at_once(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger, seed: int
+    ) -> None:
+        chance = random.Random(seed)
+        hms.delays = chance
+        names = ["Tea", "Coffee", "Milk"]
+        made = [await self.create(rooms, "One"), await self.create(rooms, "Two", uid=STRANGER)]
+
+        async def act(room: Room) -> None:
+            await asyncio.sleep(chance.uniform(0, 0.004))
+            now = await self.now(rooms, room)
+            changes = RoomChanges(chance.choice(names), chance.choice([None, "new"]), None, chance.choice([None, True]))
+            with contextlib.suppress(NameTaken, HmsUnreachable):
+                await rooms.update(now, changes)
+
+        for number in range(15):
+            hms.fails = {"update": HmsUnreachable("x")} if number % 3 == 0 else {}
+            await asyncio.gather(*(act(chance.choice(made)) for _ in range(6)))
+            for folded in names:
+                if await ledger("EXISTS", f"nm:1:{folded.lower()}"):
+                    await self.a_minute_later(ledger, folded.lower())
+            one, two = [(await self.now(rooms, room)).name for room in made]
+            assert one != two
+            for room, name in zip(made, (one, two), strict=True):
+                assert await ledger("HGET", f"nm:1:{name.lower()}", "holder") == room.id.encode()
+
+    async def test_a_change_of_case_keeps_the_name(self, rooms: Rooms) -> None:
+        room = await self.create(rooms)
+        await rooms.update(room, RoomChanges(name="TEA"))
+        assert (await self.now(rooms, room)).name == "TEA"
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "tea", uid=STRANGER)
+
+    async def test_a_name_that_a_crashed_rename_left_behind_can_be_taken(self, rooms: Rooms, ledger: Ledger) -> None:
+        room = await self.create(rooms)
+        await ledger("HSET", f"rm:1:{{{room.id}}}", "name", "Coffee")  # and there it stopped
+        with pytest.raises(NameTaken):  # for a minute it may be about to be renamed back
+            await self.create(rooms, "Tea", uid=STRANGER)
+        await self.a_minute_later(ledger, "tea")
+        assert (await self.create(rooms, "Tea", uid=STRANGER)).name == "Tea"
+
+    async def test_a_name_is_a_rooms_from_before_its_row_has_it_for_ever(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever stops halfway: a room that has the name keeps it, and one that never got it does not."""
+        register = rooms._register
+
+        async def stop_before(_: Room) -> Room | None:
+            raise StoreError("stopped before the row")
+
+        async def stop_after(room: Room) -> Room | None:
+            await register(room)
+            raise StoreError("stopped after the row")
+
+        for stopping in (stop_before, stop_after):
+            monkeypatch.setattr(rooms, "_register", stopping)
+            with pytest.raises(StoreError):
+                await self.create(rooms, "Tea")
+            with pytest.raises(NameTaken):
+                await self.create(rooms, "Tea", uid=STRANGER)
+            await self.a_minute_later(ledger, "tea")
+        monkeypatch.undo()
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "Tea", uid=STRANGER)
+
+    async def test_a_repeat_of_what_stopped_halfway_has_its_name_already(
+        self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client repeats a 503 under the same key at once; its own first attempt must not be in its way."""
+
+        async def stop(_: Room) -> Room | None:
+            raise StoreError("stopped before the row")
+
+        monkeypatch.setattr(rooms, "_register", stop)
+        with pytest.raises(StoreError):
+            await self.create(rooms, upstream="tea.1")
+        monkeypatch.undo()
+        room = await self.create(rooms, upstream="tea.1")
+        assert room.name == "Tea"
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "tea", uid=STRANGER)
+
+    async def test_a_claim_that_was_lost_meanwhile_gives_no_second_room_the_name(
+        self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        """A create that takes more than a minute, and another one that replaced it."""
+
+        async def another() -> None:
+            await self.a_minute_later(ledger, "tea")
+            await self.create(rooms, "Tea", uid=STRANGER)
+
+        hms.meanwhile["create"] = another
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "Tea")
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "Tea", uid=STRANGER)
+
+    async def test_a_rename_that_stops_halfway_leaves_no_name_to_two_rooms(self, rooms: Rooms, ledger: Ledger) -> None:
+        room = await self.create(rooms)
+        ledger.lost_reply = "HSET"
+        with pytest.raises(StoreError):
+            await rooms.update(room, RoomChanges(name="Coffee"))
+        ledger.lost_reply = ""
+        await self.a_minute_later(ledger, "coffee")
+        assert (await self.now(rooms, room)).name == "Coffee"
+        with pytest.raises(NameTaken):
+            await self.create(rooms, "Coffee", uid=STRANGER)
+
+    async def test_of_many_who_replace_a_crashed_holder_one_gets_the_name(self, rooms: Rooms, ledger: Ledger) -> None:
+        await ledger("HSET", "nm:1:tea", "holder", "tea.1", "at", 0)
+        many = [NewRoom("Tea", "", "open", "default") for _ in range(8)]
+        made = await asyncio.gather(
+            *(rooms.create(OWNER, new, lease="l", upstream=upstream_name("x")) for new in many), return_exceptions=True
+        )
+        assert sorted(type(one).__name__ for one in made) == ["NameTaken"] * 7 + ["tuple"]
+
+    async def test_a_name_somebody_is_about_to_use_is_taken(self, rooms: Rooms, hms: Fake100ms) -> None:
+        room = await self.create(rooms)
+
+        async def another() -> None:
+            with pytest.raises(NameTaken):
+                await self.create(rooms, "Coffee", uid=STRANGER)
+
+        hms.meanwhile["update"] = another
+        await rooms.update(room, RoomChanges(name="Coffee", description="new"))
+        assert hms.meanwhile == {}
+        assert (await self.now(rooms, room)).name == "Coffee"
+
+
+class TestRoomNamesOnFakeredis(RoomNamesContract):
+    @pytest.fixture
+    def execute(self) -> Execute:
+        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]
