@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from gateway.http.problems import STATUS_OF
-from gateway.policy.model import BANNED, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts, decide, decide_member, decide_role
+from gateway.policy.decide import decide, decide_member, decide_role
+from gateway.policy.model import BANNED, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts
 
 _EVERY = (*RELATIONS, BANNED)
 # How somebody may stand to a room: words for it, his stored relation, the room's access.

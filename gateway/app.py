@@ -42,8 +42,7 @@ from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
 from gateway.http.queries import check_query
 from gateway.policy.effective import policy_of
-from gateway.policy.live import PolicyReload, TemplateWatch
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.rooms.guests import GuestBook

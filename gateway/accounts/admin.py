@@ -16,7 +16,7 @@ from auth.sessions import Sessions
 from auth.vouchers import Vouchers, ref_of, short_ref_of
 from gateway.accounts.actor import MANAGE, Actor, NotAllowed
 from gateway.audit import Audit
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.rooms.guests import GUESTS
 
 PASSWORD_LINK_S = 24 * 3600

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from auth.accounts import Accounts, User
 from gateway.accounts.actor import Actor, NotAllowed
 from gateway.audit import Audit
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.text import BadText, plain_text
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides

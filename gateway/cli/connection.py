@@ -15,7 +15,7 @@ from auth.vouchers import Vouchers
 from gateway.accounts.admin import UserAdmin
 from gateway.audit import Audit
 from gateway.policy.file import load_policy
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url

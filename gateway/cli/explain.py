@@ -20,7 +20,8 @@ from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.policy.explain import Explanation, Question, Standing, concerns_room, explain, standing
 from gateway.policy.file import load_policy
-from gateway.policy.model import ACTIONS, Policy, PolicyInForce
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import ACTIONS, Policy
 from gateway.redis.store import Store
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found

@@ -8,7 +8,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from auth.breaches import BadBreachFile
-from gateway.policy.toml_tables import PolicyError
+from gateway.policy.file import PolicyError
 from gateway.settings import SettingsError
 
 

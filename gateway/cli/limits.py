@@ -19,7 +19,7 @@ from gateway.audit import Audit
 from gateway.cli.connection import with_store
 from gateway.cli.durations import DURATION
 from gateway.policy.file import load_policy
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.routes.schemas import LimitsNow, iso
 from gateway.settings import load_env, policy_path

@@ -22,7 +22,7 @@ from gateway.cli.failures import CommandError
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.registry import Rooms

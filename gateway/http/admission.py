@@ -24,7 +24,9 @@ from gateway.audit import Audit
 from gateway.http.bodies import all_there, json_body
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited
-from gateway.policy.model import PolicyInForce, Verdict, counter_of, decide
+from gateway.policy.decide import Verdict, decide
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import counter_of
 from gateway.redis.store import StoreError
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found

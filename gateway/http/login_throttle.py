@@ -15,7 +15,8 @@ from auth.names import name_key
 from gateway.audit import NOBODY, Audit
 from gateway.http.client_address import site_of
 from gateway.http.problems import Problem, RateLimited
-from gateway.policy.model import Anonymous, PolicyInForce
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import Anonymous
 from limits.fields import retry_after_s
 from limits.limiter import Execute, Limiter
 from limits.policy import Charge, Decision, Limit

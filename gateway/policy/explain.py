@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from auth.accounts import User
-from gateway.policy.model import (
-    ROOM_ACTIONS,
-    Policy,
-    PolicyInForce,
-    RoleVerdict,
-    RoomFacts,
-    Verdict,
-    decide,
-    decide_role,
-    effective_relation,
-)
+from gateway.policy.decide import RoleVerdict, Verdict, decide, decide_role, effective_relation
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import ROOM_ACTIONS, Policy, RoomFacts
 from limits.limiter import Limiter
 from limits.policy import Charge, Decision, Quota
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.hms.client import HmsClient
 from gateway.policy.effective import policy_of
 from gateway.policy.file import PolicyError
-from gateway.policy.model import PolicyInForce
+from gateway.policy.model import Policy
 from gateway.policy.templates import missing_roles
 from gateway.settings import Settings
 
@@ -20,6 +20,13 @@ LOOK_S = 2.0
 _SETTLE_S = 0.2
 
 Stamp = tuple[int, int, int, int] | None
+
+
+class PolicyInForce:
+    """The policy of this moment. Whoever decides reads `now` anew for each decision: the file may have been changed."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.now = policy
 
 
 class PolicyReload:

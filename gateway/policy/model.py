@@ -1,4 +1,4 @@
-"""The policy: who may do what, decided by pure functions. Whatever it does not grant is denied.
+"""The values of a policy: permissions, actions, roles and their numbers, templates, defaults of rooms.
 
 Gateway role -> permissions and limits. Relation to a room x template -> the 100ms roles a join token may name.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
@@ -62,15 +61,15 @@ class RoomRule:
 
 
 _ANYBODY = frozenset(RELATIONS)
-_IN_CHARGE = frozenset({"owner", "cohost"})
+IN_CHARGE = frozenset({"owner", "cohost"})
 ROOM_ACTIONS = {
     "rooms.read": RoomRule(_ANYBODY, "rooms:read-any"),
     "tokens.mint": RoomRule(_ANYBODY),
-    "rooms.update": RoomRule(_IN_CHARGE, "rooms:end-any", only_to="lock and unlock it"),
-    "rooms.end": RoomRule(_IN_CHARGE, "rooms:end-any"),
-    "members.read": RoomRule(_IN_CHARGE, "rooms:read-any"),
-    "members.change": RoomRule(_IN_CHARGE),
-    "invites.manage": RoomRule(_IN_CHARGE),
+    "rooms.update": RoomRule(IN_CHARGE, "rooms:end-any", only_to="lock and unlock it"),
+    "rooms.end": RoomRule(IN_CHARGE, "rooms:end-any"),
+    "members.read": RoomRule(IN_CHARGE, "rooms:read-any"),
+    "members.change": RoomRule(IN_CHARGE),
+    "invites.manage": RoomRule(IN_CHARGE),
 }
 LIMITED_ACTIONS = frozenset(ACTIONS) - {"usage.read"}  # reading one's own usage charges nothing
 # What is counted by name; every other request counts as `api`, so that a user's counters stay few.
@@ -147,22 +146,6 @@ class RoomFacts:
     template: str
 
 
-Rule = Literal["login", "permission", "relation", "banned", "room disabled", "default deny"]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether an action is allowed, and why not. `code` is the problem code, `relation` the one that counted, `missing`
-    the permission that lacks. `rule` is what decided: for operators, since a caller may not learn of some of it."""
-
-    allowed: bool
-    code: str = ""
-    reason: str = ""
-    relation: str | None = None
-    missing: str | None = None
-    rule: Rule = field(default="default deny", compare=False)
-
-
 @dataclass(frozen=True)
 class Policy:
     """A whole policy, checked. Immutable; `source` is the file it came from, or says that there is none."""
@@ -225,123 +208,3 @@ class Policy:
 def counter_of(action: str) -> str:
     """Return the name under which requests of an action are counted."""
     return action if action in COUNTED else "api"
-
-
-def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts | None = None) -> Verdict:
-    """Decide whether somebody with these gateway roles may perform an action, on a room where it concerns one.
-
-    Forbids win over grants; a room that a stranger must not know of is `not_found`.
-    """
-    if action not in ACTIONS:
-        return Verdict(False, "forbidden", f"There is no action {action!r}.")
-    if not any(role in policy.roles for role in roles):  # a role that was renamed has no limits either
-        return Verdict(False, "forbidden", "The policy has none of your roles.")
-    held = policy.permissions(roles)
-    needed = ACTIONS[action]
-    if needed is not None and needed not in held:
-        reason = f"This needs the permission {needed}, which your roles do not grant."
-        return Verdict(False, "forbidden", reason, missing=needed, rule="permission")
-    rule = ROOM_ACTIONS.get(action)
-    if rule is None:
-        if needed is None:
-            return Verdict(True, reason="being logged in is enough", rule="login")
-        return Verdict(True, reason=f"permission {needed}", rule="permission")
-    relation = effective_relation(policy, roles, room) if room else None
-    if room is None or relation not in rule.relations:
-        return _without_relation(rule, held, room, relation)
-    if action == "tokens.mint" and not room.enabled:
-        reason = "The room is disabled; nobody can join it."
-        return Verdict(False, "room_disabled", reason, relation, rule="room disabled")
-    return Verdict(True, reason=f"relation {relation}", relation=relation, rule="relation")
-
-
-def _without_relation(rule: RoomRule, held: frozenset[str], room: RoomFacts | None, relation: str | None) -> Verdict:
-    """Decide for somebody whose relation does not allow an action: by a permission, or as much as he may know."""
-    nothing = "There is no such room, or you have no relation to it."
-    if room is None or room.relation == BANNED:
-        return Verdict(False, "not_found", nothing, rule="banned" if room else "default deny")
-    if rule.anywhere in held:
-        bounds = f", only to {rule.only_to}" if rule.only_to else ""
-        return Verdict(True, reason=f"permission {rule.anywhere}{bounds}", rule="permission")
-    needs = " or ".join(sorted(rule.relations))
-    if relation is not None:
-        reason = f"You are {relation} of this room; this takes its {needs}."
-        return Verdict(False, "forbidden", reason, relation, rule="relation")
-    if "rooms:read-any" in held:  # he can see it
-        return Verdict(False, "forbidden", f"You have no relation to this room; this takes its {needs}.")
-    return Verdict(False, "not_found", nothing)
-
-
-def effective_relation(policy: Policy, roles: Iterable[str], room: RoomFacts) -> str | None:
-    """Return the relation that counts: the stored one, or participant of an open room, or none for the banned."""
-    if room.relation == BANNED:
-        return None
-    if room.relation in RELATIONS:
-        return room.relation
-    return "participant" if room.access == "open" and policy.joins_open_rooms(roles) else None
-
-
-def decide_member(actor: str, target: str | None, wanted: str) -> Verdict:
-    """Decide whether somebody of one relation may give another person of a room a relation (`banned` among them).
-
-    A cohost decides on participants and viewers. Only the owner decides on cohosts, and only he hands the room over.
-    """
-    if actor == "owner":
-        return Verdict(True, reason="relation owner", rule="relation")
-    if actor != "cohost" or target in _IN_CHARGE or wanted in _IN_CHARGE:
-        return Verdict(
-            False, "forbidden", "Only the owner decides on cohosts and on who owns the room.", actor, rule="relation"
-        )
-    return Verdict(True, reason="relation cohost", rule="relation")
-
-
-def outranks(one: str | None, other: str) -> bool:
-    """Tell whether a relation is at least another: owner, cohost, participant, viewer."""
-    return one in RELATIONS and RELATIONS.index(one) <= RELATIONS.index(other)
-
-
-def loses_roles(policy: Policy, template: str, before: str | None, after: str) -> bool:
-    """Tell whether a change of relation takes away a 100ms role that the user may be in the room with."""
-    return not set(policy.mintable(template, before or "participant")) <= set(policy.mintable(template, after))
-
-
-@dataclass(frozen=True, slots=True)
-class RoleVerdict:
-    """The 100ms role a join token may name, or why none: `code`, `reason` and the roles that are `allowed`."""
-
-    role: str
-    allowed: tuple[str, ...] = ()
-    code: str = ""
-    reason: str = ""
-
-
-def decide_role(
-    policy: Policy, template: str, relation: str, requested: str | None, existing: frozenset[str] | None
-) -> RoleVerdict:
-    """Decide the 100ms role of a join token: the one asked for if allowed, else none; without a wish the least.
-
-    `existing` are the roles the template really has, None when nobody could ask 100ms yet; then the policy's own lists
-    stand in for them. Names match exactly: 100ms's roles are case-sensitive.
-    """
-    listed = policy.mintable(template, relation)
-    known = existing
-    if known is None:
-        known = frozenset(role for roles in policy.templates.get(template, {}).values() for role in roles)
-    allowed = tuple(role for role in listed if role in known)
-    if requested is None and allowed:
-        return RoleVerdict(allowed[0], allowed)
-    if requested in allowed:
-        return RoleVerdict(str(requested), allowed)
-    if requested is not None and requested not in known:
-        return RoleVerdict("", allowed, "unknown_role", "The room's template has no such role.")
-    if not allowed and listed:
-        return RoleVerdict("", allowed, "unknown_role", "The room's template has none of the roles the policy names.")
-    names = ", ".join(allowed) or "none"
-    return RoleVerdict("", allowed, "role_not_allowed", f"You may not join this room in that role. Allowed: {names}.")
-
-
-class PolicyInForce:
-    """The policy of this moment. Whoever decides reads `now` anew for each decision: the file may have been changed."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.now = policy

@@ -16,7 +16,9 @@ from auth.accounts import Accounts, User
 from auth.errors import InvalidVoucher, UnknownUser
 from auth.sessions import Grant
 from auth.vouchers import Voucher, Vouchers, ref_of
-from gateway.policy.model import BANNED, RELATIONS, PolicyInForce, RoomFacts, decide, decide_member, outranks
+from gateway.policy.decide import decide, decide_member, outranks
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import BANNED, RELATIONS, RoomFacts
 from gateway.rooms.guests import GuestBook
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members

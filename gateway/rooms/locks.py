@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.hms.client import HmsClient, standing
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.rooms.room import Room
 from limits.limiter import Limiter
 from limits.policy import Decision

@@ -18,7 +18,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.hms.client import ROOM_ID
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 
 Execute = Callable[..., Awaitable[Any]]

@@ -17,7 +17,8 @@ from typing import Any
 from ulid import ULID
 
 from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, standing
-from gateway.policy.model import RELATIONS, PolicyInForce
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import RELATIONS
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import UNTITLED, RoomNames
 from gateway.rooms.room import Found, NewRoom, Room, RoomChanges, room_of, timed_ids

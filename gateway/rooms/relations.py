@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.hms.client import HmsClient, standing
-from gateway.policy.model import BANNED, RELATIONS, PolicyInForce, loses_roles
+from gateway.policy.decide import loses_roles
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import BANNED, RELATIONS
 from gateway.rooms.room import Room
 
 Execute = Callable[..., Awaitable[Any]]

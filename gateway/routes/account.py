@@ -18,7 +18,7 @@ from gateway.audit import NOBODY, Audit
 from gateway.http.admission import Admitted, client_of
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import Problem
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.durable import NotDurable
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso

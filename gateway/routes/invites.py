@@ -17,7 +17,7 @@ from gateway.audit import Audit
 from gateway.http.admission import Admitted, agent_of, client_of
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import Problem, invalid
-from gateway.policy.model import decide_member
+from gateway.policy.decide import decide_member
 from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite, NoGuests, NotForGuests, RoomInvites, TooManyInvites
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso

@@ -16,7 +16,8 @@ from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
 from gateway.http.admission import Admitted
 from gateway.http.problems import Problem
-from gateway.policy.model import PolicyInForce, decide_role
+from gateway.policy.decide import decide_role
+from gateway.policy.live import PolicyInForce
 from gateway.rooms.guests import GuestBook
 from gateway.rooms.registry import Rooms
 from gateway.routes.schemas import iso

@@ -14,7 +14,7 @@ from gateway.accounts.actor import Actor
 from gateway.accounts.limits import BadOverride, UserLimits, Wanted
 from gateway.http.admission import Admitted
 from gateway.http.problems import Problem, invalid
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.routes.schemas import LimitsNow, iso
 from limits.overrides import BLOCK, Override
 

@@ -21,7 +21,7 @@ from gateway.audit import NOBODY, Audit
 from gateway.http.admission import Admitted, agent_of, bearer_of, client_of
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import RateLimited
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import LoggedIn

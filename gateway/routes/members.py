@@ -17,7 +17,9 @@ from gateway.audit import Audit
 from gateway.http.admission import Admitted
 from gateway.http.cursors import Cursors
 from gateway.http.problems import Problem, invalid
-from gateway.policy.model import BANNED, PolicyInForce, decide_member
+from gateway.policy.decide import decide_member
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import BANNED
 from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
 
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")

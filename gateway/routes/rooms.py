@@ -15,7 +15,8 @@ from gateway.hms.client import HmsError
 from gateway.http.admission import Admitted
 from gateway.http.cursors import Cursors
 from gateway.http.problems import Problem, invalid
-from gateway.policy.model import PolicyInForce, decide, effective_relation
+from gateway.policy.decide import decide, effective_relation
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.rooms.idempotency import KEY, Attempt, Idempotency, InFlight
 from gateway.rooms.locks import TooManyRooms

@@ -16,7 +16,7 @@ from gateway.accounts.admin import PASSWORD_LINK_S, Changes, UserAdmin
 from gateway.http.admission import Admitted
 from gateway.http.cursors import Cursors
 from gateway.http.problems import invalid
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.routes.schemas import iso
 from gateway.text import plain_text
 

@@ -19,7 +19,7 @@ from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.file import load_policy
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store, connect
 from gateway.rooms.guests import GuestBook
 from gateway.rooms.registry import Rooms

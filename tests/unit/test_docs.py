@@ -21,8 +21,9 @@ from gateway.emulator import (
     templates,
     webhook_control,
 )
+from gateway.policy.decide import Rule
 from gateway.policy.file import SECTIONS
-from gateway.policy.model import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS, Rule
+from gateway.policy.model import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\b(?:REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")

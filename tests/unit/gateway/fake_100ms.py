@@ -10,7 +10,8 @@ from typing import Any
 
 from gateway.hms.client import HmsPeer, HmsRoom
 from gateway.policy.file import load_policy
-from gateway.policy.model import Policy, PolicyInForce
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import Policy
 from gateway.redis.store import StoreError
 
 Execute = Callable[..., Awaitable[Any]]

@@ -19,7 +19,7 @@ from gateway.accounts.actor import Actor, NotAllowed
 from gateway.accounts.admin import AdminsBusy, Changes, LastAdmin, UserAdmin
 from gateway.audit import Audit
 from gateway.policy.file import load_policy
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.rooms.guests import GUESTS
 
 CLI = Actor.command_line()

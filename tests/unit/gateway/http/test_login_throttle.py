@@ -15,7 +15,7 @@ from gateway.audit import Audit
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import Problem, RateLimited
 from gateway.policy.file import load_policy
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from limits.limiter import Limiter
 
 SECRET = "a test's own secret, which is long enough"

@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from auth.accounts import User
+from gateway.policy.decide import decide
 from gateway.policy.explain import Explanation, Question, concerns_room, explain
 from gateway.policy.file import load_policy
-from gateway.policy.model import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS, RoomFacts, decide
+from gateway.policy.model import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS, RoomFacts
 
 BUILT_IN = load_policy()
 

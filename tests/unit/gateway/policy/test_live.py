@@ -13,8 +13,7 @@ import pytest
 from gateway.policy import live as policy_reload
 from gateway.policy.effective import policy_of
 from gateway.policy.file import built_in_text
-from gateway.policy.live import PolicyReload, TemplateWatch
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
 from gateway.settings import Settings
 
 TEMPLATE = "5" * 24

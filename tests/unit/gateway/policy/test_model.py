@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.policy.decide import decide, decide_role
 from gateway.policy.file import load_policy
 from gateway.policy.model import (
     ACTIONS,
@@ -17,8 +18,6 @@ from gateway.policy.model import (
     Role,
     RoomDefaults,
     RoomFacts,
-    decide,
-    decide_role,
 )
 from limits.policy import US_PER_S, Limit
 

@@ -5,21 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.policy.decide import Verdict, decide, decide_role, effective_relation
 from gateway.policy.file import load_policy
-from gateway.policy.model import (
-    ACTIONS,
-    BANNED,
-    PERMISSIONS,
-    RELATIONS,
-    ROOM_ACTIONS,
-    Policy,
-    Role,
-    RoomFacts,
-    Verdict,
-    decide,
-    decide_role,
-    effective_relation,
-)
+from gateway.policy.model import ACTIONS, BANNED, PERMISSIONS, RELATIONS, ROOM_ACTIONS, Policy, Role, RoomFacts
 
 BUILT_IN = load_policy()
 NAMES = ("a", "b", "c", "d")

@@ -16,7 +16,8 @@ from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
 from auth.vouchers import Vouchers, ref_of
 from gateway.hms.client import HmsUnreachable
-from gateway.policy.model import Guests, PolicyInForce
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import Guests
 from gateway.rooms import invites as module
 from gateway.rooms.guests import GUESTS, GuestBook
 from gateway.rooms.invites import NoGuests, NotForGuests, RoomInvites, TooManyInvites

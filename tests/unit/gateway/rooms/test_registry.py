@@ -12,7 +12,8 @@ import pytest
 
 from gateway.hms.client import HmsRoom, HmsUnreachable
 from gateway.policy.file import load_policy
-from gateway.policy.model import BANNED, PolicyInForce
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import BANNED
 from gateway.rooms.registry import Rooms, upstream_name
 from gateway.rooms.room import NewRoom, Room
 from limits.limiter import Limiter

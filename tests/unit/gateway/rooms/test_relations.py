@@ -12,7 +12,7 @@ import fakeredis
 import pytest
 
 from gateway.hms.client import HmsTimeout, HmsUnreachable
-from gateway.policy.model import PolicyInForce
+from gateway.policy.live import PolicyInForce
 from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
 from gateway.rooms.room import Room
 from tests.unit.gateway.fake_100ms import COHOST, MEMBER, OWNER, STRANGER, Fake100ms, Ledger, policy
