@@ -148,7 +148,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     sessions = Sessions(store.execute, KeyRing(settings.gateway_secrets, "refresh"))
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"))
-    limiter = Limiter(store.execute, unavailable=(StoreError,))
+    limiter = Limiter(store.execute)
     counters = Counters(store.execute)
     hms_tokens = HmsTokens(settings.hms_app_access_key, settings.hms_app_secret)
     templates = TemplateWatch(policy)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-from .local import LocalBuckets
 from .periods import US_PER_DAY, Day, day_of, span_of
 from .policy import (
     BlockState,
@@ -42,25 +41,21 @@ _AMEND = files(__package__).joinpath("amend.lua").read_text()
 class Limiter:
     """Charges limits of a subject and counts what it did.
 
-    `unavailable` are the exceptions by which `execute` says that Redis is away: then each limit's `on_store_error`
-    decides. `wall_clock` only says which periods' keys to hand to the script, which picks by the clock of Redis; so a
-    worker whose clock is off by less than eleven hours, either way, still counts on the right day. `script_clock`
-    replaces the clock of Redis itself, in tests.
+    `wall_clock` selects the periods whose keys are passed to the script; the script then picks one by the clock of
+    Redis. So a worker whose clock is wrong by less than eleven hours still counts on the right day. `script_clock`
+    replaces the clock of Redis in tests.
     """
 
     def __init__(
         self,
         execute: Execute,
         *,
-        unavailable: tuple[type[Exception], ...] = (),
         wall_clock: Clock | None = None,
         script_clock: Clock | None = None,
     ) -> None:
         self._execute = execute
-        self._unavailable = unavailable
         self._script_clock = script_clock
         self._wall_clock = wall_clock or script_clock or (lambda: time.time_ns() // 1000)
-        self._local = LocalBuckets(self._wall_clock)
         self._ids = map(f"{secrets.token_hex(8)}{{:x}}".format, itertools.count())
 
     async def take(
@@ -78,8 +73,7 @@ class Limiter:
         All guards must live in the subject's own cluster slot. A guard that does not hold stops everything before
         anything is evaluated or written; see `Decision.failed_guard`. A charge that costs 0 only looks.
 
-        One round trip. While Redis is away nothing is retried: a decision of this process alone is returned if every
-        limit's `on_store_error` allows one; otherwise what `execute` raised passes through.
+        One round trip. What `execute` raises passes through and nothing is retried: without Redis, no decision.
 
         Raises:
             ValueError: more than eight limits and quotas.
@@ -112,7 +106,7 @@ class Limiter:
         """
         if not decision.allowed:
             raise ValueError("a denied decision charged nothing that could be amended")
-        if decision.degraded or not decision.id:
+        if not decision.id:
             return False
         day = day_of(decision.now_us)
         subject = decision.subject
@@ -174,23 +168,8 @@ class Limiter:
             args += (lease.id, lease.most, lease.holder, lease.lasts_us)
         for _, field, expected in guards:
             args += (field, expected)
-        try:
-            reply = await self._execute("EVAL", _TAKE, len(keys), *keys, *args)
-        except self._unavailable:
-            return self._without_store(subject, metric, charges, exact=bool(guards or quotas or leases))
+        reply = await self._execute("EVAL", _TAKE, len(keys), *keys, *args)
         return self._decision(subject, metric, charges, quotas, leases, reply)
-
-    def _without_store(self, subject: str, metric: str, charges: Sequence[Charge], *, exact: bool) -> Decision:
-        """Decide as the limits' on_store_error says, or raise again what is being handled.
-
-        With a guard, quota or lease the answer is always no: whether a session lives only Redis knows.
-        """
-        if exact or not charges or any(charge.limit.on_store_error == "deny" for charge in charges):
-            raise
-        local = [charge for charge in charges if charge.limit.on_store_error == "local"]
-        states, allowed = self._local.take(subject, local)
-        now_us = self._wall_clock()
-        return Decision(next(self._ids), subject, metric, now_us, allowed, states, charges=tuple(local), degraded=True)
 
     def _script_now(self) -> str | int:
         return self._script_clock() if self._script_clock else ""

@@ -1,4 +1,4 @@
-"""Limits of one process alone: for floods before Redis is asked, and for when Redis is away. Nothing here is shared."""
+"""Limits in the memory of one process: they stop a flood before Redis is asked. Processes share nothing."""
 
 from __future__ import annotations
 

@@ -22,8 +22,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,39}")
 MAX_REFILL_US = 10 * 366 * 86400 * US_PER_S
 MOST_UNITS = 10**9
 
-OnStoreError = Literal["deny", "local", "allow"]
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -31,8 +29,7 @@ class Limit:
 
     Guarantee: at most `burst` units in an instant and at most `burst + d / emission_us` in any interval of d
     microseconds. A `strict` limit refills more slowly, so that no window of `period_us` ever sees more than `count`.
-    A `shadow` limit is evaluated and counted, and decides nothing. `on_store_error` says what becomes of a request
-    while Redis is away: refused, decided by this process alone, or let through.
+    A `shadow` limit is evaluated and counted, and decides nothing.
 
     Raises:
         ValueError: a number is out of range; the text names the rule.
@@ -44,7 +41,6 @@ class Limit:
     burst: int
     strict: bool = False
     shadow: bool = False
-    on_store_error: OnStoreError = "deny"
 
     def __post_init__(self) -> None:
         check_name(self.id)
@@ -143,8 +139,7 @@ def most_generous(limits: list[Limit]) -> Limit:
     burst = max(limit.burst for limit in limits)
     # The refill of a strict limit depends on its burst: a larger burst must not make it slower, so its count follows.
     count = fastest.count + burst - fastest.burst if fastest.strict else fastest.count
-    rest = (fastest.strict, fastest.shadow, fastest.on_store_error)
-    return Limit(fastest.id, count, fastest.period_us, burst, *rest)
+    return Limit(fastest.id, count, fastest.period_us, burst, fastest.strict, fastest.shadow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +254,7 @@ class Decision:
     """What one `Limiter.take` decided. `now_us` is the clock of Redis, microseconds since the epoch.
 
     `failed_guard` is the position of the first guard that did not hold; then nothing was evaluated or written and
-    there are no states. `degraded` means that Redis was away and the limits' own `on_store_error` decided. `id` is
-    empty where there is nothing to amend: after a failed guard, and after a look.
+    there are no states. `id` is empty where there is nothing to amend: after a failed guard, and after a `peek`.
     """
 
     id: str
@@ -274,7 +268,6 @@ class Decision:
     block: BlockState | None = None
     charges: tuple[Charge, ...] = ()
     failed_guard: int | None = None
-    degraded: bool = False
 
     @property
     def states(self) -> tuple[State, ...]:

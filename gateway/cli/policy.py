@@ -81,7 +81,6 @@ def _plain_policy(policy: Policy) -> dict[str, Any]:
             "cost": policy.costs.get(name, 1),
             "strict": limit.strict,
             "shadow": limit.shadow,
-            "on_store_error": limit.on_store_error,
         }
 
     return {

@@ -167,8 +167,12 @@ class _Reader:
 
     def _rule(self, name: str, data: Any) -> _Rule:
         toml, key = self._toml, f"limits.{name}"
-        known = {"applies_to", "rate", "burst", "cost", "strict", "shadow", "on_store_error"}
-        toml.keys(key, toml.table(key, data), known, required={"applies_to"})
+        known = {"applies_to", "rate", "burst", "cost", "strict", "shadow"}
+        if "on_store_error" in toml.table(key, data):
+            toml.refuse(
+                f"{key}.on_store_error", "is no longer a setting: remove it; without Redis no request is allowed"
+            )
+        toml.keys(key, data, known, required={"applies_to"})
         self._named(key, name)
         actions = set(toml.strings(f"{key}.applies_to", data["applies_to"]))
         for action in sorted(actions - LIMITED_ACTIONS - {"*"}):
@@ -179,9 +183,6 @@ class _Reader:
         flags = {
             "strict": toml.boolean(f"{key}.strict", data.get("strict", False)),
             "shadow": toml.boolean(f"{key}.shadow", data.get("shadow", False)),
-            "on_store_error": toml.choice(
-                f"{key}.on_store_error", data.get("on_store_error", "deny"), ("deny", "local", "allow")
-            ),
         }
         default = {word: data[word] for word in ("rate", "burst") if word in data}
         if default:

@@ -63,7 +63,6 @@ def test_a_good_policy_as_json_has_every_number(bare: Installation, tmp_path: Pa
         "cost": 1,
         "strict": False,
         "shadow": False,
-        "on_store_error": "deny",
     }
     assert plain["roles"]["guest"]["open_rooms"] is False
     assert plain["roles"]["guest"]["quotas"]["tokens-month"]["amount"] == 5000

@@ -20,7 +20,7 @@ from limits.counters import Counters
 from limits.fields import retry_after_s
 from limits.limiter import Execute, Guard, Limiter
 from limits.overrides import Overrides
-from limits.policy import US_PER_S, Charge, Decision, Lease, Limit, OnStoreError, Quota
+from limits.policy import US_PER_S, Charge, Decision, Lease, Limit, Quota
 
 MINUTE_US = 60 * US_PER_S
 HOUR_US = 60 * MINUTE_US
@@ -293,7 +293,7 @@ class EdgeCases(Bench):
             raise TimeoutError
 
         with pytest.raises(TimeoutError):
-            await Limiter(late, unavailable=(TimeoutError,), script_clock=clock).take(subject, charges(API))
+            await Limiter(late, script_clock=clock).take(subject, charges(API))
         assert len(sent) == 1
 
     async def test_11_a_refund_gives_the_units_back_and_moves_the_count(
@@ -388,73 +388,25 @@ class EdgeCases(Bench):
         denied = await limiter.take(subject, charges(API), metric=MINT, quotas=quotas)
         assert [state.allowed for state in denied.states] == [False, False, False]
 
-    async def test_12_without_redis_deny_means_that_the_error_passes_through(
-        self, away: Away, clock: Clock, subject: str
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            {},
+            {"charges": charges(API)},
+            {"guards": [("se:1:{ada}:s", "state", "live")]},
+            {"quotas": [Quota("day", MINT, 5, "day")]},
+            {"leases": [Lease("joins", 1, MINUTE_US, "alice")]},
+        ],
+        ids=lambda asked: "".join(asked) or "nothing",
+    )
+    async def test_12_without_redis_there_is_no_decision(
+        self, clock: Clock, subject: str, asked: dict[str, Any]
     ) -> None:
-        local = replace(SLOW, on_store_error="local")
+        async def away(*words: Any) -> Any:
+            raise StoreAway
+
         with pytest.raises(StoreAway):
-            await away.limiter(clock).take(subject, charges(API, local))
-
-    async def test_12_without_redis_local_limits_decide_alone(self, away: Away, clock: Clock, subject: str) -> None:
-        limiter, local = away.limiter(clock), replace(API, on_store_error="local")
-        decisions = [await limiter.take(subject, charges(local), metric=MINT) for _ in range(6)]
-        assert [decision.allowed for decision in decisions] == [True] * 5 + [False]
-        assert all(decision.degraded for decision in decisions)
-        assert decisions[-1].retry_us == US_PER_S
-        clock.now_us += US_PER_S
-        assert (await limiter.take(subject, charges(local))).allowed
-
-    async def test_12_without_redis_allow_lets_pass(self, away: Away, clock: Clock, subject: str) -> None:
-        limiter, lax = away.limiter(clock), replace(SLOW, on_store_error="allow")
-        decisions = [await limiter.take(subject, charges(lax)) for _ in range(9)]
-        assert all(decision.allowed and decision.degraded for decision in decisions)
-        assert decisions[0].states == ()
-
-    async def test_12_without_redis_local_still_decides_beside_allow(
-        self, away: Away, clock: Clock, subject: str
-    ) -> None:
-        both = charges(replace(SLOW, on_store_error="local"), replace(API, on_store_error="allow"))
-        limiter = away.limiter(clock)
-        assert [(await limiter.take(subject, both)).allowed for _ in range(3)] == [True, True, False]
-
-    @pytest.mark.parametrize("on_store_error", ["allow", "local", "deny"])
-    @pytest.mark.parametrize("what", ["guards", "quotas", "leases"])
-    async def test_12_without_redis_what_only_redis_knows_is_always_denied(
-        self, away: Away, clock: Clock, subject: str, on_store_error: OnStoreError, what: str
-    ) -> None:
-        only_redis: dict[str, Any] = {
-            "guards": [(f"se:1:{{{subject}}}:s", "state", "live")],
-            "quotas": [Quota("day", MINT, 5, "day")],
-            "leases": [Lease("joins", 1, MINUTE_US, "alice")],
-        }
-        with pytest.raises(StoreAway):
-            await away.limiter(clock).take(
-                subject, charges(replace(API, on_store_error=on_store_error)), **{what: only_redis[what]}
-            )
-
-    async def test_12_without_redis_and_without_limits_nothing_is_allowed(
-        self, away: Away, clock: Clock, subject: str
-    ) -> None:
-        with pytest.raises(StoreAway):
-            await away.limiter(clock).take(subject, [])
-
-    async def test_12_another_error_is_no_outage(self, clock: Clock, subject: str) -> None:
-        async def broken(*words: Any) -> Any:
-            raise KeyError
-
-        with pytest.raises(KeyError):
-            await Limiter(broken, unavailable=(StoreAway,), script_clock=clock).take(
-                subject, charges(replace(API, on_store_error="allow"))
-            )
-
-    async def test_12_what_was_decided_without_redis_is_not_amended_in_it(
-        self, away: Away, clock: Clock, subject: str
-    ) -> None:
-        limiter = away.limiter(clock)
-        decision = await limiter.take(subject, charges(replace(API, on_store_error="allow")))
-        sent = away.sent
-        assert not await limiter.amend(decision, "failed", refund=True)
-        assert away.sent == sent
+            await Limiter(away, script_clock=clock).take(subject, **({"charges": []} | asked))
 
     async def test_13_a_failed_guard_writes_nothing_however_often_it_is_tried(
         self, limiter: Limiter, execute: Execute, subject: str
@@ -536,20 +488,6 @@ class EdgeCases(Bench):
 
 class StoreAway(Exception):
     pass
-
-
-class Away:
-    """A store that is away, and how often it was asked."""
-
-    def __init__(self) -> None:
-        self.sent = 0
-
-    async def execute(self, *words: Any) -> Any:
-        self.sent += 1
-        raise StoreAway
-
-    def limiter(self, clock: Clock) -> Limiter:
-        return Limiter(self.execute, unavailable=(StoreAway,), script_clock=clock)
 
 
 class Quotas(Bench):
@@ -952,7 +890,3 @@ def _flat(reply: Any) -> Sequence[bytes]:
 
 class LimiterContract(EdgeCases, Quotas, Leases, Operators, Keys):
     """The whole contract. A subclass has a fixture `execute`."""
-
-    @pytest.fixture
-    def away(self) -> Away:
-        return Away()

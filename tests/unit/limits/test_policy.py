@@ -176,7 +176,7 @@ def test_several_roles_give_the_fastest_rate_and_the_largest_burst() -> None:
 
 
 def test_the_limit_of_one_role_stays_what_it_is() -> None:
-    for only in (limit(strict=True), limit(shadow=True, on_store_error="local")):
+    for only in (limit(strict=True), limit(shadow=True)):
         assert most_generous([only]) == only
 
 

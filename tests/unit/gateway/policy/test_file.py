@@ -151,8 +151,8 @@ BAD |= {
     "cost over burst": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 61', "roles.member.limits.api.burst", "cost"),
     "strict a text": ('applies_to = ["*"]', 'applies_to = ["*"]\nstrict = "yes"', "limits.api.strict", "true or false"),
     "shadow a number": ('applies_to = ["*"]', 'applies_to = ["*"]\nshadow = 1', "limits.api.shadow", "true or false"),
-    "unknown on_store_error": (
-        'applies_to = ["*"]', 'applies_to = ["*"]\non_store_error = "open"', "limits.api.on_store_error", "deny, local",
+    "on_store_error": (
+        'applies_to = ["*"]', 'applies_to = ["*"]\non_store_error = "deny"', "limits.api.on_store_error", "remove it",
     ),
     "strict without room": (
         '"*"]', '"*"]\nstrict = true\nrate = "60/min"\nburst = 60', "limits.api", "strict",
