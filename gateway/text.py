@@ -9,11 +9,11 @@ import unicodedata
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
-class BadText(Exception):
-    """A text holds what cannot be shown or sent on: `field` and `rule`."""
+class FieldError(ValueError):
+    """A value breaks a rule. `field` names it as the caller does, `rule` says what it must be."""
 
     def __init__(self, field: str, rule: str) -> None:
-        super().__init__(f"{field}: {rule}")
+        super().__init__(f"{field}: {rule}" if field else rule)
         self.field = field
         self.rule = rule
 
@@ -22,11 +22,11 @@ def plain_text(field: str, value: str | None) -> str:
     """Return a text without surrounding space, in NFC.
 
     Raises:
-        BadText: control characters, surrogates, line breaks, or what turns the direction of writing.
+        FieldError: control characters, surrogates, line breaks, or what turns the direction of writing.
     """
     text = unicodedata.normalize("NFC", value or "").strip()
     if _TURNING.search(text):
-        raise BadText(field, "must not have characters that turn the direction of writing")
+        raise FieldError(field, "must not have characters that turn the direction of writing")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
-        raise BadText(field, "must not have control characters or line breaks")
+        raise FieldError(field, "must not have control characters or line breaks")
     return text

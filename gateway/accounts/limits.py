@@ -9,22 +9,13 @@ from auth.accounts import Accounts, User
 from gateway.accounts.actor import Actor, NotAllowed
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
-from gateway.text import BadText, plain_text
+from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides
 from limits.policy import Decision, Limit, parse_rate
 
 MOST_OVERRIDE_S = 366 * 86_400
 _DENIED_ONCE_PER_S = 60
-
-
-class BadOverride(Exception):
-    """An override names nothing that exists, or has impossible numbers: `field` and `rule`."""
-
-    def __init__(self, field: str, rule: str) -> None:
-        super().__init__(f"{field}: {rule}")
-        self.field = field
-        self.rule = rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +68,14 @@ class UserLimits:
         """Give limits and quotas back (None: all of them); return what had been used, which the audit keeps.
 
         Raises:
-            UnknownUser, NotAllowed, BadOverride
+            UnknownUser, NotAllowed, FieldError
         """
         one = await self._target(user, by)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
         known = {charge.limit.id for charge in charges} | {quota.id for quota in quotas}
         for name in names or ():
             if name not in known:
-                raise BadOverride("names", f"{one.username} has no limit or quota {name!r}")
+                raise FieldError("names", f"{one.username} has no limit or quota {name!r}")
         wanted = known if names is None else set(names)
         used = await self._overrides.reset(
             one.id,
@@ -99,16 +90,13 @@ class UserLimits:
         """Set other numbers, or a block, for a while.
 
         Raises:
-            UnknownUser, NotAllowed, BadOverride
+            UnknownUser, NotAllowed, FieldError
         """
         if not 1 <= wanted.lasts_s <= MOST_OVERRIDE_S:
-            raise BadOverride("lasts_s", f"must be from 1 to {MOST_OVERRIDE_S}")
+            raise FieldError("lasts_s", f"must be from 1 to {MOST_OVERRIDE_S}")
         if not 1 <= len(wanted.reason.strip()) <= 200:
-            raise BadOverride("reason", "must have 1 to 200 characters")
-        try:
-            plain_text("reason", wanted.reason)
-        except BadText as error:
-            raise BadOverride(error.field, error.rule) from error
+            raise FieldError("reason", "must have 1 to 200 characters")
+        plain_text("reason", wanted.reason)
         one = await self._target(user, by)
         limit = self._limit(wanted)
         until_us = time.time_ns() // 1000 + wanted.lasts_s * 1_000_000
@@ -148,20 +136,20 @@ class UserLimits:
         if any(wanted.name in role.quotas for role in self._policy.now.roles.values()):
             self._only(wanted, {"amount"})
             if not 1 <= (wanted.amount or 0) <= 10**9:
-                raise BadOverride("amount", "must be from 1 to 1000000000")
+                raise FieldError("amount", "must be from 1 to 1000000000")
             return None
         if wanted.name not in self._policy.now.applies_to:
-            raise BadOverride("name", f"there is no limit or quota {wanted.name!r}")
+            raise FieldError("name", f"there is no limit or quota {wanted.name!r}")
         self._only(wanted, {"rate", "burst"})
         if wanted.rate is None or wanted.burst is None:
-            raise BadOverride("rate", "a limit needs rate and burst")
+            raise FieldError("rate", "a limit needs rate and burst")
         try:
             return Limit(wanted.name, *parse_rate(wanted.rate), wanted.burst)
         except ValueError as error:
-            raise BadOverride("rate", str(error)) from error
+            raise FieldError("rate", str(error)) from error
 
     @staticmethod
     def _only(wanted: Wanted, fields: set[str]) -> None:
         for name in ("rate", "burst", "amount"):
             if getattr(wanted, name) is not None and name not in fields:
-                raise BadOverride(name, f"does not belong to {wanted.name!r}")
+                raise FieldError(name, f"does not belong to {wanted.name!r}")

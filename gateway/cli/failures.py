@@ -10,6 +10,7 @@ from click.exceptions import NoArgsIsHelpError
 from auth.breaches import BadBreachFile
 from gateway.policy.file import PolicyError
 from gateway.settings import SettingsError
+from gateway.text import FieldError
 
 
 class CommandError(Exception):
@@ -44,7 +45,7 @@ def foreseen(error: Exception) -> str:
 
     Only what most starts fail over is imported before: whoever raised one of the others has imported most of this.
     """
-    if isinstance(error, SettingsError | PolicyError | BadBreachFile | CommandError):
+    if isinstance(error, SettingsError | PolicyError | BadBreachFile | CommandError | FieldError):
         return str(error)
 
     from redis.exceptions import RedisError
@@ -52,16 +53,14 @@ def foreseen(error: Exception) -> str:
     from auth.errors import AuthError
     from gateway.accounts.actor import NotAllowed
     from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
-    from gateway.accounts.limits import BadOverride
     from gateway.hms.client import HmsError
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken
     from gateway.rooms.registry import NotOurs
-    from gateway.text import BadText
 
-    if isinstance(error, AuthError | BadText | HmsError | NameTaken | NotOurs):
+    if isinstance(error, AuthError | HmsError | NameTaken | NotOurs):
         return str(error)
-    if isinstance(error, BadOverride | UnknownRole | LastAdmin | AdminsBusy | NotAllowed):
+    if isinstance(error, UnknownRole | LastAdmin | AdminsBusy | NotAllowed):
         return str(error)
     if isinstance(error, StoreError):
         return f"Redis (REDIS_URL): {error}"

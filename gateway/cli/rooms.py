@@ -30,6 +30,7 @@ from gateway.rooms.relations import Members, NotInCharge
 from gateway.rooms.room import Room, RoomChanges
 from gateway.routes.schemas import Room as RoomShape
 from gateway.settings import Settings, load_env
+from gateway.text import plain_text
 from limits.limiter import Limiter
 
 T = TypeVar("T")
@@ -258,13 +259,7 @@ def _with_desk(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
 
 
 def _text(option: str, value: str, most: int) -> str:
-    from gateway.http.problems import Problem  # with Litestar behind it, which the other commands do without
-    from gateway.text import plain_text
-
-    try:
-        text = plain_text(option, value)
-    except Problem as problem:
-        raise CommandError(problem.detail) from problem
+    text = plain_text(option, value)
     if len(text) > most:
         raise CommandError(f"{option}: must have at most {most} characters")
     return text

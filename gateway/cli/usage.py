@@ -18,7 +18,8 @@ from auth.passwords import Passwords
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.redis.store import Store
-from gateway.usage.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
+from gateway.text import FieldError
+from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, daily_usage, span_of_days, top_users
 from limits.counters import Counters
 from limits.derived import Derived
 
@@ -42,7 +43,7 @@ def show_usage(
     """Show who used what, per UTC day: done, denied by a limit, refused by a rule, failed on our side."""
     try:
         since, to = span_of_days(first.date() if first else None, last.date() if last else None)
-    except BadSpan as error:
+    except FieldError as error:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from error
     rows = with_store(lambda store: _all_usage(store, since, to, user, action))
     if as_json:

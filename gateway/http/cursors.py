@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 from auth.keys import KeyRing
+from gateway.text import FieldError
 
 
 class Cursors:
@@ -18,13 +19,13 @@ class Cursors:
         return base64.urlsafe_b64encode(f"{self._ring.mac(text)}{text}".encode()).decode().rstrip("=")
 
     def open(self, kind: str, cursor: str) -> list[str]:
-        """Return the place's words. Raises: ValueError, if the cursor is not one we made for this kind of list."""
+        """Return the place's words. Raises: FieldError, unless we made it for this kind of list."""
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         except ValueError:  # among them binascii.Error and UnicodeError
-            raise ValueError("is not a cursor of this list") from None
+            raise FieldError("cursor", "is not a cursor of this list") from None
         mac, text = text[:32], text[32:]
         words = text.split("\n")
         if not self._ring.check(text, mac) or words[0] != kind:
-            raise ValueError("is not a cursor of this list")
+            raise FieldError("cursor", "is not a cursor of this list")
         return words[1:]

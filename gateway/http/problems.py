@@ -43,7 +43,7 @@ from gateway.redis.store import StoreError
 from gateway.rooms.idempotency import InFlight, OtherRequest
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.names import NameTaken
-from gateway.text import BadText
+from gateway.text import FieldError
 from limits.fields import ratelimit_fields, retry_after_s
 from limits.policy import BlockState, Decision, LeaseState, LimitState, QuotaState, State
 
@@ -256,7 +256,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (UnknownUser, lambda exc: Problem(404, "not_found", str(exc))),
     (BadUsername, lambda exc: invalid("username", str(exc))),
     (WeakPassword, lambda exc: Problem(422, "weak_password", str(exc), reasons=exc.reasons)),
-    (BadText, lambda exc: invalid(exc.field, exc.rule)),
+    (FieldError, lambda exc: invalid(exc.field, exc.rule)),
     (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
     (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),
     (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),

@@ -22,7 +22,7 @@ from gateway.policy.model import RELATIONS
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import UNTITLED, RoomNames
 from gateway.rooms.room import Found, NewRoom, Room, RoomChanges, room_of, timed_ids
-from gateway.text import BadText, plain_text
+from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 
 log = logging.getLogger("gateway")
@@ -241,7 +241,7 @@ def _theirs(text: str, most: int) -> str:
     """Return a text that 100ms has as a user could have written it here, cut to size; empty if he could not."""
     try:
         return plain_text("", text)[:most].rstrip()
-    except BadText:
+    except FieldError:
         return ""
 
 

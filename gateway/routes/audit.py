@@ -59,10 +59,7 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
         raise invalid("from", "must not be after `to`")
     before = None
     if cursor:
-        try:
-            before = cursors.open("audit", cursor)[0]
-        except ValueError as error:
-            raise invalid("cursor", str(error)) from error
+        before = cursors.open("audit", cursor)[0]
         if not PLACE.fullmatch(before):
             raise invalid("cursor", "is not a cursor of this list")
     found, following = await report_audit.page(

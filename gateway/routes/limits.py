@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.accounts.actor import Actor
-from gateway.accounts.limits import BadOverride, UserLimits, Wanted
+from gateway.accounts.limits import UserLimits, Wanted
 from gateway.http.admission import Admitted
 from gateway.http.problems import Problem, invalid
 from gateway.policy.live import PolicyInForce
@@ -92,10 +92,7 @@ async def reset_limits(
     policy: NamedDependency[PolicyInForce],
 ) -> WhatWasUsed:
     """Give a user his limits back, all or the named ones; usage counters stay. Answers what had been used."""
-    try:
-        return WhatWasUsed(await user_limits.reset(user, data.names, by=Actor.of(request.user, policy.now)))
-    except BadOverride as error:
-        raise invalid(error.field, error.rule) from error
+    return WhatWasUsed(await user_limits.reset(user, data.names, by=Actor.of(request.user, policy.now)))
 
 
 @put("/api/admin/limits/{user:str}/override", opt=_OPT)
@@ -110,10 +107,7 @@ async def set_override(
     if data.block == (data.name is not None) or data.name == BLOCK:
         raise invalid("name", "give the name of a limit or quota, or block: true")
     wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
-    try:
-        return OverrideSet(_override(await user_limits.override(user, wanted, by=Actor.of(request.user, policy.now))))
-    except BadOverride as error:
-        raise invalid(error.field, error.rule) from error
+    return OverrideSet(_override(await user_limits.override(user, wanted, by=Actor.of(request.user, policy.now))))
 
 
 @delete("/api/admin/limits/{user:str}/override", opt=_OPT, status_code=204)

@@ -67,10 +67,7 @@ async def list_members(  # noqa: PLR0913  one argument per part the route joins
     found, _ = request.auth.room()
     after = 0
     if cursor:
-        try:
-            of, place = cursors.open("members", cursor)
-        except ValueError as error:
-            raise invalid("cursor", str(error)) from error
+        of, place = cursors.open("members", cursor)
         if of != room_id:
             raise invalid("cursor", "is not a cursor of this list")
         after = int(place)

@@ -195,10 +195,7 @@ async def list_rooms(
     uid = None if reads_any else request.user.uid
     before = None
     if cursor:
-        try:
-            created_ms, room_id = cursors.open("rooms", cursor)
-        except ValueError as error:
-            raise invalid("cursor", str(error)) from error
+        created_ms, room_id = cursors.open("rooms", cursor)
         before = (int(created_ms), room_id)
     joins_open = policy.now.joins_open_rooms(request.user.roles)
     found, following = await rooms.page(uid, before=before, size=limit, open_rooms=joins_open)

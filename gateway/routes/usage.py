@@ -18,7 +18,7 @@ from gateway.http.cursors import Cursors
 from gateway.http.problems import invalid
 from gateway.policy.model import ACTIONS
 from gateway.routes.schemas import LimitsNow
-from gateway.usage.reports import METRIC, PERIOD, BadSpan, TopRow, UsageRow, daily_usage, span_of_days, top_users
+from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, daily_usage, span_of_days, top_users
 from limits.counters import Counters, Tally, Usage
 from limits.derived import Derived
 
@@ -91,10 +91,7 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
         raise invalid("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
     after = 0
     if cursor:
-        try:
-            after = int(cursors.open("admin-usage", cursor)[0])
-        except ValueError as error:
-            raise invalid("cursor", str(error)) from error
+        after = int(cursors.open("admin-usage", cursor)[0])
     if user is not None:
         user = (await report_accounts.lookup(user)).id
     page = await daily_usage(
@@ -140,10 +137,7 @@ async def room_usage(
 
 
 def _range(from_: date | None, to: date | None) -> tuple[date, date]:
-    try:
-        return span_of_days(from_, to)
-    except BadSpan as error:
-        raise invalid(error.field, error.rule) from error
+    return span_of_days(from_, to)
 
 
 def _sorted(tallies: dict[str, Tally]) -> dict[str, Tally]:

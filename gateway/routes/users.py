@@ -15,7 +15,6 @@ from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes, UserAdmin
 from gateway.http.admission import Admitted
 from gateway.http.cursors import Cursors
-from gateway.http.problems import invalid
 from gateway.policy.live import PolicyInForce
 from gateway.routes.schemas import iso
 from gateway.text import plain_text
@@ -90,10 +89,7 @@ async def list_users(
     """List accounts by name; with `name` those whose names begin so."""
     after = ""
     if cursor:
-        try:
-            after = "\n".join(cursors.open("users", cursor))
-        except ValueError as error:
-            raise invalid("cursor", str(error)) from error
+        after = "\n".join(cursors.open("users", cursor))
     found, following = await report_accounts.search(name, after=after, size=limit)
     next_cursor = cursors.seal("users", following) if following is not None else None
     return AccountList([Account.of(user) for user in found], next_cursor)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from auth.accounts import Accounts, User
+from gateway.text import FieldError
 from limits.counters import Counters, Tallies, Tally
 from limits.derived import Derived
 
@@ -17,15 +18,6 @@ PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top l
 METRIC = r"^[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40})$"
 EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # sums with days stay days
 _MOST_SCANNED = 5_000  # users looked at for one page; a page of few rows then says where to go on
-
-
-class BadSpan(Exception):
-    """A span of days that no report covers: `field` and `rule`."""
-
-    def __init__(self, field: str, rule: str) -> None:
-        super().__init__(f"{field}: {rule}")
-        self.field = field
-        self.rule = rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +56,15 @@ def span_of_days(first: date | None, last: date | None) -> tuple[date, date]:
     """Return the UTC days of a report; by default the thirty up to `last`, and that is today.
 
     Raises:
-        BadSpan
+        FieldError
     """
     last = last or datetime.now(UTC).date()
     for field, day in (("to", last), ("from", first or last)):
         if not EARLIEST <= day <= LATEST:
-            raise BadSpan(field, f"must lie between {EARLIEST} and {LATEST}")
+            raise FieldError(field, f"must lie between {EARLIEST} and {LATEST}")
     first = first or last - timedelta(days=29)
     if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
-        raise BadSpan("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
+        raise FieldError("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
     return first, last
 
 
