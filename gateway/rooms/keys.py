@@ -1,0 +1,50 @@
+"""Every Redis key of rooms. What stands in braces is the part by which a Redis cluster places a key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Execute = Callable[..., Awaitable[Any]]
+"""Sends one Redis command, given as its words, and returns the reply."""
+
+ALL_ROOMS = "ra:1"
+"""Ids of all rooms, by when they were created (ms)."""
+
+GUESTS = "gu:1"
+"""Ids of guests, by when their time ends (s)."""
+
+
+def room(room_id: str) -> str:
+    """Return the key of a room: a hash."""
+    return f"rm:1:{{{room_id}}}"
+
+
+def relations(room_id: str) -> str:
+    """Return the key of the relations to a room, other than its owner's: a hash by user id."""
+    return f"rr:1:{{{room_id}}}"
+
+
+def rooms_of(uid: str) -> str:
+    """Return the key of a user's list of rooms: ids by when they entered it (ms)."""
+    return f"ur:1:{{{uid}}}"
+
+
+def name(folded: str) -> str:
+    """Return the key of who holds a name: a hash."""
+    return f"nm:1:{folded}"
+
+
+def attempt(uid: str, digest: str) -> str:
+    """Return the key of a request that a user repeats under an Idempotency-Key: a hash."""
+    return f"ik:1:{{{uid}}}:{digest}"
+
+
+def invites(room_id: str) -> str:
+    """Return the key of a room's invites: their references by when they expire (ms)."""
+    return f"vi:1:{{{room_id}}}"
+
+
+def invited(room_id: str, ref: str) -> str:
+    """Return the key of the users whom an invite has let in: a set."""
+    return f"va:1:{{{room_id}}}:{ref}"
