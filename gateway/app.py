@@ -160,9 +160,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     registry = Rooms(store.execute, hms, limiter, policy)
     room_members = Members(store.execute, hms, policy)
     links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")
-    guests = GuestBook(store.execute, accounts, sessions, registry, room_members)
-    room_codes = Vouchers(store.execute, "room")
-    room_invites = RoomInvites(store.execute, room_codes, registry, room_members, accounts, guests, policy)
+    room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
+    guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
     parts: dict[str, object] = {
         "store": store,
         "accounts": accounts,

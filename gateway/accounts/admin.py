@@ -17,7 +17,7 @@ from auth.vouchers import Vouchers, ref_of, short_ref_of
 from gateway.accounts.actor import MANAGE, Actor, NotAllowed
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
-from gateway.rooms.guests import GUESTS
+from gateway.rooms.guests import no_longer_guest
 
 PASSWORD_LINK_S = 24 * 3600
 MOST_INVITE_S = 90 * 86_400
@@ -124,7 +124,9 @@ class UserAdmin:
             if status != one.status:
                 await self._audit.record(f"user.{_STATUS_ACTION[status]}", by=actor.id, subject=one.id)
             if changes.roles is not None or changes.status is not None:
-                async with self._no_guest(one.id) if set(roles) != set(one.roles) else contextlib.nullcontext():
+                async with (
+                    no_longer_guest(self._execute, one.id) if set(roles) != set(one.roles) else contextlib.nullcontext()
+                ):
                     await self._accounts.change(one, roles=roles, status=status)
             if status == "disabled":
                 await self._sessions.end_all(one.id)
@@ -188,18 +190,6 @@ class UserAdmin:
         if revoked:
             await self._audit.record("user.invite_revoked", by=actor.id, subject="", invite=short_ref_of(code))
         return revoked
-
-    @asynccontextmanager
-    async def _no_guest(self, uid: str) -> AsyncIterator[None]:
-        """Let whom somebody makes more than a guest stay, if he is one: from before the change, unless it fails."""
-        ends_at = await self._execute("ZSCORE", GUESTS, uid)
-        await self._execute("ZREM", GUESTS, uid)
-        try:
-            yield
-        except BaseException:
-            if ends_at is not None:
-                await self._execute("ZADD", GUESTS, float(ends_at), uid)
-            raise
 
     async def _target(self, actor: Actor, user: str, *, changing_oneself: bool = False) -> User:
         one = await self._accounts.lookup(user)

@@ -43,6 +43,7 @@ from gateway.redis.store import StoreError
 from gateway.rooms.idempotency import InFlight, OtherRequest
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.names import NameTaken
+from gateway.rooms.room import Forbidden
 from gateway.text import FieldError
 from limits.fields import ratelimit_fields, retry_after_s
 from limits.policy import BlockState, Decision, LeaseState, LimitState, QuotaState, State
@@ -261,7 +262,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),
     (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),
     (OtherRequest, lambda exc: Problem(422, "idempotency_mismatch", str(exc))),
-    (NotAllowed, lambda exc: Problem(403, "forbidden", str(exc))),
+    ((NotAllowed, Forbidden), lambda exc: Problem(403, "forbidden", str(exc))),
     (LastAdmin, lambda exc: Problem(409, "last_admin", str(exc))),
     (UnknownRole, lambda exc: invalid("roles", str(exc))),
     (AdminsBusy, _later(503, "busy", lambda exc: exc.retry_after_s)),

@@ -1,100 +1,135 @@
-"""Guests: users without an account, for one room and a few hours.
-
-Key: `gu:1`, guests by the instant (epoch s) their time is up. Whose roles somebody changes is none any more
-(`user_admin`): he is no longer in it, and stays.
-"""
+"""Guests: users without an account of their own, for one room and a few hours."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from auth.accounts import Accounts, User
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Grant, Sessions
 from gateway.hms.client import HmsError
+from gateway.policy.model import Guests
+from gateway.rooms import keys
+from gateway.rooms.invites import RoomInvites
+from gateway.rooms.keys import Execute
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
+from gateway.rooms.room import Room
 
 log = logging.getLogger("gateway")
 
-Execute = Callable[..., Awaitable[Any]]
-
-GUESTS = "gu:1"
-_INSIST_S = 3600  # on throwing a guest out before he is forgotten; by himself he can do nothing then
+_RETRY_S = 3600  # how long 100ms is asked to remove an expired guest, who by then gets no token
 
 
 class GuestBook:
-    """Makes guests and sees them out when their time is up."""
+    """Makes guests and removes them when they expire."""
 
     def __init__(
-        self, execute: Execute, accounts: Accounts, sessions: Sessions, rooms: Rooms, members: Members
+        self,
+        execute: Execute,
+        accounts: Accounts,
+        sessions: Sessions,
+        rooms: Rooms,
+        members: Members,
+        invites: RoomInvites,
     ) -> None:
         self._execute = execute
         self._accounts = accounts
         self._sessions = sessions
         self._rooms = rooms
         self._members = members
+        self._invites = invites
 
-    async def add(self, display_name: str, *, role: str, lasts_s: int) -> User:
-        """Make a user of that role whose time is up in so many seconds."""
-        name = f"guest-{secrets.token_hex(8)}"
-        user = await self._accounts.add(name, None, roles=[role], display_name=display_name or "Guest")
-        try:
-            await self._execute("ZADD", GUESTS, int(time.time()) + lasts_s, user.id)
-        except BaseException:
-            await self.forget(user.id)  # or he would never be seen out
-            raise
-        return user
+    async def accept(self, code: str, display_name: str, *, address: str, agent: str) -> tuple[Room, str, User, Grant]:
+        """Make a user for a person without an account, let them into the room of an invite, and log them in.
 
-    async def log_in(self, user: User, *, lasts_s: int, address: str, agent: str) -> Grant:
-        """Open the one session that a guest has."""
-        return await self._sessions.open(user, address=address, agent=agent, lasts_ms=lasts_s * 1000)
+        Returns the room, their relation to it, the user and their only session.
+
+        Raises:
+            InvalidVoucher: also if the invite is not for guests.
+        """
+        async with self._invites.used_by_guest(code) as (room, voucher, terms):
+            guest = await self._add(display_name, terms)
+            try:
+                relation, _ = await self._invites.let_in(room, guest.id, voucher)
+                lasts_ms = terms.lasts_s * 1000
+                grant = await self._sessions.open(guest, address=address, agent=agent, lasts_ms=lasts_ms)
+            except BaseException:
+                await self._forget(guest.id, room.id)
+                raise
+        return room, relation, guest, grant
 
     async def ends_at(self, uid: str) -> float | None:
-        """Return when a guest's time is up, in epoch seconds; None for whoever is none."""
-        score = await self._execute("ZSCORE", GUESTS, uid)
+        """Return when a guest expires, in epoch seconds; None for a user who is not a guest."""
+        score = await self._execute("ZSCORE", keys.GUESTS, uid)
         return None if score is None else float(score)
 
     async def sweep(self, *, most: int = 50) -> int:
-        """Throw out guests whose time is up and forget them; return how many are gone. Counters stay.
+        """Remove expired guests; return how many were removed. Their usage counters stay.
 
-        Whom 100ms does not throw out is tried again with the next sweep, for an hour.
+        A guest whom 100ms did not remove from a session is tried again at each sweep for an hour.
         """
         now = int(time.time())
-        over = await self._execute("ZRANGEBYSCORE", GUESTS, "-inf", now, "LIMIT", 0, most)
-        long_over = await self._execute("ZRANGEBYSCORE", GUESTS, "-inf", now - _INSIST_S, "LIMIT", 0, most)
-        gone = 0
-        for place in over:
+        expired = await self._execute("ZRANGEBYSCORE", keys.GUESTS, "-inf", now, "LIMIT", 0, most)
+        long_expired = await self._execute("ZRANGEBYSCORE", keys.GUESTS, "-inf", now - _RETRY_S, "LIMIT", 0, most)
+        removed = 0
+        for place in expired:
             uid = place.decode()
-            if await self._is_out(uid) or place in long_over:
-                await self.forget(uid)
-                gone += 1
-        return gone
+            if await self._leaves_sessions(uid) or place in long_expired:
+                await self._forget(uid)
+                removed += 1
+        return removed
 
-    async def forget(self, uid: str, *unlisted: str) -> None:
-        """Erase a guest: name, session and relations, also to rooms that are not in his list yet."""
+    async def _add(self, display_name: str, terms: Guests) -> User:
+        name = f"guest-{secrets.token_hex(8)}"
+        user = await self._accounts.add(name, None, roles=[terms.role], display_name=display_name or "Guest")
+        try:
+            await self._execute("ZADD", keys.GUESTS, int(time.time()) + terms.lasts_s, user.id)
+        except BaseException:
+            await self._forget(user.id)  # a guest who is not in the list would never be removed
+            raise
+        return user
+
+    async def _forget(self, uid: str, *unlisted: str) -> None:
+        """Erase a guest's name, session and relations, also to rooms that are not in their list yet."""
         await self._members.forget(uid, *unlisted)
         await self._sessions.end_all(uid)
         try:
             await self._accounts.erase(await self._accounts.get(uid))
         except UnknownUser:
-            pass  # another worker was faster, or an operator
+            pass  # another worker or an operator was faster
         except ChangedMeanwhile:
-            return  # if he is a guest all the same, the next sweep finds him
-        await self._execute("ZREM", GUESTS, uid)
+            return  # the next sweep finds them, if they are still a guest
+        await self._execute("ZREM", keys.GUESTS, uid)
 
-    async def _is_out(self, uid: str) -> bool:
-        """Throw a guest out wherever he may be; tell whether 100ms did."""
+    async def _leaves_sessions(self, uid: str) -> bool:
+        """Remove a guest from every running session; return whether 100ms did so."""
         try:
             for room_id in await self._members.rooms_of(uid):
                 room = await self._rooms.get(room_id)
                 if room is not None:
-                    await self._members.remove_peers(room, uid, reason="your time as a guest is up")
+                    await self._members.remove_peers(room, uid, reason="your time as a guest is over")
         except HmsError as error:
-            log.warning("a guest whose time is up may still be in a session: %s", type(error).__name__)
+            log.warning("an expired guest may still be in a session: %s", type(error).__name__)
             return False
         return True
+
+
+@asynccontextmanager
+async def no_longer_guest(execute: Execute, uid: str) -> AsyncIterator[None]:
+    """Take a user who is given other roles off the list of guests, so that no sweep removes them.
+
+    It happens before the change, and is undone if the change fails.
+    """
+    ends_at = await execute("ZSCORE", keys.GUESTS, uid)
+    await execute("ZREM", keys.GUESTS, uid)
+    try:
+        yield
+    except BaseException:
+        if ends_at is not None:
+            await execute("ZADD", keys.GUESTS, float(ends_at), uid)
+        raise

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-Execute = Callable[..., Awaitable[Any]]
+from gateway.rooms import keys
+from gateway.rooms.keys import Execute
 
 KEEP_MS = 24 * 3_600_000
 _AT_IT_MS = 15_000  # a create asks 100ms for 5 s and Redis some times; after this whoever had begun is dead
@@ -72,7 +71,7 @@ class Idempotency:
         Raises:
             InFlight, OtherRequest
         """
-        record = f"ik:1:{{{uid}}}:{hashlib.sha256(f'{route} {key}'.encode()).hexdigest()[:32]}"
+        record = keys.attempt(uid, hashlib.sha256(f"{route} {key}".encode()).hexdigest()[:32])
         digest, now_ms = hashlib.sha256(asked).hexdigest(), time.time_ns() // 1_000_000
         reply = await self._execute("EVAL", _BEGIN, 1, record, digest, name, now_ms, _AT_IT_MS, KEEP_MS)
         match [word.decode() for word in reply]:

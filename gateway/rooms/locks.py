@@ -7,16 +7,14 @@ holds its place).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from gateway.hms.client import HmsClient, standing
 from gateway.policy.live import PolicyInForce
+from gateway.rooms import keys
+from gateway.rooms.keys import Execute
 from gateway.rooms.room import Room
 from limits.limiter import Limiter
 from limits.policy import Decision
-
-Execute = Callable[..., Awaitable[Any]]
 
 # KEYS 1 room. ARGV 1 '1' if an operator locks it, which only an operator undoes. Reply what holds its place.
 _LOCK = """
@@ -85,7 +83,7 @@ class RoomLocks:
             await self.give_place_back(room.creator_id, holder)
             raise
         # Should the reply be lost, the place stays taken: the room may have it.
-        done = await self._execute("EVAL", _UNLOCK, 1, _row(room.id), room.locks, holder)
+        done = await self._execute("EVAL", _UNLOCK, 1, keys.room(room.id), room.locks, holder)
         if done != 1:
             await self.give_place_back(room.creator_id, holder)
         if done != 2:  # whoever was faster sees to it himself
@@ -122,7 +120,7 @@ class RoomLocks:
         await self._limiter.release(uid, self._policy.now.rooms.lease(holder))
 
     async def _stop_minting(self, room: Room, *, held: bool) -> None:
-        holder = await self._execute("EVAL", _LOCK, 1, _row(room.id), int(held))
+        holder = await self._execute("EVAL", _LOCK, 1, keys.room(room.id), int(held))
         await self.give_place_back(room.creator_id, holder.decode())
 
     async def _switch(self, room_id: str, *, enabled: bool) -> None:
@@ -135,8 +133,4 @@ class RoomLocks:
             enabled = now
 
     async def _is_enabled(self, room_id: str) -> bool:
-        return bool(await self._execute("HGET", _row(room_id), "enabled") == b"1")
-
-
-def _row(room_id: str) -> str:
-    return f"rm:1:{{{room_id}}}"
+        return bool(await self._execute("HGET", keys.room(room_id), "enabled") == b"1")

@@ -1,6 +1,6 @@
 """Names of rooms, where the policy wants them unique.
 
-Key: `nm:1:<folded name>`, who holds the name (`holder`, a room's id or the name at 100ms of one that is being created;
+A name's key says who holds the name (`holder`, a room's id or the name at 100ms of one that is being created;
 `was`, the latter once it has an id) and since when (`at`, ms). A name is a room's from before the room's row has it, so
 that no crash between the two lets another have it too. Whoever has held one for a minute and is no room of that name,
 has crashed, and may be replaced.
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from redis.exceptions import RedisError
 
 from gateway.hms.client import ROOM_ID
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
-
-Execute = Callable[..., Awaitable[Any]]
+from gateway.rooms import keys
+from gateway.rooms.keys import Execute
 
 UNTITLED = "Untitled room"  # of rooms nobody gave a name, which therefore need not differ
 _CLAIM_MS = 60_000  # longer than any create or change takes
@@ -117,7 +116,7 @@ class RoomNames:
             return bool(had.decode() != holder)
         room_name, upstream = b"", b""
         if ROOM_ID.fullmatch(had.decode()):
-            row = await self._execute("HMGET", f"rm:1:{{{had.decode()}}}", "name", "upstream")
+            row = await self._execute("HMGET", keys.room(had.decode()), "name", "upstream")
             room_name, upstream = (word or b"" for word in row)
         if upstream == holder.encode():
             return False  # the request that this one repeats has written the room
@@ -129,4 +128,4 @@ class RoomNames:
 
 
 def _key(name: str) -> str:
-    return f"nm:1:{unicodedata.normalize('NFKC', name).casefold()}"
+    return keys.name(unicodedata.normalize("NFKC", name).casefold())

@@ -1,8 +1,4 @@
-"""The gateway's own registry of rooms: who owns which, who may see it. 100ms knows rooms, but nothing of owners.
-
-Keys: `rm:1:{rid}` the room, whose `owner` decides, `rr:1:{rid}` relations by uid, `ur:1:{uid}` a user's rooms and
-`ra:1` all rooms, both zsets by time.
-"""
+"""The gateway's own registry of rooms: who owns which, and who may see it. 100ms has rooms, but no owners."""
 
 from __future__ import annotations
 
@@ -11,14 +7,14 @@ import logging
 import re
 import time
 import unicodedata
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from ulid import ULID
 
 from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, standing
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import RELATIONS
+from gateway.rooms import keys
+from gateway.rooms.keys import Execute
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import UNTITLED, RoomNames
 from gateway.rooms.room import Found, NewRoom, Room, RoomChanges, room_of, timed_ids
@@ -26,8 +22,6 @@ from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 
 log = logging.getLogger("gateway")
-
-Execute = Callable[..., Awaitable[Any]]
 
 # KEYS 1 room. ARGV field, value, ... Reply nothing if the room was new and is written, else what is there.
 _REGISTER = """
@@ -159,7 +153,7 @@ class Rooms:
             wanted = {"name": renamed, "description": changes.description, "access": changes.access}
             fields = {name: value for name, value in wanted.items() if value is not None}
             if fields:
-                await self._execute("HSET", _key(room.id), *(word for item in fields.items() for word in item))
+                await self._execute("HSET", keys.room(room.id), *(word for item in fields.items() for word in item))
 
     async def _register(self, room: Room) -> Room | None:
         """Write a room that is new; of one that is registered return what is known of it, and change nothing."""
@@ -167,29 +161,29 @@ class Rooms:
         row |= {"owner": room.owner_id, "creator": room.creator_id, "enabled": str(int(room.enabled)), "held": "0"}
         row |= {"created_ms": str(room.created_ms), "upstream": room.upstream, "lease": room.lease, "locks": "0"}
         words = [word for item in row.items() for word in item]
-        return room_of(room.id, await self._execute("EVAL", _REGISTER, 1, _key(room.id), *words))
+        return room_of(room.id, await self._execute("EVAL", _REGISTER, 1, keys.room(room.id), *words))
 
     async def _list(self, room: Room) -> None:
         """Derive from a registered room what leads to it."""
         await asyncio.gather(
-            self._execute("ZADD", f"ur:1:{{{room.owner_id}}}", "NX", room.created_ms, room.id),
-            self._execute("ZADD", "ra:1", room.created_ms, room.id),
+            self._execute("ZADD", keys.rooms_of(room.owner_id), "NX", room.created_ms, room.id),
+            self._execute("ZADD", keys.ALL_ROOMS, room.created_ms, room.id),
         )
 
     async def get(self, room_id: str) -> Room | None:
         """Return a room by its id, None if it is not ours."""
         if not ROOM_ID.fullmatch(room_id):
             return None
-        return room_of(room_id, await self._execute("HGETALL", _key(room_id)))
+        return room_of(room_id, await self._execute("HGETALL", keys.room(room_id)))
 
     async def find(self, room_id: str, uid: str) -> Found | None:
         """Return a room and a user's relation to it, None if it is not ours. One round trip; never asks 100ms."""
         if not ROOM_ID.fullmatch(room_id):
             return None
         row, relation, listed = await asyncio.gather(
-            self._execute("HGETALL", _key(room_id)),
-            self._execute("HGET", f"rr:1:{{{room_id}}}", uid),
-            self._execute("ZSCORE", f"ur:1:{{{uid}}}", room_id),
+            self._execute("HGETALL", keys.room(room_id)),
+            self._execute("HGET", keys.relations(room_id), uid),
+            self._execute("ZSCORE", keys.rooms_of(uid), room_id),
         )
         room = room_of(room_id, row)
         if room is None:
@@ -200,7 +194,7 @@ class Rooms:
     async def enlist(self, found: Found, uid: str) -> None:
         """Put an open room into the list of a user who has just joined it for the first time."""
         if not found.listed:
-            await self._execute("ZADD", f"ur:1:{{{uid}}}", "NX", _now_ms(), found.room.id)
+            await self._execute("ZADD", keys.rooms_of(uid), "NX", _now_ms(), found.room.id)
 
     async def page(
         self, uid: str | None, *, before: tuple[int, str] | None, size: int, open_rooms: bool = True
@@ -210,7 +204,7 @@ class Rooms:
         Rooms that he joined because they were open are left out once they are not, or without `open_rooms`. A place is
         (time in ms, room id): rooms of one millisecond are in the order of their ids, as Redis has them.
         """
-        key = "ra:1" if uid is None else f"ur:1:{{{uid}}}"
+        key = keys.ALL_ROOMS if uid is None else keys.rooms_of(uid)
         top = "+inf" if before is None else str(before[0])
         # Rooms of the cursor's own millisecond come again and are skipped; the surplus allows for them.
         surplus = await self._execute("ZCOUNT", key, top, top) if before else 0
@@ -219,8 +213,8 @@ class Rooms:
         found = [place for place in timed_ids(reply) if before is None or place < before]
         shown = found[:size]
         rows, relations = await asyncio.gather(
-            asyncio.gather(*(self._execute("HGETALL", _key(rid)) for _, rid in shown)),
-            asyncio.gather(*(self._execute("HGET", f"rr:1:{{{rid}}}", uid or "") for _, rid in shown)),
+            asyncio.gather(*(self._execute("HGETALL", keys.room(rid)) for _, rid in shown)),
+            asyncio.gather(*(self._execute("HGET", keys.relations(rid), uid or "") for _, rid in shown)),
         )
         rooms = [
             room
@@ -253,7 +247,3 @@ def _shows(room: Room, uid: str, relation: bytes | None, open_rooms: bool) -> bo
     if relation is None or room.owner_id == uid:
         return room.owner_id == uid or (open_rooms and room.access == "open")
     return relation.decode() in RELATIONS
-
-
-def _key(room_id: str) -> str:
-    return f"rm:1:{{{room_id}}}"

@@ -1,19 +1,18 @@
-"""Who has which relation to a room, beside its owner (`rr:1:{rid}`), and what a change does to a running session."""
+"""Relations to a room, and what a change of one does to a running session."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.hms.client import HmsClient, standing
 from gateway.policy.decide import loses_roles
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, RELATIONS
-from gateway.rooms.room import Room
-
-Execute = Callable[..., Awaitable[Any]]
+from gateway.rooms import keys
+from gateway.rooms.keys import Execute
+from gateway.rooms.room import Forbidden, Room
 
 # KEYS 1 room, 2 its relations. ARGV 1 the owner there must be, 2 the owner to be. Reply 1, or 0: he owns it no more.
 _HAND_OVER = """
@@ -69,7 +68,7 @@ class Overtaken(Exception):
     """The relation was changed by somebody else meanwhile: look and decide anew."""
 
 
-class NotInCharge(Exception):
+class NotInCharge(Forbidden):
     """Whoever changes a relation may do so no more."""
 
 
@@ -95,7 +94,7 @@ class Members:
 
     async def all(self, room: Room) -> list[tuple[str, str]]:
         """Return (user id, relation) of everybody who has one, the owner first, the others by user id."""
-        reply = await self._execute("HGETALL", _key(room.id))
+        reply = await self._execute("HGETALL", keys.relations(room.id))
         pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
         others = sorted((uid.decode(), relation.decode()) for uid, relation in pairs if uid.decode() != room.owner_id)
         return [(room.owner_id, "owner"), *others]
@@ -104,7 +103,7 @@ class Members:
         """Return the stored relation of a user, `banned` among them."""
         if uid == room.owner_id:
             return "owner"
-        stored = await self._execute("HGET", _key(room.id), uid)
+        stored = await self._execute("HGET", keys.relations(room.id), uid)
         return stored.decode() if stored else None
 
     async def set(
@@ -119,15 +118,15 @@ class Members:
         Raises:
             Overtaken, NotInCharge: nothing has changed.
         """
-        keys = (f"rm:1:{{{room.id}}}", _key(room.id))
-        done = await self._execute("EVAL", _SET, 2, *keys, by.uid, by.relation, uid, before or "", relation)
+        stored = (keys.room(room.id), keys.relations(room.id))
+        done = await self._execute("EVAL", _SET, 2, *stored, by.uid, by.relation, uid, before or "", relation)
         if done < 0:
             raise NotInCharge("Your own relation to this room has just changed.")
         if not done:
             raise Overtaken
         if relation == BANNED:
             return frozenset()  # the room stays in his list, which does not show it, so that `forget` finds him here
-        await self._execute("ZADD", f"ur:1:{{{uid}}}", "NX", room.created_ms, room.id)
+        await self._execute("ZADD", keys.rooms_of(uid), "NX", room.created_ms, room.id)
         had = RELATIONS if before == relation else (before,)
         if not any(loses_roles(self._policy.now, room.template, one, relation) for one in had):
             return None
@@ -139,10 +138,12 @@ class Members:
         Raises:
             NotInCharge: he is not the owner any more.
         """
-        done = await self._execute("EVAL", _HAND_OVER, 2, f"rm:1:{{{room.id}}}", _key(room.id), room.owner_id, to)
+        done = await self._execute(
+            "EVAL", _HAND_OVER, 2, keys.room(room.id), keys.relations(room.id), room.owner_id, to
+        )
         if not done:
             raise NotInCharge("You do not own this room any more.")
-        await self._execute("ZADD", f"ur:1:{{{to}}}", "NX", room.created_ms, room.id)
+        await self._execute("ZADD", keys.rooms_of(to), "NX", room.created_ms, room.id)
         return loses_roles(self._policy.now, room.template, "owner", "cohost")
 
     async def let_in(self, room: Room, uid: str, relation: str, *, invite: str, keep_ms: int) -> tuple[str, bool]:
@@ -150,21 +151,21 @@ class Members:
 
         Returns the relation he has then, empty in the last case, and whether this call gave it.
         """
-        keys = (f"rm:1:{{{room.id}}}", _key(room.id), f"va:1:{{{room.id}}}:{invite}")
-        now, is_new = await self._execute("EVAL", _RAISE, 3, *keys, uid, relation, keep_ms, *RELATIONS)
+        stored = (keys.room(room.id), keys.relations(room.id), keys.invited(room.id, invite))
+        now, is_new = await self._execute("EVAL", _RAISE, 3, *stored, uid, relation, keep_ms, *RELATIONS)
         if is_new:
-            await self._execute("ZADD", f"ur:1:{{{uid}}}", "NX", room.created_ms, room.id)
+            await self._execute("ZADD", keys.rooms_of(uid), "NX", room.created_ms, room.id)
         return now.decode(), bool(is_new)
 
     async def rooms_of(self, uid: str) -> list[str]:
         """Return the ids of the rooms in a user's list, also of those that he is banned from."""
-        return [rid.decode() for rid in await self._execute("ZRANGE", f"ur:1:{{{uid}}}", 0, -1)]
+        return [rid.decode() for rid in await self._execute("ZRANGE", keys.rooms_of(uid), 0, -1)]
 
     async def forget(self, uid: str, *unlisted: str) -> None:
         """Take a user out of every room in his list, banned or not, and out of `unlisted` ones."""
         listed = await self.rooms_of(uid)
-        await asyncio.gather(*(self._execute("HDEL", _key(rid), uid) for rid in {*listed, *unlisted}))
-        await self._execute("DEL", f"ur:1:{{{uid}}}")
+        await asyncio.gather(*(self._execute("HDEL", keys.relations(rid), uid) for rid in {*listed, *unlisted}))
+        await self._execute("DEL", keys.rooms_of(uid))
 
     async def remove_strangers(self, room: Room, *, reason: str) -> int:
         """Throw out who has no relation to a room or is banned from it; return how many peers.
@@ -177,7 +178,7 @@ class Members:
         with standing(_CLOSED):
             peers = await self._hms.list_peers(room.id)
             # Read after them: whoever was let in, or handed the room, meanwhile is no stranger.
-            owner = await self._execute("HGET", f"rm:1:{{{room.id}}}", "owner")
+            owner = await self._execute("HGET", keys.room(room.id), "owner")
             known = {owner.decode(), *(uid for uid, relation in await self.all(room) if relation != BANNED)}
             return await self._remove(room.id, [peer.id for peer in peers if peer.user_id not in known], reason)
 
@@ -198,7 +199,3 @@ class Members:
             if isinstance(outcome, BaseException):
                 raise outcome
         return sum(outcome is True for outcome in removed)
-
-
-def _key(room_id: str) -> str:
-    return f"rr:1:{{{room_id}}}"

@@ -9,6 +9,10 @@ from typing import Any
 from gateway.policy.model import RoomFacts
 
 
+class Forbidden(Exception):
+    """Something may not be done to a room. The text says why, to whoever tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """One room of ours. `id` is 100ms's room id; `name` is the user's, `upstream` the generated one that 100ms has.

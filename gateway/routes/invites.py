@@ -16,9 +16,10 @@ from auth.tokens import LoginTokens
 from gateway.audit import Audit
 from gateway.http.admission import Admitted, agent_of, client_of
 from gateway.http.login_throttle import Throttle
-from gateway.http.problems import Problem, invalid
+from gateway.http.problems import Problem
 from gateway.policy.decide import decide_member
-from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite, NoGuests, NotForGuests, RoomInvites, TooManyInvites
+from gateway.rooms.guests import GuestBook
+from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite, RoomInvites
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
 from gateway.text import plain_text
@@ -91,17 +92,10 @@ async def make_invite(
     verdict = decide_member(actor or "", None, data.relation)
     if not verdict.allowed:
         raise Problem(403, verdict.code, verdict.reason)
-    if data.guests and data.relation == "cohost":
-        raise invalid("relation", "a guest is a participant or a viewer")
     uid = request.user.uid
-    try:
-        code, invite = await invites.make(
-            found.room, uid, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
-        )
-    except TooManyInvites as error:
-        raise Problem(403, "forbidden", str(error)) from error
-    except NoGuests as error:
-        raise invalid("guests", str(error)) from error
+    code, invite = await invites.make(
+        found.room, uid, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
+    )
     audit.note("invite.made", by=uid, room=room_id, relation=data.relation, invite=invite.ref[:12], uses=data.max_uses)
     return InviteMade(code, RoomInvite.of(invite))
 
@@ -140,6 +134,7 @@ async def accept_invite(  # noqa: PLR0913  one argument per part the route joins
     data: JSONBody[AcceptInvite],
     request: Request[Any, Any, State],
     invites: NamedDependency[RoomInvites],
+    guests: NamedDependency[GuestBook],
     accounts: NamedDependency[Accounts],
     tokens: NamedDependency[LoginTokens],
     throttle: NamedDependency[Throttle],
@@ -148,19 +143,15 @@ async def accept_invite(  # noqa: PLR0913  one argument per part the route joins
     """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
     if request.scope.get("user") is not None:
         user = await accounts.get(request.user.uid)
-        try:
-            room, relation = await invites.accept(code, user)
-        except NotForGuests as error:
-            raise Problem(403, "forbidden", str(error)) from error
+        room, relation = await invites.accept(code, user)
         audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
         return InviteAccepted(shapes.Room.of(room), relation)
     display_name = plain_text("display_name", data.display_name)
     address = client_of(request.scope)
     try:
         async with throttle.registration(address):
-            room, relation, guest, grant = await invites.accept_as_guest(
-                code, display_name, address=address, agent=agent_of(request.scope)
-            )
+            agent = agent_of(request.scope)
+            room, relation, guest, grant = await guests.accept(code, display_name, address=address, agent=agent)
     except InvalidVoucher:
         throttle.note_wrong_code("room", address)
         raise

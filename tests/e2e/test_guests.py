@@ -15,6 +15,7 @@ from auth.accounts import Accounts
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
+from auth.vouchers import Vouchers
 from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
@@ -22,6 +23,7 @@ from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store, connect
 from gateway.rooms.guests import GuestBook
+from gateway.rooms.invites import RoomInvites
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from limits.limiter import Limiter
@@ -120,8 +122,9 @@ async def sweep(house: Installation) -> int:
     accounts = Accounts(execute, passwords)
     sessions = Sessions(execute, KeyRing([house.env["GATEWAY_SECRET"]], "refresh"))
     rooms, members = Rooms(execute, hms, Limiter(execute), policy), Members(execute, hms, policy)
+    invites = RoomInvites(execute, Vouchers(execute, "room"), rooms, members, accounts, policy)
     try:
-        return await GuestBook(execute, accounts, sessions, rooms, members).sweep()
+        return await GuestBook(execute, accounts, sessions, rooms, members, invites).sweep()
     finally:
         await hms.close()
         await http.aclose()

@@ -20,7 +20,7 @@ from gateway.accounts.admin import AdminsBusy, Changes, LastAdmin, UserAdmin
 from gateway.audit import Audit
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.rooms.guests import GUESTS
+from gateway.rooms.keys import GUESTS
 
 CLI = Actor.command_line()
 MANAGER = Actor("umanager", frozenset({"users:manage"}))  # of members: no power beyond that one
