@@ -8,40 +8,30 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 from .errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, UnknownUser, UserExists
 from .names import UID, folded, name_key
 from .password_policy import PasswordPolicy
-from .passwords import Passwords
+from .passwords import DamagedHash, Passwords
+from .users import FIELDS, Credentials, User, any_user_of, key_of, text_of, user_of
+
+__all__ = ["Accounts", "User"]
+
+log = logging.getLogger("auth")
 
 Execute = Callable[..., Awaitable[Any]]
 
 FAILURE_FLOOR_S = 0.25  # a refused login takes at least this long, whatever the reason
 _FAILURE_JITTER_S = 0.05
-_FIELDS = ("username", "display_name", "roles", "status", "ver", "created_ms", "changes")
-# KEYS 1 user. ARGV 1 the password hash that must still be stored ('*' = any), 2 how many `changes` there must have been
-# ('*' = any), 3 what becomes void: `nothing`, his `tokens`, or his `sessions` too; then field, value, ...
-# Whatever voids bumps `ver` in the same call: a token issued before is refused from then on. `since` is the oldest
-# version whose sessions may still be refreshed: they are over even if nobody comes round to delete them. `changes`
-# counts those of password, roles and status, also back to what they were.
-# Reply ver; 0 there is no such user; -1 what was expected is so no more.
-_CHANGE = """
-if redis.call('HEXISTS', KEYS[1], 'username') == 0 then return 0 end
-if ARGV[1] ~= '*' and redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return -1 end
-if ARGV[2] ~= '*' and (redis.call('HGET', KEYS[1], 'changes') or '0') ~= ARGV[2] then return -1 end
-if #ARGV > 3 then redis.call('HSET', KEYS[1], unpack(ARGV, 4)) end
-if ARGV[3] == 'nothing' then return tonumber(redis.call('HGET', KEYS[1], 'ver')) end
-if #ARGV > 3 then redis.call('HINCRBY', KEYS[1], 'changes', 1) end
-local ver = redis.call('HINCRBY', KEYS[1], 'ver', 1)
-if ARGV[3] == 'sessions' then redis.call('HSET', KEYS[1], 'since', ver) end
-return ver
-"""
+_CHANGE = files(__package__).joinpath("change.lua").read_text()
 # KEYS 1 a name. ARGV 1 whose it must be to be set free.
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # KEYS 1 user. ARGV 1 the hash that must still be stored, 2 a stronger one of the same password: nobody's tokens suffer.
@@ -56,29 +46,6 @@ if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 
 redis.call('HSET', KEYS[1], 'status', 'deleted')
 return redis.call('HINCRBY', KEYS[1], 'ver', 1)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """One account. `id` is opaque plain ASCII; `ver` counts the changes that made older tokens void.
-
-    `mark` is another text after each change of password, roles or status, even one that is undone: what was decided on
-    one mark is not done on another. A link to set a password is bound to it, so that it outlives neither a promotion of
-    its user beyond what its maker may touch, nor a disabling because it leaked.
-    """
-
-    id: str
-    username: str
-    display_name: str
-    roles: tuple[str, ...]
-    status: str
-    ver: int
-    created_ms: int
-    mark: str = "0"
-
-    @property
-    def is_active(self) -> bool:
-        return self.status == "active"
 
 
 class Accounts:
@@ -96,6 +63,7 @@ class Accounts:
         self._write = write or execute
         self._passwords = passwords
         self._policy = policy or PasswordPolicy()
+        self._reported: set[str] = set()  # users with a damaged hash, each of whom is logged once
 
     async def add(self, username: str, password: str | None, *, roles: Sequence[str], display_name: str = "") -> User:
         """Create an account; without a password nobody can log in to it until one is set.
@@ -120,7 +88,7 @@ class Accounts:
         row |= {"ver": "1", "created_ms": str(created_ms)} | ({"password": hashed} if hashed else {})
         # Issued together, they leave in this order and become durable together.
         done = await asyncio.gather(
-            self._write("HSET", f"u:1:{{{uid}}}", *(word for item in row.items() for word in item)),
+            self._write("HSET", key_of(uid), *(word for item in row.items() for word in item)),
             self._write("SET", f"un:1:{key}", uid, "NX"),
             self._write("ZADD", "ui:1", created_ms, uid),
             self._write("ZADD", "ni:1", 0, f"{key}\n{uid}"),
@@ -140,24 +108,28 @@ class Accounts:
             self._execute("EVAL", _FREE, 1, f"un:1:{key}", uid),
             self._execute("ZREM", "ni:1", f"{key}\n{uid}"),
             self._execute("ZREM", "ui:1", uid),
-            self._execute("DEL", f"u:1:{{{uid}}}"),
+            self._execute("DEL", key_of(uid)),
             return_exceptions=True,
         )
         return next((one for one in done if isinstance(one, BaseException)), None)
 
     async def get(self, uid: str) -> User:
         """Raises: UnknownUser"""
-        return _user(uid, await self._execute("HMGET", f"u:1:{{{uid}}}", *_FIELDS))
+        return user_of(uid, await self._execute("HMGET", key_of(uid), *FIELDS))
 
     async def find(self, username: str) -> User:
         """Find a user by name, in any case. Raises: UnknownUser"""
-        try:
-            uid = await self._execute("GET", f"un:1:{name_key(username)}")
-        except BadUsername:
-            uid = None
+        uid = await self.find_id(username)
         if uid is None:
             raise UnknownUser(f"There is no user named {username!r}.")
-        return await self.get(uid.decode())
+        return await self.get(uid)
+
+    async def find_id(self, username: str) -> str | None:
+        """Return the id of the account of a name, in any case; None if there is none."""
+        try:
+            return text_of(await self._execute("GET", f"un:1:{name_key(username)}")) or None
+        except BadUsername:
+            return None
 
     async def lookup(self, user: str) -> User:
         """Find a user by id or by name. What looks like an id is one: else whoever took it as his name would stand for
@@ -190,8 +162,19 @@ class Accounts:
         users = await self._get_all([place.rpartition("\n")[2] for place in places[:size]])
         return users, places[size - 1] if len(places) > size else None
 
+    async def credentials(self, uid: str | None) -> Credentials:
+        """Return what a password is to be verified against. None, where no account has the name, costs the same."""
+        row = await self._execute("HMGET", key_of(uid or "-"), *FIELDS, "password")
+        if uid is None or row[0] is None:
+            return Credentials()
+        return Credentials(user_of(uid, row[:-1]), text_of(row[-1]) or None)
+
     async def authenticate(self, username: str, password: str) -> User:
-        """Return the user who gave his right password.
+        """Return the user of a name, if the password is theirs. Raises: see `verify`"""
+        return await self.verify(await self.credentials(await self.find_id(username)), password)
+
+    async def verify(self, credentials: Credentials, password: str) -> User:
+        """Return the user whose credentials these are, if the password is theirs.
 
         Unknown, disabled and wrong take the same path and the same time, and end in the same error.
 
@@ -199,19 +182,25 @@ class Accounts:
             InvalidCredentials: `uid` names the account it was about, for the audit alone.
             Busy
         """
-        return (await self._verified(username, password))[0]
-
-    async def _verified(self, username: str, password: str) -> tuple[User, str]:
-        """Return the user and the hash his password was verified against."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        user, stored = await self._with_password(username)
-        if await self._passwords.verify(password, stored) and user is not None and user.is_active:
-            return user, str(stored)
-        # The floor hides what a few milliseconds of Redis or argon2 would tell; the jitter hides the floor's edge.
+        user = credentials.user
+        if await self._matches(credentials, password) and user is not None and user.is_active:
+            return user
+        # The floor hides what a few milliseconds of argon2 would tell; the jitter hides the floor's edge.
         jitter_s = random.uniform(0, _FAILURE_JITTER_S)  # noqa: S311  blurs a duration, keeps no secret
         await asyncio.sleep(max(0.0, begun + FAILURE_FLOOR_S + jitter_s - loop.time()))
         raise InvalidCredentials(uid=user.id if user else None)
+
+    async def _matches(self, credentials: Credentials, password: str) -> bool:
+        try:
+            return await self._passwords.verify(password, credentials.hash)
+        except DamagedHash:
+            uid = credentials.user.id if credentials.user else ""
+            if uid not in self._reported:
+                self._reported.add(uid)
+                log.error("the stored password hash of user %s is damaged: no password matches it; set a new one", uid)
+            return False
 
     async def change_password(self, uid: str, current: str, new: str) -> User:
         """Replace a user's password by one that he chose, once he has given the current one.
@@ -221,18 +210,21 @@ class Accounts:
         Raises:
             UnknownUser, InvalidCredentials, WeakPassword, Busy
         """
-        user = await self.get(uid)
-        await self._policy.check(new, username=user.username)
-        user, stored = await self._verified(user.username, current)
+        credentials = await self.credentials(uid)
+        if credentials.user is None:
+            raise UnknownUser(f"There is no user {uid!r}.")
+        await self._policy.check(new, username=credentials.user.username)
+        user = await self.verify(credentials, current)
         hashed = await self._passwords.hash(new)
-        ver = await self._change(uid, "password", hashed, expect=stored, mark=user.mark, voiding="sessions")
+        expected = str(credentials.hash)
+        ver = await self._change(uid, "password", hashed, expect=expected, mark=user.mark, voiding="sessions")
         if ver is None:
             raise InvalidCredentials(uid=uid)  # changed, or disabled, since it was verified
         return replace(user, ver=ver, mark=str(int(user.mark) + 1))
 
     async def has_password(self, uid: str) -> bool:
         """Tell whether a user has a password; without one nobody logs in as him."""
-        return bool(await self._execute("HEXISTS", f"u:1:{{{uid}}}", "password"))
+        return bool(await self._execute("HEXISTS", key_of(uid), "password"))
 
     async def check_password(self, uid: str, new: str) -> None:
         """Check a new password of a user against the policy. Raises: UnknownUser, WeakPassword"""
@@ -259,13 +251,13 @@ class Accounts:
         Only the very hash that the password matches is replaced, never by one of less memory or fewer passes, and no
         token becomes void. A full pool leaves it for the next login.
         """
-        stored = await self._execute("HGET", f"u:1:{{{uid}}}", "password")
-        if stored is None or not self._passwords.is_outdated(stored.decode()):
+        stored = (await self.credentials(uid)).hash
+        if stored is None or not self._passwords.is_outdated(stored):
             return False
-        with contextlib.suppress(Busy):
-            if await self._passwords.verify(password, stored.decode()):  # it may have been changed since it was given
-                renewed = await self._passwords.hash(password, replacing=stored.decode())
-                return bool(await self._write("EVAL", _RENEW, 1, f"u:1:{{{uid}}}", stored, renewed))
+        with contextlib.suppress(Busy, DamagedHash):
+            if await self._passwords.verify(password, stored):
+                renewed = await self._passwords.hash(password, replacing=stored)
+                return bool(await self._write("EVAL", _RENEW, 1, key_of(uid), stored, renewed))
         return False
 
     async def change(self, user: User, *, roles: Sequence[str] | None = None, status: str | None = None) -> User:
@@ -313,40 +305,16 @@ class Accounts:
         await asyncio.gather(
             self._write("EVAL", _FREE, 1, f"un:1:{key}", user.id),
             self._write("ZREM", "ni:1", f"{key}\n{user.id}"),
-            self._write("EVAL", _ERASE, 1, f"u:1:{{{user.id}}}"),
+            self._write("EVAL", _ERASE, 1, key_of(user.id)),
         )
 
     async def _change(self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str) -> int | None:
         """Change fields; None if password or mark is no longer the expected one. `voiding`: see the script."""
-        ver = int(await self._write("EVAL", _CHANGE, 1, f"u:1:{{{uid}}}", expect, mark, voiding, *words))
+        ver = int(await self._write("EVAL", _CHANGE, 1, key_of(uid), expect, mark, voiding, *words))
         if ver == 0:
             raise UnknownUser(f"There is no user {uid!r}.")
         return ver if ver > 0 else None
 
     async def _get_all(self, uids: Sequence[str]) -> list[User]:
-        rows = await asyncio.gather(*(self._execute("HMGET", f"u:1:{{{uid}}}", *_FIELDS) for uid in uids))
-        return [_fields(uid, row) for uid, row in zip(uids, rows, strict=True) if row[3] is not None]
-
-    async def _with_password(self, username: str) -> tuple[User | None, str | None]:
-        try:
-            key = name_key(username)
-        except BadUsername:
-            return None, None
-        uid = await self._execute("GET", f"un:1:{key}")
-        if uid is None:
-            return None, None
-        row = await self._execute("HMGET", f"u:1:{{{uid.decode()}}}", *_FIELDS, "password")
-        if row[0] is None:
-            return None, None
-        return _user(uid.decode(), row[:-1]), row[-1].decode() if row[-1] else None
-
-
-def _user(uid: str, row: Sequence[bytes | None]) -> User:
-    if row[0] is None:
-        raise UnknownUser(f"There is no user {uid!r}.")
-    return _fields(uid, row)
-
-
-def _fields(uid: str, row: Sequence[bytes | None]) -> User:
-    username, display_name, roles, status, ver, created_ms, mark = (word.decode() if word else "" for word in row)
-    return User(uid, username, display_name, tuple(roles.split()), status, int(ver), int(created_ms), mark or "0")
+        rows = await asyncio.gather(*(self._execute("HMGET", key_of(uid), *FIELDS) for uid in uids))
+        return [any_user_of(uid, row) for uid, row in zip(uids, rows, strict=True) if row[3] is not None]

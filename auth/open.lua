@@ -17,7 +17,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 -- Those that have idled out, or are over since the user's version changed, take nobody's place.
 for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   local ver = redis.call('HGET', ARGV[5] .. sid, 'ver')
-  if not ver or tonumber(ver) < (tonumber(u[3]) or 0) then
+  if not ver or tonumber(ver) < (tonumber(u[3] or 0) or math.huge) then
     redis.call('DEL', ARGV[5] .. sid)
     redis.call('ZREM', KEYS[2], sid)
   end

@@ -26,6 +26,13 @@ _WAIT_S = 2.0
 _PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,10}),t=([0-9]{1,10}),p=([0-9]{1,10})\$")
 
 
+class DamagedHash(ValueError):
+    """A stored hash is none of ours: no password matches it."""
+
+    def __init__(self) -> None:
+        super().__init__("the stored password hash is damaged")
+
+
 class Passwords:
     """Hashes and verifies passwords in a bounded pool of threads (argon2 releases the interpreter lock).
 
@@ -66,22 +73,25 @@ class Passwords:
         """Tell whether a password matches a stored hash; None, for an unknown user, takes as long and is False.
 
         Raises:
+            DamagedHash: no password can match it. That takes as long as a wrong password, too.
             Busy: the queue is full or moved too slowly; nothing was checked.
         """
-        usable = stored is not None and _is_bearable(stored)
+        damaged = stored is not None and not _is_bearable(stored)
         await self.warm()
         candidate = _normal(password)
         fits = len(candidate) <= MAX_BYTES
+        given = candidate if fits else b"-"
+        against = self._decoy if stored is None or damaged else stored
         async with self._slot():
             loop = asyncio.get_running_loop()
-            given = candidate if fits else b"-"
             try:
-                against = stored if usable else self._decoy
                 matches = await loop.run_in_executor(self._pool, self._hasher.verify, given, against)
-            except ValueError:  # a damaged hash: nobody's password, and no faster answer than any other
-                matches = False
+            except ValueError:  # damaged, which is no reason for a faster answer
+                damaged = True
                 await loop.run_in_executor(self._pool, self._hasher.verify, given, self._decoy)
-        return bool(matches) and usable and fits
+        if damaged:
+            raise DamagedHash
+        return bool(matches) and stored is not None and fits
 
     def is_outdated(self, stored: str) -> bool:
         """Tell whether a hash is weaker than today's cost. Stronger ones stay: rehashing only goes upwards."""

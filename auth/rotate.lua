@@ -22,7 +22,7 @@ local function finish(verdict)
   redis.call('ZREM', KEYS[3], ARGV[1])
   return {verdict}
 end
-if left <= 0 or (tonumber(s[6]) or 0) < (tonumber(u[4]) or 0) then return finish('gone') end
+if left <= 0 or (tonumber(s[6]) or 0) < (tonumber(u[4] or 0) or math.huge) then return finish('gone') end
 
 local verdict = 'ok'
 local idle = math.min(tonumber(ARGV[4]), left)

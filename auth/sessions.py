@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from .accounts import User
 from .errors import InvalidCredentials, InvalidGrant
 from .keys import KeyRing
 from .tokens import Principal
+from .users import User, number_of, text_of
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -96,13 +97,13 @@ class Sessions:
         uid, sid, counter = self._read(token)
         keys = [f"s:1:{{{uid}}}:{sid}", f"u:1:{{{uid}}}", f"us:1:{{{uid}}}"]
         reply = await self._execute("EVAL", _ROTATE, 3, *keys, sid, counter, GRACE_MS, IDLE_MS)
-        verdict, *rest = (word.decode() for word in reply)
-        if verdict not in ("ok", "again"):
-            raise InvalidGrant(reused_by=uid if verdict == "reused" else None)
+        verdict, *rest = reply
+        if verdict not in (b"ok", b"again"):
+            raise InvalidGrant(reused_by=uid if verdict == b"reused" else None)
         following, idle_ms, opened_ms, roles, ver = rest
-        principal = Principal(uid, sid, tuple(roles.split()), int(ver))
+        principal = Principal(uid, sid, tuple(text_of(roles).split()), number_of(ver))
         token = self._token(uid, sid, int(following))
-        return Grant(principal, token, int(idle_ms) // 1000, int(opened_ms) // 1000, verdict == "ok")
+        return Grant(principal, token, int(idle_ms) // 1000, int(opened_ms) // 1000, verdict == b"ok")
 
     def owner_of(self, token: str) -> tuple[str, str]:
         """Return (uid, sid) of a genuine refresh token, alive or not. Raises: InvalidGrant"""
@@ -172,7 +173,7 @@ class Sessions:
 
 def _outlives(ver: bytes | None, since: bytes | None) -> bool:
     """Tell whether a session of this version (None: there is none) is none of those that are over since another."""
-    return ver is not None and int(ver) >= int(since or 0)
+    return ver is not None and number_of(ver) >= number_of(since, damaged=sys.maxsize)
 
 
 def _session(sid: str, row: Sequence[bytes | None]) -> Session:

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Sessions
+from auth.users import User
 from auth.vouchers import Vouchers, ref_of, short_ref_of
 from gateway.accounts.actor import MANAGE, Actor, NotAllowed
 from gateway.audit import Audit

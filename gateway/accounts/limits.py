@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
+from auth.users import User
 from gateway.accounts.actor import Actor, NotAllowed
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce

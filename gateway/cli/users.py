@@ -13,8 +13,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from auth.accounts import User
 from auth.sessions import Session
+from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import MOST_INVITE_S, MOST_INVITE_USES, PASSWORD_LINK_S, Changes
 from gateway.cli.connection import Office, with_office

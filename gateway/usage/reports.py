@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
+from auth.users import User
 from gateway.text import FieldError
 from limits.counters import Counters, Tallies, Tally
 from limits.derived import Derived

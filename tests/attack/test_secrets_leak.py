@@ -16,11 +16,11 @@ import httpx
 import jwt
 import pytest
 
-from auth.accounts import User
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, UnknownUser
 from auth.keys import KeyRing
 from auth.sessions import Grant
 from auth.tokens import LoginTokens, Principal
+from auth.users import User
 from gateway.hms.tokens import HmsTokens
 from gateway.routes.account import ChangePassword, Register, SetPassword
 from gateway.routes.login import Login, Logout, Refresh

@@ -46,6 +46,13 @@ def test_a_changed_password_is_the_only_one_and_the_other_sessions_are_over(admi
     assert person.log_in(NEW)["user"]["id"] == person.id
 
 
+def test_a_stored_hash_that_is_not_utf_8_is_a_wrong_password(admin: Admin) -> None:
+    person = admin.add()
+    with person.installation.valkey.client() as client:
+        client.hset(f"u:1:{{{person.id}}}", "password", b"$argon2id$v=19$m=19456,t=2,p=1$\xff\xfe")
+    assert_problem(person.try_to_log_in(person.password), 401, "invalid_credentials")
+
+
 def test_the_session_that_changed_it_goes_on_with_a_refresh(admin: Admin) -> None:
     person = admin.add()
     login = person.log_in()

@@ -7,12 +7,13 @@ from typing import Any
 import fakeredis
 import pytest
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import BadUsername, ChangedMeanwhile, InvalidCredentials, InvalidGrant, UnknownUser, WeakPassword
 from auth.keys import KeyRing
 from auth.names import name_key
 from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
+from auth.users import User
 
 Execute = Callable[..., Awaitable[Any]]
 

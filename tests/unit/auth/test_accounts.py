@@ -8,11 +8,12 @@ from typing import Any
 import fakeredis
 import pytest
 
-from auth.accounts import FAILURE_FLOOR_S, Accounts, User
+from auth.accounts import FAILURE_FLOOR_S, Accounts
 from auth.errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, UnknownUser, UserExists, WeakPassword
 from auth.names import name_key
 from auth.password_policy import PasswordPolicy
 from auth.passwords import Passwords
+from auth.users import User
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -214,6 +215,55 @@ class AccountsContract:
         await execute("HDEL", f"u:1:{{{user.id}}}", "password")
         with pytest.raises(InvalidCredentials):
             await accounts.authenticate("known", "")
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda stored: b"\xff\xfe",
+            lambda stored: stored[:-4] + b"\xff\xfe\xfd\xfc",
+            lambda stored: stored.replace(b"m=8", b"m=\xff"),
+            lambda stored: stored[:30],
+            lambda stored: stored.replace(b"m=8", b"m=4294967295"),
+        ],
+    )
+    async def test_a_damaged_hash_is_like_a_wrong_password_and_logged_once(
+        self,
+        accounts: Accounts,
+        execute: Execute,
+        caplog: pytest.LogCaptureFixture,
+        damage: Callable[[bytes], bytes],
+    ) -> None:
+        user = await accounts.add("known", PASSWORD, roles=[])
+        stored = await execute("HGET", f"u:1:{{{user.id}}}", "password")
+        await execute("HSET", f"u:1:{{{user.id}}}", "password", damage(stored))
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            begun = loop.time()
+            with pytest.raises(InvalidCredentials) as caught:
+                await accounts.authenticate("known", PASSWORD)
+            assert loop.time() - begun >= FAILURE_FLOOR_S - 0.001
+            assert (str(caught.value), caught.value.__cause__) == (str(InvalidCredentials()), None)
+        [line] = [record.getMessage() for record in caplog.records]
+        assert user.id in line
+        assert "argon2" not in line
+        assert stored.decode()[-20:] not in line
+
+    @pytest.mark.parametrize("field", ["display_name", "roles", "status", "ver", "created_ms", "changes"])
+    @pytest.mark.parametrize("damage", [b"\xff\xfe", b"", b"-1", b"9" * 5000])
+    async def test_a_damaged_row_is_read_all_the_same_and_gives_no_rights(
+        self, accounts: Accounts, execute: Execute, field: str, damage: bytes
+    ) -> None:
+        user = await accounts.add("known", PASSWORD, roles=["admin"])
+        await execute("HSET", f"u:1:{{{user.id}}}", field, damage)
+        read = await accounts.lookup("known")
+        assert (await accounts.page(), (await accounts.search(""))[0]) == (([read], None), [read])
+        assert field != "roles" or "admin" not in read.roles
+        assert field != "ver" or read.ver == 0
+        if field == "status":
+            with pytest.raises(InvalidCredentials):
+                await accounts.authenticate("known", PASSWORD)
+        else:
+            assert await accounts.authenticate("known", PASSWORD) == read
 
     async def test_a_user_enabled_again_can_log_in_again(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])

@@ -11,7 +11,7 @@ import pytest
 
 from auth import passwords as module
 from auth.errors import Busy
-from auth.passwords import MAX_BYTES, Passwords
+from auth.passwords import MAX_BYTES, DamagedHash, Passwords
 
 GOOD = "correct horse battery staple"
 
@@ -182,7 +182,8 @@ async def test_a_stored_hash_with_absurd_parameters_is_refused_before_it_allocat
     absurd = stored.replace("m=8,t=1,p=1", parameters)
     assert absurd != stored
     cheap._hasher = recorder = Recorder(cheap._hasher)
-    assert not await cheap.verify(GOOD, absurd)
+    with pytest.raises(DamagedHash):
+        await cheap.verify(GOOD, absurd)
     assert recorder.seen == [cheap._decoy]
 
 
@@ -199,7 +200,8 @@ async def test_a_stored_hash_with_absurd_parameters_is_refused_before_it_allocat
 )
 async def test_a_stored_text_of_another_kind_is_refused_like_an_unknown_user(cheap: Passwords, stored: str) -> None:
     cheap._hasher = recorder = Recorder(cheap._hasher)
-    assert not await cheap.verify(GOOD, stored)
+    with pytest.raises(DamagedHash):
+        await cheap.verify(GOOD, stored)
     assert recorder.seen == [cheap._decoy]
 
 
@@ -420,5 +422,6 @@ async def test_a_running_hash_whose_caller_goes_away_frees_its_slot(monkeypatch:
 )
 async def test_a_damaged_hash_is_nobodys_password(damaged: str) -> None:
     passwords = Passwords()
-    assert not await passwords.verify("a long enough passphrase", damaged)
+    with pytest.raises(DamagedHash):
+        await passwords.verify("a long enough passphrase", damaged)
     passwords.close()

@@ -9,11 +9,11 @@ from typing import Any
 import fakeredis
 import pytest
 
-from auth.accounts import User
 from auth.errors import InvalidCredentials, InvalidGrant
 from auth.keys import KeyRing
 from auth.sessions import ABSOLUTE_MS, GRACE_MS, IDLE_MS, MOST_PER_USER, Grant, Sessions
 from auth.tokens import Principal
+from auth.users import User
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -74,6 +74,36 @@ class SessionsContract:
             await sessions.refresh(token)
         assert len(token) < 8 or token not in str(caught.value)
         return caught.value
+
+    # --- damaged accounts ---
+
+    @pytest.mark.parametrize("ver", [b"\xff", b"", b"four"])
+    async def test_a_version_that_cannot_be_read_opens_and_admits_nothing(
+        self, sessions: Sessions, user: User, execute: Execute, ver: bytes
+    ) -> None:
+        grant = await sessions.open(user)
+        await execute("HSET", f"u:1:{{{UID}}}", "ver", ver)
+        with pytest.raises(InvalidCredentials):
+            await sessions.open(replace(user, ver=0))
+        principal = (await sessions.refresh(grant.refresh_token)).principal
+        assert not await sessions.is_current(principal)
+
+    @pytest.mark.parametrize("since", [b"\xff", b"", b"four"])
+    async def test_a_bound_of_versions_that_cannot_be_read_ends_every_session(
+        self, sessions: Sessions, user: User, execute: Execute, since: bytes
+    ) -> None:
+        grant = await sessions.open(user)
+        await execute("HSET", f"u:1:{{{UID}}}", "since", since)
+        assert not await sessions.is_live(UID, grant.principal.sid)
+        assert await sessions.current(UID) == []
+        await self.refused(sessions, grant.refresh_token)
+
+    async def test_roles_that_cannot_be_read_refresh_into_none_of_them(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
+        grant = await sessions.open(user)
+        await execute("HSET", f"u:1:{{{UID}}}", "roles", b"host\xff")
+        assert (await sessions.refresh(grant.refresh_token)).principal.roles == ("host\ufffd",)
 
     # --- opening ---
 

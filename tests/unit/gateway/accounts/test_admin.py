@@ -9,11 +9,12 @@ from typing import Any
 import fakeredis
 import pytest
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, UnknownUser
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
+from auth.users import User
 from auth.vouchers import Vouchers
 from gateway.accounts.actor import Actor, NotAllowed
 from gateway.accounts.admin import AdminsBusy, Changes, LastAdmin, UserAdmin

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from auth.accounts import User
+from auth.users import User
 from gateway.policy.decide import decide
 from gateway.policy.explain import Explanation, Question, concerns_room, explain
 from gateway.policy.file import load_policy

@@ -9,11 +9,12 @@ from typing import Any
 import fakeredis
 import pytest
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidVoucher, UnknownUser
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
+from auth.users import User
 from auth.vouchers import Vouchers, ref_of
 from gateway.hms.client import HmsUnreachable
 from gateway.policy.live import PolicyInForce
