@@ -29,6 +29,13 @@ from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
 
 _START_S = 20.0
 _STOP_S = 10.0
+# The settings that each child receives, by prefix. No child receives the users' passwords (DEMO_*).
+_SETTINGS = ("DEMO_", "EMULATOR_", "GATEWAY_", "HMS_", "REDIS_")
+_SETTINGS_OF = {
+    "valkey": (),
+    "emulator": ("EMULATOR_", "GATEWAY_LOG", "HMS_"),
+    "gateway": ("GATEWAY_", "HMS_", "REDIS_"),
+}
 
 
 @dataclass(slots=True)
@@ -154,7 +161,7 @@ def _start_child(children: list[_Child], folder: Path, name: str, command: list[
         # A session of its own: Ctrl-C reaches the supervisor alone, which stops the children in order.
         process = subprocess.Popen(  # noqa: S603  our own programs
             command,
-            env=dict(env),
+            env=_environment_of(name, env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -162,6 +169,11 @@ def _start_child(children: list[_Child], folder: Path, name: str, command: list[
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     children.append(_Child(name, process, log))
+
+
+def _environment_of(name: str, env: Mapping[str, str]) -> dict[str, str]:
+    allowed = _SETTINGS_OF[name]
+    return {key: value for key, value in env.items() if key.startswith(allowed) or not key.startswith(_SETTINGS)}
 
 
 def _die_with_parent() -> None:

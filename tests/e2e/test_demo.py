@@ -141,6 +141,7 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
 
     check_the_printed_try_it_lines(demo)
     check_its_folder(demo)
+    check_the_environment_of_its_children(demo)
     check_it_refuses_a_second(demo)
 
     ports = demo.ports()
@@ -195,6 +196,34 @@ def check_its_folder(demo: Demo) -> None:
     assert data.stat().st_mode & 0o777 == 0o700
     for name in ("demo.env", "valkey.conf"):
         assert (data / name).stat().st_mode & 0o777 == 0o600
+
+
+def check_the_environment_of_its_children(demo: Demo) -> None:
+    """A child receives the settings it reads: no user's password, and no secret of another child.
+
+    Not asserted of Valkey, which overwrites its environment when it sets its process title.
+    """
+    if sys.platform != "linux":
+        return
+    assert demo.process is not None
+    environments = {}
+    for pid in Path(f"/proc/{demo.process.pid}/task/{demo.process.pid}/children").read_text().split():
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        environments |= {
+            name: dict(entry.split("=", 1) for entry in entries if entry)
+            for name in ("emulator", "serve")
+            if name in command
+        }
+    assert environments.keys() == {"emulator", "serve"}
+    secrets = dict(line.split("=", 1) for line in (demo.folder / "data" / "demo.env").read_text().splitlines()[1:])
+    passwords = {login["password"] for login in demo.logins().values()}
+    for env in environments.values():
+        assert not [key for key in env if key.startswith("DEMO_")]
+        assert not passwords & set(env.values())
+        assert env["HMS_APP_SECRET"] == secrets["HMS_APP_SECRET"]
+    assert environments["serve"].items() >= {(key, secrets[key]) for key in ("GATEWAY_SECRET", "REDIS_URL")}
+    assert not {"GATEWAY_SECRET", "REDIS_URL"} & environments["emulator"].keys()
 
 
 def check_it_refuses_a_second(demo: Demo) -> None:
