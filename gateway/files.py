@@ -1,4 +1,4 @@
-"""Files that hold secrets, that nobody may find half written, or that one process at a time may use."""
+"""Files that are private, written atomically, or locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Write a file, whole or not at all; unless `mode` says otherwise only its owner can read it."""
+    """Write a file atomically. By default only its owner can read it."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -20,15 +20,15 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
 
 
 def hold(path: Path) -> BinaryIO:
-    """Return a lock file, made if need be, that is this process's alone until it is closed or the process ends.
+    """Create a lock file if it is missing, and return it locked until it is closed or the process ends.
 
     Raises:
-        BlockingIOError: another process has it.
-        OSError: it cannot be made, opened or locked.
+        BlockingIOError: another process holds the lock.
+        OSError: the file cannot be created, opened or locked.
     """
-    import fcntl  # not on Windows, where commands that lock nothing work all the same
+    import fcntl  # missing on Windows, where commands that lock nothing still work
 
-    # Never removed: of two that wait for it, one could then lock a file that has no name any more.
+    # Never removed: a process that waits for it could otherwise lock a file that has already lost its name.
     file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

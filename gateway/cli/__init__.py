@@ -1,4 +1,4 @@
-"""The `gateway` command: one file per noun."""
+"""The `gateway` command, with one module per subcommand."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def main() -> None:
-    """Run the command; every foreseen failure is one line on standard error.
+    """Run the command. Every expected failure prints one line on standard error.
 
-    The exit code is then 1, or 2 if the arguments were wrong.
+    Exits with 1 after a failure, and with 2 if the arguments were wrong.
     """
-    # A library's log line beside ours would say it twice; `serve` and `emulator` configure their own.
+    # A library's log line would repeat the failure. `serve` and `emulator` configure logging themselves.
     logging.getLogger().addHandler(logging.NullHandler())
     if wrong := not_text(sys.argv[1:]):
         _die(wrong, code=click.UsageError.exit_code)
     try:
-        sys.exit(cli(prog_name="gateway", standalone_mode=False))  # so that click leaves its errors, of 4 lines, to us
+        sys.exit(cli(prog_name="gateway", standalone_mode=False))  # click would print four lines per error
     except click.ClickException as error:
         _die(misuse(error), code=error.exit_code)
     except click.Abort:
@@ -43,7 +43,7 @@ def _die(text: str, *, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-# Imported when asked for: Redis, httpx and rich take longer to import than most commands to run.
+# Imported on demand: Redis, httpx and rich take longer to import than most commands take to run.
 _ELSEWHERE = {
     "audit": "gateway.cli.audit:audit",
     "doctor": "gateway.cli.doctor:doctor_command",
@@ -58,7 +58,7 @@ _ELSEWHERE = {
 
 
 class Commands(click.Group):
-    """The commands of this module, and those of `_ELSEWHERE`."""
+    """The commands of this module and of `_ELSEWHERE`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*self.commands, *_ELSEWHERE])
@@ -82,14 +82,14 @@ def cli() -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (GATEWAY_PORT).  [default: 8000]")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes (GATEWAY_WORKERS).  [default: 1]")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
-    """Run the gateway, configured by the environment or `.env`."""
+    """Run the gateway with the settings of the environment or `.env`."""
     from gateway.policy.effective import policy_of
 
     override(GATEWAY_HOST=host, GATEWAY_PORT=port, GATEWAY_WORKERS=workers)
     settings = Settings.from_env()
-    policy_of(settings)  # here, once and in one line: workers that end over it would be started again for ever
+    policy_of(settings)  # fails here once, in one line: failing workers would be restarted forever
 
-    from gateway.server import run  # uvicorn, for those who get so far
+    from gateway.server import run  # imports uvicorn, so only after the checks
 
     run(settings)
 
@@ -100,14 +100,14 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the gateway (GATEWAY_PORT).  [default: 8000]")
 @click.option(
-    "--prepare", is_flag=True, help="Only write the secrets and users of the demo, for `docker compose`; start nothing."
+    "--prepare", is_flag=True, help="Only write the secrets and users of the demo, for `docker compose`. Start nothing."
 )
 def demo(data: Path | None, port: int | None, prepare: bool) -> None:
-    """Run everything on this machine: a real Valkey, a local 100ms, the gateway, and three users."""
-    from gateway.demo import DemoError, installation, supervisor
+    """Run everything on this machine: Valkey, a local 100ms and the gateway, with three users."""
+    from gateway.demo import installation, supervisor
 
     override(GATEWAY_DATA=data, GATEWAY_PORT=port)
     try:
         installation.prepare_only() if prepare else supervisor.run()
-    except DemoError as error:
+    except installation.DemoError as error:
         _die(str(error))

@@ -1,4 +1,4 @@
-"""How a command reaches Redis: for as long as one piece of work takes."""
+"""Runs the work of one command with a connection to Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """What the command line administers accounts with."""
+    """The services that commands about accounts use."""
 
     accounts: Accounts
     sessions: Sessions
@@ -34,18 +34,18 @@ class Office:
 
 
 def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
-    """Run work that concerns accounts. Raises: SettingsError, PolicyError, StoreError"""
+    """Run work on accounts. Raises: SettingsError, PolicyError, StoreError"""
     env = load_env()
     policy = PolicyInForce(load_policy(policy_path(env)))
     passwords, (memory_kib, passes) = password_policy(env), argon2_cost(env)
 
     async def inner(store: Store) -> T:
         execute = store.execute
-        # Writes are on disk before the command says that they are done.
+        # Writes are on disk before the command reports success.
         durable = DurableWrites(connect(redis_url(env)))
         hashing = Passwords(memory_kib=memory_kib, passes=passes)
         accounts = Accounts(execute, hashing, passwords, write=durable.execute)
-        # Ending sessions needs no key, so the command line works without the gateway's secret.
+        # Ending a session needs no signing key, so the commands work without GATEWAY_SECRET.
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
         links, invites = Vouchers(execute, "password"), Vouchers(execute, "account")
         admin = UserAdmin(execute, accounts, sessions, policy, Audit(execute), links=links, invites=invites)
@@ -56,7 +56,7 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
 
 
 def with_store(work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
-    """Run work on a store that is closed afterwards. Raises: SettingsError, StoreError"""
+    """Run work with a store, then close it. Raises: SettingsError, StoreError"""
 
     async def session() -> T:
         store = Store(connect(redis_url(load_env())), deadline_s=REPORT_DEADLINE_S)

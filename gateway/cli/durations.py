@@ -1,4 +1,4 @@
-"""Durations on the command line."""
+"""Durations on the command line, for the options of several commands."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(min|h|d)")
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only to its stubs
-    """A text such as 30min, 2h or 7d, as seconds."""
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
+    """Converts a text such as 30min, 2h or 7d to seconds."""
 
     name = "duration"
 

