@@ -1,1 +1,1 @@
-"""`gateway demo`: Valkey, the local 100ms and the gateway as children of one supervisor, with their data in one folder."""
+"""`gateway demo`: Valkey, the local 100ms and the gateway, run by one supervisor with their data in one folder."""

@@ -90,7 +90,7 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
         "HMS_APP_SECRET": secrets.token_urlsafe(48),
         "HMS_TEMPLATE_ID": secrets.token_hex(12),
-        **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_hex(12) for name in USERS},  # hexadecimal: contains no user name
+        **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_hex(12) for name in USERS},  # hex holds no user name
     }
     env = {**fresh, **saved(folder), **addresses}
     lines = "".join(f"{name}={value}\n" for name, value in sorted(env.items()))

@@ -108,7 +108,7 @@ def _print_usage(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool
     for name in USERS:
         click.echo(f"  {name:9} {login} '{bodies[name]}'")
     click.echo(
-        "\nTry it: log in, create a room (at most five at once, then one every six minutes), get a join token, show usage"
+        "\nTry it: log in, create a room (five at once, then one every six minutes), get a join token, show usage"
     )
     click.echo(f'  TOKEN=$({login} \'{bodies["host"]}\' | sed -nE \'s/.*"access_token":"([^"]+)".*/\\1/p\')')
     click.echo(
@@ -128,7 +128,7 @@ def _gateway_port() -> int:
     port = int(text)
     if free_port(port) != port:
         raise DemoError(
-            f"port {port} is taken; stop the program that uses it, or choose another port: GATEWAY_PORT={port + 1} make demo"
+            f"port {port} is taken; stop its program, or choose another port: GATEWAY_PORT={port + 1} make demo"
         )
     return port
 
@@ -234,7 +234,7 @@ def _locked(folder: Path) -> Iterator[Path]:
     except BlockingIOError:
         raise DemoError(f"a demo is already running on {folder}; stop it, or set another GATEWAY_DATA") from None
     except OSError as error:
-        raise DemoError(f"the data folder {folder} cannot be used ({error.strerror}); set another GATEWAY_DATA") from error
+        raise DemoError(f"data folder {folder} cannot be used ({error.strerror}); set another GATEWAY_DATA") from error
     with lock:
         yield folder
 

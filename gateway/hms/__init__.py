@@ -1,1 +1,1 @@
-"""Everything that knows 100ms: its tokens and its REST API. The only package that sees the 100ms secret."""
+"""The 100ms client: tokens and REST API. The only package that uses the 100ms secret."""

@@ -1,4 +1,4 @@
-"""One call to 100ms: its time, its place among the others, its repetition, and what the answer means."""
+"""One call to 100ms: time limit, concurrency limit, retries, and the meaning of the answer."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ TOTAL_TIMEOUT_S = 5.0
 MOST_IN_FLIGHT = 50
 MOST_REPLY_BYTES = 1 << 20
 ATTEMPTS = 3
-# 0.05 to 0.25 s, then 0.1 to 0.3 s: short, since somebody waits; spread, so that many who failed together part ways.
+# 0.05 to 0.25 s, then 0.1 to 0.3 s: short, because a user waits; random, so that calls that failed together spread out.
 FIRST_WAIT_S, JITTER_S, LONGEST_WAIT_S = 0.05, 0.2, 0.5
-_LEAST_LEFT_S = 1.0  # an attempt with less time than that would only turn a clear error into a timeout
-_WAIT_UNTOLD_S, _LONGEST_BUSY_S = 5, 300
+_LEAST_LEFT_S = 1.0  # an attempt with less time would only turn a clear error into a timeout
+_DEFAULT_BUSY_S, _LONGEST_BUSY_S = 5, 300
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What to ask 100ms. `path` is ready for the wire; `may_be_missing`: a 404 is no surprise worth a log line."""
+    """A request to 100ms. `path` is already encoded. With `may_be_missing`, a 404 is not logged as an error."""
 
     method: str
     path: str
@@ -54,15 +54,15 @@ class _ServerError(Exception):
     """100ms answered 5xx."""
 
 
-# Before an answer, or instead of one: a second attempt may do better. A time-out of the answer is none of these, since
-# it has used up the time of the whole call.
-_FLEETING = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, _ServerError)
+# Failures that a second attempt may overcome. A timeout of the answer is not among them: it has used up the time of the
+# whole call.
+_TRANSIENT = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError, _ServerError)
 
 
 class Calls:
-    """Makes calls to 100ms, at most 50 at once and each within 5 s, repetitions included. One for each process.
+    """Makes calls to 100ms, at most 50 at once, each within 5 s including retries. Each process has one instance.
 
-    A call is repeated when it failed in passing, so only such may be made here that may arrive twice.
+    Retries a call after a transient failure, so every call must be safe to send twice.
     """
 
     def __init__(self, http: httpx.AsyncClient, tokens: HmsTokens) -> None:
@@ -87,22 +87,22 @@ class Calls:
             self._breaker.succeeded()
             raise
         except HmsRefused:
-            self._breaker.succeeded()  # a refusal is an answer
+            self._breaker.succeeded()  # 100ms answered, so it works
             raise
         finally:
-            self._in_flight -= 1  # also when the caller is cancelled
+            self._in_flight -= 1  # also if the caller is cancelled
         self._breaker.succeeded()
         return reply
 
     def _check_free(self) -> None:
-        """Refuse a call that 100ms, or we, could not bear now. Raises: HmsBusy"""
+        """Refuse a call while 100ms or the gateway is at its limit. Raises: HmsBusy"""
         wait_s = math.ceil(self._busy_until - time.monotonic())
         if wait_s > 0:
-            raise HmsBusy("100ms is limiting our calls.", wait_s)
+            raise HmsBusy("100ms is rate-limiting the gateway. Try again later.", wait_s)
         if self._in_flight >= MOST_IN_FLIGHT:
-            raise HmsBusy("Too many calls to 100ms at this moment.", 1)
+            raise HmsBusy("The gateway is making too many calls to 100ms. Try again in a moment.", 1)
         if not self._breaker.allows():
-            raise HmsBusy("100ms failed too often just now; it is given a moment.", 1)
+            raise HmsBusy("100ms has failed too often. Try again in a moment.", 1)
 
     async def _within_time(self, call: Call) -> dict[str, Any]:
         try:
@@ -113,9 +113,9 @@ class Calls:
             raise HmsTimeout("100ms did not answer in time.") from error
         except _ServerError as error:
             log.warning("100ms answered %s with %s", call, error)
-            raise HmsUnreachable("100ms is not working at this moment.") from error
+            raise HmsUnreachable("100ms is not working. Try again later.") from error
         except httpx.DecodingError as error:
-            log.warning("100ms answered %s with what is not read: %s", call, error)
+            log.warning("100ms gave an unreadable answer to %s: %s", call, error)
             raise unusable() from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             log.warning("100ms cannot be reached: %s: %s", call, type(error).__name__)
@@ -125,64 +125,65 @@ class Calls:
         attempts = stamina.retry_context(
             on=self._may_repeat(last_begin),
             attempts=ATTEMPTS,
-            timeout=None,  # it would be looked at between attempts only
+            timeout=None,  # stamina would check it only between attempts
             wait_initial=FIRST_WAIT_S,
             wait_jitter=JITTER_S,
             wait_max=LONGEST_WAIT_S,
         )
         async for attempt in attempts:
             with attempt:
-                return _understand(call, *await self._send(call))
+                return _interpret(call, *await self._send(call))
         raise AssertionError  # the last attempt either returned or raised
 
     def _may_repeat(self, last_begin: float) -> Callable[[Exception], bool]:
         def may_repeat(error: Exception) -> bool:
-            # With the breaker open, or this call its probe, repeating would press on what is down; so after a 429.
-            at_ease = self._breaker.state == "closed" and time.monotonic() >= self._busy_until
-            return isinstance(error, _FLEETING) and at_ease and time.monotonic() + LONGEST_WAIT_S < last_begin
+            # No retry while 100ms is down (the breaker is open, or this call is its probe) or after a 429.
+            available = self._breaker.state == "closed" and time.monotonic() >= self._busy_until
+            return isinstance(error, _TRANSIENT) and available and time.monotonic() + LONGEST_WAIT_S < last_begin
 
         return may_repeat
 
     async def _send(self, call: Call) -> tuple[int, str, bytes]:
-        # No compression: a small answer could otherwise unfold to any size before it is measured.
+        # No compression: a small answer could otherwise expand to any size before it is measured.
         headers = {"Authorization": f"Bearer {self._tokens.management_token()}", "Accept-Encoding": "identity"}
         request = self._http.build_request(call.method, call.path, params=call.query, json=call.body, headers=headers)
         response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise httpx.DecodingError("a compressed reply was not asked for")
+                raise httpx.DecodingError("the reply is compressed, but no compression was requested")
             content = bytearray()
             async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > MOST_REPLY_BYTES:
-                    raise httpx.DecodingError("reply too large")
+                    raise httpx.DecodingError("the reply is too large")
             return response.status_code, response.headers.get("retry-after", ""), bytes(content)
         finally:
             await response.aclose()
 
 
-def _understand(call: Call, status: int, retry_after: str, content: bytes) -> dict[str, Any]:
-    """Turn an answer of 100ms into its JSON object, or into the error it means."""
+def _interpret(call: Call, status: int, retry_after: str, content: bytes) -> dict[str, Any]:
+    """Return the JSON object of an answer. Raises: HmsError, _ServerError"""
     if status in (401, 403):
-        log.critical("100ms refuses our credentials (%s): check HMS_APP_ACCESS_KEY and HMS_APP_SECRET", status)
-        raise HmsUnauthorized("100ms refuses the gateway's credentials; the operator has to mend this.")
+        log.critical("100ms rejected our credentials (%s): check HMS_APP_ACCESS_KEY and HMS_APP_SECRET", status)
+        raise HmsUnauthorized("100ms rejected the gateway's credentials. The operator must fix them.")
     if status == 429 or (status == 503 and retry_after):
-        raise HmsBusy("100ms is limiting our calls.", _wait_s(retry_after, content))
+        raise HmsBusy("100ms is rate-limiting the gateway. Try again later.", _wait_s(retry_after, content))
     if status >= 500:
         raise _ServerError(status)
     if status == 404 and _message(content):
-        log.log(logging.DEBUG if call.may_be_missing else logging.ERROR, "100ms has no %s: %s", call, _message(content))
-        raise HmsNotFound("100ms has nothing of that id.")
+        level = logging.DEBUG if call.may_be_missing else logging.ERROR
+        log.log(level, "100ms found nothing for %s: %s", call, _message(content))
+        raise HmsNotFound("100ms does not know this id.")
     if status >= 400:
         log.error("100ms refused %s with %s: %s", call, status, _message(content) or "(no message)")
         raise HmsRefused("100ms refused the request.")
     if not 200 <= status < 300:
         log.error("100ms answered %s with %s, which is not followed: check HMS_API_URL", call, status)
-        raise HmsUnreachable("100ms is not working at this moment.")
+        raise HmsUnreachable("100ms is not working. Try again later.")
     try:
         reply = json.loads(content)
     except (ValueError, RecursionError) as error:
-        log.warning("100ms answered %s with something that is not JSON", call)
+        log.warning("100ms did not answer %s with JSON", call)
         raise unusable() from error
     if not isinstance(reply, dict):
         raise unusable()
@@ -190,31 +191,31 @@ def _understand(call: Call, status: int, retry_after: str, content: bytes) -> di
 
 
 def _wait_s(retry_after: str, content: bytes) -> int:
-    """Return for how long 100ms wants to be left alone: by the header, or by the text, which is all it documents."""
-    told = re.fullmatch(r"([0-9]{1,9})", retry_after) or re.search(r"retry after ([0-9]{1,9}) s", _message(content))
-    wait_s = int(told[1]) if told else _until_date_s(retry_after)
+    """Return how long to make no calls: from the header, or from the text, which is all that 100ms documents."""
+    given = re.fullmatch(r"([0-9]{1,9})", retry_after) or re.search(r"retry after ([0-9]{1,9}) s", _message(content))
+    wait_s = int(given[1]) if given else _until_date_s(retry_after)
     return max(1, min(wait_s, _LONGEST_BUSY_S))
 
 
 def _until_date_s(retry_after: str) -> int:
-    """Read the other form of Retry-After (RFC 9110 section 10.2.3)."""
+    """Read a Retry-After that is a date (RFC 9110 section 10.2.3)."""
     try:
         return math.ceil(parsedate_to_datetime(retry_after).timestamp() - time.time())
     except (ValueError, OverflowError):
-        return _WAIT_UNTOLD_S
+        return _DEFAULT_BUSY_S
 
 
 def _message(content: bytes) -> str:
-    """Return the `message` of a documented error body, for the log; empty if it is no such body."""
+    """Return the `message` of a documented error body for the log, or an empty text."""
     try:
         return str(json.loads(content)["message"])[:200]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
-def _note_repetition(details: RetryDetails) -> None:
-    log.info("100ms failed (%s); asked again in %.2f s", type(details.caused_by).__name__, details.wait_for)
+def _log_retry(details: RetryDetails) -> None:
+    log.info("100ms failed (%s); retrying in %.2f s", type(details.caused_by).__name__, details.wait_for)
 
 
-# Otherwise stamina reports through whatever it finds installed, prometheus_client included.
-set_on_retry_hooks([_note_repetition])
+# By default stamina reports through any library that it finds installed, such as prometheus_client.
+set_on_retry_hooks([_log_retry])

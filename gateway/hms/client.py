@@ -1,6 +1,6 @@
-"""The 100ms REST API, as far as the gateway needs it (100ms docs: server-side v2, API reference).
+"""The part of the 100ms REST API that the gateway needs (100ms docs: server-side v2, API reference).
 
-The rest of the gateway imports from here only.
+The rest of the gateway imports only from this module and from `tokens`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .errors import (
     HmsUnreachable,
     standing,
 )
-from .replies import ROOM_ID, HmsPeer, HmsRole, HmsRoom, HmsTemplate, read_peers, read_room, read_template
+from .replies import ROOM_ID, HmsPeer, HmsRole, HmsRoom, HmsTemplate, read_peers, read_room, read_template, unusable
 from .tokens import HmsTokens
 
 __all__ = [
@@ -57,19 +57,19 @@ def connect(api_url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=api_url,
         timeout=httpx.Timeout(TOTAL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-        # `Calls` bounds what is in flight, not the pool: httpcore 1.0.9 loses a place for good when a request is
-        # cancelled just after it has connected (encode/httpcore#1093), and in the end every call would time out.
+        # `Calls` limits the calls in flight, not the pool: httpcore 1.0.9 leaks a pool slot when a request is cancelled
+        # just after it has connected (encode/httpcore#1093), and in the end every call would time out.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=MOST_IN_FLIGHT),
         follow_redirects=False,
-        trust_env=False,  # a proxy variable of the machine must not get to see management tokens
+        trust_env=False,  # a proxy of the environment must not see management tokens
     )
 
 
 class HmsClient:
-    """Calls 100ms. `http` belongs to the caller: its base URL and transport are his, the time limits are ours.
-    `on_roles` is told the roles of a template, by its id, each time they have been read in the background.
+    """Calls the 100ms REST API. The caller owns `http` and sets its base URL and transport.
 
-    Every method raises HmsError as gateway/hms/errors.py has it, and ValueError for an id that cannot be one of 100ms.
+    `on_roles` receives a template's id and role names each time they have been read in the background. Every method
+    raises HmsError (see `errors`), and ValueError for an id that cannot be one of 100ms.
     """
 
     def __init__(
@@ -93,20 +93,20 @@ class HmsClient:
     ) -> HmsRoom:
         """Create a room.
 
-        The name must be of our own making and new, or that of a create whose outcome is not known: 100ms answers an
-        existing name by rewriting that room, which is also why a create may be repeated under its name.
+        The gateway must have generated the name for this create: 100ms updates a room that has the name already. For
+        the same reason a create whose outcome is unknown may be retried under its name.
         """
         body = {"name": name, "description": description, "template_id": template_id, "region": region, "size": size}
         try:
             reply = await self._calls.make(Call("POST", "/rooms", body | {"max_duration_seconds": max_duration_s}))
         except HmsUnauthorized:
             raise
-        except HmsRefused as error:  # it names no room: all that 100ms may miss is the template (api-reference/Rooms)
-            raise HmsRefused("100ms refused to create the room. Perhaps it does not know the template.") from error
+        except HmsRefused as error:  # only the template can be unknown (api-reference/Rooms)
+            raise HmsRefused("100ms refused to create the room. It may not know the template.") from error
         return read_room(reply, name=name)
 
     async def get_room(self, room_id: str) -> HmsRoom | None:
-        """Return a room of the workspace, None if it has none of that id."""
+        """Return a room of the workspace, or None if there is none with this id."""
         try:
             reply = await self._calls.make(Call("GET", f"/rooms/{_id(room_id)}", may_be_missing=True))
         except HmsNotFound:
@@ -119,11 +119,11 @@ class HmsClient:
         return read_room(reply, room_id=room_id)
 
     async def enable_room(self, room_id: str) -> HmsRoom:
-        """Let a room be joined again."""
+        """Allow users to join the room again."""
         return await self._toggle(room_id, enabled=True)
 
     async def disable_room(self, room_id: str) -> HmsRoom:
-        """Let nobody join a room any more. Who is in it stays until it is ended."""
+        """Prevent further joins. Peers in the room stay until its session ends."""
         return await self._toggle(room_id, enabled=False)
 
     async def _toggle(self, room_id: str, *, enabled: bool) -> HmsRoom:
@@ -131,20 +131,20 @@ class HmsClient:
         room = read_room(reply, room_id=room_id)
         if room.enabled is not enabled:
             log.error("100ms did not change whether room %s is enabled", room_id)
-            raise HmsUnreachable("100ms gave an unusable answer.")
+            raise unusable()
         return room
 
     # --- running sessions (api-reference/active-rooms) ---
 
     async def end_room(self, room_id: str, *, reason: str, lock: bool) -> bool:
-        """Throw everybody out of a room; with `lock` it is disabled too. False if nothing was running.
+        """End the room's session; with `lock` also disable the room. Return False if no session was running.
 
-        100ms acknowledges and acts afterwards. A 404 says nothing of the lock: disable the room as well.
+        100ms acts after it has answered. If no session runs it may not disable the room: call `disable_room` too.
         """
         return await self._act(room_id, "end-room", {"reason": reason, "lock": lock})
 
     async def list_peers(self, room_id: str, *, user_id: str | None = None) -> tuple[HmsPeer, ...]:
-        """Return the peers in a room now, all or those of one user."""
+        """Return the peers in a room now: all, or those of one user."""
         call = Call(
             "GET",
             f"/active-rooms/{_id(room_id)}/peers",
@@ -155,13 +155,13 @@ class HmsClient:
             peers = read_peers(await self._calls.make(call))
         except HmsNotFound:
             return ()
-        # Should 100ms not heed the filter, nobody else is to be taken for this user.
+        # In case 100ms ignores the filter: peers of other users must not be returned.
         return tuple(peer for peer in peers if user_id is None or peer.user_id in (user_id, ""))
 
     async def remove_peer(self, room_id: str, peer_id: str, *, reason: str) -> bool:
-        """Throw one peer out. False if it was gone. A join token that still lives lets it in again."""
+        """Remove one peer. Return False if it had left. It can join again with a join token that is still valid."""
         if not peer_id:
-            raise ValueError("no peer id")  # 100ms would look for a role instead
+            raise ValueError("no peer id")  # 100ms would remove the peers of a role instead
         return await self._act(room_id, "remove-peers", {"peer_id": peer_id, "reason": reason})
 
     async def _act(self, room_id: str, action: str, body: dict[str, object]) -> bool:
@@ -178,10 +178,9 @@ class HmsClient:
         return read_template(await self._calls.make(Call("GET", f"/templates/{_id(template_id)}")), template_id)
 
     def template_roles(self, template_id: str) -> frozenset[str] | None:
-        """Return the names of a template's roles as last seen, None if never.
+        """Return the names of a template's roles as last read, or None if they have not been read.
 
-        When they are old they are asked for anew in the background. Never waits: a mint is local and must not depend on
-        whether 100ms answers.
+        Refreshes old names in the background and never waits: minting a token must not depend on 100ms.
         """
         now = time.monotonic()
         roles, seen_at = self._roles.get(template_id, (None, 0.0))
@@ -201,7 +200,7 @@ class HmsClient:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _refresh_roles(self, template_id: str) -> None:
-        async with self._refreshes:  # however many templates there are, users' calls keep their places
+        async with self._refreshes:  # many templates must not block the calls of users
             try:
                 template = await self.fetch_template(template_id)
             except HmsError as error:
@@ -213,7 +212,7 @@ class HmsClient:
 
 
 def _id(value: str) -> str:
-    """Return an id that may stand in a path. Ids of rooms and templates have one form."""
+    """Return an id that is safe in a path. Room and template ids have the same form. Raises: ValueError"""
     if not ROOM_ID.fullmatch(value):
-        raise ValueError("not an id of 100ms")
+        raise ValueError("not a 100ms id")
     return value

@@ -1,12 +1,12 @@
-"""What can go wrong with 100ms. No text here repeats what 100ms answered: it is shown to users.
+"""The errors of 100ms. Their texts are shown to users, so they never repeat an answer of 100ms.
 
 HmsError
-├── HmsRefused           100ms understood and said no
-│   ├── HmsUnauthorized  it does not accept our credentials: the operator has to mend them
-│   └── HmsNotFound      it has nothing of that id
-├── HmsUnreachable       it could not be reached, or answered nonsense or a server error
-├── HmsTimeout           it did not answer in time; whether it acted is not known
-└── HmsBusy              it, or our share of it, is at its limit; `retry_after_s` says for how long
+├── HmsRefused           100ms refused the request
+│   ├── HmsUnauthorized  100ms rejected our credentials; the operator must fix them
+│   └── HmsNotFound      100ms does not know the id
+├── HmsUnreachable       100ms cannot be reached, or answered with a server error or an unusable reply
+├── HmsTimeout           100ms did not answer in time; the outcome is unknown
+└── HmsBusy              100ms limits us or has failed too often, or too many calls are running
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 
 class HmsError(Exception):
-    """Base of what can go wrong with 100ms. `stands` says what holds all the same, and what to do about it."""
+    """Base of the errors of 100ms. `stands` says what the gateway has changed all the same, and what to do about it."""
 
     stands = ""
 
@@ -25,15 +25,15 @@ class HmsError(Exception):
 
 
 class HmsRefused(HmsError):
-    """100ms refused a request of ours."""
+    """100ms refused the request."""
 
 
 class HmsUnauthorized(HmsRefused):
-    """100ms refused our credentials."""
+    """100ms rejected our credentials."""
 
 
 class HmsNotFound(HmsRefused):
-    """100ms has nothing of that id."""
+    """100ms does not know the id."""
 
 
 class HmsUnreachable(HmsError):
@@ -45,7 +45,7 @@ class HmsTimeout(HmsError):
 
 
 class HmsBusy(HmsError):
-    """100ms is at its limit, or all our connections to it are in use."""
+    """100ms rate-limits us or has failed too often, or too many calls are running."""
 
     def __init__(self, text: str, retry_after_s: int) -> None:
         super().__init__(text)
@@ -54,7 +54,7 @@ class HmsBusy(HmsError):
 
 @contextmanager
 def standing(sentence: str) -> Iterator[None]:
-    """Have an error of 100ms say what holds all the same: without it a change of ours reads as if it were undone."""
+    """Add to an error of 100ms what has changed all the same; without it the user would assume that nothing has."""
     try:
         yield
     except HmsError as error:

@@ -1,4 +1,4 @@
-"""What 100ms answers, as values. Fields nobody here knows are ignored; an answer about something else is refused."""
+"""The answers of 100ms as values. Ignores unknown fields; refuses an answer about another room or template."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from .errors import HmsUnreachable
-from .times import epoch_s
 
 log = logging.getLogger("gateway.hms")
 
 ROOM_ID = re.compile(r"[0-9a-f]{24}")
+_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?Z")
+_UNSET = "0001-01-01T00:00:00"
 
-# What lets a role rule over others or spend the account's money, and what an unset field means
-# (100ms docs: api-reference/policy/create-template-via-api).
+# The permissions that give power over others or spend the account's money, each with the value of an unset field (100ms
+# docs: api-reference/policy/create-template-via-api).
 _PRIVILEGES = {
     "endRoom": False,
     "removeOthers": False,
@@ -29,10 +31,9 @@ _PRIVILEGES = {
 
 @dataclass(frozen=True, slots=True)
 class HmsRoom:
-    """A room as 100ms holds it, without what the gateway has no use for. `created_at` is in epoch seconds.
+    """The fields of a 100ms room that the gateway uses. `created_at` is in epoch seconds.
 
-    `template_id` is empty where 100ms leaves it out, as in the answer to disabling. Name and description are texts of
-    whoever made the room.
+    `template_id` is empty where 100ms leaves it out, as in its answer when a room is disabled.
     """
 
     id: str
@@ -45,9 +46,9 @@ class HmsRoom:
 
 @dataclass(frozen=True, slots=True)
 class HmsRole:
-    """A role of a template. `privileged_by` names the permissions that make it more than a guest's.
+    """A role of a template. `privileged_by` names the permissions that give it power over others or cost money.
 
-    `publishes` is what it may send: audio, video, screen.
+    `publishes` lists the media that it may send: audio, video, screen.
     """
 
     name: str
@@ -70,7 +71,7 @@ class HmsTemplate:
 
 @dataclass(frozen=True, slots=True)
 class HmsPeer:
-    """Somebody in a session, once for each device or tab. User and role are empty where 100ms does not tell them."""
+    """A connection to a session; a user has one for each device or tab. User and role are empty if 100ms omits them."""
 
     id: str
     user_id: str
@@ -78,10 +79,10 @@ class HmsPeer:
 
 
 def read_room(reply: Mapping[str, Any], *, room_id: str = "", name: str = "") -> HmsRoom:
-    """Read a room that must be the one of this id or of this name, whose case 100ms may change.
+    """Read a room that must have this id or this name. 100ms may change the case of a name.
 
     Raises:
-        HmsUnreachable: it is no room, or another one.
+        HmsUnreachable: the reply is not a room, or is another room.
     """
     room = HmsRoom(
         id=str(reply.get("id")),
@@ -93,17 +94,16 @@ def read_room(reply: Mapping[str, Any], *, room_id: str = "", name: str = "") ->
     )
     another = (room_id and room.id != room_id) or (name and room.name.casefold() != name.casefold())
     if another or not ROOM_ID.fullmatch(room.id):
-        # An answer about another room must never be taken for ours.
-        log.error("100ms answered with another room than was asked for")
+        log.error("100ms answered with another room than the requested one")
         raise unusable()
     return room
 
 
 def read_template(reply: Mapping[str, Any], template_id: str) -> HmsTemplate:
-    """Read the template of this id. Raises: HmsUnreachable"""
+    """Read the template with this id. Raises: HmsUnreachable"""
     roles = reply.get("roles")
     if not isinstance(roles, dict) or reply.get("id", template_id) != template_id:
-        log.error("100ms answered with something else than the template that was asked for")
+        log.error("100ms did not answer with the requested template")
         raise unusable()
     read = tuple(HmsRole(name, _privileges(role), _publishes(role)) for name, role in roles.items())
     return HmsTemplate(template_id, _text(reply.get("name")), read)
@@ -112,10 +112,10 @@ def read_template(reply: Mapping[str, Any], template_id: str) -> HmsTemplate:
 def read_peers(reply: Mapping[str, Any]) -> tuple[HmsPeer, ...]:
     """Read the peers of a session.
 
-    A peer's id is made by its client. Whatever it looks like it is returned: who has a strange one can be removed too.
+    Returns peer ids of any form, because clients choose them and every peer must be removable.
 
     Raises:
-        HmsUnreachable: there is no map of peers.
+        HmsUnreachable: the peers are not an object.
     """
     peers = reply.get("peers", {})
     if peers is None:
@@ -129,14 +129,31 @@ def read_peers(reply: Mapping[str, Any]) -> tuple[HmsPeer, ...]:
     )
 
 
+def epoch_s(value: object) -> float | None:
+    """Return a timestamp of 100ms in epoch seconds, or None if it is not set.
+
+    100ms writes RFC 3339 in UTC with 0 to 9 fractional digits, trailing zeros trimmed. For "not set" it writes the year
+    1, null, an empty string or no key. Any other value counts as not set, because a time is never worth an error.
+    """
+    match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[1] == _UNSET:
+        return None
+    try:
+        whole = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
+    except ValueError:  # a date such as 31 February
+        return None
+    # Added here because fromisoformat cuts the fraction to microseconds.
+    return whole.timestamp() + float(match[2] or 0)
+
+
 def unusable() -> HmsUnreachable:
-    return HmsUnreachable("100ms gave an unusable answer.")
+    return HmsUnreachable("100ms gave an unusable answer. Try again later.")
 
 
 def _privileges(role: object) -> tuple[str, ...]:
     permissions = role.get("permissions") if isinstance(role, dict) else None
     given = permissions if isinstance(permissions, dict) else {}
-    # What is neither true nor false is taken for granted: better a warning too many than a silent host.
+    # A value other than false counts as granted: a false warning is better than an unnoticed privilege.
     return tuple(
         name
         for name, default in _PRIVILEGES.items()

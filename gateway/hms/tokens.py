@@ -1,4 +1,4 @@
-"""100ms tokens (100ms docs: get-started, security and tokens). Minting is local: 100ms is not asked."""
+"""100ms tokens (100ms docs: get-started, security and tokens). They are signed locally, without a call to 100ms."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import jwt
 
-BACKDATE_S = 10  # 100ms documents no leeway on nbf; its own SDK back-dates as much
+BACKDATE_S = 10  # 100ms documents no leeway on nbf; its own SDK back-dates by the same
 MANAGEMENT_TTL_S = 3600
 _RENEW_BEFORE_S = 300
 
-# What 100ms's web client can decode: it reads the claims with `atob`, which knows neither `-` and `_` (in ASCII only
-# ? > ~ lead to them) nor UTF-8.
+# The characters that the 100ms web client can decode. It uses `atob`, which accepts neither UTF-8 nor `-` and `_`. Of
+# ASCII only ? > ~ encode to those two.
 _PLAIN = re.compile(r"[ -=@-}]*")
 
 
@@ -39,7 +39,7 @@ class HmsTokens:
         self._management_renew_at = 0.0
 
     def management_token(self) -> str:
-        """Return a management token that is good for five minutes at least, from the cache where possible."""
+        """Return a management token that is valid for at least five more minutes, cached where possible."""
         if self._now() >= self._management_renew_at:
             self._management, _, expires_at = self._sign({"type": "management"}, MANAGEMENT_TTL_S)
             self._management_renew_at = expires_at - _RENEW_BEFORE_S

@@ -1,4 +1,4 @@
-"""A 100ms that does as it is asked and remembers the order, beside the commands that Redis was sent."""
+"""A fake 100ms that records its calls in order with the commands sent to Redis."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ OWNER, COHOST, MEMBER, STRANGER = (f"u{letter * 20}" for letter in "abcd")
 
 
 class Ledger:
-    """Passes commands on; remembers them and, in between, what 100ms was asked: ("HSET", key, ...), ("100ms", verb).
+    """Forwards commands to Redis. Records them and the calls to 100ms: ("HSET", key, ...), ("100ms", verb).
 
-    `lost_reply` is a command that Redis carries out and whose reply never arrives.
+    `lost_reply` is a command that Redis executes and whose reply is lost.
     """
 
     def __init__(self, execute: Execute) -> None:
@@ -43,10 +43,10 @@ class Ledger:
 
 
 class Fake100ms:
-    """Gives out room ids in turn; `peers` are by user, their `roles` by peer, host where none is told.
+    """Numbers its rooms. `peers` are by user and their `roles` by peer; a peer without one is a host.
 
-    `fails` are errors by verb; `meanwhile` is awaited in a call, once. With `delays` each call takes some time before
-    and after it acts. `enabled` is how rooms were switched last.
+    `fails` are errors by verb. `meanwhile` is awaited once, within the next call of its verb. With `delays` each call
+    waits before and after it acts. `enabled` holds the last state set for each room.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -115,7 +115,7 @@ class Fake100ms:
 
 
 def policy(**rooms: Any) -> PolicyInForce:
-    """Return the built-in policy with other numbers of [rooms]."""
+    """Return the built-in policy with changes to [rooms]."""
     built_in: Policy = load_policy()
     return PolicyInForce(
         replace(built_in, template_ids={"default": TEMPLATE}, rooms=replace(built_in.rooms, **rooms)),

@@ -1,4 +1,4 @@
-"""A 100ms made of one function, and what tests of the client say to it."""
+"""A fake 100ms that answers by one function, for the tests of the client."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gateway.hms.client import HmsClient, HmsRoom
 KEY, SECRET = "63f0a5b1c2d3e4f5a6b7c8d9", "hms-secret-of-tests-" + "h" * 32
 ROOM, TEMPLATE = "0123456789abcdef01234567", "89abcdef0123456789abcdef"
 NAME = "my-room.01j0000000000000000000000"
-BODY_SECRET = "what-100ms-said-in-confidence"
+BODY_SECRET = "confidential-text-of-100ms"
 
 Answer = httpx.Response | Exception
 Handler = Callable[[httpx.Request], Awaitable[Answer] | Answer]
 
 
 class Upstream:
-    """A 100ms that answers as told, and remembers what it was sent."""
+    """Answers as configured and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
@@ -41,7 +41,7 @@ class Upstream:
         self.answer = lambda _: httpx.Response(status, content=body, headers=headers)
 
     def says_in_turn(self, *answers: Answer) -> None:
-        """Answer each call with the next; the last one for ever."""
+        """Answer each call with the next answer, and repeat the last one."""
         left = list(answers)
         self.answer = lambda _: left.pop(0) if len(left) > 1 else left[0]
 
@@ -62,5 +62,5 @@ def created(**changes: Any) -> dict[str, Any]:
 
 async def settled(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  what is waited for has no event
+        while not condition():  # noqa: ASYNC110  the condition has no event
             await asyncio.sleep(0.001)

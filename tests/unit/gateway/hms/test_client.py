@@ -1,4 +1,4 @@
-"""The 100ms client: every kind of answer becomes one kind of error, and nothing of it leaks."""
+"""The 100ms client: each kind of answer becomes one kind of error, and no secret leaks."""
 
 import asyncio
 import gzip
@@ -39,7 +39,7 @@ from tests.unit.gateway.upstream import (
     settled,
 )
 
-# --- what is sent ---
+# --- requests ---
 
 
 async def test_a_create_sends_exactly_the_six_fields(hms: HmsClient, upstream: Upstream) -> None:
@@ -63,11 +63,11 @@ async def test_every_call_carries_a_management_token(hms: HmsClient, upstream: U
     assert jwt.decode(token, SECRET, algorithms=["HS256"])["type"] == "management"
 
 
-# --- what is understood ---
+# --- answers ---
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_refused_credentials_are_our_fault_and_logged_loudly_without_the_body(
+async def test_rejected_credentials_are_logged_as_critical_without_the_body(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     upstream.says(status, {"message": BODY_SECRET})
@@ -90,7 +90,9 @@ async def test_refused_credentials_are_our_fault_and_logged_loudly_without_the_b
         ("Wed, 21 Oct 99999 07:28:00 GMT", 5),
     ],
 )  # fmt: skip
-async def test_a_429_says_for_how_long(hms: HmsClient, upstream: Upstream, given: str | None, expected: int) -> None:
+async def test_retry_after_of_a_429_is_read_and_bounded(
+    hms: HmsClient, upstream: Upstream, given: str | None, expected: int
+) -> None:
     upstream.says(429, {"message": BODY_SECRET}, **({"retry-after": given} if given is not None else {}))
     with pytest.raises(HmsBusy) as caught:
         await create(hms)
@@ -105,7 +107,7 @@ async def test_a_429_says_for_how_long(hms: HmsClient, upstream: Upstream, given
         ("retry after 99999 seconds", 300), ("retry after some seconds", 5), ("retry after 45 minutes", 5),
     ],
 )  # fmt: skip
-async def test_a_429_may_say_so_in_its_text_only_as_100ms_documents_it(
+async def test_the_wait_is_read_from_the_documented_text_of_a_429(
     hms: HmsClient, upstream: Upstream, message: str, expected: int
 ) -> None:
     """api-reference/analytics/list-webhook-events."""
@@ -115,7 +117,7 @@ async def test_a_429_may_say_so_in_its_text_only_as_100ms_documents_it(
     assert caught.value.retry_after_s == expected
 
 
-async def test_a_503_that_names_its_wait_is_heeded_like_a_429(hms: HmsClient, upstream: Upstream) -> None:
+async def test_a_503_with_retry_after_is_handled_like_a_429(hms: HmsClient, upstream: Upstream) -> None:
     """RFC 9110 section 15.6.4."""
     upstream.says(503, {}, **{"retry-after": "9"})
     for _ in range(2):
@@ -126,26 +128,26 @@ async def test_a_503_that_names_its_wait_is_heeded_like_a_429(hms: HmsClient, up
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422, 499])
-async def test_a_refused_request_says_why_in_the_log_only(
+async def test_the_reason_of_a_refusal_is_only_in_the_log(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     upstream.says(status, {"code": status, "message": "template not found"})
     with pytest.raises(HmsRefused) as caught:
         await create(hms)
-    assert str(caught.value) == "100ms refused to create the room. Perhaps it does not know the template."
+    assert str(caught.value) == "100ms refused to create the room. It may not know the template."
     assert not isinstance(caught.value, HmsNotFound)
     assert "template not found" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.CRITICAL]
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'"text"', b"null", b'{"message": {"deep": 1}}', b"\xff"])
-async def test_a_refusal_with_any_body_is_only_a_refusal(hms: HmsClient, upstream: Upstream, content: bytes) -> None:
+async def test_a_400_with_any_body_is_a_refusal(hms: HmsClient, upstream: Upstream, content: bytes) -> None:
     upstream.says(400, content)
     with pytest.raises(HmsRefused):
         await create(hms)
 
 
-async def test_a_long_refusal_is_cut_short_in_the_log(
+async def test_a_long_refusal_is_truncated_in_the_log(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.says(400, {"message": "m" * 100_000})
@@ -155,7 +157,7 @@ async def test_a_long_refusal_is_cut_short_in_the_log(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599, 304])
-async def test_a_server_error_means_that_100ms_does_not_work(hms: HmsClient, upstream: Upstream, status: int) -> None:
+async def test_a_server_error_means_that_100ms_is_unreachable(hms: HmsClient, upstream: Upstream, status: int) -> None:
     upstream.says(status, {"message": BODY_SECRET})
     with pytest.raises(HmsUnreachable) as caught:
         await create(hms)
@@ -166,7 +168,9 @@ async def test_a_server_error_means_that_100ms_does_not_work(hms: HmsClient, ups
     "content",
     [b"", b"<html>", b"{", b"[]", b'[{"id": 1}]', b'"text"', b"null", b"1", b"\xff\xfe", b"[" * 100_000, b"{}"],
 )
-async def test_an_answer_that_is_no_json_object_is_unusable(hms: HmsClient, upstream: Upstream, content: bytes) -> None:
+async def test_an_answer_that_is_not_a_json_object_is_unusable(
+    hms: HmsClient, upstream: Upstream, content: bytes
+) -> None:
     upstream.says(200, content)
     with pytest.raises(HmsUnreachable, match="unusable"):
         await create(hms)
@@ -175,7 +179,9 @@ async def test_an_answer_that_is_no_json_object_is_unusable(hms: HmsClient, upst
 
 
 @pytest.mark.parametrize("roles", [None, [], ["guest"], "guest", 1])
-async def test_template_roles_that_are_no_object_are_unusable(hms: HmsClient, upstream: Upstream, roles: Any) -> None:
+async def test_template_roles_that_are_not_an_object_are_unusable(
+    hms: HmsClient, upstream: Upstream, roles: Any
+) -> None:
     upstream.says(200, {"roles": roles})
     with pytest.raises(HmsUnreachable, match="unusable"):
         await hms.fetch_template(TEMPLATE)
@@ -197,7 +203,7 @@ async def test_template_roles_that_are_no_object_are_unusable(hms: HmsClient, up
         {"id": [ROOM]},
     ],
 )
-async def test_an_answer_about_another_room_is_never_taken_for_ours(
+async def test_an_answer_about_another_room_is_refused(
     hms: HmsClient, upstream: Upstream, changes: dict[str, Any]
 ) -> None:
     upstream.says(200, created(**changes))
@@ -211,15 +217,13 @@ async def test_100ms_may_change_the_case_of_a_name(hms: HmsClient, upstream: Ups
 
 
 @pytest.mark.parametrize(("given", "enabled"), [(True, True), (False, False), (None, True), ("no", True)])
-async def test_only_a_plain_false_means_disabled(
-    hms: HmsClient, upstream: Upstream, given: object, enabled: bool
-) -> None:
+async def test_only_false_means_disabled(hms: HmsClient, upstream: Upstream, given: object, enabled: bool) -> None:
     upstream.says(200, created(enabled=given))
     assert (await create(hms)).enabled is enabled
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed_and_never_gets_the_token(
+async def test_a_redirect_is_not_followed_and_never_receives_the_token(
     hms: HmsClient, upstream: Upstream, status: int
 ) -> None:
     upstream.says(status, {}, location="https://attacker.example/rooms")
@@ -238,10 +242,10 @@ async def test_a_redirect_is_not_followed_even_by_a_client_that_follows_redirect
     assert [request.url.host for request in upstream.requests] == ["api.100ms.test"]
 
 
-# --- size, time, numbers ---
+# --- limits on size, time and concurrency ---
 
 
-async def test_a_reply_of_more_than_a_mebibyte_is_not_read_to_its_end(hms: HmsClient, upstream: Upstream) -> None:
+async def test_reading_stops_at_one_mebibyte(hms: HmsClient, upstream: Upstream) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -256,8 +260,8 @@ async def test_a_reply_of_more_than_a_mebibyte_is_not_read_to_its_end(hms: HmsCl
     assert sent < 25
 
 
-async def test_no_reply_unfolds_beyond_its_size_on_the_wire(hms: HmsClient, upstream: Upstream) -> None:
-    """CWE-409: a compressed reply of one kibibyte would be a mebibyte, and more, before anybody could measure it."""
+async def test_a_compressed_reply_is_refused(hms: HmsClient, upstream: Upstream) -> None:
+    """CWE-409: a compressed reply of one kibibyte could expand to a mebibyte and more before it is measured."""
     bomb = gzip.compress(b" " * (1 << 20) + json.dumps(created()).encode())
     upstream.says(200, bomb, **{"content-encoding": "gzip"})
     with pytest.raises(HmsUnreachable, match="unusable"):
@@ -265,7 +269,7 @@ async def test_no_reply_unfolds_beyond_its_size_on_the_wire(hms: HmsClient, upst
     assert upstream.requests[0].headers["accept-encoding"] == "identity"
 
 
-async def test_a_reply_of_a_mebibyte_is_still_read(hms: HmsClient, upstream: Upstream) -> None:
+async def test_a_reply_of_exactly_one_mebibyte_is_read(hms: HmsClient, upstream: Upstream) -> None:
     body = json.dumps(created()).encode()
     upstream.says(200, body + b" " * ((1 << 20) - len(body)))
     assert (await create(hms)).id == ROOM
@@ -274,7 +278,7 @@ async def test_a_reply_of_a_mebibyte_is_still_read(hms: HmsClient, upstream: Ups
         await create(hms)
 
 
-async def test_an_answer_that_does_not_come_is_a_timeout(
+async def test_a_missing_answer_is_a_timeout(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "TOTAL_TIMEOUT_S", 0.05)
@@ -284,7 +288,7 @@ async def test_an_answer_that_does_not_come_is_a_timeout(
         await create(hms)
 
 
-async def test_the_time_limit_is_of_the_whole_call_however_steadily_bytes_trickle(
+async def test_the_time_limit_covers_the_whole_call_even_if_bytes_keep_arriving(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "TOTAL_TIMEOUT_S", 0.1)
@@ -312,7 +316,7 @@ async def test_the_time_limit_is_of_the_whole_call_however_steadily_bytes_trickl
         (httpx.InvalidURL("x"), HmsUnreachable),
     ],
 )
-async def test_a_broken_transport_is_an_error_of_ours(
+async def test_each_transport_error_becomes_a_100ms_error(
     hms: HmsClient, upstream: Upstream, error: Exception, expected: type[HmsError]
 ) -> None:
     upstream.answer = lambda _: error
@@ -321,7 +325,7 @@ async def test_a_broken_transport_is_an_error_of_ours(
     assert type(caught.value) is expected
 
 
-async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
+async def test_the_fifty_first_call_in_flight_is_refused_and_slots_are_released(
     hms: HmsClient, upstream: Upstream
 ) -> None:
     assert calls.MOST_IN_FLIGHT == 50
@@ -337,7 +341,7 @@ async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
     with pytest.raises(HmsBusy) as caught:
         await create(hms)
     assert caught.value.retry_after_s == 1
-    waiting[0].cancel()  # a caller who goes away gives his place back
+    waiting[0].cancel()  # a cancelled caller releases its slot
     await asyncio.gather(waiting[0], return_exceptions=True)
     waiting.append(asyncio.create_task(create(hms)))
     await settled(lambda: len(upstream.requests) == 51)
@@ -345,7 +349,7 @@ async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
         await create(hms)
     released.set()
     assert len(await asyncio.gather(*waiting[1:])) == 50
-    for _ in range(60):  # failures give theirs back as well; as many succeed between, so that the breaker stays closed
+    for _ in range(60):  # failures release theirs too; as many successes keep the breaker closed
         upstream.says(500)
         with pytest.raises(HmsUnreachable):
             await create(hms)
@@ -356,7 +360,7 @@ async def test_the_fifty_first_call_in_flight_is_refused_and_places_come_back(
 # --- template roles ---
 
 
-async def test_template_roles_never_wait(hms: HmsClient, upstream: Upstream) -> None:
+async def test_template_roles_never_wait_for_100ms(hms: HmsClient, upstream: Upstream) -> None:
     released = asyncio.Event()
 
     async def hold(_: httpx.Request) -> Answer:
@@ -372,7 +376,7 @@ async def test_template_roles_never_wait(hms: HmsClient, upstream: Upstream) -> 
     assert len(upstream.requests) == 1
 
 
-async def test_template_roles_that_are_old_are_served_while_new_ones_are_fetched(
+async def test_old_template_roles_are_returned_while_new_ones_are_fetched(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.says(200, {"roles": {"guest": {}}})
@@ -385,7 +389,7 @@ async def test_template_roles_that_are_old_are_served_while_new_ones_are_fetched
     await settled(lambda: hms.template_roles(TEMPLATE) == {"host"})
 
 
-async def test_template_roles_are_fetched_anew_after_five_minutes_and_not_before(
+async def test_template_roles_are_fetched_again_after_five_minutes_and_not_before(
     hms: HmsClient, upstream: Upstream
 ) -> None:
     upstream.says(200, {"roles": {"guest": {}}})
@@ -400,12 +404,12 @@ async def test_template_roles_are_fetched_anew_after_five_minutes_and_not_before
         assert len(upstream.requests) == fetched
 
 
-async def test_time_limits_are_2_s_to_connect_and_5_s_in_all() -> None:
+async def test_time_limits_are_2_s_to_connect_and_5_s_in_total() -> None:
     async with client.connect("https://api.100ms.test/v2") as http:
         assert http.timeout == httpx.Timeout(5.0, connect=2.0)
 
 
-async def test_a_failed_look_at_the_roles_keeps_the_old_ones_and_is_not_hammered(
+async def test_a_failed_refresh_of_the_roles_keeps_the_old_ones_and_is_not_repeated_at_once(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.says(200, {"roles": {"guest": {}}})
@@ -422,7 +426,7 @@ async def test_a_failed_look_at_the_roles_keeps_the_old_ones_and_is_not_hammered
     assert BODY_SECRET not in caplog.text
 
 
-async def test_closing_ends_a_look_that_is_under_way(hms: HmsClient, upstream: Upstream) -> None:
+async def test_closing_ends_a_running_refresh(hms: HmsClient, upstream: Upstream) -> None:
     upstream.answer = upstream.hang
     hms.template_roles(TEMPLATE)
     await settled(lambda: upstream.requests)
@@ -430,7 +434,7 @@ async def test_closing_ends_a_look_that_is_under_way(hms: HmsClient, upstream: U
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500])
-async def test_no_log_line_or_error_holds_the_token_or_the_secret(
+async def test_no_log_line_or_error_contains_the_token_or_the_secret(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -444,7 +448,7 @@ async def test_no_log_line_or_error_holds_the_token_or_the_secret(
         assert SECRET not in text
 
 
-async def test_a_429_is_heeded_by_every_call_until_its_time_has_passed(
+async def test_after_a_429_no_call_is_made_until_its_time_has_passed(
     hms: HmsClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
@@ -463,7 +467,7 @@ async def test_a_429_is_heeded_by_every_call_until_its_time_has_passed(
     await create(hms)
 
 
-async def test_100ms_is_left_alone_for_a_moment_when_it_fails_too_often(hms: HmsClient, upstream: Upstream) -> None:
+async def test_calls_are_refused_for_a_moment_after_too_many_failures(hms: HmsClient, upstream: Upstream) -> None:
     upstream.says(500)
     for _ in range(20):
         with pytest.raises(HmsUnreachable):

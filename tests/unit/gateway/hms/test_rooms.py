@@ -1,4 +1,4 @@
-"""What the client says of rooms, peers and templates, and what it takes for an answer."""
+"""The requests of the client about rooms, peers and templates, and how it reads the answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.gateway.upstream import NAME, ROOM, TEMPLATE, Upstream, created
 PEER, OTHER_PEER = "2a1b6a2e-2c65-44c5-b9c3-8a7cf4ac7a5e", "7f5c3c0e-6a6f-4f4e-8a52-2f54a4bd4c11"
 OTHER_ROOM = "f" * 24
 NO_SESSION = {"code": 404, "message": "session not found"}
-NO_IDS = ["", "..", "../rooms", "a/b", ROOM.upper(), ROOM + "0", ROOM[:-1], ROOM + "\n", "%2e%2e", ROOM[:-1] + "?"]
+BAD_IDS = ["", "..", "../rooms", "a/b", ROOM.upper(), ROOM + "0", ROOM[:-1], ROOM + "\n", "%2e%2e", ROOM[:-1] + "?"]
 
 
 def sent(upstream: Upstream) -> tuple[str, str, Any]:
@@ -27,9 +27,9 @@ def sent(upstream: Upstream) -> tuple[str, str, Any]:
 # --- rooms ---
 
 
-async def test_a_room_is_read_with_what_adopting_it_needs(hms: HmsClient, upstream: Upstream) -> None:
-    told = {"template_id": TEMPLATE, "created_at": "2023-07-14T07:30:37.97291247Z", "description": "about"}
-    upstream.says(200, created(**told, updated_at=None, unknown=[{}]))
+async def test_a_room_is_read_with_the_fields_that_adoption_needs(hms: HmsClient, upstream: Upstream) -> None:
+    given = {"template_id": TEMPLATE, "created_at": "2023-07-14T07:30:37.97291247Z", "description": "about"}
+    upstream.says(200, created(**given, updated_at=None, unknown=[{}]))
     room = await hms.get_room(ROOM)
     assert sent(upstream) == ("GET", f"/v2/rooms/{ROOM}", None)
     assert room is not None
@@ -39,12 +39,14 @@ async def test_a_room_is_read_with_what_adopting_it_needs(hms: HmsClient, upstre
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", None, "", "yesterday", 5])
 @pytest.mark.parametrize("text", ["", None, 5])
-async def test_what_is_unset_or_odd_stops_nobody(hms: HmsClient, upstream: Upstream, at: object, text: object) -> None:
+async def test_unset_and_malformed_fields_are_no_error(
+    hms: HmsClient, upstream: Upstream, at: object, text: object
+) -> None:
     upstream.says(200, created(template_id=text, description=text, created_at=at))
     assert await hms.get_room(ROOM) == HmsRoom(ROOM, NAME, True, "", None)
 
 
-async def test_a_room_that_is_not_there_is_none_and_no_alarm(
+async def test_an_unknown_room_is_none_and_not_logged(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.says(404, {"code": 404, "message": "Room not found", "details": []})
@@ -52,10 +54,10 @@ async def test_a_room_that_is_not_there_is_none_and_no_alarm(
     assert caplog.records == []
 
 
-async def test_a_404_that_is_not_of_100ms_is_no_answer_about_a_room(
+async def test_a_404_without_the_error_body_of_100ms_does_not_mean_an_unknown_room(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A mistyped HMS_API_URL answers 404 to everything: that must not pass for "nothing was running"."""
+    """A mistyped HMS_API_URL answers every request with 404: that must not mean "no session was running"."""
     for content in (b"", b"<html>Not Found</html>", b"{}", b"[]", b'{"message": ""}'):
         upstream.says(404, content)
         for call in (hms.get_room(ROOM), hms.end_room(ROOM, reason="", lock=False), hms.list_peers(ROOM, user_id="u")):
@@ -66,7 +68,7 @@ async def test_a_404_that_is_not_of_100ms_is_no_answer_about_a_room(
             assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-async def test_rooms_are_toggled_by_the_one_documented_field(hms: HmsClient, upstream: Upstream) -> None:
+async def test_a_room_is_enabled_and_disabled_by_the_documented_field(hms: HmsClient, upstream: Upstream) -> None:
     """api-reference/Rooms/disable-or-enable: the sample's answer has an empty template id."""
     upstream.says(200, created(enabled=False, template_id="", recording=None))
     assert not (await hms.disable_room(ROOM)).enabled
@@ -77,7 +79,7 @@ async def test_rooms_are_toggled_by_the_one_documented_field(hms: HmsClient, ups
 
 
 @pytest.mark.parametrize("changes", [{"enabled": True}, {"enabled": None}, {"enabled": "false"}, {"id": OTHER_ROOM}])
-async def test_a_room_counts_as_disabled_only_if_100ms_says_so(
+async def test_a_room_counts_as_disabled_only_if_the_answer_says_so(
     hms: HmsClient, upstream: Upstream, changes: dict[str, Any]
 ) -> None:
     upstream.says(200, created(**changes))
@@ -85,7 +87,7 @@ async def test_a_room_counts_as_disabled_only_if_100ms_says_so(
         await hms.disable_room(ROOM)
 
 
-async def test_an_update_sends_only_what_is_changed(hms: HmsClient, upstream: Upstream) -> None:
+async def test_an_update_sends_only_the_changed_fields(hms: HmsClient, upstream: Upstream) -> None:
     upstream.says(200, created())
     await hms.update_room(ROOM, description="new")
     assert sent(upstream) == ("POST", f"/v2/rooms/{ROOM}", {"description": "new"})
@@ -104,13 +106,13 @@ async def test_answers_about_another_room_are_refused(hms: HmsClient, upstream: 
 # --- sessions ---
 
 
-async def test_a_room_is_ended_with_its_reason_and_lock(hms: HmsClient, upstream: Upstream) -> None:
+async def test_the_end_of_a_room_sends_reason_and_lock(hms: HmsClient, upstream: Upstream) -> None:
     upstream.says(200, {"message": "session is ending"})
     assert await hms.end_room(ROOM, reason="over", lock=True) is True
     assert sent(upstream) == ("POST", f"/v2/active-rooms/{ROOM}/end-room", {"reason": "over", "lock": True})
 
 
-async def test_ending_where_nothing_runs_is_no_error(
+async def test_a_missing_session_is_no_error(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.says(404, NO_SESSION)
@@ -120,7 +122,7 @@ async def test_ending_where_nothing_runs_is_no_error(
     assert caplog.records == []
 
 
-async def test_peers_of_a_user_are_those_of_no_other(hms: HmsClient, upstream: Upstream) -> None:
+async def test_peers_of_other_users_are_left_out(hms: HmsClient, upstream: Upstream) -> None:
     peers = {
         PEER: {"id": PEER, "user_id": "usr 1&role=host", "role": "guest"},
         OTHER_PEER: {"id": OTHER_PEER, "user_id": "usr2"},
@@ -141,19 +143,21 @@ async def test_peers_of_a_user_are_those_of_no_other(hms: HmsClient, upstream: U
 
 
 @pytest.mark.parametrize("reply", [{}, {"peers": None}, {"peers": {}}])
-async def test_no_peers_are_none(hms: HmsClient, upstream: Upstream, reply: dict[str, Any]) -> None:
+async def test_a_session_without_peers_gives_an_empty_tuple(
+    hms: HmsClient, upstream: Upstream, reply: dict[str, Any]
+) -> None:
     upstream.says(200, reply)
     assert await hms.list_peers(ROOM, user_id="u") == ()
 
 
 @pytest.mark.parametrize("peers", [[PEER], PEER, 1, True])
-async def test_peers_of_another_shape_are_not_taken_for_none(hms: HmsClient, upstream: Upstream, peers: object) -> None:
+async def test_peers_that_are_not_an_object_are_unusable(hms: HmsClient, upstream: Upstream, peers: object) -> None:
     upstream.says(200, {"peers": peers})
     with pytest.raises(HmsUnreachable, match="unusable"):
         await hms.list_peers(ROOM, user_id="u")
 
 
-async def test_one_peer_is_removed_and_never_a_role(hms: HmsClient, upstream: Upstream) -> None:
+async def test_a_removal_names_one_peer_and_never_a_role(hms: HmsClient, upstream: Upstream) -> None:
     """Without a peer id 100ms removes by role (api-reference/active-rooms/remove-peers)."""
     upstream.says(200, {"message": "peer remove request submitted"})
     assert await hms.remove_peer(ROOM, "../odd", reason="banned") is True
@@ -164,9 +168,9 @@ async def test_one_peer_is_removed_and_never_a_role(hms: HmsClient, upstream: Up
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("value", NO_IDS)
-async def test_what_is_no_id_is_never_put_into_a_path(hms: HmsClient, upstream: Upstream, value: str) -> None:
-    """CWE-22 in a URL: httpx resolves `..`, and a `?` would cut the action off."""
+@pytest.mark.parametrize("value", BAD_IDS)
+async def test_a_malformed_id_never_reaches_a_path(hms: HmsClient, upstream: Upstream, value: str) -> None:
+    """CWE-22 in a URL: httpx resolves `..`, and a `?` would cut off the action."""
     upstream.answer = lambda _: httpx.Response(200, json=created())
     for call in (
         hms.get_room(value),
@@ -178,7 +182,7 @@ async def test_what_is_no_id_is_never_put_into_a_path(hms: HmsClient, upstream: 
         hms.remove_peer(value, PEER, reason=""),
         hms.fetch_template(value),
     ):
-        with pytest.raises(ValueError, match="not an id"):
+        with pytest.raises(ValueError, match="not a 100ms id"):
             await call
     assert upstream.requests == []
 
@@ -211,7 +215,7 @@ DEFAULTS = ("browserRecording", "rtmpStreaming", "hlsStreaming")
         (None, DEFAULTS),
     ],
 )
-async def test_a_role_is_privileged_by_what_it_may_and_by_what_nobody_took_from_it(
+async def test_a_role_is_privileged_by_granted_and_by_default_permissions(
     hms: HmsClient, upstream: Upstream, given: object, privileged_by: tuple[str, ...]
 ) -> None:
     """api-reference/policy/create-template-via-api: three permissions are true unless set."""

@@ -1,4 +1,4 @@
-"""Every shape in which 100ms is documented to write a time, and nothing else."""
+"""Timestamps in every documented form of 100ms, and values that are not timestamps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.emulator.wire import timestamp
-from gateway.hms.times import epoch_s
+from gateway.hms.replies import epoch_s
 
 NS = 1_000_000_000
 
@@ -53,16 +53,16 @@ def test_unset_times_are_none(value: object) -> None:
         {},
     ],
 )
-def test_what_is_no_time_of_100ms_is_none_and_no_error(value: object) -> None:
+def test_malformed_times_are_none_and_no_error(value: object) -> None:
     assert epoch_s(value) is None
 
 
 @given(at_ns=st.integers(-30_000_000_000 * NS, 250_000_000_000 * NS), digits=st.integers(0, 9))
-def test_whatever_the_emulator_writes_is_read_back(at_ns: int, digits: int) -> None:
+def test_times_that_the_emulator_writes_are_read_back(at_ns: int, digits: int) -> None:
     cut = 10 ** (9 - digits)
     read = epoch_s(timestamp(at_ns, digits))
     assert read is not None
-    assert read == pytest.approx(at_ns // cut * cut / NS, abs=4e-5)  # a double of 2.5e11 is that coarse
+    assert read == pytest.approx(at_ns // cut * cut / NS, abs=4e-5)  # the precision of a double at 2.5e11
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 31)), st.text("0123456789", min_size=0, max_size=9))  # noqa: DTZ001  strategies want naive bounds
@@ -76,5 +76,5 @@ def test_every_instant_with_every_fraction_is_read(moment: datetime, fraction: s
 @given(
     st.text() | st.none() | st.integers() | st.floats() | st.lists(st.text()) | st.dictionaries(st.text(), st.text())
 )
-def test_nothing_raises(value: object) -> None:
+def test_no_value_raises(value: object) -> None:
     assert epoch_s(value) is None or isinstance(value, str)

@@ -1,4 +1,4 @@
-"""100ms tokens: exactly the documented claims, in a form the 100ms web client can decode."""
+"""100ms tokens: exactly the documented claims, in a form that the 100ms web client can decode."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def join(tokens: HmsTokens, **changes: Any) -> JoinToken:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """Check the signature as 100ms does, and return the claims; times are the tests' own business."""
+    """Check the signature as 100ms does, and return the claims; the tests check the times."""
     options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
     claims: dict[str, Any] = jwt.decode(token, SECRET, algorithms=["HS256"], options=options)
     return claims
@@ -81,25 +81,25 @@ def test_the_header_is_the_documented_one(tokens: HmsTokens) -> None:
         assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
 
 
-def test_tokens_are_back_dated_ten_seconds_and_hold_whole_seconds(tokens: HmsTokens, clock: Clock) -> None:
+def test_tokens_are_back_dated_by_ten_seconds_and_use_whole_seconds(tokens: HmsTokens, clock: Clock) -> None:
     clock.now = NOW + 0.999
     claims = claims_of(join(tokens, ttl_s=60).token)
     assert (claims["iat"], claims["nbf"], claims["exp"]) == (NOW - 10, NOW - 10, NOW + 60)
     assert all(type(claims[name]) is int for name in ("iat", "nbf", "exp", "version"))
 
 
-def test_every_join_token_has_a_jti_of_its_own(tokens: HmsTokens) -> None:
+def test_every_join_token_has_its_own_jti(tokens: HmsTokens) -> None:
     made = [join(tokens) for _ in range(100)]
     assert len({token.jti for token in made}) == len({token.token for token in made}) == 100
 
 
-def test_a_join_token_does_not_show_itself(tokens: HmsTokens) -> None:
+def test_the_repr_of_a_join_token_hides_the_token(tokens: HmsTokens) -> None:
     made = join(tokens)
     assert made.token not in f"{made!r} {made}"
     assert made.jti in repr(made)
 
 
-def test_the_secret_shows_nowhere(tokens: HmsTokens) -> None:
+def test_the_repr_of_the_signer_hides_the_secret(tokens: HmsTokens) -> None:
     assert SECRET not in f"{tokens!r} {tokens}"
 
 
@@ -122,24 +122,22 @@ def test_the_management_token_is_renewed_five_minutes_before_it_expires(tokens: 
     assert tokens.management_token() == second
 
 
-def test_at_no_time_is_a_management_token_handed_out_that_lasts_less_than_five_minutes(
-    tokens: HmsTokens, clock: Clock
-) -> None:
+def test_every_management_token_lasts_at_least_five_more_minutes(tokens: HmsTokens, clock: Clock) -> None:
     for elapsed_s in range(0, 4 * MANAGEMENT_TTL_S, 7):
         clock.now = NOW + elapsed_s + 0.5
         assert claims_of(tokens.management_token())["exp"] >= clock.now + 300
 
 
-def test_a_long_sleep_does_not_bring_back_an_expired_token(tokens: HmsTokens, clock: Clock) -> None:
+def test_an_expired_token_is_not_returned_after_a_long_pause(tokens: HmsTokens, clock: Clock) -> None:
     first = tokens.management_token()
     clock.now = NOW + 30 * 86_400
     assert tokens.management_token() != first
 
 
-# --- what the 100ms web client can decode ---
+# --- characters that the 100ms web client can decode ---
 
 
-def test_every_role_that_is_taken_gives_a_payload_that_atob_can_decode(tokens: HmsTokens) -> None:
+def test_atob_can_decode_the_payload_of_every_accepted_role(tokens: HmsTokens) -> None:
     """The client decodes with `atob`: standard alphabet, bytes as Latin-1. base64url must look the same to it."""
     plain = [chr(code) for code in range(0x20, 0x7F) if chr(code) not in "?>~"]
     # Each character at each position modulo three, between neighbours from both ends of the alphabet.
@@ -154,13 +152,13 @@ def test_every_role_that_is_taken_gives_a_payload_that_atob_can_decode(tokens: H
 
 @pytest.mark.parametrize("claim", ["room_id", "user_id", "role"])
 @pytest.mark.parametrize("char", ["?", ">", "~", "\x7f", "\n", "\0", "\t", "é", "名", "😀", "\ud800", "\u00a0"])
-def test_a_character_the_client_cannot_decode_is_refused(tokens: HmsTokens, claim: str, char: str) -> None:
+def test_a_character_that_the_client_cannot_decode_is_refused(tokens: HmsTokens, claim: str, char: str) -> None:
     for value in (char, f"a{char}", f"{char}a", f"a{char}b"):
         with pytest.raises(ValueError, match="plain ASCII"):
             join(tokens, **{claim: value})
 
 
-def test_the_characters_that_are_refused_are_those_that_would_break(tokens: HmsTokens) -> None:
+def test_the_refused_characters_would_break_the_payload(tokens: HmsTokens) -> None:
     for char in "?>~":
         payloads = [
             base64.urlsafe_b64encode(json.dumps({"r": "a" * shift + char * 2}).encode()).decode() for shift in range(3)
