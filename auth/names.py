@@ -8,11 +8,24 @@ import unicodedata
 from .errors import BadUsername
 
 UID = re.compile(r"u[a-z2-7]{20}")
-# Shown as nothing, though neither space nor control: Unicode's Default_Ignorable_Code_Point outside the categories Z
-# and C (DerivedCoreProperties.txt), and the blank of Braille. NFKC keeps them.
+# Shown as nothing, though of none of the categories that `is_invisible` names: Unicode's Default_Ignorable_Code_Point
+# (DerivedCoreProperties.txt), unassigned ones too, and the blank of Braille. NFKC keeps them.
 _BLANKS = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
 )
+
+
+def is_invisible(char: str) -> bool:
+    """Return whether a character shows as nothing or has no agreed meaning.
+
+    These are control and format characters, line separators, surrogates, private use, noncharacters and blanks. Spaces
+    are not among them, nor are characters that this Python's Unicode does not know yet.
+    """
+    if unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp"):
+        return True
+    is_noncharacter = ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF
+    return is_noncharacter or _BLANKS.match(char) is not None
 
 
 def name_key(username: str) -> str:
@@ -24,9 +37,7 @@ def name_key(username: str) -> str:
     key = folded(username)
     if not 3 <= len(key) <= 64 or len(username) > 64:
         raise BadUsername("a user name has 3 to 64 characters")
-    if any(unicodedata.category(char)[0] in "ZC" for char in username + key):
-        raise BadUsername("a user name has no spaces and no invisible or control characters")
-    if _BLANKS.search(username + key):
+    if any(unicodedata.category(char)[0] in "ZC" or is_invisible(char) for char in username + key):
         raise BadUsername("a user name has no spaces and no invisible or control characters")
     if "/" in key:  # he would have no address of his own under /api/admin/users
         raise BadUsername("a user name has no slash")

@@ -1,12 +1,18 @@
-"""Texts that people write: names, descriptions, reasons. What they may not hold, wherever they come from."""
+"""Texts that people write, such as names, descriptions and reasons, and the characters they must not have."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
+from auth.names import is_invisible
+
 # What turns the order of the text around it: a name could end in another's line (CVE-2021-42574).
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_NON_JOINER, _JOINER, _KEY_CAP = "\u200c", "\u200d", "\u20e3"
+_SELECTORS = "\ufe0e\ufe0f"
+_SYMBOLS = ("So", "Sm")
+_VIRAMA = 9  # its canonical combining class
 
 
 class FieldError(ValueError):
@@ -22,11 +28,31 @@ def plain_text(field: str, value: str | None) -> str:
     """Return a text without surrounding space, in NFC.
 
     Raises:
-        FieldError: control characters, surrogates, line breaks, or what turns the direction of writing.
+        FieldError: control characters, line breaks, what turns the direction of writing, or invisible characters
+            outside an emoji or a word that needs them.
     """
     text = unicodedata.normalize("NFC", value or "").strip()
     if _TURNING.search(text):
         raise FieldError(field, "must not have characters that turn the direction of writing")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
         raise FieldError(field, "must not have control characters or line breaks")
+    for before, char, after in zip(f" {text}", text, f"{text[1:]} ", strict=False):
+        if is_invisible(char) and not _has_use(before, char, after):
+            raise FieldError(field, "must not have invisible characters")
     return text
+
+
+def _has_use(before: str, char: str, after: str) -> bool:
+    """Return whether an invisible character changes how its neighbours look, so that people write it.
+
+    A variation selector makes a symbol or a key cap an emoji; a joiner makes one emoji of two. Persian needs the
+    non-joiner inside words, and the scripts of India need both after a virama (RFC 5892 appendices A.1 and A.2).
+    """
+    if char in _SELECTORS:
+        return unicodedata.category(before) in _SYMBOLS or (before in "0123456789#*" and after == _KEY_CAP)
+    if char == _JOINER and unicodedata.category(after) in _SYMBOLS:
+        return before in _SELECTORS or unicodedata.category(before) in (*_SYMBOLS, "Sk")  # Sk: a colour of skin
+    if char in (_JOINER, _NON_JOINER):
+        is_arabic = unicodedata.bidirectional(before) == unicodedata.bidirectional(after) == "AL"
+        return is_arabic or unicodedata.combining(before) == _VIRAMA
+    return False

@@ -132,7 +132,11 @@ def test_other_spelling_of_a_name_is_the_same_name(target: Installation, spellin
 TURNING = ["\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"]
 
 
-@pytest.mark.parametrize("char", [*TURNING, "\x1b", "\x07", "\x9b", "\r", "\n", "\x00", "\u2028", "\u2029"], ids=ascii)
+INVISIBLE = ["\ufeff", "\u115f", "\u200b", "\U000e0061", "\ufdd0", "\ue000"]
+CONTROL = ["\x1b", "\x07", "\x9b", "\r", "\n", "\x00", "\u2028", "\u2029"]
+
+
+@pytest.mark.parametrize("char", [*TURNING, *INVISIBLE, *CONTROL], ids=ascii)
 def test_texts_neither_turn_lines_nor_steer_terminals(target: Installation, char: str) -> None:
     """In display names, names and descriptions of rooms, an operator's reasons: others get to see them."""
     text = f"a{char}b"
