@@ -1,18 +1,21 @@
-"""Reading policy.toml into a Policy."""
+"""Reads policy.toml into a Policy. Every refusal is one line: file, key, reason."""
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from string import ascii_lowercase
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
 
 from gateway.policy.model import (
     ACTIONS,
-    COUNTERS,
     LIMITED_ACTIONS,
     PERMISSIONS,
     POWERS,
@@ -24,28 +27,35 @@ from gateway.policy.model import (
     Role,
     RoomDefaults,
 )
-from gateway.policy.toml_tables import PolicyError, TomlTables
+from gateway.policy.tables import (
+    ANONYMOUS,
+    GuestsTable,
+    LimitTable,
+    NumberTable,
+    PolicyTable,
+    QuotaTable,
+    RegistrationTable,
+    RoleTable,
+    RoomsTable,
+    Table,
+    TemplateTable,
+    Units,
+    in_words,
+)
 from limits.limiter import MOST_LIMITS
 from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
 
-__all__ = ["PolicyError", "built_in_text", "load_policy", "parse_policy"]
-
-_BUILT_IN = files(__package__).joinpath("policy.toml")
 ROLE_NAME = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
 NAMES_ALLOWED = "plain ASCII without ? > ~, at most 64 characters"  # ROLE_NAME in words
-BUILT_IN = "the built-in policy"  # the source of the one that no file of the operator's holds
-SECTIONS = ("registration", "roles", "limits", "quotas", "templates", "rooms", "guests", "anonymous")
-REGISTRATION_MODES = ("closed", "invite", "open")
+BUILT_IN = "the built-in policy"  # the source of the policy that comes with the gateway
+MOST_BYTES = 1 << 20
+_BUILT_IN = files(__package__).joinpath("policy.toml")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+_T = TypeVar("_T", bound=Table)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """One [limits.*] table: what it is charged for, and what every role's number of it has in common."""
-
-    actions: frozenset[str]
-    cost: int
-    flags: Mapping[str, Any]
-    default: Mapping[str, Any]
+class PolicyError(Exception):
+    """The policy file is wrong. The text is one line: file, key, reason."""
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -57,19 +67,36 @@ def load_policy(path: Path | None = None) -> Policy:
     if path is None:
         return parse_policy(built_in_text(), BUILT_IN)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"{path.name}: cannot be read: {type(error).__name__}") from error
+        text = _read(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path.name}: is not UTF-8 text") from error
+    except OSError as error:
+        raise PolicyError(f"{path.name}: cannot be read: {error.strerror}") from error
     return parse_policy(text, path.name)
 
 
+def _read(path: Path) -> bytes:
+    # Reading a pipe waits for its writer, and a device may have no end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise PolicyError(f"{path.name}: is not a regular file")
+    with open(path, "rb", opener=_open_without_waiting) as file:  # the path may have become a pipe since
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise PolicyError(f"{path.name}: is larger than {MOST_BYTES >> 20} MiB")
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
+
+
 def built_in_text() -> str:
-    """Return the built-in policy as it is written, comments and all."""
+    """Return the text of the built-in policy, comments included."""
     return _BUILT_IN.read_text(encoding="utf-8")
 
 
 def parse_policy(text: str, name: str) -> Policy:
-    """Check a policy that is written in a text; refusals call its file `name`. Raises: PolicyError"""
+    """Check the text of a policy; refusals call its file `name`. Raises: PolicyError"""
     try:
         return _Reader(name).policy(tomllib.loads(text))
     except RecursionError as error:
@@ -83,209 +110,190 @@ class _Reader:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._toml = TomlTables(name)
 
     def policy(self, data: dict[str, Any]) -> Policy:
-        toml = self._toml
-        toml.keys("", data, set(SECTIONS))
-        tables = {name: toml.table(name, data.get(name, {})) for name in SECTIONS}
-        if len(tables["limits"]) + len(tables["quotas"]) > MOST_LIMITS:
-            toml.refuse("limits", f"there may be {MOST_LIMITS} limits and quotas together")
-        rules = {name: self._rule(name, table) for name, table in tables["limits"].items()}
-        quotas = {name: self._quota_rule(name, table) for name, table in tables["quotas"].items()}
-        for name in rules.keys() & quotas.keys():
-            toml.refuse(f"quotas.{name}", "is the name of a limit as well")
-        roles = {name: self._role(name, table, rules, quotas) for name, table in tables["roles"].items()}
-        if not tables["roles"]:
-            toml.refuse("roles", "at least one role is needed")
-        if "default" not in tables["templates"]:
-            toml.refuse("templates.default", "is missing")
-        templates = {name: self._template(name, table) for name, table in tables["templates"].items()}
+        file = self._table("", data, PolicyTable)
+        if len(file.limits) + len(file.quotas) > MOST_LIMITS:
+            self._refuse("limits", f"there may be {MOST_LIMITS} limits and quotas together")
+        limits = {name: self._limit_table(name, table) for name, table in file.limits.items()}
+        quotas = {name: self._quota_table(name, table) for name, table in file.quotas.items()}
+        for name in limits.keys() & quotas.keys():
+            self._refuse(f"quotas.{name}", "is also the name of a limit")
+        roles = {name: self._role(name, table, limits, quotas) for name, table in file.roles.items()}
+        if not roles:
+            self._refuse("roles", "at least one role is needed")
+        if "default" not in file.templates:
+            self._refuse("templates.default", "is missing")
+        templates = {alias: self._template(alias, table) for alias, table in file.templates.items()}
         return Policy(
-            self._name,
-            roles,
-            {name: rule.actions for name, rule in rules.items()},
-            templates,
-            self._rooms(tables["rooms"]),
-            self._anonymous(tables["anonymous"]),
-            self._registration(tables["registration"], roles),
-            self._guests(tables["guests"], roles),
-            {name: rule.cost for name, rule in rules.items()},
-            {name: table["id"] for name, table in tables["templates"].items() if "id" in table},
+            source=self._name,
+            roles=roles,
+            applies_to={name: table.actions for name, table in limits.items()},
+            templates={
+                alias: {relation: names for relation in RELATIONS if (names := getattr(table, relation))}
+                for alias, table in templates.items()
+            },
+            rooms=self._rooms(file.rooms),
+            anonymous=self._anonymous(file.anonymous),
+            registration=self._registration(file.registration, roles),
+            guests=self._guests(file.guests, roles),
+            costs={name: table.cost for name, table in limits.items()},
+            template_ids={alias: table.id for alias, table in templates.items() if table.id},
         )
 
-    def _role(self, name: str, data: Any, rules: Mapping[str, _Rule], quotas: Mapping[str, Mapping[str, Any]]) -> Role:
-        toml, key = self._toml, f"roles.{name}"
+    def _role(self, name: str, data: Any, limits: Mapping[str, LimitTable], quotas: Mapping[str, QuotaTable]) -> Role:
+        key = f"roles.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name):
-            toml.refuse(key, "a role's name is 1 to 32 of a-z 0-9 _ -, starting with a letter")
-        toml.keys(key, toml.table(key, data), {"permissions", "limits", "quotas", "open_rooms"})
-        permissions = frozenset(toml.strings(f"{key}.permissions", data.get("permissions", [])))
+            self._refuse(key, "a role's name is 1 to 32 of a-z 0-9 _ -, starting with a letter")
+        table = self._table(key, data, RoleTable)
+        permissions = frozenset(table.permissions)
         for permission in sorted(permissions - PERMISSIONS):
-            toml.refuse(f"{key}.permissions", f"unknown permission {permission!r}")
-        amounts = toml.table(f"{key}.quotas", data.get("quotas", {}))
-        for quota in amounts.keys() - quotas.keys():
-            toml.refuse(f"{key}.quotas.{quota}", f"there is no [quotas.{quota}]")
-        limits = self._role_limits(f"{key}.limits", data.get("limits", {}), rules, permissions)
-        granted = {
-            quota: self._quota(f"{key}.quotas.{quota}", quota, rule, amounts.get(quota, rule.get("amount")))
-            for quota, rule in quotas.items()
-            if quota in amounts or "amount" in rule
-        }
-        return Role(permissions, limits, granted, toml.boolean(f"{key}.open_rooms", data.get("open_rooms", True)))
+            self._refuse(f"{key}.permissions", f"unknown permission {permission!r}")
+        return Role(
+            permissions,
+            self._role_limits(f"{key}.limits", table.limits, limits, permissions),
+            self._role_quotas(f"{key}.quotas", table.quotas, quotas),
+            table.open_rooms,
+        )
 
     def _role_limits(
-        self, key: str, data: Any, rules: Mapping[str, _Rule], permissions: frozenset[str]
+        self, key: str, numbers: dict[str, Any], limits: Mapping[str, LimitTable], permissions: frozenset[str]
     ) -> dict[str, Limit]:
-        toml = self._toml
-        numbers = toml.table(key, data)
-        for limit in numbers.keys() - rules.keys():
-            toml.refuse(f"{key}.{limit}", f"there is no [limits.{limit}]")
+        for name in numbers.keys() - limits.keys():
+            self._refuse(f"{key}.{name}", f"there is no [limits.{name}]")
         found = {}
-        for limit, rule in rules.items():
-            number = numbers.get(limit, rule.default)
-            if number:
-                found[limit] = self._limit(f"{key}.{limit}", limit, number, rule.flags, cost=rule.cost)
+        for name, table in limits.items():
+            if number := numbers.get(name, table.default):
+                found[name] = self._limit(f"{key}.{name}", name, number, table)
                 continue
-            # An unlimited action must be written as a large number, not happen by leaving a line out.
-            reachable = {a for a in rule.actions if ACTIONS[a] is None or ACTIONS[a] in permissions}
+            # An unlimited action must be written as a large number; leaving a line out must not make one.
+            reachable = {action for action in table.actions if ACTIONS[action] in {None, *permissions}}
             if reachable:
-                toml.refuse(f"{key}.{limit}", f"is missing; the role may do {', '.join(sorted(reachable))}")
+                self._refuse(f"{key}.{name}", f"is missing; the role may do {', '.join(sorted(reachable))}")
         return found
 
-    def _limit(self, key: str, name: str, data: Any, flags: Mapping[str, Any], *, cost: int = 1) -> Limit:
-        toml = self._toml
-        toml.keys(key, toml.table(key, data), {"rate", "burst"}, required={"rate", "burst"})
-        burst = toml.integer(f"{key}.burst", data["burst"], 1, MOST_UNITS)
-        if not isinstance(data["rate"], str):
-            toml.refuse(f"{key}.rate", 'must be a text such as "120/min"')
-        if cost > burst:
-            toml.refuse(f"{key}.burst", f"must be at least the cost of one request, {cost}")
+    def _role_quotas(self, key: str, amounts: dict[str, Any], quotas: Mapping[str, QuotaTable]) -> dict[str, Quota]:
+        for name in amounts.keys() - quotas.keys():
+            self._refuse(f"{key}.{name}", f"there is no [quotas.{name}]")
+        stated = {name: table.amount for name, table in quotas.items() if table.amount} | amounts
+        return {name: self._quota(f"{key}.{name}", name, amount, quotas[name]) for name, amount in stated.items()}
+
+    def _limit_table(self, name: str, data: Any) -> LimitTable:
+        key = f"limits.{name}"
+        table = self._table(key, data, LimitTable)
+        self._check_name(key, name)
+        for action in sorted({*table.applies_to} - LIMITED_ACTIONS - {"*"}):
+            self._refuse(f"{key}.applies_to", f"unknown action {action!r}")
+        if not table.applies_to:
+            self._refuse(f"{key}.applies_to", "names no action")
+        if table.default:
+            self._limit(key, name, table.default, table)
+        return table
+
+    def _limit(self, key: str, name: str, data: Any, table: LimitTable) -> Limit:
+        number = self._table(key, data, NumberTable)
+        if table.cost > number.burst:
+            self._refuse(f"{key}.burst", f"must be at least the cost of one request, {table.cost}")
         try:
-            return Limit(name, *parse_rate(data["rate"]), burst, **flags)
+            return Limit(name, *parse_rate(number.rate), number.burst, table.strict, table.shadow)
         except ValueError as error:
-            toml.refuse(key, str(error))
+            self._refuse(key, str(error))
 
-    def _rule(self, name: str, data: Any) -> _Rule:
-        toml, key = self._toml, f"limits.{name}"
-        known = {"applies_to", "rate", "burst", "cost", "strict", "shadow"}
-        if "on_store_error" in toml.table(key, data):
-            toml.refuse(
-                f"{key}.on_store_error", "is no longer a setting: remove it; without Redis no request is allowed"
-            )
-        toml.keys(key, data, known, required={"applies_to"})
-        self._named(key, name)
-        actions = set(toml.strings(f"{key}.applies_to", data["applies_to"]))
-        for action in sorted(actions - LIMITED_ACTIONS - {"*"}):
-            toml.refuse(f"{key}.applies_to", f"unknown action {action!r}")
-        if not actions:
-            toml.refuse(f"{key}.applies_to", "names no action")
-        cost = toml.integer(f"{key}.cost", data.get("cost", 1), 1, MOST_UNITS)
-        flags = {
-            "strict": toml.boolean(f"{key}.strict", data.get("strict", False)),
-            "shadow": toml.boolean(f"{key}.shadow", data.get("shadow", False)),
-        }
-        default = {word: data[word] for word in ("rate", "burst") if word in data}
-        if default:
-            self._limit(key, name, default, flags, cost=cost)
-        return _Rule(LIMITED_ACTIONS if "*" in actions else frozenset(actions), cost, flags, default)
+    def _quota_table(self, name: str, data: Any) -> QuotaTable:
+        key = f"quotas.{name}"
+        table = self._table(key, data, QuotaTable)
+        self._check_name(key, name)
+        self._quota(key, name, table.amount or 1, table)
+        return table
 
-    def _quota_rule(self, name: str, data: Any) -> dict[str, Any]:
-        toml, key = self._toml, f"quotas.{name}"
-        known = {"counter", "period", "amount", "time_zone", "shadow"}
-        rule = toml.table(key, data)
-        toml.keys(key, rule, known, required={"counter", "period"})
-        self._named(key, name)
-        toml.choice(f"{key}.counter", rule["counter"], tuple(sorted(COUNTERS)))
-        self._quota(key, name, rule, rule.get("amount", 1))
-        return rule
-
-    def _quota(self, key: str, name: str, rule: Mapping[str, Any], amount: Any) -> Quota:
-        toml = self._toml
-        units = toml.integer(key if amount is not rule.get("amount") else f"{key}.amount", amount, 1, MOST_UNITS)
-        shadow = toml.boolean(f"quotas.{name}.shadow", rule.get("shadow", False))
-        zone = rule.get("time_zone", "UTC")
-        if not isinstance(zone, str):
-            toml.refuse(f"quotas.{name}.time_zone", 'must be a text such as "Europe/Berlin"')
+    def _quota(self, key: str, name: str, amount: Any, table: QuotaTable) -> Quota:
         try:
-            return Quota(name, rule["counter"], units, rule["period"], zone, shadow)
+            units = msgspec.convert(amount, Units)
+        except msgspec.ValidationError:
+            self._refuse(key, f"must be a whole number from 1 to {MOST_UNITS}")
+        try:
+            return Quota(name, table.counter, units, table.period, table.time_zone, table.shadow)
         except ValueError as error:
-            toml.refuse(f"quotas.{name}", str(error))
+            self._refuse(f"quotas.{name}", str(error))
 
-    def _named(self, key: str, name: str) -> None:
+    def _check_name(self, key: str, name: str) -> None:
         try:
             check_name(name)
         except ValueError as error:
-            self._toml.refuse(key, str(error))
+            self._refuse(key, str(error))
 
-    def _anonymous(self, data: dict[str, Any]) -> Anonymous:
-        """Read [anonymous]; what it leaves out is the built-in number (auth.md's, measured in attempts)."""
-        built_in: dict[str, tuple[str, int]] = {
-            "flood": ("200/s", 2000),
-            "requests": ("600/min", 600),
-            "failures": ("100/10min", 100),
-            "account": ("5/15min", 5),
-            "known_account": ("10/15min", 10),
-            "refresh": ("10/min", 10),
-            "register": ("60/h", 30),
-        }
-        self._toml.keys("anonymous", data, set(built_in))
-        numbers = {
-            name: self._limit(f"anonymous.{name}", name, data.get(name, {"rate": rate, "burst": burst}), {})
-            for name, (rate, burst) in built_in.items()
-        }
-        return Anonymous(**numbers)
-
-    def _registration(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Registration:
-        """Read [registration]; no mode means that GATEWAY_REGISTRATION alone says it."""
-        toml = self._toml
-        toml.keys("registration", data, {"mode", "roles"})
-        mode = toml.choice("registration.mode", data["mode"], REGISTRATION_MODES) if "mode" in data else ""
-        granted = toml.strings("registration.roles", data.get("roles", ["member"] if "member" in roles else []))
-        for role in granted:
-            if role not in roles:
-                toml.refuse("registration.roles", f"there is no [roles.{role}]")
-            if powers := ", ".join(sorted(roles[role].permissions & POWERS)):
-                toml.refuse("registration.roles", f"{role} has {powers}: nobody gets that by registering himself")
-        if mode == "open" and not granted:
-            toml.refuse("registration.roles", "is missing; it names the roles of people who register themselves")
-        return Registration(mode, tuple(granted))
-
-    def _guests(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Guests:
-        toml = self._toml
-        toml.keys("guests", data, {"role", "lasts"}, required={"role"} if data else ())
-        if not data:
-            return Guests()
-        role = toml.choice("guests.role", data["role"], tuple(roles))
-        if roles[role].open_rooms or roles[role].permissions - {"rooms:join", "usage:read-own"}:
-            toml.refuse(
-                "guests.role", f"[roles.{role}] must have open_rooms = false and at most rooms:join, usage:read-own"
-            )
-        return Guests(role, toml.duration("guests.lasts", data.get("lasts", "12h"), 300, 7 * 86_400))
-
-    def _template(self, name: str, data: Any) -> dict[str, tuple[str, ...]]:
-        key = f"templates.{name}"
-        self._toml.keys(
-            key, self._toml.table(key, data), {*RELATIONS, "id"}, required=set() if name == "default" else {"id"}
-        )
-        if not re.fullmatch(r"[0-9a-f]{24}", str(data.get("id", "0" * 24))):
-            self._toml.refuse(f"{key}.id", "must be 24 hexadecimal digits, as the 100ms dashboard shows them")
-        named = [relation for relation in RELATIONS if relation in data]
-        roles = {relation: tuple(self._toml.strings(f"{key}.{relation}", data[relation])) for relation in named}
-        for relation, names in roles.items():
-            for role in names:
+    def _template(self, alias: str, data: Any) -> TemplateTable:
+        key = f"templates.{alias}"
+        table = self._table(key, data, TemplateTable)
+        if alias != "default" and not table.id:
+            self._refuse(f"{key}.id", "is missing")
+        for relation in RELATIONS:
+            for role in getattr(table, relation):
                 if not ROLE_NAME.fullmatch(role):
-                    self._toml.refuse(f"{key}.{relation}", f"{role!r} is not a role name of {NAMES_ALLOWED}")
-        return roles
+                    self._refuse(f"{key}.{relation}", f"{role!r} is not a role name of {NAMES_ALLOWED}")
+        return table
 
     def _rooms(self, data: dict[str, Any]) -> RoomDefaults:
-        known = {"access", "region", "size", "max_duration", "token_ttl", "active_per_owner", "unique_names"}
-        self._toml.keys("rooms", data, known)
+        table = self._table("rooms", data, RoomsTable)
         return RoomDefaults(
-            access=self._toml.choice("rooms.access", data.get("access", "open"), ("open", "invited")),
-            region=self._toml.choice("rooms.region", data.get("region", "auto"), ("auto", "us", "eu", "in")),
-            size=self._toml.integer("rooms.size", data.get("size", 100), 1, 2500),
-            max_duration_s=self._toml.duration("rooms.max_duration", data.get("max_duration", "12h"), 120, 43_200),
-            token_ttl_s=self._toml.duration("rooms.token_ttl", data.get("token_ttl", "1h"), 60, 86_400),
-            active_per_owner=self._toml.integer("rooms.active_per_owner", data.get("active_per_owner", 50), 1, 100_000),
-            unique_names=self._toml.boolean("rooms.unique_names", data.get("unique_names", False)),
+            access=table.access,
+            region=table.region,
+            size=table.size,
+            max_duration_s=self._seconds("rooms.max_duration", table.max_duration, 120, 43_200),
+            token_ttl_s=self._seconds("rooms.token_ttl", table.token_ttl, 60, 86_400),
+            active_per_owner=table.active_per_owner,
+            unique_names=table.unique_names,
         )
+
+    def _anonymous(self, data: dict[str, Any]) -> Anonymous:
+        for name in sorted(data.keys() - ANONYMOUS.keys()):
+            self._refuse(f"anonymous.{name}", "unknown key")
+        plain = LimitTable(applies_to=())
+        numbers = ANONYMOUS | data
+        return Anonymous(**{name: self._limit(f"anonymous.{name}", name, numbers[name], plain) for name in numbers})
+
+    def _registration(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Registration:
+        """Read [registration]; without a mode, GATEWAY_REGISTRATION alone decides."""
+        default = {"roles": ["member"] if "member" in roles else []}
+        table = self._table("registration", default | data, RegistrationTable)
+        for role in table.roles:
+            if role not in roles:
+                self._refuse("registration.roles", f"there is no [roles.{role}]")
+            if powers := ", ".join(sorted(roles[role].permissions & POWERS)):
+                self._refuse("registration.roles", f"{role} has {powers}, which registration must not grant")
+        if table.mode == "open" and not table.roles:
+            self._refuse("registration.roles", "is missing; it names the roles of people who register themselves")
+        return Registration(table.mode, table.roles)
+
+    def _guests(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Guests:
+        if not data:
+            return Guests()
+        table = self._table("guests", data, GuestsTable)
+        role = roles.get(table.role)
+        if role is None:
+            self._refuse("guests.role", f"must be one of: {', '.join(roles)}")
+        if role.open_rooms or role.permissions - {"rooms:join", "usage:read-own"}:
+            self._refuse(
+                "guests.role",
+                f"[roles.{table.role}] must have open_rooms = false and at most rooms:join, usage:read-own",
+            )
+        return Guests(table.role, self._seconds("guests.lasts", table.lasts, 300, 7 * 86_400))
+
+    def _seconds(self, key: str, duration: str, least: int, most: int) -> int:
+        count = duration.rstrip(ascii_lowercase)
+        seconds = int(count) * _SECONDS[duration.removeprefix(count)]
+        if not least <= seconds <= most:
+            self._refuse(key, f"must be from {least} to {most} seconds")
+        return seconds
+
+    def _table(self, key: str, data: Any, of: type[_T]) -> _T:
+        try:
+            return msgspec.convert(data, of)
+        except msgspec.ValidationError as error:
+            name, reason = in_words(str(error), of)
+            self._refuse(".".join(filter(None, (key, name))), reason)
+
+    def _refuse(self, key: str, reason: str) -> NoReturn:
+        # A quoted TOML key may hold line breaks; the refusal stays one line.
+        name = key if key.isprintable() else repr(key)
+        raise PolicyError(f"{self._name}: {name}: {reason}")

@@ -95,7 +95,7 @@ def test_a_wrong_policy_is_one_line_with_file_key_and_reason(
 
 def test_a_policy_file_that_is_not_there_or_is_a_folder_is_one_line(bare: Installation, tmp_path: Path) -> None:
     assert_failed(bare.command("policy", "check", "none.toml"), bare.env, "none.toml: cannot be read")
-    assert_failed(bare.command("policy", "check", str(tmp_path)), bare.env, "cannot be read")
+    assert_failed(bare.command("policy", "check", str(tmp_path)), bare.env, "is not a regular file")
 
 
 # --- explain ---

@@ -22,8 +22,8 @@ from gateway.emulator import (
     webhook_control,
 )
 from gateway.policy.decide import Rule
-from gateway.policy.file import SECTIONS
 from gateway.policy.model import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
+from gateway.policy.tables import PolicyTable
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\b(?:REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")
@@ -131,7 +131,7 @@ def test_policy_page_names_every_action_permission_section_and_rule() -> None:
             assert (relation in row) == (rule is not None and relation in rule.relations), (action, relation)
         assert rule is None or rule.anywhere is None or f"`{rule.anywhere}`" in row, action
     headings = re.findall(r"^## \[([a-z]+)", page, re.MULTILINE)
-    assert set(headings) == set(SECTIONS)
+    assert set(headings) == set(PolicyTable.__struct_fields__)
 
 
 def test_emulator_page_names_every_call_it_answers() -> None:

@@ -1,0 +1,161 @@
+"""The tables that a policy file may have: their keys, types and bounds. What is wrong with a table, in words."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from gateway.policy.model import COUNTERS, LIMITED_ACTIONS
+from limits.policy import MOST_UNITS
+
+REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis no request is allowed"}
+_NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
+_AT = re.compile(r" - at `\$\.(\w+)")
+
+# What [anonymous] leaves out: auth.md's numbers, measured in attempts.
+ANONYMOUS = {
+    "flood": {"rate": "200/s", "burst": 2000},
+    "requests": {"rate": "600/min", "burst": 600},
+    "failures": {"rate": "100/10min", "burst": 100},
+    "account": {"rate": "5/15min", "burst": 5},
+    "known_account": {"rate": "10/15min", "burst": 10},
+    "refresh": {"rate": "10/min", "burst": 10},
+    "register": {"rate": "60/h", "burst": 30},
+}
+
+
+def _whole(least: int, most: int) -> Meta:
+    return Meta(ge=least, le=most, description=f"a whole number from {least} to {most}")
+
+
+def _one_of(*choices: str) -> Meta:
+    return Meta(pattern=rf"^(?:{'|'.join(map(re.escape, choices))})\Z", description=f"one of: {', '.join(choices)}")
+
+
+# A description completes "must be ..." in the refusal of a wrong value.
+Units = Annotated[int, _whole(1, MOST_UNITS)]
+Flag = Annotated[bool, Meta(description="true or false")]
+Strings = Annotated[tuple[str, ...], Meta(description="a list of strings")]
+Subtable = Annotated[dict[str, Any], Meta(description="a table")]
+Rate = Annotated[str, Meta(min_length=1, description='a string such as "120/min"')]
+TimeZone = Annotated[str, Meta(description='a string such as "Europe/Berlin"')]
+Duration = Annotated[
+    str, Meta(pattern=r"^[1-9][0-9]{0,5}(?:s|min|h|d)\Z", description='a duration such as "90s", "15min" or "2h"')
+]
+TemplateId = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{24}\Z", description="24 hexadecimal digits, as the 100ms dashboard shows them")
+]
+
+
+class Table(msgspec.Struct, forbid_unknown_fields=True):
+    """One table of the file. Its fields are the keys that the table may have; one without a default is required."""
+
+
+class PolicyTable(Table):
+    """The whole file."""
+
+    registration: Subtable = {}
+    roles: Subtable = {}
+    limits: Subtable = {}
+    quotas: Subtable = {}
+    templates: Subtable = {}
+    rooms: Subtable = {}
+    guests: Subtable = {}
+    anonymous: Subtable = {}
+
+
+class RegistrationTable(Table):
+    """[registration]"""
+
+    roles: Strings
+    mode: Annotated[str, _one_of("closed", "invite", "open")] = ""
+
+
+class RoleTable(Table):
+    """[roles.NAME]"""
+
+    permissions: Strings = ()
+    limits: Subtable = {}
+    quotas: Subtable = {}
+    open_rooms: Flag = True
+
+
+class NumberTable(Table):
+    """A role's number of a limit."""
+
+    rate: Rate
+    burst: Units
+
+
+class LimitTable(Table):
+    """[limits.NAME]"""
+
+    applies_to: Strings
+    rate: Rate = ""
+    burst: Units = 0
+    cost: Units = 1
+    strict: Flag = False
+    shadow: Flag = False
+
+    @property
+    def actions(self) -> frozenset[str]:
+        """The actions that are charged."""
+        return LIMITED_ACTIONS if "*" in self.applies_to else frozenset(self.applies_to)
+
+    @property
+    def default(self) -> dict[str, Any]:
+        """The number of roles that state none, as far as the table states it."""
+        return {name: value for name, value in (("rate", self.rate), ("burst", self.burst)) if value}
+
+
+class QuotaTable(Table):
+    """[quotas.NAME]"""
+
+    counter: Annotated[str, _one_of(*sorted(COUNTERS))]
+    period: Annotated[Literal["day", "week", "month"], Meta(description="one of: day, week, month")]
+    amount: Units = 0
+    time_zone: TimeZone = "UTC"
+    shadow: Flag = False
+
+
+class TemplateTable(Table):
+    """[templates.ALIAS]"""
+
+    id: TemplateId = ""
+    owner: Strings = ()
+    cohost: Strings = ()
+    participant: Strings = ()
+    viewer: Strings = ()
+
+
+class RoomsTable(Table):
+    """[rooms]"""
+
+    access: Annotated[str, _one_of("open", "invited")] = "open"
+    region: Annotated[str, _one_of("auto", "us", "eu", "in")] = "auto"
+    size: Annotated[int, _whole(1, 2500)] = 100
+    max_duration: Duration = "12h"
+    token_ttl: Duration = "1h"  # noqa: S105  a duration
+    active_per_owner: Annotated[int, _whole(1, 100_000)] = 50
+    unique_names: Flag = False
+
+
+class GuestsTable(Table):
+    """[guests]"""
+
+    role: Annotated[str, Meta(description="the name of a role")]
+    lasts: Duration = "12h"
+
+
+def in_words(message: str, table: type[Table]) -> tuple[str, str]:
+    """Return the key of a table that msgspec's message is about, empty for the table itself, and what is wrong."""
+    if named := _NAMED.fullmatch(message):
+        what, key = named.groups()
+        return key, REMOVED.get(key, "unknown key") if what == "contains unknown" else "is missing"
+    if at := _AT.search(message):
+        (meta,) = get_type_hints(table, include_extras=True)[at[1]].__metadata__
+        return at[1], f"must be {meta.description}"
+    return "", "must be a table"
