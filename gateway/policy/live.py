@@ -1,10 +1,13 @@
-"""The policy file while the gateway runs: a change is put in force, and what does not fit 100ms is reported."""
+"""Follows the policy file while the gateway runs, and reports what does not fit the templates at 100ms."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from gateway.hms.client import HmsClient
@@ -17,13 +20,14 @@ from gateway.settings import Settings
 log = logging.getLogger("gateway")
 
 LOOK_S = 2.0
+READ_S = 5.0  # a local file takes milliseconds; one on a network file system may take for ever
 _SETTLE_S = 0.2
 
 Stamp = tuple[int, int, int, int] | None
 
 
 class PolicyInForce:
-    """The policy of this moment. Whoever decides reads `now` anew for each decision: the file may have been changed."""
+    """The policy in force. Read `now` anew for each decision: the file may have changed in between."""
 
     def __init__(self, policy: Policy) -> None:
         self.now = policy
@@ -48,33 +52,57 @@ class PolicyReload:
         """
         while self._path is not None:
             await asyncio.sleep(LOOK_S)
-            stamp = stamp_of(self._path)
-            if stamp == self._seen:
-                continue
-            # Somebody may be writing it in place: half a file can be a valid policy, and a wrong one.
-            await asyncio.sleep(_SETTLE_S)
-            if stamp_of(self._path) == stamp:
-                self._seen = stamp
-                if self._read(policy):
+            try:
+                read = await self._read()
+            except PolicyError as error:
+                self._wrong = True
+                log.error("the policy file is wrong and the old policy stays: %s", error)
+            except Exception:  # no error may end the following
+                self._wrong = True
+                log.exception("the policy file cannot be read and the old policy stays")
+            else:
+                # A file that was only touched holds the policy in force.
+                if read is not None and (read != policy.now or self._wrong):
+                    policy.now, self._wrong = read, False
+                    log.warning("the policy has changed: %s", read.source)
                     changed()
 
-    def _read(self, policy: PolicyInForce) -> bool:
-        """Read the file; tell whether there is another policy in force now."""
+    async def _read(self) -> Policy | None:
+        """Look at the file in a thread. Wait for it however long it takes, so that at most one thread waits."""
+        looking = asyncio.wrap_future(_in_daemon_thread(self._look))
         try:
-            read = policy_of(self._settings)
-        except PolicyError as error:
-            self._wrong = True
-            log.error("the policy file is wrong and the old policy stays: %s", error)
-            return False
-        except Exception:  # whatever it is, it must not end the following
-            self._wrong = True
-            log.exception("the policy file cannot be read and the old policy stays")
-            return False
-        if read == policy.now and not self._wrong:  # somebody only touched it
-            return False
-        policy.now, self._wrong = read, False
-        log.warning("the policy has changed: %s", read.source)
-        return True
+            if not (await asyncio.wait({looking}, timeout=READ_S))[0]:
+                log.error("the policy file was not read within %g s and the old policy stays", READ_S)
+            return await looking
+        finally:
+            looking.cancel()  # the thread may outlive the event loop
+
+    def _look(self) -> Policy | None:
+        """Return the policy of a file that has changed; None if it has not, or is being written. Blocks."""
+        stamp = stamp_of(self._path)
+        if stamp == self._seen:
+            return None
+        # Somebody may be writing it in place: half a file can be a valid policy, and a wrong one.
+        time.sleep(_SETTLE_S)
+        if stamp_of(self._path) != stamp:
+            return None
+        self._seen = stamp
+        return policy_of(self._settings)
+
+
+def _in_daemon_thread(work: Callable[[], Policy | None]) -> Future[Policy | None]:
+    """Start work that may never end. A thread of asyncio's pool would keep the process from ending."""
+    future: Future[Policy | None] = Future()
+    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001  it is raised where the future is awaited
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="policy", daemon=True).start()
+    return future
 
 
 class TemplateWatch:

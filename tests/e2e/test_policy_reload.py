@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,6 +147,23 @@ def test_a_deleted_file_keeps_the_old_policy_until_there_is_one_again(running: I
     wait_for_change(running, before)
     found = everywhere(running, "hanna", lambda client: client.get("/api/usage").json()["leases"])
     assert {lease["most"] for leases in found for lease in leases} == {41}
+
+
+def test_a_pipe_in_the_place_of_the_file_stops_no_worker(running: Installation, policy: Path) -> None:
+    before = logged(running, WRONG)
+    pipe = policy.with_name("pipe")
+    os.mkfifo(pipe)
+    pipe.replace(policy)
+    try:
+        wait_for_change(running, before, WRONG)
+        assert "policy.toml: is not a regular file" in running.gateway.output()
+        assert is_original(running)
+        health = httpx.get(f"{running.url}/health/ready", verify=NO_TLS, trust_env=False)
+        assert health.status_code == 200
+        time.sleep(WITHIN_S)
+        assert logged(running, WRONG) == before + WORKERS
+    finally:
+        policy.unlink()
 
 
 def test_a_touched_file_changes_nothing_and_says_nothing(running: Installation, policy: Path) -> None:

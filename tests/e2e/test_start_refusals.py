@@ -155,6 +155,15 @@ def test_missing_policy_file_stops_the_start(unstarted: Installation) -> None:
     assert_refused(unstarted.command("serve", GATEWAY_POLICY="/nowhere/mine.toml"), "mine.toml")
 
 
+@pytest.mark.parametrize("command", [("serve",), ("policy", "check")])
+def test_a_pipe_in_place_of_the_policy_file_is_refused_and_not_waited_for(
+    unstarted: Installation, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    os.mkfifo(tmp_path / "mine.toml")
+    done = unstarted.command(*command, GATEWAY_POLICY=str(tmp_path / "mine.toml"))
+    assert_refused(done, "mine.toml: is not a regular file")
+
+
 @pytest.mark.parametrize(
     ("command", "ways"),
     [

@@ -164,7 +164,7 @@ BAD |= {
     ),
     "a name is reserved": ("[limits.api]", '[limits.block]\napplies_to = ["*"]\n[limits.api]', "limits.block", "block"),
     "unknown counter": ("[roles.member]", QUOTA.replace("tokens.mint", "x"), "quotas.month.counter", "one of"),
-    "unknown period": ("[roles.member]", QUOTA.replace('"month"', '"year"'), "quotas.month.period", "one of: day, week"),
+    "unknown period": ("[roles.member]", QUOTA.replace('"month"', '"year"'), "quotas.month.period", "one of: day"),
     "quota amount 0": ("[roles.member]", QUOTA.replace("= 10", "= 0"), "quotas.month.amount", "whole number from 1"),
     "unknown time zone": (
         "[roles.member]", QUOTA.replace("amount", 'time_zone = "Mars/Base"\namount'), "quotas.month", "Mars/Base",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +15,9 @@ import pytest
 
 from gateway.policy import live as policy_reload
 from gateway.policy.effective import policy_of
-from gateway.policy.file import built_in_text
+from gateway.policy.file import PolicyError, built_in_text
 from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
+from gateway.policy.model import Policy
 from gateway.settings import Settings
 
 TEMPLATE = "5" * 24
@@ -88,6 +92,68 @@ async def test_an_error_nobody_foresaw_does_not_end_the_following(
         monkeypatch.setattr(policy_reload, "policy_of", policy_of)
         path_of(settings).write_text(sized(8))
         await until(lambda: sizes == [8])
+
+
+async def test_a_pipe_in_the_place_of_the_file_is_refused_once_and_the_old_policy_stays(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = PolicyInForce(policy_of(settings))
+    async with following(PolicyReload(settings), policy) as sizes:
+        path_of(settings).unlink()
+        os.mkfifo(path_of(settings))
+        await until(lambda: "is not a regular file" in caplog.text)
+        await asyncio.sleep(10 * LOOK_S)
+        assert [record.message for record in caplog.records] == [
+            "the policy file is wrong and the old policy stays: policy.toml: is not a regular file"
+        ]
+        assert policy.now.rooms.size == 100
+        path_of(settings).unlink()
+        path_of(settings).write_text(sized(8))
+        await until(lambda: sizes == [8])
+
+
+async def test_a_read_that_hangs_blocks_only_one_thread_that_ends_with_the_process(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(policy_reload, "READ_S", LOOK_S)
+    policy, hanging = PolicyInForce(policy_of(settings)), threading.Event()
+
+    def hang(settings: Settings) -> Policy:
+        hanging.wait(5)
+        return policy_of(settings)
+
+    async with following(PolicyReload(settings), policy) as sizes:
+        monkeypatch.setattr(policy_reload, "policy_of", hang)
+        path_of(settings).write_text(sized(7))
+        await until(lambda: "was not read within" in caplog.text)
+        await asyncio.sleep(10 * LOOK_S)
+        assert [thread.daemon for thread in threading.enumerate() if thread.name == "policy"] == [True]
+        assert (sizes, caplog.text.count("was not read within")) == ([], 1)
+        hanging.set()
+        await until(lambda: sizes == [7])
+
+
+async def test_a_gateway_that_ends_while_the_file_is_read_leaves_no_error_behind(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading, hanging = threading.Event(), threading.Event()
+
+    def fail(_: Settings) -> Policy:
+        reading.set()
+        hanging.wait(5)
+        raise PolicyError("too late")
+
+    async with following(PolicyReload(settings), PolicyInForce(policy_of(settings))):
+        monkeypatch.setattr(policy_reload, "policy_of", fail)
+        path_of(settings).write_text(sized(7))
+        await until(reading.is_set)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "policy")
+    await asyncio.sleep(0)
+    hanging.set()
+    thread.join(5)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.text == ""
 
 
 async def test_a_file_made_readable_is_read_though_its_text_is_the_same(settings: Settings) -> None:
