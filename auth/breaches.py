@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 import re
 import stat
 import unicodedata
@@ -43,9 +44,9 @@ class BreachFile:
         self.path = path
         try:
             found = path.stat()
-            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer for ever
-                raise BadBreachFile(f"{path} is not a file")
-            with path.open("rb", buffering=0) as file:
+            if not stat.S_ISREG(found.st_mode):
+                raise BadBreachFile(f"{path} is not a regular file")
+            with _open(path) as file:
                 self.is_hashed = _is_hashed(path, _first_lines(path, file))
                 if self.is_hashed:
                     _check_order(path, file, found.st_size)
@@ -69,13 +70,26 @@ class BreachFile:
 
     def _holds(self, password: str) -> bool:
         forms = {unicodedata.normalize(form, password).encode("utf-8", "surrogatepass") for form in ("NFC", "NFD")}
-        with self.path.open("rb", buffering=0) as file:
+        with _open(self.path) as file:
             if not self.is_hashed:
                 return _scan(file, forms)
             size = file.seek(0, 2)
             # The edition's own hash, not ours: nothing is protected by it
             digests = {hashlib.sha1(form, usedforsecurity=False).hexdigest().upper().encode() for form in forms}
             return any(_search(self.path, file, size, digest) for digest in digests)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file. The path may have become a pipe, which would wait for a writer, or an endless device."""
+    file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115  the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise BadBreachFile(f"{path} is not a regular file")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
 
 
 def _first_lines(path: Path, file: BinaryIO) -> list[bytes]:

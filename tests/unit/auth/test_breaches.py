@@ -123,6 +123,21 @@ def test_a_newer_edition_in_its_place_needs_no_restart(write: Write, tmp_path: P
     assert breaches.holds(KNOWN[200])
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_in_its_place_is_refused_and_never_waited_for(
+    write: Write, tmp_path: Path, kind: str
+) -> None:
+    breaches = BreachFile(write(hash_lines(KNOWN[:100])))
+    other = tmp_path / "other"
+    if kind == "pipe":
+        os.mkfifo(other)
+    else:
+        other.symlink_to("/dev/zero")
+    other.replace(breaches.path)
+    with pytest.raises(BadBreachFile, match="is not a regular file"):
+        breaches.holds(KNOWN[17])
+
+
 class Generated(io.RawIOBase):
     """A file of `lines` evenly spread hashes, 53 bytes each, made up wherever it is read; it counts the reads."""
 
@@ -210,7 +225,7 @@ def test_a_file_that_cannot_serve_is_refused_in_one_line(write: Write, content: 
 def test_a_path_that_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(BadBreachFile, match="is not a file"):
+        with pytest.raises(BadBreachFile, match="is not a regular file"):
             BreachFile(path)
     for path in (tmp_path / "nothing", tmp_path / "x" / "y", tmp_path / ("long" * 100)):
         with pytest.raises(BadBreachFile, match="cannot be read"):
