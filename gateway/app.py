@@ -156,7 +156,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     derived = Derived(reports.execute, store.post)
     overrides = Overrides(store.execute, limiter)
     audit = Audit(store.execute, store.post)
-    throttle = Throttle(store.execute, limiter, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
+    throttle = Throttle(store.execute, limiter, accounts, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
     registry = Rooms(store.execute, hms, limiter, policy)
     room_members = Members(store.execute, hms, policy)
     links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")

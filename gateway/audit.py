@@ -30,6 +30,7 @@ _TRIM_EVERY_S = 600.0
 _MOST_SCANNED = 10_000  # entries looked at for one page; a page of few then says where to go on
 _CHUNK = 1000
 _DENIED_ONCE_PER_S = 60
+_REFUSED_ONCE_PER_S = 60
 _READ_ONCE_PER_S = 60  # a page that polls is one reading of many
 _MOST_REMEMBERED = 10_000
 ACTION = r"[a-z][a-z._-]{0,40}"
@@ -55,6 +56,14 @@ class Entry:
         return action is None or self.action == action or self.action.startswith(f"{action}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from: its address, for the log line alone, and a MAC of it, for the trail."""
+
+    address: str
+    source: str
+
+
 class Audit:
     """Writes entries, to the stream and as log lines, and reads them back. `post` sends and waits for nothing."""
 
@@ -73,13 +82,23 @@ class Audit:
         await self._execute(*_words(action, by, subject, details))
 
     def note(
-        self, action: str, *, by: str, subject: str = "", address: str = "", once_per_s: float = 0, **details: str | int
+        self,
+        action: str,
+        *,
+        by: str,
+        subject: str = "",
+        origin: Origin | None = None,
+        address: str = "",
+        once_per_s: float = 0,
+        **details: str | int,
     ) -> None:
         """Write one entry with the next flush, waiting for nothing.
 
-        `address` goes into the log line alone. With `once_per_s` what repeats is written once per so many seconds and
-        process: an attacker must not wash the trail away.
+        With `once_per_s` the same entry is written once in so many seconds per process: an attacker must not fill the
+        trail with repetitions.
         """
+        if origin is not None:
+            address, details = origin.address, {"source": origin.source, **details}
         if once_per_s and self._is_repeated((action, by, subject, *details.values()), once_per_s):
             return
         words = _words(action, by, subject, details, address)
@@ -92,8 +111,12 @@ class Audit:
 
     def denied(self, uid: str, code: str, attempted: str, room: str = "") -> None:
         """Note that somebody was refused what he may not do; the same again once a minute."""
-        said = {"room": room} if room else {}
+        said: dict[str, Any] = {"room": room} if room else {}
         self.note("denied", by=uid, subject=uid, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
+
+    def refused_code(self, kind: str, origin: Origin) -> None:
+        """Note that somebody tries codes that are not valid; the same again once a minute."""
+        self.note("code.refused", by=NOBODY, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, kind=kind)
 
     def note_reading(self, report: str, *, by: str, subject: str = "") -> None:
         """Note that somebody read what others used; the same again once a minute."""

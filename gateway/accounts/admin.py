@@ -210,7 +210,7 @@ class UserAdmin:
             raise self._denied(actor, f"Nobody grants a permission he has not: {beyond}.", why=f"grants {beyond}")
 
     def _denied(self, actor: Actor, reason: str, *, subject: str = "", why: str) -> NotAllowed:
-        said = {"code": "forbidden", "attempted": "users.manage", "why": why}
+        said: dict[str, Any] = {"code": "forbidden", "attempted": "users.manage", "why": why}
         self._audit.note("denied", by=actor.id, subject=subject, once_per_s=_DENIED_ONCE_PER_S, **said)
         return NotAllowed(reason)
 

@@ -123,8 +123,14 @@ class UserLimits:
         beyond = by.lacks(self._policy.now, one.roles)
         if one.id != by.id and not beyond:
             return one
-        said = {"code": "forbidden", "attempted": "limits.manage"}
-        self._audit.note("denied", by=by.id, subject=one.id, once_per_s=_DENIED_ONCE_PER_S, **said)
+        self._audit.note(
+            "denied",
+            by=by.id,
+            subject=one.id,
+            once_per_s=_DENIED_ONCE_PER_S,
+            code="forbidden",
+            attempted="limits.manage",
+        )
         if one.id == by.id:
             raise NotAllowed("Nobody changes his own limits.")
         raise NotAllowed(f"This user has a permission that you have not: {beyond}.")

@@ -1,4 +1,4 @@
-"""Limits of callers nobody knows yet: by client address and by account name.
+"""Rate limits for unauthenticated callers: by client address and by account name.
 
 An attempt is charged before the password is looked at and given back when it was right; whoever is throttled is
 refused unseen. Keys hold MACs, never a name or an address.
@@ -6,13 +6,16 @@ refused unseen. Keys hold MACs, never a name or an address.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from auth.accounts import Accounts
 from auth.errors import BadUsername, InvalidCredentials, UserExists
 from auth.keys import KeyRing
 from auth.names import name_key
-from gateway.audit import NOBODY, Audit
+from auth.users import Credentials
+from gateway.audit import NOBODY, Audit, Origin
 from gateway.http.client_address import site_of
 from gateway.http.problems import Problem, RateLimited
 from gateway.policy.live import PolicyInForce
@@ -25,12 +28,36 @@ _KNOWN_S = 30 * 86_400
 _AUDIT_ONCE_PER_S = 60
 
 
+class Attempt:
+    """An attempt to log in that may be verified, against `credentials`."""
+
+    def __init__(self, credentials: Credentials, succeed: Callable[[], Awaitable[None]]) -> None:
+        self.credentials = credentials
+        self.is_settled = False
+        self._succeed = succeed
+
+    async def succeeded(self) -> None:
+        """Give the charges back and remember the address, once; other commands may leave together with these."""
+        if not self.is_settled:
+            self.is_settled = True
+            await self._succeed()
+
+
 class Throttle:
     """Limits requests and failed logins. `ring` keys the MACs."""
 
-    def __init__(self, execute: Execute, limiter: Limiter, ring: KeyRing, policy: PolicyInForce, audit: Audit) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        limiter: Limiter,
+        accounts: Accounts,
+        ring: KeyRing,
+        policy: PolicyInForce,
+        audit: Audit,
+    ) -> None:
         self._execute = execute
         self._limiter = limiter
+        self._accounts = accounts
         self._ring = ring
         self._policy = policy
         self._audit = audit
@@ -47,36 +74,45 @@ class Throttle:
             raise RateLimited(decision)
 
     @asynccontextmanager
-    async def login(self, address: str, username: str) -> AsyncIterator[None]:
+    async def login(self, address: str, username: str) -> AsyncIterator[Attempt]:
         """Charge a login attempt around its verification; give it back unless the credentials were wrong.
 
         One account bucket counts: the account's own, or, from an address that logged in to it before, that of the two
         together. So a stranger who fails all day cannot lock the owner out.
 
+        The account's credentials are read in the same two round trips: by the same commands for every name, and
+        whether the attempt is refused or not.
+
         Raises:
             Problem: 429 too_many_attempts; the password has not been looked at.
         """
-        site = site_of(address)
-        account = self._account(username)
-        known = self._subject("known", f"{site} {account}")
-        by_address = await self._attempt(address, "failures", site, self._limits.failures)
+        site, account = site_of(address), self._account(username)
+        known = f"kn:1:{{{self._subject('known', f'{site} {account}')}}}"
+        by_address, is_known, uid = await asyncio.gather(
+            self._take("failures", site, self._limits.failures),
+            self._execute("EXISTS", known),
+            self._accounts.find_id(username),
+        )
+        self._refuse("failures", by_address, address)
         bucket: tuple[str, str, Limit] = ("account", account, self._limits.account)
-        if await self._execute("EXISTS", f"kn:1:{{{known}}}"):
+        if is_known:
             bucket = ("known", f"{site} {account}", self._limits.known_account)
+        by_account, credentials = await asyncio.gather(self._take(*bucket), self._accounts.credentials(uid))
         try:
-            by_account = await self._attempt(address, *bucket)
+            self._refuse(bucket[0], by_account, address)
         except Problem:
-            await self._limiter.amend(by_address, "refused", refund=True)
+            await self._give_back(by_address)
             raise
+        attempt = Attempt(credentials, lambda: self._succeed(known, by_account, by_address))
         try:
-            yield
+            yield attempt
+            await attempt.succeeded()
         except InvalidCredentials:
             raise
         except BaseException:
-            await self._give_back(by_account, by_address)  # nothing was found out about the password
+            if not attempt.is_settled:  # nothing was found out about the password
+                await self._give_back(by_account, by_address)
             raise
-        await self._give_back(by_account, by_address)
-        await self._execute("SET", f"kn:1:{{{known}}}", "1", "EX", _KNOWN_S)
 
     @asynccontextmanager
     async def registration(self, address: str) -> AsyncIterator[None]:
@@ -87,7 +123,8 @@ class Throttle:
         Raises:
             Problem: 429 too_many_attempts
         """
-        attempt = await self._attempt(address, "register", site_of(address), self._limits.register)
+        attempt = await self._take("register", site_of(address), self._limits.register)
+        self._refuse("register", attempt, address)
         try:
             yield
         except UserExists:
@@ -96,14 +133,15 @@ class Throttle:
             await self._give_back(attempt)
             raise
 
+    def origin(self, address: str) -> Origin:
+        """Return what the audit says of an address: a MAC that is the same for the same site, and no way back to it."""
+        return Origin(address, self._ring.mac(f"source {site_of(address)}")[:16])
+
     def source(self, address: str) -> str:
-        """Return what stands for an address in the audit: the same for the same site, and no way back to it."""
-        return self._ring.mac(f"source {site_of(address)}")[:16]
+        return self.origin(address).source
 
     def note_wrong_code(self, kind: str, address: str) -> None:
-        """Put into the audit, once a minute, that somebody at an address tries codes that do not hold."""
-        said = {"kind": kind, "source": self.source(address)}
-        self._audit.note("code.refused", by=NOBODY, address=address, once_per_s=_AUDIT_ONCE_PER_S, **said)
+        self._audit.refused_code(kind, self.origin(address))
 
     async def refresh_allowed(self, sid: str, address: str) -> None:
         """Look whether a session may be refreshed again. Raises: Problem"""
@@ -117,20 +155,24 @@ class Throttle:
         """Charge a refresh that rotated. The tabs that got the same tokens in a race were no refresh of their own."""
         await self._limiter.take(self._subject("refresh", sid), [Charge(self._limits.refresh)])
 
-    async def _attempt(self, address: str, kind: str, text: str, limit: Limit) -> Decision:
-        decision = await self._limiter.take(self._subject(kind, text), [Charge(limit)])
+    async def _take(self, kind: str, text: str, limit: Limit) -> Decision:
+        return await self._limiter.take(self._subject(kind, text), [Charge(limit)])
+
+    def _refuse(self, kind: str, decision: Decision, address: str) -> None:
+        """Refuse an attempt that a limit denied. Raises: Problem"""
         if not decision.allowed:
             self._note(kind, decision, address)
             raise _too_many(decision)
-        return decision
 
     def _note(self, kind: str, decision: Decision, address: str) -> None:
-        said = {"limit": kind, "bucket": decision.subject[-16:], "source": self.source(address)}
-        self._audit.note("throttled", by=NOBODY, address=address, once_per_s=_AUDIT_ONCE_PER_S, **said)
+        said = {"limit": kind, "bucket": decision.subject[-16:]}
+        self._audit.note("throttled", by=NOBODY, origin=self.origin(address), once_per_s=_AUDIT_ONCE_PER_S, **said)
+
+    async def _succeed(self, known: str, *decisions: Decision) -> None:
+        await asyncio.gather(self._give_back(*decisions), self._execute("SET", known, "1", "EX", _KNOWN_S))
 
     async def _give_back(self, *decisions: Decision) -> None:
-        for decision in decisions:
-            await self._limiter.amend(decision, "ok", refund=True)
+        await asyncio.gather(*(self._limiter.amend(decision, "ok", refund=True) for decision in decisions))
 
     def _account(self, username: str) -> str:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import fakeredis
 import pytest
@@ -24,15 +26,48 @@ HOME, STRANGER = "198.51.100.1", "203.0.113.9"
 
 @pytest.fixture
 def redis() -> fakeredis.FakeAsyncRedis:
-    return fakeredis.FakeAsyncRedis()
+    return fakeredis.FakeAsyncRedis(max_connections=500)
 
 
 @pytest.fixture
-def throttle(redis: fakeredis.FakeAsyncRedis) -> Throttle:
+def accounts(redis: fakeredis.FakeAsyncRedis) -> Iterator[Accounts]:
+    passwords = Passwords(memory_kib=8, passes=1)
+    yield Accounts(redis.execute_command, passwords)
+    passwords.close()
+
+
+@pytest.fixture
+def noted() -> list[str]:
+    """The entries of the audit trail."""
+    return []
+
+
+@pytest.fixture
+def throttle(redis: fakeredis.FakeAsyncRedis, accounts: Accounts, noted: list[str]) -> Throttle:
     execute = redis.execute_command
-    return Throttle(
-        execute, Limiter(execute), KeyRing([SECRET], "throttle"), PolicyInForce(load_policy()), Audit(execute)
-    )
+    audit = Audit(execute, lambda *words: noted.append(str(words[-1])) if words[0] == "XADD" else None)
+    ring, policy = KeyRing([SECRET], "throttle"), PolicyInForce(load_policy())
+    return Throttle(execute, Limiter(execute), accounts, ring, policy, audit)
+
+
+class Rounds:
+    """Passes commands on, and counts how many turns of the event loop they were issued in."""
+
+    def __init__(self, execute: Any) -> None:
+        self._execute = execute
+        self._open = False
+        self.count = 0
+        self.names: list[str] = []
+
+    async def __call__(self, *words: Any) -> Any:
+        self.names.append(words[0])
+        if not self._open:
+            self._open, self.count = True, self.count + 1
+            asyncio.get_running_loop().call_soon(self._close)
+        return await self._execute(*words)
+
+    def _close(self) -> None:
+        self._open = False
 
 
 async def fail(throttle: Throttle, address: str, username: str) -> None:
@@ -131,31 +166,66 @@ async def test_an_attempt_that_was_never_verified_is_given_back(throttle: Thrott
 
 @pytest.mark.parametrize("username", ["ada", "nobody"])
 async def test_fifty_parallel_wrong_passwords_are_five_hashes(
-    throttle: Throttle, redis: fakeredis.FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch, username: str
+    throttle: Throttle, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, username: str
 ) -> None:
-    passwords = Passwords()
-    await passwords.warm()
-    accounts = Accounts(redis.execute_command, passwords)
     await accounts.add("ada", "correct horse battery staple", roles=["member"])
-    verify, hashes, refused = passwords.verify, 0, 0
+    verify, hashes, refused = Passwords.verify, 0, 0
 
-    async def counted(password: str, stored: str | None) -> bool:
+    async def counted(self: Passwords, password: str, stored: str | None) -> bool:
         nonlocal hashes
         hashes += 1
-        return await verify(password, stored)
+        return await verify(self, password, stored)
 
     async def attempt(number: int) -> None:
         nonlocal refused
         try:
-            async with throttle.login(STRANGER, username):
-                await accounts.authenticate(username, f"wrong-{number}")
+            async with throttle.login(STRANGER, username) as charged:
+                await accounts.verify(charged.credentials, f"wrong-{number}")
         except Problem:
             refused += 1
 
-    monkeypatch.setattr(passwords, "verify", counted)
+    monkeypatch.setattr(Passwords, "verify", counted)
     outcomes = await asyncio.gather(*(attempt(number) for number in range(50)), return_exceptions=True)
     assert [type(one) for one in outcomes if one is not None] == [InvalidCredentials] * 5
     assert (hashes, refused) == (5, 45)
+
+
+@pytest.mark.parametrize("username", ["ada", "nobody", "no body"])
+async def test_an_attempt_takes_two_rounds_of_commands_and_its_success_one(
+    redis: fakeredis.FakeAsyncRedis, accounts: Accounts, username: str
+) -> None:
+    """Commands that are issued in one turn of the event loop leave in one write: see the store."""
+    await accounts.add("ada", "correct horse battery staple", roles=["member"])
+    rounds = Rounds(redis.execute_command)
+    ring, policy = KeyRing([SECRET], "throttle"), PolicyInForce(load_policy())
+    counted = Accounts(rounds, Passwords(memory_kib=8, passes=1))
+    throttle = Throttle(rounds, Limiter(rounds), counted, ring, policy, Audit(rounds))
+    async with throttle.login(HOME, username):
+        assert rounds.count == 2
+        commands = sorted(rounds.names)
+    assert rounds.count == 3
+    assert commands == sorted(["EVAL", "EXISTS", "EVAL", "HMGET", *(["GET"] if " " not in username else [])])
+
+
+async def test_a_success_that_was_settled_early_is_settled_once(throttle: Throttle) -> None:
+    for _ in range(20):
+        async with throttle.login(STRANGER, "ada") as attempt:
+            await attempt.succeeded()
+    for _ in range(10):  # this address is known: it has its own ten attempts, and not one more
+        await fail(throttle, STRANGER, "ada")
+    await refused(throttle, STRANGER, "ada")
+
+
+async def test_what_fails_after_a_success_charges_nothing(throttle: Throttle) -> None:
+    async def overtaken() -> None:
+        async with throttle.login(STRANGER, "ada") as attempt:
+            await attempt.succeeded()
+            raise InvalidCredentials  # the account was changed while its password was verified
+
+    for _ in range(20):
+        with pytest.raises(InvalidCredentials):
+            await overtaken()
+    await fail(throttle, STRANGER, "ada")
 
 
 async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
@@ -193,14 +263,7 @@ async def test_thirty_registrations_of_one_address_are_let_through_and_refused_o
         pass
 
 
-async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(
-    redis: fakeredis.FakeAsyncRedis,
-) -> None:
-    noted: list[str] = []
-    execute = redis.execute_command
-    audit = Audit(execute, lambda *words: noted.append(str(words[-1])))
-    policy = PolicyInForce(load_policy())
-    throttle = Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), policy, audit)
+async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(throttle: Throttle, noted: list[str]) -> None:
     for _ in range(5):
         await fail(throttle, STRANGER, "ada.lovelace")
     for _ in range(20):
@@ -212,10 +275,10 @@ async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(
 
 
 def test_an_address_is_known_in_the_audit_by_its_site(throttle: Throttle) -> None:
-    assert throttle.source("2001:db8::1") == throttle.source("2001:db8::ffff")
-    assert throttle.source("2001:db8::1") != throttle.source("2001:db8:0:1::1")
-    assert throttle.source(HOME) != throttle.source(STRANGER)
-    assert HOME not in throttle.source(HOME)
+    assert throttle.origin("2001:db8::1").source == throttle.origin("2001:db8::ffff").source
+    assert throttle.origin("2001:db8::1").source != throttle.origin("2001:db8:0:1::1").source
+    assert throttle.origin(HOME).source != throttle.origin(STRANGER).source
+    assert HOME not in throttle.origin(HOME).source
 
 
 async def test_only_rotations_count_against_a_session(throttle: Throttle) -> None:
@@ -240,10 +303,7 @@ async def test_no_name_and_no_address_stands_in_a_key(throttle: Throttle, redis:
         assert text not in keys
 
 
-async def test_throttled_refreshes_and_requests_are_audited(redis: fakeredis.FakeAsyncRedis) -> None:
-    execute, noted = redis.execute_command, []
-    policy, audit = PolicyInForce(load_policy()), Audit(execute, lambda *words: noted.append(words))
-    throttle = Throttle(execute, Limiter(execute), KeyRing([SECRET], "throttle"), policy, audit)
+async def test_throttled_refreshes_and_requests_are_audited(throttle: Throttle, noted: list[str]) -> None:
     for _ in range(10):
         await throttle.refreshed("a" * 20)
     for _ in range(2):  # the second within a minute is not told again
@@ -256,9 +316,8 @@ async def test_throttled_refreshes_and_requests_are_audited(redis: fakeredis.Fak
 
     with pytest.raises(RateLimited):
         await flood()
-    entries = [str(words[-1]) for words in noted if words[0] == "XADD"]
-    assert [kind for entry in entries for kind in ("refresh", "requests") if f'"limit": "{kind}"' in entry] == [
+    assert [kind for entry in noted for kind in ("refresh", "requests") if f'"limit": "{kind}"' in entry] == [
         "refresh",
         "requests",
     ]
-    assert not any(HOME in entry for entry in entries)
+    assert not any(HOME in entry for entry in noted)
