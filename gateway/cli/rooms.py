@@ -1,4 +1,4 @@
-"""`gateway rooms`: rooms from the command line."""
+"""The commands `gateway rooms ...`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
+from gateway.rooms.change import Changer, RoomControl
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
+from gateway.rooms.membership import Membership, may_own
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members, NotInCharge
 from gateway.rooms.room import Room, RoomChanges
@@ -37,14 +39,17 @@ T = TypeVar("T")
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _PAGE = 500
+_OPERATOR = Changer(CLI, is_in_charge=False, is_operator=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
-    """What the command line looks after rooms with."""
+class _Services:
+    """What the commands call."""
 
     rooms: Rooms
     members: Members
+    membership: Membership
+    control: RoomControl
     accounts: Accounts
     audit: Audit
     policy: PolicyInForce
@@ -52,28 +57,26 @@ class _Desk:
 
 @click.group("rooms")
 def rooms_group() -> None:
-    """Rooms: which there are, who is in charge of them; take one over from 100ms, end, lock and unlock one."""
+    """List, show, adopt, hand over, end and unlock rooms."""
 
 
 @rooms_group.command("adopt")
 @click.argument("room_id")
-@click.option("--owner", required=True, help="The user who owns it from now on, by name or id.")
-@click.option("--name", default="", help="Its name here.  [default: the one it has at 100ms]")
-@click.option(
-    "--access", type=click.Choice(["open", "invited"]), help="Who may join it.  [default: that of the policy's [rooms]]"
-)
+@click.option("--owner", required=True, help="The new owner, by name or id.")
+@click.option("--name", default="", help="Its name in the gateway.  [default: its name at 100ms]")
+@click.option("--access", type=click.Choice(["open", "invited"]), help="Who may join it.  [default: the policy's]")
 @_JSON
 def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool) -> None:
-    """Register a room that exists at 100ms already, so that its owner and others can join it through the gateway."""
-    called = _text("--name", name, 100)
+    """Register a room that already exists at 100ms, so that users can join it through the gateway."""
+    given_name = _text("--name", name, 100)
 
-    async def work(desk: _Desk) -> tuple[Room, User]:
-        user = await _heir(desk, owner)
-        room = await desk.rooms.adopt(room_id, user.id, name=called, access=access)
-        await desk.audit.record("room.adopted", by=CLI, subject=user.id, room=room.id)
+    async def work(services: _Services) -> tuple[Room, User]:
+        user = await _heir(services, owner)
+        room = await services.rooms.adopt(room_id, user.id, name=given_name, access=access)
+        await services.audit.record("room.adopted", by=CLI, subject=user.id, room=room.id)
         return room, user
 
-    room, user = _with_desk(work)
+    room, user = _with_services(work)
     if as_json:
         click.echo(json.dumps(_plain(room, {user.id: user.username}), indent=2))
     else:
@@ -85,28 +88,19 @@ def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool
 @click.argument("user")
 @_JSON
 def give(room_id: str, user: str, as_json: bool) -> None:
-    """Make USER, by name or id, the owner of a room, also of one whose owner was deleted; who was it is a cohost."""
+    """Make USER (name or id) the owner of a room. The former owner becomes a cohost, unless they were deleted."""
 
-    async def work(desk: _Desk) -> tuple[Room, User]:
-        room, heir = await _room(desk, room_id), await _heir(desk, user)
+    async def work(services: _Services) -> tuple[Room, User]:
+        room, heir = await _room(services, room_id), await _heir(services, user)
         if heir.id == room.owner_id:
             raise CommandError(f"{heir.username} owns room {room_id} already")
         try:
-            lowered = await desk.members.hand_over(room, heir.id)
+            await services.membership.hand_over(room, heir, by=CLI)
         except NotInCharge as error:
-            raise CommandError(f"room {room_id} has just been given to somebody else; look and try again") from error
-        try:
-            await desk.audit.record("member.changed", by=CLI, subject=heir.id, room=room.id, now="owner")
-        finally:
-            try:
-                await desk.accounts.get(room.owner_id)
-            except UnknownUser:  # nobody is left to be a cohost
-                await desk.members.forget(room.owner_id, room.id)
-            if lowered:
-                await desk.members.remove_peers(room, room.owner_id, reason="your role in this room has changed")
+            raise CommandError(f"room {room_id} has just been given to another user; look and try again") from error
         return replace(room, owner_id=heir.id), heir
 
-    room, heir = _with_desk(work)
+    room, heir = _with_services(work)
     if as_json:
         click.echo(json.dumps(_plain(room, {heir.id: heir.username}), indent=2))
     else:
@@ -114,28 +108,28 @@ def give(room_id: str, user: str, as_json: bool) -> None:
 
 
 @rooms_group.command("list")
-@click.option("--user", help="Only the rooms in this user's list, by name or id.")
+@click.option("--user", help="Only the rooms in the list of this user (name or id).")
 @_JSON
 def list_rooms(user: str | None, as_json: bool) -> None:
-    """List rooms, the newest first: all, or those of one user."""
+    """List all rooms, or those of one user, newest first."""
 
-    async def work(desk: _Desk) -> tuple[list[Room], dict[str, str]]:
-        uid = (await desk.accounts.lookup(user)).id if user is not None else None
+    async def work(services: _Services) -> tuple[list[Room], dict[str, str]]:
+        uid = (await services.accounts.lookup(user)).id if user is not None else None
         found: list[Room] = []
         before: tuple[int, str] | None = None
         while True:
-            page, before = await desk.rooms.page(uid, before=before, size=_PAGE)
+            page, before = await services.rooms.page(uid, before=before, size=_PAGE)
             found += page
             if before is None:
-                return found, await _names(desk.accounts, (room.owner_id for room in found))
+                return found, await _names(services.accounts, (room.owner_id for room in found))
 
-    found, names = _with_desk(work)
+    found, names = _with_services(work)
     if as_json:
         click.echo(json.dumps([_plain(room, names) for room in found], indent=2))
     elif not found:
         click.echo(f"{user} has no rooms." if user else "No rooms yet.")
     else:
-        # Narrow enough for 80 columns; `show` and JSON have the rest.
+        # These fit into 80 columns; `show` and JSON have the rest.
         texts = (Column(title, overflow="fold") for title in ("Name", "Owner", "State"))
         table = Table(Column("Room", no_wrap=True), *texts, Column("Created", no_wrap=True))
         for room in found:
@@ -148,14 +142,14 @@ def list_rooms(user: str | None, as_json: bool) -> None:
 @click.argument("room_id", metavar="ROOM")
 @_JSON
 def show(room_id: str, as_json: bool) -> None:
-    """Show one room, by its id, and who has which relation to it."""
+    """Show a room and the relations of its members."""
 
-    async def work(desk: _Desk) -> tuple[Room, list[tuple[str, str]], dict[str, str]]:
-        room = await _room(desk, room_id)
-        members = await desk.members.all(room)
-        return room, members, await _names(desk.accounts, (uid for uid, _ in members))
+    async def work(services: _Services) -> tuple[Room, list[tuple[str, str]], dict[str, str]]:
+        room = await _room(services, room_id)
+        members = await services.members.all(room)
+        return room, members, await _names(services.accounts, (uid for uid, _ in members))
 
-    room, members, names = _with_desk(work)
+    room, members, names = _with_services(work)
     if as_json:
         listed = [{"user_id": uid, "username": names[uid], "relation": relation} for uid, relation in members]
         click.echo(json.dumps(_plain(room, names) | {"members": listed}, indent=2))
@@ -170,19 +164,18 @@ def show(room_id: str, as_json: bool) -> None:
 
 @rooms_group.command("end")
 @click.argument("room_id", metavar="ROOM")
-@click.option("--lock", is_flag=True, help="Let nobody join again until an operator unlocks it (`rooms unlock`).")
-@click.option("--reason", default="", help="Shown to those who are thrown out, and kept by the audit.")
+@click.option("--lock", is_flag=True, help="Let nobody join until an operator unlocks the room (`rooms unlock`).")
+@click.option("--reason", default="", help="Shown to everybody who is removed, and kept in the audit trail.")
 @_JSON
 def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
-    """Throw everybody out of a room; tokens that still live let them in again unless it is locked."""
-    why = _text("--reason", reason, 200) or "the room was ended"
+    """Remove everybody from a room. Unless it is locked, join tokens that are still valid let them in again."""
+    why = _text("--reason", reason, 200)
 
-    async def work(desk: _Desk) -> tuple[Room, bool]:
-        room = await _room(desk, room_id)
-        await desk.audit.record("room.ended", by=CLI, subject="", room=room.id, lock=int(lock), reason=why)
-        return room, await desk.rooms.locks.end(room, lock=lock, held=True, reason=why)
+    async def work(services: _Services) -> tuple[Room, bool]:
+        room = await _room(services, room_id)
+        return room, await services.control.end(room, lock=lock, reason=why, by=_OPERATOR)
 
-    room, ended = _with_desk(work)
+    room, ended = _with_services(work)
     locked = lock or not room.enabled
     if as_json:
         click.echo(json.dumps({"id": room.id, "ended": ended, "locked": locked}, indent=2))
@@ -195,43 +188,43 @@ def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
 @click.argument("room_id", metavar="ROOM")
 @_JSON
 def unlock(room_id: str, as_json: bool) -> None:
-    """Let a room be joined again, whoever locked it; it takes a place among its maker's rooms at once."""
+    """Let a room be joined again, whoever locked it. It counts again among the rooms its creator has at once."""
 
-    async def work(desk: _Desk) -> Room:
-        room = await _room(desk, room_id)
-        await desk.audit.record("room.changed", by=CLI, subject="", room=room.id, fields="enabled")
+    async def work(services: _Services) -> Room:
+        room = await _room(services, room_id)
         try:
-            await desk.rooms.update(room, RoomChanges(enabled=True), held=True)
+            await services.control.change(room, RoomChanges(enabled=True), by=_OPERATOR)
         except TooManyRooms as error:
-            most = desk.policy.now.rooms.active_per_owner
-            raise CommandError(f"its maker has {most} rooms that can be joined, which is all he may have") from error
+            most = services.policy.now.rooms.active_per_owner
+            text = f"its creator already has {most} rooms that can be joined, which is the maximum"
+            raise CommandError(text) from error
         except LockedMeanwhile as error:
             raise CommandError(f"room {room_id} has just been locked again") from error
         return room
 
-    room = _with_desk(work)
+    room = _with_services(work)
     if as_json:
         click.echo(json.dumps({"id": room.id, "locked": False}, indent=2))
     else:
         click.echo(f"{room.id} ({room.name}) can be joined{'' if not room.enabled else '; it was not locked'}.")
 
 
-async def _room(desk: _Desk, room_id: str) -> Room:
-    room = await desk.rooms.get(room_id)
+async def _room(services: _Services, room_id: str) -> Room:
+    room = await services.rooms.get(room_id)
     if room is None:
         raise CommandError(f"there is no room {room_id!r}; `gateway rooms list` has the ids")
     return room
 
 
-async def _heir(desk: _Desk, name: str) -> User:
-    user = await desk.accounts.lookup(name)
-    if not user.is_active or "rooms:create" not in desk.policy.now.permissions(user.roles):
-        raise CommandError(f"{name} cannot own a room: that takes an active user who may create rooms")
+async def _heir(services: _Services, name: str) -> User:
+    user = await services.accounts.lookup(name)
+    if not may_own(services.policy.now, user):
+        raise CommandError(f"{name} cannot own a room: an owner is an active user who may create rooms")
     return user
 
 
 async def _names(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
-    """Return user ids with the names they belong to; who was deleted keeps his id alone."""
+    """Return names by user id; a deleted user is shown by their id."""
 
     async def name(uid: str) -> str:
         try:
@@ -243,7 +236,7 @@ async def _names(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
     return dict(zip(wanted, await asyncio.gather(*map(name, wanted)), strict=True))
 
 
-def _with_desk(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
+def _with_services(work: Callable[[_Services], Coroutine[Any, Any, T]]) -> T:
     settings = Settings.from_env(load_env())
     policy = PolicyInForce(policy_of(settings))
 
@@ -253,7 +246,9 @@ def _with_desk(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
             rooms = Rooms(store.execute, hms, Limiter(store.execute), policy)
             members = Members(store.execute, hms, policy)
             accounts, audit = Accounts(store.execute, Passwords()), Audit(store.execute)
-            return await work(_Desk(rooms, members, accounts, audit, policy))
+            membership = Membership(members, accounts, policy, audit)
+            control = RoomControl(rooms, members, audit)
+            return await work(_Services(rooms, members, membership, control, accounts, audit, policy))
 
     return with_store(inner)
 

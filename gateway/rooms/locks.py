@@ -53,6 +53,11 @@ class TooManyRooms(Exception):
         super().__init__("too many rooms at once")
         self.decision = decision
 
+    @property
+    def outcome(self) -> str:
+        """Return what the request is counted as."""
+        return f"denied.{self.decision.worst.name}"
+
 
 class RoomLocks:
     """Locks rooms, unlocks them, ends their sessions."""

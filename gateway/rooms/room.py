@@ -61,12 +61,17 @@ class NewRoom:
 
 @dataclass(frozen=True, slots=True)
 class RoomChanges:
-    """What of a room is to change, checked already; None leaves it."""
+    """What of a room is to change, checked already; None leaves it as it is."""
 
     name: str | None = None
     description: str | None = None
     access: str | None = None
     enabled: bool | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """Return the names of what is to change."""
+        return [name for name in self.__slots__ if getattr(self, name) is not None]
 
 
 def room_of(room_id: str, row: Mapping[bytes, bytes] | Sequence[bytes]) -> Room | None:

@@ -10,7 +10,7 @@ from tests.e2e.templates import create_room, create_template, role
 from tests.servers import Installation
 
 
-def test_an_adopted_room_is_its_owners_from_then_on(installation: Installation) -> None:
+def test_an_adopted_room_belongs_to_its_owner(installation: Installation) -> None:
     name = f"old-{uuid.uuid4()}"
     room_id = create_room(installation, name, description="made by hand")
     with installation.client_of("hanna") as hanna, installation.client_of("hugo") as hugo:
@@ -27,13 +27,13 @@ def test_an_adopted_room_is_its_owners_from_then_on(installation: Installation) 
     assert '"by": "cli"' in trail
 
 
-def test_a_room_is_adopted_under_the_name_given(installation: Installation) -> None:
+def test_a_room_is_adopted_under_the_given_name(installation: Installation) -> None:
     room_id = create_room(installation, f"old-{uuid.uuid4()}")
     said = installation.command("rooms", "adopt", room_id, "--owner", "hugo", "--name", " Stand-up ")
     assert assert_done(said, installation.env) == f"{room_id} (Stand-up) is registered; hugo owns it.\n"
 
 
-def test_an_adopted_room_is_closed_from_the_start_if_it_should_be(installation: Installation) -> None:
+def test_a_room_is_adopted_with_the_given_access(installation: Installation) -> None:
     room_id = create_room(installation, f"old-{uuid.uuid4()}")
     words = ("rooms", "adopt", room_id, "--owner", "hugo", "--access", "invited", "--json")
     assert parsed(installation.command(*words), installation.env)["access"] == "invited"
@@ -41,7 +41,7 @@ def test_an_adopted_room_is_closed_from_the_start_if_it_should_be(installation: 
         assert mira.get(f"/api/rooms/{room_id}").status_code == 404
 
 
-def test_what_cannot_be_adopted_is_one_line(installation: Installation) -> None:
+def test_a_room_that_cannot_be_adopted_is_refused_in_one_line(installation: Installation) -> None:
     room_id = create_room(installation, f"old-{uuid.uuid4()}")
     foreign = create_room(installation, f"old-{uuid.uuid4()}", create_template(installation, stage=role()))
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_adopted_is_one_line(installation: Installation) -> None:
     assert foreign not in trail
 
 
-def test_a_room_is_given_to_another_owner_also_when_its_own_is_deleted(installation: Installation) -> None:
+def test_a_room_is_given_to_another_owner_also_if_its_owner_was_deleted(installation: Installation) -> None:
     maker, heir = newcomers(installation, "host", "host")
     room_id = new_room(installation, maker, access="invited")
     said = assert_done(installation.command("rooms", "give", room_id, "hugo"), installation.env)
@@ -82,7 +82,7 @@ def test_a_room_is_given_to_another_owner_also_when_its_own_is_deleted(installat
     assert '"by": "cli"' in trail
 
 
-def test_a_room_is_not_given_to_whom_cannot_own_it(installation: Installation) -> None:
+def test_a_room_is_not_given_to_a_user_who_cannot_own_it(installation: Installation) -> None:
     [maker] = newcomers(installation, "host")
     room_id = new_room(installation, maker)
     for room, user, why in (
@@ -157,17 +157,17 @@ def test_a_room_locked_from_the_command_line_stays_locked_for_its_owner(installa
     assert_failed(installation.command("rooms", "end", "7" * 24), installation.env, "there is no room")
 
 
-def test_unlocking_takes_a_place_of_its_maker_and_says_when_there_is_none(house: Installation) -> None:
+def test_unlocking_takes_a_place_of_the_creator_and_says_when_there_is_none(house: Installation) -> None:
     [maker] = newcomers(house, "host")
     locked = new_room(house, maker)
     assert_done(house.command("rooms", "end", locked, "--lock"), house.env)
     for _ in range(3):
         new_room(house, maker)
-    assert_failed(house.command("rooms", "unlock", locked), house.env, "its maker has 3 rooms that can be joined")
+    assert_failed(house.command("rooms", "unlock", locked), house.env, "its creator already has 3 rooms")
     assert ask(house, maker, "GET", f"/rooms/{locked}").json()["room"]["enabled"] is False
 
 
-def test_a_100ms_that_is_away_is_one_line_and_the_lock_stands(installation: Installation) -> None:
+def test_while_100ms_is_away_the_error_is_one_line_and_the_lock_holds(installation: Installation) -> None:
     with installation.client_of("hanna") as hanna:
         room_id = hanna.post("/api/rooms", json={"name": "Away"}).json()["room"]["id"]
         done = installation.command("rooms", "end", room_id, "--lock", HMS_API_URL="http://127.0.0.1:9/v2")

@@ -1,0 +1,116 @@
+"""Use cases of members: a change of relation, a ban, a hand-over; with their rules, audit entries and removals."""
+
+from __future__ import annotations
+
+from auth.accounts import Accounts, User
+from auth.errors import UnknownUser
+from gateway.audit import Audit
+from gateway.policy.decide import decide_member
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import BANNED, Policy
+from gateway.rooms.relations import InCharge, Members, Overtaken
+from gateway.rooms.room import Forbidden, Room
+from gateway.text import FieldError
+
+_ATTEMPTS = 3  # to change a relation that somebody else is changing
+_LOWERED = "your role in this room has changed"
+_BANNED = "you have been banned from this room"
+
+
+class Membership:
+    """Changes relations to rooms on somebody's behalf."""
+
+    def __init__(self, members: Members, accounts: Accounts, policy: PolicyInForce, audit: Audit) -> None:
+        self._members = members
+        self._accounts = accounts
+        self._policy = policy
+        self._audit = audit
+
+    async def change(self, room: Room, user: str, wanted: str, *, by: InCharge) -> tuple[User, int]:
+        """Give a user (by id or name) a relation; `owner` hands the room over, `banned` bans them.
+
+        Returns the user and how many peers were removed from the running session because of it.
+
+        Raises:
+            UnknownUser, Forbidden, FieldError: nothing has changed.
+            Overtaken: others kept changing the same relation.
+            HmsError: the relation has changed, but 100ms did not remove everyone it should.
+        """
+        target = await self._accounts.lookup(user)
+        if wanted == "owner":
+            await self._check(room, target, wanted, by)
+            return target, await self.hand_over(room, target, by=by.uid)
+        if self._policy.now.guests.role in target.roles:
+            await self._check_guest(room, target, wanted)
+        if wanted == BANNED and "rooms:end-any" in self._policy.now.permissions(target.roles):
+            raise Forbidden("You may not ban this user.")  # a ban beats every permission; operators must reach any room
+        for _ in range(_ATTEMPTS):
+            before = await self._check(room, target, wanted, by)
+            try:
+                sparing = await self._members.set(room, target.id, wanted, before=before, by=by)
+            except Overtaken:
+                continue
+            return target, await self._carry_out(room, target, wanted, before, by, sparing)
+        raise Overtaken("Somebody else is changing this member. Try again.")
+
+    async def hand_over(self, room: Room, heir: User, *, by: str) -> int:
+        """Make a user the owner; the former owner becomes a cohost. Return how many peers were removed because of it.
+
+        Raises:
+            FieldError: this user cannot own a room.
+            NotInCharge: somebody else owns the room by now.
+        """
+        if not may_own(self._policy.now, heir):
+            raise FieldError("relation", "cannot be owner: that takes an active user who may create rooms")
+        is_lowered = await self._members.hand_over(room, heir.id)
+        removed = 0
+        try:
+            await self._audit.record("member.changed", by=by, subject=heir.id, room=room.id, now="owner")
+        finally:  # a hand-over cannot be repeated
+            if by != room.owner_id:
+                await self._forget_deleted(room, room.owner_id)
+            if is_lowered:
+                removed = await self._members.remove_peers(room, room.owner_id, reason=_LOWERED)
+        return removed
+
+    async def _check(self, room: Room, target: User, wanted: str, by: InCharge) -> str | None:
+        """Return the relation a user has, if the caller may give them another one. Raises: Forbidden"""
+        if target.id == by.uid:
+            raise Forbidden("You cannot change your own relation. Hand the room over, or ask another owner or cohost.")
+        before = await self._members.relation(room, target.id)
+        verdict = decide_member(by.relation, before, wanted)
+        if not verdict.allowed:
+            raise Forbidden(verdict.reason)
+        return before
+
+    async def _check_guest(self, room: Room, guest: User, wanted: str) -> None:
+        """Refuse to make more of a guest than the invite did: a cohost, or a member of another room."""
+        if wanted == "cohost":
+            raise FieldError("relation", "a guest is a participant or a viewer")
+        if wanted != BANNED and await self._members.relation(room, guest.id) is None:
+            raise FieldError("relation", "a guest has the one room that they were invited to")
+
+    async def _carry_out(
+        self, room: Room, target: User, wanted: str, before: str | None, by: InCharge, sparing: frozenset[str] | None
+    ) -> int:
+        action = "member.banned" if wanted == BANNED else "member.changed"
+        removed = 0
+        try:
+            await self._audit.record(action, by=by.uid, subject=target.id, room=room.id, was=before or "", now=wanted)
+        finally:  # the relation has changed, so the user is removed whether that is audited or not
+            if sparing is not None:
+                reason = _BANNED if wanted == BANNED else _LOWERED
+                removed = await self._members.remove_peers(room, target.id, reason=reason, sparing=sparing)
+        return removed
+
+    async def _forget_deleted(self, room: Room, uid: str) -> None:
+        """Remove the relation of a user who was deleted: they cannot be a cohost."""
+        try:
+            await self._accounts.get(uid)
+        except UnknownUser:
+            await self._members.forget(uid, room.id)
+
+
+def may_own(policy: Policy, user: User) -> bool:
+    """Return whether a user may own rooms."""
+    return user.is_active and "rooms:create" in policy.permissions(user.roles)
