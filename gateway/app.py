@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import msgspec
 from litestar import Litestar
-from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import ASGIApp
 from redis.asyncio import Redis
@@ -32,15 +31,14 @@ from gateway.audit import Audit
 from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
-from gateway.http.admission import Admission, authorize
-from gateway.http.bodies import refuse_body
+from gateway.http.admission import Admission
 from gateway.http.client_address import ClientAddresses
 from gateway.http.cors import Cors
 from gateway.http.cursors import Cursors
 from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
-from gateway.http.queries import check_query
+from gateway.http.request_input import GatewayRequest
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
 from gateway.redis.durable import DurableWrites
@@ -65,6 +63,7 @@ from gateway.routes import (
 )
 from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
+from gateway.routes.services import Services
 from gateway.settings import Settings
 from limits.counters import Counters
 from limits.derived import Derived
@@ -116,6 +115,8 @@ ROUTES: list[Any] = [
     users.end_sessions,
     users.make_password_link,
     audit_routes.read_audit,
+]
+DOCS: list[Any] = [
     description.openapi_json,
     description.docs_page,
     description.docs_style,
@@ -162,33 +163,33 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
-    parts: dict[str, object] = {
-        "store": store,
-        "accounts": accounts,
-        "sessions": sessions,
-        "tokens": tokens,
-        "limiter": limiter,
-        "throttle": throttle,
-        "derived": derived,
-        "user_limits": UserLimits(accounts, limiter, overrides, policy, audit),
-        "user_admin": UserAdmin(store.execute, accounts, sessions, policy, audit, links=links, invites=invites),
-        "password_links": links,
-        "account_invites": invites,
-        "audit": audit,
-        "report_audit": Audit(reports.execute),
-        "rooms": registry,
-        "members": room_members,
-        "invites": room_invites,
-        "guests": guests,
-        "idempotency": Idempotency(store.execute),
-        "hms": hms,
-        "hms_tokens": hms_tokens,
-        "policy": policy,
-        "cursors": Cursors(KeyRing(settings.gateway_secrets, "cursor")),
-        "report_accounts": Accounts(reports.execute, passwords),
-        "report_counters": Counters(reports.execute),
-        "openapi_document": cache(lambda: msgspec.json.encode(describe(ROUTES))),
-    }
+    services = Services(
+        store=store,
+        accounts=accounts,
+        sessions=sessions,
+        tokens=tokens,
+        limiter=limiter,
+        throttle=throttle,
+        derived=derived,
+        user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
+        user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links=links, invites=invites),
+        password_links=links,
+        account_invites=invites,
+        audit=audit,
+        report_audit=Audit(reports.execute),
+        rooms=registry,
+        members=room_members,
+        invites=room_invites,
+        guests=guests,
+        idempotency=Idempotency(store.execute),
+        hms=hms,
+        hms_tokens=hms_tokens,
+        policy=policy,
+        cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
+        report_accounts=Accounts(reports.execute, passwords),
+        report_counters=Counters(reports.execute),
+        openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
+    )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -210,16 +211,15 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             await reports.close()
             passwords.close()
 
-    routes = [handler for handler in ROUTES if settings.docs or not handler.opt.get("docs")]
+    routes = [*ROUTES, *(DOCS if settings.docs else ())]
     app = Litestar(
         # First, or Litestar makes OPTIONS handlers of its own: they carry no `opt`, and name only some of the methods.
         [methods.options(routes), *routes],
-        dependencies={name: _provide(part) for name, part in parts.items()},
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        request_class=GatewayRequest,
         middleware=[Admission(tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit)],
-        guards=[authorize, refuse_body, check_query],
         exception_handlers={Exception: problem_response},
         lifespan=[lifespan],
-        state=State({"policy": policy, "audit": audit}),
         openapi_config=None,
         logging_config=None,
         debug=False,
@@ -255,7 +255,3 @@ async def _see_guests_out(guests: GuestBook) -> None:
             pass  # the next look finds them still
         except Exception:
             log.exception("guests whose time is up could not be seen out")
-
-
-def _provide(part: object) -> Provide:
-    return Provide(lambda: part, sync_to_thread=False)

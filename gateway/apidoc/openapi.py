@@ -14,6 +14,7 @@ from litestar.params import BodyKwarg, CookieParameter, HeaderParameter, Paramet
 
 from gateway import __version__
 from gateway.apidoc.descriptions import EXAMPLES, HEADERS, PARAMETERS, PROBLEM, described
+from gateway.http.access import access_of
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import MEDIA_TYPE, title_of
 from gateway.policy.model import ACTIONS, RELATIONS, ROOM_ACTIONS
@@ -51,8 +52,8 @@ _DONE = {200: "Done", 201: "Created", 202: "Under way", 204: "Done; there is not
 
 
 def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
-    """Return the OpenAPI document of some routes, but of those that serve the document itself (`docs` in `opt`)."""
-    handlers = [handler for handler in handlers if not handler.opt.get("docs")]
+    """Return the OpenAPI document of some routes."""
+    handlers = list(handlers)
     # Litestar's own document loses defaults, limits of list items and "no other fields"; msgspec's schemas have them.
     kinds = [kind for handler in handlers for kind in (_body(handler), _result(handler)) if kind is not None]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
@@ -134,10 +135,11 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
     }
     if summary != text:
         operation["description"] = text
-    if not handler.opt.get("public"):
+    access = access_of(handler)
+    if not access.is_public:
         # OpenAPI 3.1 lets any scheme name the roles a call takes: here permissions.
-        needed = ACTIONS[handler.opt["action"]]
-        operation["security"] = [{}] if handler.opt.get("guests") else []
+        needed = ACTIONS[access.action]
+        operation["security"] = [{}] if access.guests else []
         operation["security"] += [{"login": [needed] if needed else []}]
     if parameters := [_shared(one, components["parameters"]) for one in _parameters(handler)]:
         operation["parameters"] = parameters
@@ -153,12 +155,12 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
 
 def who(handler: HTTPRouteHandler) -> str:
     """Return in words who may call a route, as the policy decides it."""
-    if handler.opt.get("public"):
-        return "whoever has a token of the session" if "invalid_token" in handler.opt.get("refuses", ()) else "anybody"
-    action = handler.opt["action"]
-    permission, rule = ACTIONS[action], ROOM_ACTIONS.get(action)
+    access = access_of(handler)
+    if access.is_public:
+        return "whoever has a token of the session" if "invalid_token" in access.refuses else "anybody"
+    permission, rule = ACTIONS[access.action], ROOM_ACTIONS.get(access.action)
     needs = f"with the permission `{permission}`" if permission else ""
-    if handler.opt.get("guests"):
+    if access.guests:
         return f"users {needs}; with an invite for guests anybody"
     if rule is None:
         return f"users {needs}" if needs else "every user who is logged in"
@@ -202,7 +204,7 @@ def _shared(parameter: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(handler: HTTPRouteHandler, operation: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": _DONE[handler.status_code], "headers": _fields("X-Request-Id")}
-    if not handler.opt.get("public"):
+    if not access_of(handler).is_public:
         answer["headers"] |= _fields("RateLimit", "RateLimit-Policy")
     if any(one.get("name") == "Idempotency-Key" for one in operation.get("parameters", ())):
         answer["headers"] |= _fields("Idempotency-Replayed")
@@ -218,27 +220,27 @@ def _responses(handler: HTTPRouteHandler, operation: dict[str, Any], parts: dict
         name = ".".join([str(status), *codes])
         parts.setdefault(name, _refusal(status, codes))
         responses[str(status)] = _ref("responses", name)
-    if handler.opt.get("unready"):
+    if access_of(handler).unready:
         responses["503"] = {**answer, "description": "Something is missing"}
     return responses
 
 
 def _codes(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> list[str]:
     """Return every code a route may answer with: its own, and what follows from what it is."""
-    opt = handler.opt
+    access = access_of(handler)
     # A query parameter that a route does not have is refused everywhere.
-    codes: list[str] = ["invalid_request", *opt.get("refuses", ())]
+    codes: list[str] = ["invalid_request", *access.refuses]
     if "requestBody" in operation:
         codes += ["payload_too_large", "unsupported_media_type"]
-    if opt.get("fetch") == "room":
+    if access.concerns_room:
         codes += ["not_found", "forbidden"]
-    if not opt.get("public"):
+    if not access.is_public:
         codes += ["invalid_token", "token_expired", "forbidden"]
-        if opt.get("charge", True):
+        if access.is_charged:
             codes += ["rate_limited", "quota_exceeded", "cost_exceeds_limit"]
-    elif opt.get("throttled"):
+    elif access.throttled:
         codes.append("rate_limited")
-    if not opt.get("unready"):
+    if not access.unready:
         codes += ["unavailable", "rate_limited", "internal"]
     order = list(STATUS)
     return sorted(set(codes), key=order.index)

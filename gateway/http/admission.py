@@ -1,82 +1,57 @@
-"""The inner middleware: who is calling, may he now, and what his request needs to know; all in one Redis flush."""
+"""Authenticates, authorizes and rate-limits a request in one Redis round trip, before its handler runs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
-from litestar.handlers import BaseRouteHandler
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from redis.exceptions import RedisError
 
 from auth.errors import InvalidToken, TokenExpired
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens, Principal
 from gateway.audit import Audit
-from gateway.http.bodies import all_there, json_body
+from gateway.http.access import Access, access_of
+from gateway.http.context import Admitted, context_of
 from gateway.http.login_throttle import Throttle
-from gateway.http.problems import CHALLENGE, CODE_KEY, STATUS_OF, Problem, RateLimited
+from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
+from gateway.http.request_input import Body, query_refusal
 from gateway.policy.decide import Verdict, decide
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import counter_of
+from gateway.policy.model import Policy, counter_of
 from gateway.redis.store import StoreError
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
+from gateway.text import FieldError
 from limits.counters import Counters, Usage
 from limits.derived import Derived
 from limits.fields import ratelimit_fields
 from limits.limiter import Limiter
-from limits.policy import Decision, Lease
+from limits.policy import Decision
 
 log = logging.getLogger("gateway")
 
 T = TypeVar("T")
 
-_MOST_AGENT = 120
 _AUDITED_BY_THEMSELVES = frozenset({"users.manage", "limits.manage"})  # they know whom it was about
 
 
-@dataclass(slots=True)
-class Admitted:
-    """What admission found out about a request. `found` and `usage` only where the route asks for them.
-
-    A handler may set `outcome`, what a successful request is counted as instead of `ok`, its units given back. With
-    `refund` that holds for a request it refuses, too.
-    """
-
-    decision: Decision
-    outcome: str = ""
-    refund: bool = False
-    found: Found | None = None
-    usage: Usage | None = None
-    verdict: Verdict | None = None
-
-    def room(self) -> tuple[Found, str | None]:
-        """Return the room of the path and the relation that counted; only for routes that fetch the room."""
-        if self.found is None or self.verdict is None:
-            raise RuntimeError("the route did not fetch its room")
-        return self.found, self.verdict.relation
-
-
 class Admission(ASGIMiddleware):
-    """Admits or refuses a request before its handler runs.
+    """Admits or refuses a request before its handler runs, as the `Access` of its route says.
 
-    A route says in its `opt` what it is: `public`, or its `action`; `fetch` names what rides the same flush (`room` of
-    the path, or the caller's `usage`); `charge=False` looks at the limits and spends nothing. `guests`: without a login
-    it is public.
+    One Redis flush checks the session, charges every limit, counts the request and, where the action concerns a room,
+    reads the room and the caller's relation to it. Then the policy decides.
     """
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(  # noqa: PLR0913  the place where auth, limits and rooms meet
+    def __init__(  # noqa: PLR0913  the place where auth, limits, the policy and rooms meet
         self,
         tokens: LoginTokens,
         sessions: Sessions,
@@ -99,88 +74,85 @@ class Admission(ASGIMiddleware):
         self._audit = audit
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        opt = scope["route_handler"].opt
-        receive = json_body(scope, receive)
-        anonymous = opt.get("guests") and all(name != b"authorization" for name, _ in scope["headers"])
-        if opt.get("public") or anonymous:
-            if opt.get("throttled") or anonymous:
-                await self._throttle.request(client_of(scope))
-            await next_app(scope, receive, send)
+        assert scope["type"] == ScopeType.HTTP  # noqa: S101  `scopes` lets nothing else in; mypy cannot see that
+        access = access_of(scope["route_handler"])
+        body = Body(scope, receive)
+        has_login = any(name == b"authorization" for name, _ in scope["headers"])
+        if access.is_public or (access.guests and not has_login):
+            await self._admit_anyone(access, scope)
+            await next_app(scope, body.receive, send)
             return
         principal = self._tokens.verify(bearer_of(scope))
-        receive = await all_there(receive)
-        admitted = await self._flush(principal, scope)
-        decision = admitted.decision
+        await body.arrive()
+        refusal = _input_refusal(access, scope, body)
+        admitted = await self._admit(access, principal, scope, refusal)
+        context_of(scope).admitted = admitted
+        scope["user"], scope["auth"] = principal, admitted
+        send = self._counting(access, scope, admitted, send)
+        if not admitted.verdict.allowed:
+            await send_problem(_forbidden(admitted.verdict), scope, send)
+        elif refusal is not None:
+            await send_problem(refusal, scope, send)
+        else:
+            await next_app(scope, body.receive, send)
+
+    async def _admit_anyone(self, access: Access, scope: HTTPScope) -> None:
+        if access.throttled:
+            await self._throttle.request(context_of(scope).client)
+        if refusal := query_refusal(scope):
+            raise refusal
+
+    async def _admit(
+        self, access: Access, principal: Principal, scope: HTTPScope, refusal: Problem | FieldError | None
+    ) -> Admitted:
+        """Charge a request and decide on it.
+
+        Raises:
+            InvalidToken, TokenExpired: the session has ended, or the account has changed since the token was issued.
+            RateLimited: nothing was charged.
+        """
+        policy = self._policy.now  # once: half a decision must not mix two policies
+        decision, found, usage = await self._flush(access, principal, policy, scope, refusal)
         if decision.failed_guard == 0:
             raise InvalidToken("The session has ended. Log in again.")
         if decision.failed_guard is not None:
             raise TokenExpired("The account has changed since this token was issued. Refresh it.")
-        if not decision.allowed and opt.get("charge", True):  # a look at one's own limits is never denied
-            self._note(admitted, f"denied.{decision.worst.name}")
+        if access.is_charged and not decision.allowed:
+            self._derive(decision, found, f"denied.{decision.worst.name}")
             raise RateLimited(decision)
-        scope["user"], scope["auth"] = principal, admitted
-        await next_app(scope, receive, self._amending(scope, admitted, send))
+        verdict = decide(policy, principal.roles, access.action, found.facts if found else None)
+        return Admitted(principal, decision, verdict, found, usage)
 
-    async def _flush(self, principal: Principal, scope: Scope) -> Admitted:
+    async def _flush(
+        self,
+        access: Access,
+        principal: Principal,
+        policy: Policy,
+        scope: HTTPScope,
+        refusal: Problem | FieldError | None,
+    ) -> tuple[Decision, Found | None, Usage | None]:
         """Ask Redis everything at once: commands issued together leave in one write."""
-        opt = scope["route_handler"].opt
-        action = opt["action"]
+        uid, roles = principal.uid, principal.roles
         guards = self._sessions.guards(principal)
-        take: Awaitable[Decision]
-        if opt.get("charge", True):
-            take = self._limiter.take(
-                principal.uid,
-                self._policy.now.charges(principal.roles, action),
-                metric=counter_of(action),
-                guards=guards,
-                quotas=self._policy.now.quotas(principal.roles, action),
-                leases=self._leases(principal, action, scope),
+        if not access.is_charged:
+            leases = [policy.rooms.lease()] if "rooms:create" in policy.permissions(roles) else []
+            look = self._limiter.peek(
+                uid, policy.charges(roles, "*"), guards=guards, quotas=policy.quotas(roles, "*"), leases=leases
             )
-        else:
-            take = self._limiter.peek(
-                principal.uid,
-                self._policy.now.charges(principal.roles, "*"),
-                guards=guards,
-                quotas=self._policy.now.quotas(principal.roles, "*"),
-                leases=self._leases(principal, "rooms.create", scope),
-            )
-        match opt.get("fetch"):
-            case "room":
-                find = self._rooms.find(str(scope["path_params"]["room_id"]), principal.uid)
-                decision, found = await self._together(take, find)
-                return Admitted(decision, found=found)
-            case "usage":
-                usage = self._counters.usage(principal.uid, time.time_ns() // 1000)
-                decision, counted = await self._together(take, usage)
-                return Admitted(decision, usage=counted)
-        return Admitted(await take)
-
-    def _note(self, admitted: Admitted, outcome: str) -> None:
-        """Put an outcome into what is derived: top lists, and the counters of a room that is ours."""
-        decision = admitted.decision
-        if decision.metric:
-            room = admitted.found.room.id if admitted.found else None
-            self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)
-
-    def _audit_denial(self, scope: Scope, admitted: Admitted) -> None:
-        action = scope["route_handler"].opt["action"]
-        if admitted.verdict is None or action not in _AUDITED_BY_THEMSELVES:
-            room = admitted.found.room.id if admitted.found else ""
-            self._audit.denied(admitted.decision.subject, str(scope.get(CODE_KEY)), action, room)
-
-    def _leases(self, principal: Principal, action: str, scope: Scope) -> tuple[Lease, ...]:
-        """Return the bound on an owner's rooms, for whoever may create any.
-
-        Not with an Idempotency-Key: such requests share one place, which is taken once it is known which of them acts.
-        """
-        if action != "rooms.create" or "rooms:create" not in self._policy.now.permissions(principal.roles):
-            return ()
-        if any(name == b"idempotency-key" for name, _ in scope["headers"]):
-            return ()
-        return (self._policy.now.rooms.lease(secrets.token_hex(8)),)
+            decision, usage = await self._together(look, self._counters.usage(uid, time.time_ns() // 1000))
+            return decision, None, usage
+        if refusal is None:
+            charges, quotas = policy.charges(roles, access.action), policy.quotas(roles, access.action)
+        else:  # a mistake costs what every request costs, not what this one would have been rationed by
+            charges, quotas = policy.common_charges(roles, access.action), ()
+        take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards, quotas=quotas)
+        if not access.concerns_room:
+            return await take, None, None
+        decision, found = await self._together(take, self._rooms.find(str(scope["path_params"]["room_id"]), uid))
+        return decision, found, None
 
     async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
-        """Await both; if only the fetch fails, the request counts as failed, like any other that we could not serve."""
+        """Await both; if only the fetch fails, count the request as failed, like any other that could not be served."""
         decision, fetched = await asyncio.gather(take, fetch, return_exceptions=True)
         if isinstance(decision, BaseException):
             raise decision
@@ -190,70 +162,72 @@ class Admission(ASGIMiddleware):
             raise fetched
         return decision, fetched
 
-    def _amending(self, scope: Scope, admitted: Admitted, send: Send) -> Send:
-        """Return a `send` that corrects the count of a request that is refused or fails after it was admitted."""
+    def _counting(self, access: Access, scope: HTTPScope, admitted: Admitted, send: Send) -> Send:
+        """Return a `send` that adds the RateLimit fields, audits a denial and corrects the count of a refusal."""
         fields = [
             (name.lower().encode(), value.encode()) for name, value in ratelimit_fields(admitted.decision).items()
         ]
 
-        async def amending(message: Message) -> None:
+        async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *fields]
                 status = message["status"]
+                code = context_of(scope).problem_code
+                self._audit_denial(access, admitted, status, code)
                 outcome = admitted.outcome
                 if status >= 400 and not admitted.refund:
-                    outcome = "failed" if status >= 500 else f"refused.{scope.get(CODE_KEY, 'invalid_request')}"
-                if status == 403:
-                    self._audit_denial(scope, admitted)
-                if outcome and admitted.decision.metric:
-                    refund = admitted.refund or not 400 <= status < 500
-                    try:
-                        await self._limiter.amend(admitted.decision, outcome, refund=refund)
-                    except (StoreError, RedisError):
-                        log.warning("a refused request stays counted as done: the store is away")
-                self._note(admitted, outcome or "ok")
+                    outcome = "failed" if status >= 500 else f"refused.{code or 'invalid_request'}"
+                await self._amend(admitted, outcome, refund=admitted.refund or not 400 <= status < 500)
+                self._derive(admitted.decision, admitted.found, outcome or "ok")
             await send(message)
 
-        return amending
+        return counting
 
+    async def _amend(self, admitted: Admitted, outcome: str, *, refund: bool) -> None:
+        if outcome and admitted.decision.metric:
+            try:
+                await self._limiter.amend(admitted.decision, outcome, refund=refund)
+            except (StoreError, RedisError):
+                log.warning("a refused request stays counted as done: the store is unavailable")
 
-async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let the policy decide, as a guard of every route that is not public. Async: Litestar calls others in a thread."""
-    if handler.opt.get("public"):
-        return
-    if handler.opt.get("guests") and connection.scope.get("auth") is None:
-        return
-    admitted: Admitted = connection.auth
-    policy: PolicyInForce = connection.app.state.policy
-    facts = admitted.found.facts if admitted.found else None
-    verdict = decide(policy.now, connection.user.roles, handler.opt["action"], facts)
-    if not verdict.allowed:
-        extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
-        audit: Audit = connection.app.state.audit
-        if verdict.code == "not_found":  # a 403 is noted where it leaves
+    def _audit_denial(self, access: Access, admitted: Admitted, status: int, code: str) -> None:
+        """Audit a 403, whatever decided it, and the 404 of a room that the caller may not know of."""
+        by_policy = not admitted.verdict.allowed
+        denied = by_policy or (status == 403 and access.action not in _AUDITED_BY_THEMSELVES)
+        if denied and status in (403, 404):
             room = admitted.found.room.id if admitted.found else ""
-            audit.denied(connection.user.uid, verdict.code, handler.opt["action"], room)
-        raise Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
-    admitted.verdict = verdict
+            self._audit.denied(admitted.principal.uid, code, access.action, room)
+
+    def _derive(self, decision: Decision, found: Found | None, outcome: str) -> None:
+        """Add an outcome to what is derived: top lists, and the counters of a registered room."""
+        if decision.metric:
+            room = found.room.id if found else None
+            self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)
 
 
-def client_of(scope: Scope) -> str:
-    """Return the client's address as the edge found it."""
-    client = scope.get("client")
-    return client[0] if client else ""
+def _input_refusal(access: Access, scope: HTTPScope, body: Body) -> Problem | FieldError | None:
+    """Return what is wrong with the query, the headers or the body of a request; None if nothing is."""
+    if refusal := query_refusal(scope):
+        return refusal
+    if access.check is not None:
+        try:
+            access.check(scope["headers"])
+        except FieldError as error:
+            return error
+    return body.refusal
 
 
-def agent_of(scope: Scope) -> str:
-    """Return what the client calls itself, cut to what a person can read."""
-    value = next((value for name, value in scope["headers"] if name == b"user-agent"), b"").decode("latin-1")
-    return "".join(char for char in value[:_MOST_AGENT] if char.isascii() and char.isprintable())
+def _forbidden(verdict: Verdict) -> Problem:
+    extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
+    return Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
 
 
 def bearer_of(scope: Scope) -> str:
     """Return the bearer token of a request (RFC 6750, header form only).
 
     Raises:
-        Problem: there is none, or more than one Authorization header.
+        Problem: there is none.
+        InvalidToken: the header has another form, or there is more than one.
     """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     if not values:

@@ -12,8 +12,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.client_address import ClientAddresses, site_of
+from gateway.http.context import context_of
 from gateway.http.cors import Cors, Headers, origin_of
-from gateway.http.problems import MEDIA_TYPE, RateLimited, document, problem_of
+from gateway.http.problems import RateLimited, send_problem
 from gateway.logs import path_to_log, request_id
 from limits.local import LocalBuckets
 from limits.policy import Charge, Decision, Limit
@@ -85,9 +86,9 @@ class Edge:
             await send(message)
 
         address = self._addresses.find((scope.get("client") or ("",))[0], scope["headers"])
-        # A copy: the server looks at its own to know whether a body may follow. From here on everybody asks the scope
-        # for the client, and nobody reads the header again.
+        # A copy: the server looks at its own to know whether a body may follow.
         inner: Any = {**scope, "client": (address, 0), "method": "GET" if method == "HEAD" else method}
+        context_of(inner).client = address  # nothing reads X-Forwarded-For again
         try:
             if scope["path"] not in _EXEMPT:
                 self._slow_down(site_of(address))
@@ -95,13 +96,14 @@ class Edge:
                 raise refused
             preflight = self._cors.preflight(method, scope["headers"], cors)
             if preflight is not None:
-                await _respond(finish, 204, preflight, b"")
+                await finish({"type": "http.response.start", "status": 204, "headers": preflight})
+                await finish({"type": "http.response.body", "body": b"", "more_body": False})
             else:
                 await self._app(inner, receive, finish)
         except Exception as error:
             if status:
                 raise  # the response has begun: the server can only cut the connection
-            await _answer(error, scope, finish)
+            await send_problem(error, inner, finish)
         finally:
             _log(inner, method, status, begun)
             request_id.reset(token)
@@ -120,26 +122,12 @@ def _headers(given: Any, added: Headers) -> Headers:
     return [*headers, *(field for field in _DEFAULTS if field[0] not in names), *added]
 
 
-async def _answer(error: Exception, scope: Any, send: Send) -> None:
-    problem = problem_of(error)
-    headers = [(b"content-type", MEDIA_TYPE.encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await _respond(send, problem.status, headers, document(problem, instance=scope["path"]))
-
-
-async def _respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    if body:
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
 def _log(scope: Any, method: str, status: int, begun: float) -> None:
     """Write the access line: the path without its query, and who, if he is known; no header, no body."""
     fields = {"method": method, "path": path_to_log(scope["path"]), "status": status}
     fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
-    if user := scope.get("user"):
-        fields["user"] = user.uid
+    if admitted := context_of(scope).admitted:
+        fields["user"] = admitted.principal.uid
     # Health checks come every few seconds and say nothing, unless they fail.
     quiet = status == 200 and scope["path"] in _EXEMPT
     log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from litestar import Request, Response
 from litestar.exceptions import (
     ClientException,
@@ -18,6 +17,7 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from litestar.types import Scope, Send
 from redis.exceptions import RedisError
 
 from auth.breaches import BadBreachFile
@@ -36,6 +36,7 @@ from auth.errors import (
 from gateway.accounts.actor import NotAllowed
 from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
 from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.http.context import context_of
 from gateway.http.field_errors import of_body, of_parameter
 from gateway.logs import request_id
 from gateway.redis.durable import NotDurable
@@ -52,9 +53,6 @@ log = logging.getLogger("gateway")
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-CODE_KEY = "gateway.problem_code"  # where in the ASGI scope the code of a problem is left for whoever counts it
-
-
 BEARER_ERROR = "invalid_token"  # RFC 6750 section 3.1; whether it expired is in the problem's code
 
 
@@ -96,14 +94,22 @@ def invalid(field: str, rule: str) -> Problem:
 
 
 def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
-    """Answer an exception. Registered for `Exception`: nothing else in the process writes an error response."""
+    """Answer an exception that a handler raised, as Litestar's handler of `Exception`."""
     problem = problem_of(exc)
-    for error in problem.extra.get("errors", ()):
-        if error["rule"].startswith(_ENUM):
-            problem = invalid(error["field"], f"must be one of: {_choices(request, error['field'])}")
-    request.scope[CODE_KEY] = problem.code  # type: ignore[literal-required]  # an ASGI scope may carry more keys
+    context_of(request.scope).problem_code = problem.code
     body = document(problem, instance=request.scope["path"])
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
+
+
+async def send_problem(exc: Exception, scope: Scope, send: Send) -> None:
+    """Answer an exception outside a handler."""
+    problem = problem_of(exc)
+    context_of(scope).problem_code = problem.code
+    body = document(problem, instance=scope["path"])
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | problem.headers
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def allow_of(methods: Iterable[str]) -> str:
@@ -194,24 +200,11 @@ def _framework(exc: HTTPException) -> Problem:
     return Problem(exc.status_code, "invalid_request", HTTPStatus(exc.status_code).phrase)
 
 
-def _choices(request: Request[Any, Any, Any], field: str) -> str:
-    """Return the values a field of the route's body may have: msgspec's message repeats the caller's value instead."""
-    body = request.route_handler.parsed_data_field
-    info = msgspec.inspect.type_info(body.annotation) if body else None
-    for one in info.fields if isinstance(info, msgspec.inspect.StructType) else ():
-        kinds = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
-        literals = [kind for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType)]
-        if one.encode_name == field and literals:
-            return ", ".join(str(value) for value in literals[0].values)
-    return "the documented values"
-
-
 def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
     return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
 
 
 _RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}
-_ENUM = "Invalid enum value"
 _MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 
 

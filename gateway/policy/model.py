@@ -177,6 +177,12 @@ class Policy:
         """Return what an attempt of an action charges, or, for `*`, every limit these roles have."""
         return self._demand(roles, action)[0]
 
+    def common_charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
+        """Return those charges of an action that every other action has too; all of them if it has none of these."""
+        charges = self.charges(roles, action)
+        common = tuple(charge for charge in charges if self.applies_to[charge.limit.id] >= LIMITED_ACTIONS)
+        return common or charges
+
     def quotas(self, roles: tuple[str, ...], action: str) -> tuple[Quota, ...]:
         """Return the quotas that an action draws on, or, for `*`, all that these roles have."""
         return self._demand(roles, action)[1]

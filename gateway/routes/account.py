@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, delete, get, post
-from litestar.datastructures import State
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidVoucher, UnknownUser
-from auth.sessions import Sessions
-from auth.vouchers import Vouchers, short_ref_of
-from gateway.audit import NOBODY, Audit
-from gateway.http.admission import Admitted, client_of
-from gateway.http.login_throttle import Throttle
+from auth.vouchers import short_ref_of
+from gateway.audit import NOBODY
+from gateway.http.access import needs, public
+from gateway.http.context import Call, context_of
 from gateway.http.problems import Problem
-from gateway.policy.live import PolicyInForce
 from gateway.redis.durable import NotDurable
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
+from gateway.routes.services import Services
 from gateway.text import plain_text
 
 PASSWORD = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -77,10 +74,9 @@ class SessionList(msgspec.Struct):
 
 @post(
     "/api/auth/register",
-    opt={
-        "public": True,
-        "throttled": True,
-        "refuses": (
+    opt=public(
+        throttled=True,
+        refuses=(
             "registration_closed",
             "invite_invalid",
             "user_exists",
@@ -88,45 +84,41 @@ class SessionList(msgspec.Struct):
             "too_many_attempts",
             "busy",
         ),
-    },
+    ),
     status_code=201,
 )
-async def register(  # noqa: PLR0913  one argument per part the route joins
+async def register(
     data: JSONBody[Register],
-    request: Request[Any, Any, State],
-    policy: NamedDependency[PolicyInForce],
-    accounts: NamedDependency[Accounts],
-    account_invites: NamedDependency[Vouchers],
-    throttle: NamedDependency[Throttle],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> Registered:
     """Create an account of one's own, where the operator allows that; with an invitation, in the roles it names."""
-    registration = policy.now.registration
+    registration = services.policy.now.registration
     if registration.mode == "closed" or (registration.mode == "invite" and data.invite is None):
         wanted = (
             "needs an invitation" if registration.mode == "invite" else "is closed; ask the operator for an account"
         )
         raise Problem(403, "registration_closed", f"Registration {wanted}.")
     display_name = plain_text("display_name", data.display_name)
-    address = client_of(request.scope)
-    async with throttle.registration(address):
+    address = context_of(request.scope).client
+    async with services.throttle.registration(address):
         roles, by = registration.roles, NOBODY
         if data.invite is not None:
             try:
-                said = await account_invites.spend(data.invite)
+                said = await services.account_invites.spend(data.invite)
             except InvalidVoucher:
-                throttle.note_wrong_code("account", address)
+                services.throttle.note_wrong_code("account", address)
                 raise
             roles, by = tuple(said["roles"].split()), said["by"]
         try:
-            user = await accounts.add(data.username, data.password, roles=roles, display_name=display_name)
+            user = await services.accounts.add(data.username, data.password, roles=roles, display_name=display_name)
         except BaseException:
             if data.invite is not None:
-                await account_invites.give_back(data.invite)
+                await services.account_invites.give_back(data.invite)
             raise
-    source = throttle.source(address)
+    source = services.throttle.source(address)
     invite = short_ref_of(data.invite) if data.invite else ""
-    audit.note(
+    services.audit.note(
         "account.registered",
         by=user.id,
         subject=user.id,
@@ -140,81 +132,74 @@ async def register(  # noqa: PLR0913  one argument per part the route joins
 
 @post(
     "/api/auth/password",
-    opt={"action": "account.manage", "refuses": ("invalid_credentials", "weak_password", "too_many_attempts", "busy")},
+    opt=needs("account.manage", refuses=("invalid_credentials", "weak_password", "too_many_attempts", "busy")),
     status_code=204,
 )
 async def change_password(
     data: JSONBody[ChangePassword],
-    request: Request[Any, Admitted, State],
-    accounts: NamedDependency[Accounts],
-    sessions: NamedDependency[Sessions],
-    throttle: NamedDependency[Throttle],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> None:
     """Change one's password. Every other session ends; this one goes on with the next refresh."""
     uid: str = request.user.uid
-    address = client_of(request.scope)
-    source = throttle.source(address)
+    address = context_of(request.scope).client
+    source = services.throttle.source(address)
     unconfirmed: NotDurable | None = None
     try:
         # Guessing a password with a stolen token is throttled like guessing it without.
-        async with throttle.login(address, (await accounts.get(uid)).username):
-            user = await accounts.change_password(uid, data.current_password, data.new_password)
+        async with services.throttle.login(address, (await services.accounts.get(uid)).username):
+            user = await services.accounts.change_password(uid, data.current_password, data.new_password)
     except InvalidCredentials:
-        audit.note("password.refused", by=uid, subject=uid, address=address, source=source)
+        services.audit.note("password.refused", by=uid, subject=uid, address=address, source=source)
         raise
     except NotDurable as error:  # it is in force, so that the rest of it has to be done as well
-        unconfirmed, user = error, await accounts.get(uid)
-    audit.note("password.changed", by=uid, subject=uid, address=address, source=source)
-    await sessions.keep(user, request.user.sid)
-    await sessions.end_all(uid, but=request.user.sid)
+        unconfirmed, user = error, await services.accounts.get(uid)
+    services.audit.note("password.changed", by=uid, subject=uid, address=address, source=source)
+    await services.sessions.keep(user, request.user.sid)
+    await services.sessions.end_all(uid, but=request.user.sid)
     if unconfirmed is not None:
         raise unconfirmed
 
 
 @post(
     "/api/auth/password/setup",
-    opt={"public": True, "throttled": True, "refuses": ("invalid_grant", "weak_password", "busy")},
+    opt=public(throttled=True, refuses=("invalid_grant", "weak_password", "busy")),
     status_code=204,
 )
-async def set_password(  # noqa: PLR0913  one argument per part the route joins
+async def set_password(
     data: JSONBody[SetPassword],
-    request: Request[Any, Any, State],
-    accounts: NamedDependency[Accounts],
-    sessions: NamedDependency[Sessions],
-    password_links: NamedDependency[Vouchers],
-    throttle: NamedDependency[Throttle],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> None:
     """Set a password with the code an operator gave; it works once. Every session of the user ends."""
-    address = client_of(request.scope)
+    address = context_of(request.scope).client
     try:
-        said = (await password_links.look(data.token)).payload
-        if (await accounts.get(said["uid"])).mark != said["mark"]:
+        said = (await services.password_links.look(data.token)).payload
+        if (await services.accounts.get(said["uid"])).mark != said["mark"]:
             raise InvalidGrant(_DEAD_LINK)
-        await accounts.check_password(said["uid"], data.new_password)  # a weak one must not use the code up
-        uid = (await password_links.spend(data.token))["uid"]
+        await services.accounts.check_password(said["uid"], data.new_password)  # a weak one must not use the code up
+        uid = (await services.password_links.spend(data.token))["uid"]
     except (InvalidVoucher, InvalidGrant, UnknownUser):
-        throttle.note_wrong_code("password", address)
+        services.throttle.note_wrong_code("password", address)
         raise InvalidGrant(_DEAD_LINK) from None
     unconfirmed: NotDurable | None = None
     try:
-        await accounts.set_password(uid, data.new_password, mark=said["mark"])
+        await services.accounts.set_password(uid, data.new_password, mark=said["mark"])
     except (InvalidCredentials, UnknownUser):
         raise InvalidGrant(_DEAD_LINK) from None
     except NotDurable as error:
         unconfirmed = error
     except BaseException:
-        await password_links.give_back(data.token)
+        await services.password_links.give_back(data.token)
         raise
-    audit.note("password.set", by=uid, subject=uid, address=address, source=throttle.source(address))
-    await sessions.end_all(uid)
+    services.audit.note("password.set", by=uid, subject=uid, address=address, source=services.throttle.source(address))
+    await services.sessions.end_all(uid)
     if unconfirmed is not None:
         raise unconfirmed
 
 
-@get("/api/auth/sessions", opt={"action": "account.read"})
-async def list_sessions(request: Request[Any, Admitted, State], sessions: NamedDependency[Sessions]) -> SessionList:
+@get("/api/auth/sessions", opt=needs("account.read"))
+async def list_sessions(request: Call, services: NamedDependency[Services]) -> SessionList:
     """List where the caller is logged in, the newest first."""
     return SessionList(
         [
@@ -227,19 +212,18 @@ async def list_sessions(request: Request[Any, Admitted, State], sessions: NamedD
                 address=one.address,
                 agent=one.agent,
             )
-            for one in await sessions.current(request.user.uid)
+            for one in await services.sessions.current(request.user.uid)
         ]
     )
 
 
-@delete("/api/auth/sessions/{sid:str}", opt={"action": "account.manage", "refuses": ("not_found",)}, status_code=204)
+@delete("/api/auth/sessions/{sid:str}", opt=needs("account.manage", refuses=("not_found",)), status_code=204)
 async def end_session(
     sid: FromPath[str],
-    request: Request[Any, Admitted, State],
-    sessions: NamedDependency[Sessions],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> None:
     """End one session of the caller's own, at once."""
-    if not await sessions.end(request.user.uid, sid):
+    if not await services.sessions.end(request.user.uid, sid):
         raise Problem(404, "not_found", "You have no such session.")
-    audit.note("session.ended", by=request.user.uid, subject=request.user.uid, session=sid)
+    services.audit.note("session.ended", by=request.user.uid, subject=request.user.uid, session=sid)

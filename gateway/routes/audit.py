@@ -10,12 +10,12 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from auth.accounts import Accounts
 from auth.errors import UnknownUser
-from gateway.audit import ACTION, PLACE, Audit, party
-from gateway.http.cursors import Cursors
-from gateway.http.problems import invalid
+from gateway.audit import ACTION, PLACE, party
+from gateway.http.access import needs
 from gateway.routes.schemas import iso
+from gateway.routes.services import Services
+from gateway.text import FieldError
 
 
 class AuditEntry(msgspec.Struct):
@@ -35,11 +35,9 @@ class AuditPage(msgspec.Struct):
     next_cursor: str | None
 
 
-@get("/api/admin/audit", opt={"action": "audit.read", "refuses": ("invalid_request",)})
+@get("/api/admin/audit", opt=needs("audit.read", refuses=("invalid_request",)))
 async def read_audit(  # noqa: PLR0913  one argument per query parameter
-    report_audit: NamedDependency[Audit],
-    report_accounts: NamedDependency[Accounts],
-    cursors: NamedDependency[Cursors],
+    services: NamedDependency[Services],
     user: Annotated[str | None, QueryParameter(max_length=256)] = None,
     action: Annotated[str | None, QueryParameter(pattern=f"^{ACTION}$")] = None,
     from_: Annotated[datetime | None, QueryParameter(name="from")] = None,
@@ -51,18 +49,18 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     `login.failed`), in a span of time."""
     if user is not None:
         try:
-            user = await party(report_accounts, user)
+            user = await party(services.report_accounts, user)
         except UnknownUser as error:
-            raise invalid("user", "no such user; a deleted one is found by his id") from error
+            raise FieldError("user", "no such user; a deleted one is found by his id") from error
     first_ms, last_ms = _ms("from", from_) or 0, _ms("to", to)
     if last_ms is not None and first_ms > last_ms:
-        raise invalid("from", "must not be after `to`")
+        raise FieldError("from", "must not be after `to`")
     before = None
     if cursor:
-        before = cursors.open("audit", cursor)[0]
+        before = services.cursors.open("audit", cursor)[0]
         if not PLACE.fullmatch(before):
-            raise invalid("cursor", "is not a cursor of this list")
-    found, following = await report_audit.page(
+            raise FieldError("cursor", "is not a cursor of this list")
+    found, following = await services.report_audit.page(
         user=user,
         action=action,
         first_ms=first_ms,
@@ -82,12 +80,12 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
         )
         for entry in found
     ]
-    return AuditPage(items, cursors.seal("audit", following) if following else None)
+    return AuditPage(items, services.cursors.seal("audit", following) if following else None)
 
 
 def _ms(field: str, at: datetime | None) -> int | None:
     if at is None:
         return None
     if at.tzinfo is None:
-        raise invalid(field, "must have a time zone, e.g. 2026-11-22T12:00:00Z")
+        raise FieldError(field, "must have a time zone, e.g. 2026-11-22T12:00:00Z")
     return max(0, int(at.timestamp() * 1000))

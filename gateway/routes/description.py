@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from importlib.resources import files
 
 from litestar import Response, get
 from litestar.di import NamedDependency
 
+from gateway.http.access import public
+from gateway.routes.services import Services
+
 _STATIC = files("gateway.apidoc").joinpath("static")
 _PAGE, _STYLE, _SCRIPT = (_STATIC.joinpath(f"docs.{kind}").read_bytes() for kind in ("html", "css", "js"))
-_OPT = {"public": True, "docs": True}
+
 _HEADERS = {"Cache-Control": "public, max-age=300"}
 # Its own files and its own origin; no inline script or style, and no HTML made from text.
 _CSP = (
@@ -20,27 +22,27 @@ _CSP = (
 )
 
 
-@get("/openapi.json", opt=_OPT)
-async def openapi_json(openapi_document: NamedDependency[Callable[[], bytes]]) -> Response[bytes]:
+@get("/openapi.json", opt=public())
+async def openapi_json(services: NamedDependency[Services]) -> Response[bytes]:
     """Return the OpenAPI 3.1 document."""
-    content = await asyncio.to_thread(openapi_document)  # made at the first call, which takes a moment
+    content = await asyncio.to_thread(services.openapi_document)  # made at the first call, which takes a moment
     return Response(content, media_type="application/json", headers=_HEADERS)
 
 
-@get("/docs", opt=_OPT)
+@get("/docs", opt=public())
 async def docs_page() -> Response[bytes]:
     """Return the page that shows the document."""
     headers = _HEADERS | {"Content-Security-Policy": _CSP}
     return Response(_PAGE, media_type="text/html", headers=headers)
 
 
-@get("/docs/docs.css", opt=_OPT)
+@get("/docs/docs.css", opt=public())
 async def docs_style() -> Response[bytes]:
     """Return the page's style sheet."""
     return Response(_STYLE, media_type="text/css", headers=_HEADERS)
 
 
-@get("/docs/docs.js", opt=_OPT)
+@get("/docs/docs.js", opt=public())
 async def docs_script() -> Response[bytes]:
     """Return the page's script."""
     return Response(_SCRIPT, media_type="text/javascript", headers=_HEADERS)

@@ -9,7 +9,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from redis.exceptions import RedisError
 
-from gateway.redis.store import Store, StoreError
+from gateway.http.access import public
+from gateway.redis.store import StoreError
+from gateway.routes.services import Services
 
 
 class Live(msgspec.Struct):
@@ -21,20 +23,20 @@ class Ready(msgspec.Struct):
     missing: list[str]
 
 
-@get("/health/live", opt={"public": True})
+@get("/health/live", opt=public())
 async def live() -> Live:
     """Answer that the process runs."""
     return Live()
 
 
-@get("/health/ready", opt={"public": True, "unready": True})
-async def ready(store: NamedDependency[Store]) -> Response[Ready]:
+@get("/health/ready", opt=public(unready=True))
+async def ready(services: NamedDependency[Services]) -> Response[Ready]:
     """Answer whether requests can be served, and what is missing if not.
 
     100ms is not among it: without it no room can be created, but everything else works.
     """
     try:
-        await store.execute("PING")
+        await services.store.execute("PING")
     except (StoreError, RedisError):
         return Response(Ready("unavailable", ["redis"]), status_code=503)
     return Response(Ready("ok", []))

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from litestar import Request, delete, get, post
-from litestar.datastructures import State
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from auth.accounts import Accounts
 from auth.errors import InvalidVoucher
-from auth.tokens import LoginTokens
-from gateway.audit import Audit
-from gateway.http.admission import Admitted, agent_of, client_of
-from gateway.http.login_throttle import Throttle
+from gateway.http.access import needs
+from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import Problem
 from gateway.policy.decide import decide_member
-from gateway.rooms.guests import GuestBook
-from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite, RoomInvites
+from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
+from gateway.routes.services import Services
 from gateway.text import plain_text
 
 
@@ -76,16 +72,12 @@ class InviteAccepted(msgspec.Struct):
         return "InviteAccepted(...)"
 
 
-_OPT = {"action": "invites.manage", "fetch": "room"}
-
-
-@post("/api/rooms/{room_id:str}/invites", opt=_OPT | {"refuses": ("forbidden",)}, status_code=201)
+@post("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage", refuses=("forbidden",)), status_code=201)
 async def make_invite(
     room_id: FromPath[str],
     data: JSONBody[MakeInvite],
-    request: Request[Any, Admitted, State],
-    invites: NamedDependency[RoomInvites],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> InviteMade:
     """Make a code that gives whoever accepts it a relation to this room. An owner makes cohosts, cohosts do not."""
     found, actor = request.auth.room()
@@ -93,68 +85,64 @@ async def make_invite(
     if not verdict.allowed:
         raise Problem(403, verdict.code, verdict.reason)
     uid = request.user.uid
-    code, invite = await invites.make(
+    code, invite = await services.invites.make(
         found.room, uid, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
     )
-    audit.note("invite.made", by=uid, room=room_id, relation=data.relation, invite=invite.ref[:12], uses=data.max_uses)
+    services.audit.note(
+        "invite.made", by=uid, room=room_id, relation=data.relation, invite=invite.ref[:12], uses=data.max_uses
+    )
     return InviteMade(code, RoomInvite.of(invite))
 
 
-@get("/api/rooms/{room_id:str}/invites", opt=_OPT)
-async def list_invites(
-    room_id: FromPath[str], request: Request[Any, Admitted, State], invites: NamedDependency[RoomInvites]
-) -> InviteList:
+@get("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage"))
+async def list_invites(room_id: FromPath[str], request: Call, services: NamedDependency[Services]) -> InviteList:
     """List the invites of a room that can still be used."""
     found, _ = request.auth.room()
-    return InviteList([RoomInvite.of(one) for one in await invites.all(found.room)])
+    return InviteList([RoomInvite.of(one) for one in await services.invites.all(found.room)])
 
 
-@delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=_OPT, status_code=204)
+@delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("invites.manage"), status_code=204)
 async def revoke_invite(
     room_id: FromPath[str],
     invite_id: FromPath[str],
-    request: Request[Any, Admitted, State],
-    invites: NamedDependency[RoomInvites],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> None:
     """Void an invite. Who has accepted it keeps what it gave."""
     found, _ = request.auth.room()
-    if not await invites.revoke(found.room, invite_id):
+    if not await services.invites.revoke(found.room, invite_id):
         raise Problem(404, "not_found", "The room has no such invite.")
-    audit.note("invite.revoked", by=request.user.uid, room=room_id, invite=invite_id[:12])
+    services.audit.note("invite.revoked", by=request.user.uid, room=room_id, invite=invite_id[:12])
 
 
 @post(
     "/api/invites/{code:str}/accept",
-    opt={"action": "invites.accept", "guests": True, "refuses": ("invite_invalid", "too_many_attempts")},
+    opt=needs("invites.accept", guests=True, refuses=("invite_invalid", "too_many_attempts")),
     status_code=200,
 )
-async def accept_invite(  # noqa: PLR0913  one argument per part the route joins
+async def accept_invite(
     code: FromPath[str],
     data: JSONBody[AcceptInvite],
-    request: Request[Any, Any, State],
-    invites: NamedDependency[RoomInvites],
-    guests: NamedDependency[GuestBook],
-    accounts: NamedDependency[Accounts],
-    tokens: NamedDependency[LoginTokens],
-    throttle: NamedDependency[Throttle],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> InviteAccepted:
     """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
-    if request.scope.get("user") is not None:
-        user = await accounts.get(request.user.uid)
-        room, relation = await invites.accept(code, user)
-        audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
+    if context_of(request.scope).admitted is not None:
+        user = await services.accounts.get(request.user.uid)
+        room, relation = await services.invites.accept(code, user)
+        services.audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
         return InviteAccepted(shapes.Room.of(room), relation)
     display_name = plain_text("display_name", data.display_name)
-    address = client_of(request.scope)
+    address = context_of(request.scope).client
     try:
-        async with throttle.registration(address):
+        async with services.throttle.registration(address):
             agent = agent_of(request.scope)
-            room, relation, guest, grant = await guests.accept(code, display_name, address=address, agent=agent)
+            room, relation, guest, grant = await services.guests.accept(
+                code, display_name, address=address, agent=agent
+            )
     except InvalidVoucher:
-        throttle.note_wrong_code("room", address)
+        services.throttle.note_wrong_code("room", address)
         raise
-    source = throttle.source(address)
-    audit.note("guest.accepted", by=guest.id, subject=guest.id, address=address, source=source, room=room.id)
-    return InviteAccepted(shapes.Room.of(room), relation, shapes.LoggedIn.of(grant, guest, tokens))
+    source = services.throttle.source(address)
+    services.audit.note("guest.accepted", by=guest.id, subject=guest.id, address=address, source=source, room=room.id)
+    return InviteAccepted(shapes.Room.of(room), relation, shapes.LoggedIn.of(grant, guest, services.tokens))

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from litestar import Request, post
-from litestar.datastructures import State
+from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from gateway.audit import Audit
-from gateway.hms.client import HmsClient
-from gateway.hms.tokens import HmsTokens
-from gateway.http.admission import Admitted
+from gateway.http.access import needs
+from gateway.http.context import Call
 from gateway.http.problems import Problem
 from gateway.policy.decide import decide_role
-from gateway.policy.live import PolicyInForce
-from gateway.rooms.guests import GuestBook
-from gateway.rooms.registry import Rooms
 from gateway.routes.schemas import iso
+from gateway.routes.services import Services
 
 
 class MintToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,35 +40,30 @@ class Minted(msgspec.Struct):
 
 @post(
     "/api/rooms/{room_id:str}/token",
-    opt={"action": "tokens.mint", "fetch": "room", "refuses": ("role_not_allowed", "room_disabled", "unknown_role")},
+    opt=needs("tokens.mint", refuses=("role_not_allowed", "room_disabled", "unknown_role")),
     status_code=200,
 )
-async def mint_token(  # noqa: PLR0913  one argument per part the route joins
+async def mint_token(
     room_id: FromPath[str],
     data: JSONBody[MintToken],
-    request: Request[Any, Admitted, State],
-    rooms: NamedDependency[Rooms],
-    policy: NamedDependency[PolicyInForce],
-    hms: NamedDependency[HmsClient],
-    hms_tokens: NamedDependency[HmsTokens],
-    guests: NamedDependency[GuestBook],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> Minted:
     """Mint a 100ms join token for the logged-in user, in a role that the policy allows him in this room."""
     found, relation = request.auth.room()
     uid: str = request.user.uid
-    now, template = policy.now, found.room.template
+    now, template = services.policy.now, found.room.template
     template_id = now.template_ids.get(template)
-    existing = hms.template_roles(template_id) if template_id else None
+    existing = services.hms.template_roles(template_id) if template_id else None
     verdict = decide_role(now, template, relation or "", data.role, existing)
     if verdict.code:
         status = 422 if verdict.code == "unknown_role" else 403
         raise Problem(status, verdict.code, verdict.reason, allowed_roles=list(verdict.allowed))
     ttl_s = now.rooms.token_ttl_s
-    if not now.joins_open_rooms(request.user.roles) and (ends_at := await guests.ends_at(uid)) is not None:
+    if not now.joins_open_rooms(request.user.roles) and (ends_at := await services.guests.ends_at(uid)) is not None:
         ttl_s = max(1, min(ttl_s, int(ends_at - time.time())))  # the token of a guest is gone when he is
-    minted = hms_tokens.join_token(room_id=room_id, user_id=uid, role=verdict.role, ttl_s=ttl_s)
-    await rooms.enlist(found, uid)
+    minted = services.hms_tokens.join_token(room_id=room_id, user_id=uid, role=verdict.role, ttl_s=ttl_s)
+    await services.rooms.enlist(found, uid)
     jti, exp = minted.jti, minted.expires_at
-    audit.note("token.minted", by=uid, subject=uid, room=room_id, role=verdict.role, jti=jti, exp=exp)
+    services.audit.note("token.minted", by=uid, subject=uid, room=room_id, role=verdict.role, jti=jti, exp=exp)
     return Minted(minted.token, room_id, verdict.role, uid, iso(minted.expires_at))

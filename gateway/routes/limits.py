@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, delete, get, post, put
-from litestar.datastructures import State
+from litestar import delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.accounts.actor import Actor
-from gateway.accounts.limits import UserLimits, Wanted
-from gateway.http.admission import Admitted
-from gateway.http.problems import Problem, invalid
-from gateway.policy.live import PolicyInForce
+from gateway.accounts.limits import Wanted
+from gateway.http.access import needs
+from gateway.http.context import Call
+from gateway.http.problems import Problem
 from gateway.routes.schemas import LimitsNow, iso
+from gateway.routes.services import Services
+from gateway.text import FieldError
 from limits.overrides import BLOCK, Override
-
-_OPT = {"action": "limits.manage", "refuses": ("not_found",)}
 
 
 class Reset(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,15 +66,14 @@ class OverrideSet(msgspec.Struct):
     override: OneOverride
 
 
-@get("/api/admin/limits/{user:str}", opt=_OPT)
+@get("/api/admin/limits/{user:str}", opt=needs("limits.manage", refuses=("not_found",)))
 async def show_limits(
     user: FromPath[str],
-    request: Request[Any, Admitted, State],
-    user_limits: NamedDependency[UserLimits],
-    policy: NamedDependency[PolicyInForce],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> UserLimitsNow:
     """Show how a user's limits, quotas and leases stand, and what is set for him alone."""
-    standing = await user_limits.show(user, by=Actor.of(request.user, policy.now))
+    standing = await services.user_limits.show(user, by=Actor.of(request.user, services.policy.now))
     one = standing.user
     now = LimitsNow.of(standing.decision)
     limited = LimitedUser(one.id, one.username, list(one.roles))
@@ -83,43 +81,44 @@ async def show_limits(
     return UserLimitsNow(now.limits, now.quotas, now.leases, now.blocked_until, limited, overrides)
 
 
-@post("/api/admin/limits/{user:str}/reset", opt=_OPT, status_code=200)
+@post("/api/admin/limits/{user:str}/reset", opt=needs("limits.manage", refuses=("not_found",)), status_code=200)
 async def reset_limits(
     user: FromPath[str],
     data: JSONBody[Reset],
-    request: Request[Any, Admitted, State],
-    user_limits: NamedDependency[UserLimits],
-    policy: NamedDependency[PolicyInForce],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> WhatWasUsed:
     """Give a user his limits back, all or the named ones; usage counters stay. Answers what had been used."""
-    return WhatWasUsed(await user_limits.reset(user, data.names, by=Actor.of(request.user, policy.now)))
+    return WhatWasUsed(
+        await services.user_limits.reset(user, data.names, by=Actor.of(request.user, services.policy.now))
+    )
 
 
-@put("/api/admin/limits/{user:str}/override", opt=_OPT)
+@put("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)))
 async def set_override(
     user: FromPath[str],
     data: JSONBody[SetOverride],
-    request: Request[Any, Admitted, State],
-    user_limits: NamedDependency[UserLimits],
-    policy: NamedDependency[PolicyInForce],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> OverrideSet:
     """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
     if data.block == (data.name is not None) or data.name == BLOCK:
-        raise invalid("name", "give the name of a limit or quota, or block: true")
+        raise FieldError("name", "give the name of a limit or quota, or block: true")
     wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
-    return OverrideSet(_override(await user_limits.override(user, wanted, by=Actor.of(request.user, policy.now))))
+    return OverrideSet(
+        _override(await services.user_limits.override(user, wanted, by=Actor.of(request.user, services.policy.now)))
+    )
 
 
-@delete("/api/admin/limits/{user:str}/override", opt=_OPT, status_code=204)
+@delete("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)), status_code=204)
 async def lift_override(
     user: FromPath[str],
-    request: Request[Any, Admitted, State],
-    user_limits: NamedDependency[UserLimits],
-    policy: NamedDependency[PolicyInForce],
+    request: Call,
+    services: NamedDependency[Services],
     name: Annotated[str, QueryParameter(max_length=40)],
 ) -> None:
     """Lift the override of one limit or quota (`name`), or the block (`name=*`)."""
-    if not await user_limits.lift(user, name, by=Actor.of(request.user, policy.now)):
+    if not await services.user_limits.lift(user, name, by=Actor.of(request.user, services.policy.now)):
         raise Problem(404, "not_found", "Nothing of that name is set for this user.")
 
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 from litestar.background_tasks import BackgroundTask
-from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, TokenExpired, UnknownUser
-from auth.sessions import Sessions
-from auth.tokens import LoginTokens
-from gateway.audit import NOBODY, Audit
-from gateway.http.admission import Admitted, agent_of, bearer_of, client_of
-from gateway.http.login_throttle import Throttle
+from gateway.audit import NOBODY
+from gateway.http.access import needs, public
+from gateway.http.admission import bearer_of
+from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import RateLimited
-from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import LoggedIn
-from limits.limiter import Limiter
+from gateway.routes.services import Services
 
 log = logging.getLogger("gateway")
 
@@ -60,85 +57,75 @@ class Me(msgspec.Struct):
 
 @post(
     "/api/auth/login",
-    opt={"public": True, "throttled": True, "refuses": ("invalid_credentials", "too_many_attempts", "busy")},
+    opt=public(throttled=True, refuses=("invalid_credentials", "too_many_attempts", "busy")),
     status_code=200,
 )
-async def login(  # noqa: PLR0913  one argument per part the route joins
+async def login(
     data: JSONBody[Login],
-    request: Request[Any, Any, State],
-    throttle: NamedDependency[Throttle],
-    accounts: NamedDependency[Accounts],
-    sessions: NamedDependency[Sessions],
-    tokens: NamedDependency[LoginTokens],
-    limiter: NamedDependency[Limiter],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> Response[LoggedIn]:
     """Exchange a user name and a password for an access token and a refresh token."""
-    address = client_of(request.scope)
-    source = throttle.source(address)
+    address = context_of(request.scope).client
+    source = services.throttle.source(address)
     try:
-        async with throttle.login(address, data.username):
-            user = await accounts.authenticate(data.username, data.password)
-        decision = await limiter.take(user.id, (), metric="login")
+        async with services.throttle.login(address, data.username):
+            user = await services.accounts.authenticate(data.username, data.password)
+        decision = await services.limiter.take(user.id, (), metric="login")
         if not decision.allowed:  # an operator's block
-            audit.note("login.blocked", by=NOBODY, subject=user.id, address=address, source=source)
+            services.audit.note("login.blocked", by=NOBODY, subject=user.id, address=address, source=source)
             raise RateLimited(decision)
-        grant = await sessions.open(user, address=address, agent=agent_of(request.scope))
+        grant = await services.sessions.open(user, address=address, agent=agent_of(request.scope))
     except InvalidCredentials as error:
-        audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, address=address, source=source)
+        services.audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, address=address, source=source)
         raise
-    audit.note("login", by=user.id, subject=user.id, address=address, source=source, session=grant.principal.sid)
+    services.audit.note(
+        "login", by=user.id, subject=user.id, address=address, source=source, session=grant.principal.sid
+    )
     # After the answer: a hash of older parameters is renewed while the password is at hand.
-    renewal = BackgroundTask(_renew_hash, accounts, user.id, data.password)
-    return Response(LoggedIn.of(grant, user, tokens), background=renewal)
+    renewal = BackgroundTask(_renew_hash, services.accounts, user.id, data.password)
+    return Response(LoggedIn.of(grant, user, services.tokens), background=renewal)
 
 
 @post(
     "/api/auth/refresh",
-    opt={"public": True, "throttled": True, "refuses": ("invalid_grant", "too_many_attempts")},
+    opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts")),
     status_code=200,
 )
-async def refresh(  # noqa: PLR0913  one argument per part the route joins
+async def refresh(
     data: JSONBody[Refresh],
-    request: Request[Any, Any, State],
-    throttle: NamedDependency[Throttle],
-    accounts: NamedDependency[Accounts],
-    sessions: NamedDependency[Sessions],
-    tokens: NamedDependency[LoginTokens],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> LoggedIn:
     """Exchange a refresh token for the next pair of tokens, with the roles of this moment."""
-    uid, sid = sessions.owner_of(data.refresh_token)
-    await throttle.refresh_allowed(sid, client_of(request.scope))
+    uid, sid = services.sessions.owner_of(data.refresh_token)
+    await services.throttle.refresh_allowed(sid, context_of(request.scope).client)
     try:
-        grant = await sessions.refresh(data.refresh_token)
+        grant = await services.sessions.refresh(data.refresh_token)
     except InvalidGrant as error:
         if error.reused_by:
-            address = client_of(request.scope)
-            source = throttle.source(address)
-            audit.note("refresh.reused", by=NOBODY, subject=uid, address=address, source=source, session=sid)
+            address = context_of(request.scope).client
+            source = services.throttle.source(address)
+            services.audit.note("refresh.reused", by=NOBODY, subject=uid, address=address, source=source, session=sid)
         raise
     if grant.rotated:
-        await throttle.refreshed(sid)
+        await services.throttle.refreshed(sid)
     try:
-        user = await accounts.get(uid)
+        user = await services.accounts.get(uid)
     except UnknownUser:  # deleted just now
         raise InvalidGrant from None
-    return LoggedIn.of(grant, user, tokens)
+    return LoggedIn.of(grant, user, services.tokens)
 
 
 @post(
     "/api/auth/logout",
-    opt={"public": True, "throttled": True, "refuses": ("invalid_grant", "invalid_token", "token_expired")},
+    opt=public(throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired")),
     status_code=204,
 )
 async def logout(
     data: JSONBody[Logout],
-    request: Request[Any, Any, State],
-    accounts: NamedDependency[Accounts],
-    sessions: NamedDependency[Sessions],
-    tokens: NamedDependency[LoginTokens],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> None:
     """End this session, the user's others, or all of them; at once, on every worker.
 
@@ -146,36 +133,34 @@ async def logout(
     """
     principal = None
     if data.refresh_token is not None:
-        uid, sid = sessions.owner_of(data.refresh_token)
+        uid, sid = services.sessions.owner_of(data.refresh_token)
     else:
-        principal = tokens.verify(bearer_of(request.scope))
+        principal = services.tokens.verify(bearer_of(request.scope))
         uid, sid = principal.uid, principal.sid
     ended = False
     try:
         if data.scope == "current":
-            ended = await sessions.end(uid, sid)
-        elif await sessions.is_live(uid, sid):
+            ended = await services.sessions.end(uid, sid)
+        elif await services.sessions.is_live(uid, sid):
             # A token of an ended session may end nothing but itself, nor may one that is void.
-            if principal is not None and not await sessions.is_current(principal):
+            if principal is not None and not await services.sessions.is_current(principal):
                 raise TokenExpired("The account has changed since this token was issued. Refresh it.")
             ended = True
             if data.scope == "all":
-                await accounts.void_tokens(uid)
-            await sessions.end_all(uid, but=sid if data.scope == "others" else None)
+                await services.accounts.void_tokens(uid)
+            await services.sessions.end_all(uid, but=sid if data.scope == "others" else None)
         elif data.scope == "others":
             raise InvalidToken("The session has ended. Log in again.")
     finally:  # over they are from the first write on, whether the disk has confirmed it or not
         if ended:
-            audit.note("logout", by=uid, subject=uid, session=sid, scope=data.scope)
+            services.audit.note("logout", by=uid, subject=uid, session=sid, scope=data.scope)
 
 
-@get("/api/auth/me", opt={"action": "account.read"})
-async def me(
-    request: Request[Any, Admitted, State], accounts: NamedDependency[Accounts], policy: NamedDependency[PolicyInForce]
-) -> Me:
+@get("/api/auth/me", opt=needs("account.read"))
+async def me(request: Call, services: NamedDependency[Services]) -> Me:
     """Tell the caller who he is and what he may do."""
-    user = await accounts.get(request.user.uid)
-    return Me(shapes.User.of(user), sorted(policy.now.permissions(user.roles)))
+    user = await services.accounts.get(request.user.uid)
+    return Me(shapes.User.of(user), sorted(services.policy.now.permissions(user.roles)))
 
 
 async def _renew_hash(accounts: Accounts, uid: str, password: str) -> None:

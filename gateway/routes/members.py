@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from litestar import Request, delete, get, put
-from litestar.datastructures import State
+from litestar import delete, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from auth.accounts import Accounts, User
 from auth.errors import UnknownUser
 from gateway.audit import Audit
-from gateway.http.admission import Admitted
-from gateway.http.cursors import Cursors
-from gateway.http.problems import Problem, invalid
+from gateway.http.access import needs
+from gateway.http.context import Call
+from gateway.http.problems import Problem
 from gateway.policy.decide import decide_member
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED
 from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
+from gateway.routes.services import Services
+from gateway.text import FieldError
 
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 _ATTEMPTS = 3  # to change a relation that somebody else is changing
@@ -53,13 +54,11 @@ class MemberSet(msgspec.Struct):
     removed: int
 
 
-@get("/api/rooms/{room_id:str}/members", opt={"action": "members.read", "fetch": "room"})
-async def list_members(  # noqa: PLR0913  one argument per part the route joins
+@get("/api/rooms/{room_id:str}/members", opt=needs("members.read"))
+async def list_members(
     room_id: FromPath[str],
-    request: Request[Any, Admitted, State],
-    members: NamedDependency[Members],
-    accounts: NamedDependency[Accounts],
-    cursors: NamedDependency[Cursors],
+    request: Call,
+    services: NamedDependency[Services],
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
     cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
 ) -> MemberList:
@@ -67,77 +66,69 @@ async def list_members(  # noqa: PLR0913  one argument per part the route joins
     found, _ = request.auth.room()
     after = 0
     if cursor:
-        of, place = cursors.open("members", cursor)
+        of, place = services.cursors.open("members", cursor)
         if of != room_id:
-            raise invalid("cursor", "is not a cursor of this list")
+            raise FieldError("cursor", "is not a cursor of this list")
         after = int(place)
-    everybody = await members.all(found.room)
+    everybody = await services.members.all(found.room)
     shown = everybody[after : after + limit]
-    users = await asyncio.gather(*(_user(accounts, uid) for uid, _ in shown))
-    following = cursors.seal("members", room_id, after + limit) if len(everybody) > after + limit else None
+    users = await asyncio.gather(*(_user(services.accounts, uid) for uid, _ in shown))
+    following = services.cursors.seal("members", room_id, after + limit) if len(everybody) > after + limit else None
     listed = [_member(uid, relation, user) for (uid, relation), user in zip(shown, users, strict=True)]
     return MemberList(listed, following)
 
 
 @put(
     "/api/rooms/{room_id:str}/members/{user:str}",
-    opt={"action": "members.change", "fetch": "room", "refuses": ("not_found", "busy", *_UPSTREAM)},
+    opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
 )
-async def set_member(  # noqa: PLR0913  one argument per part the route joins
+async def set_member(
     room_id: FromPath[str],
     user: FromPath[str],
     data: JSONBody[SetMember],
-    request: Request[Any, Admitted, State],
-    members: NamedDependency[Members],
-    accounts: NamedDependency[Accounts],
-    policy: NamedDependency[PolicyInForce],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> MemberSet:
     """Give a user (by id or name) a relation; `owner` hands the room over, `banned` throws him out as well.
 
     Who thereby loses a 100ms role is thrown out of the session, and may join again in a role he has.
     """
-    target = await accounts.lookup(user)
+    target = await services.accounts.lookup(user)
     if data.relation == "owner":
-        removed = await _hand_over(request, members, policy, audit, target)
+        removed = await _hand_over(request, services.members, services.policy, services.audit, target)
     else:
-        if policy.now.guests.role in target.roles:
-            await _allowed_to_guests(request, members, target, data.relation)
+        if services.policy.now.guests.role in target.roles:
+            await _allowed_to_guests(request, services.members, target, data.relation)
         if data.relation == BANNED:
-            _bannable(policy, target)
-        removed = await _change(request, members, audit, target, data.relation)
+            _bannable(services.policy, target)
+        removed = await _change(request, services.members, services.audit, target, data.relation)
     return MemberSet(_member(target.id, data.relation, target), removed)
 
 
 @delete(
     "/api/rooms/{room_id:str}/members/{user:str}",
-    opt={"action": "members.change", "fetch": "room", "refuses": ("not_found", "busy", *_UPSTREAM)},
+    opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
     status_code=204,
 )
-async def ban_member(  # noqa: PLR0913  one argument per part the route joins
+async def ban_member(
     room_id: FromPath[str],
     user: FromPath[str],
-    request: Request[Any, Admitted, State],
-    members: NamedDependency[Members],
-    accounts: NamedDependency[Accounts],
-    policy: NamedDependency[PolicyInForce],
-    audit: NamedDependency[Audit],
+    request: Call,
+    services: NamedDependency[Services],
 ) -> None:
     """Ban a user: no join token is minted for him any more, then he is thrown out. One he has lives until its end."""
-    target = await accounts.lookup(user)
-    _bannable(policy, target)
-    await _change(request, members, audit, target, BANNED)
+    target = await services.accounts.lookup(user)
+    _bannable(services.policy, target)
+    await _change(request, services.members, services.audit, target, BANNED)
 
 
-async def _allowed_to_guests(
-    request: Request[Any, Admitted, State], members: Members, target: User, wanted: str
-) -> None:
+async def _allowed_to_guests(request: Call, members: Members, target: User, wanted: str) -> None:
     """Refuse to make more of a guest than the invite did: a member of other rooms, or a cohost. Raises: Problem"""
     if wanted == "cohost":
-        raise invalid("relation", "a guest is a participant or a viewer")
+        raise FieldError("relation", "a guest is a participant or a viewer")
     found, _ = request.auth.room()
     if wanted != BANNED and await members.relation(found.room, target.id) is None:
-        raise invalid("relation", "a guest has the one room that he was invited to")
+        raise FieldError("relation", "a guest has the one room that he was invited to")
 
 
 def _bannable(policy: PolicyInForce, target: User) -> None:
@@ -146,9 +137,7 @@ def _bannable(policy: PolicyInForce, target: User) -> None:
         raise Problem(403, "forbidden", "You may not ban this user.")
 
 
-async def _change(
-    request: Request[Any, Admitted, State], members: Members, audit: Audit, target: User, wanted: str
-) -> int:
+async def _change(request: Call, members: Members, audit: Audit, target: User, wanted: str) -> int:
     """Write a relation and its audit entry, then throw out whom it lowers; return how many peers that were.
 
     Raises:
@@ -177,14 +166,12 @@ async def _change(
     raise Problem(503, "busy", "Somebody else is changing this member. Try again.", headers={"Retry-After": "1"})
 
 
-async def _hand_over(
-    request: Request[Any, Admitted, State], members: Members, policy: PolicyInForce, audit: Audit, target: User
-) -> int:
+async def _hand_over(request: Call, members: Members, policy: PolicyInForce, audit: Audit, target: User) -> int:
     found, _ = request.auth.room()
     room, uid = found.room, request.user.uid
     await _allowed(request, members, target, "owner")
     if "rooms:create" not in policy.now.permissions(target.roles) or not target.is_active:
-        raise invalid("relation", "cannot be owner: that takes an active user who may create rooms")
+        raise FieldError("relation", "cannot be owner: that takes an active user who may create rooms")
     try:
         lowered = await members.hand_over(room, target.id)
     except NotInCharge as error:
@@ -198,7 +185,7 @@ async def _hand_over(
     return removed
 
 
-async def _allowed(request: Request[Any, Admitted, State], members: Members, target: User, wanted: str) -> str | None:
+async def _allowed(request: Call, members: Members, target: User, wanted: str) -> str | None:
     """Return the relation a user has, if the caller may give him another one. Raises: Problem"""
     if target.id == request.user.uid:
         raise Problem(403, "forbidden", "Nobody changes his own relation; hand the room over, or let another do it.")

@@ -12,6 +12,7 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from gateway.apidoc.openapi import template_of
+from gateway.http.access import public
 from gateway.http.problems import allow_of
 
 
@@ -23,7 +24,7 @@ def options(handlers: Iterable[HTTPRouteHandler]) -> HTTPRouteHandler:
             by_path[path] |= handler.http_methods
     allow = {template_of(path): allow_of(methods) for path, methods in by_path.items()}
 
-    @route(sorted(by_path), http_method="OPTIONS", opt={"public": True}, status_code=204, include_in_schema=False)
+    @route(sorted(by_path), http_method="OPTIONS", opt=public(), status_code=204, include_in_schema=False)
     async def answer(request: Request[Any, Any, State]) -> Response[None]:
         return Response(None, headers={"Allow": allow[request.scope["path_template"]]})
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, get
-from litestar.datastructures import State
+from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from auth.accounts import Accounts
-from gateway.audit import Audit
-from gateway.http.admission import Admitted
-from gateway.http.cursors import Cursors
-from gateway.http.problems import invalid
+from gateway.http.access import needs
+from gateway.http.context import Call
 from gateway.policy.model import ACTIONS
 from gateway.routes.schemas import LimitsNow
+from gateway.routes.services import Services
+from gateway.text import FieldError
 from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, daily_usage, span_of_days, top_users
-from limits.counters import Counters, Tally, Usage
-from limits.derived import Derived
+from limits.counters import Tally, Usage
 
 
 class Used(msgspec.Struct):
@@ -61,8 +58,8 @@ class RoomReport(msgspec.Struct, rename={"from_": "from"}):
     items: list[RoomDay]
 
 
-@get("/api/usage", opt={"action": "usage.read", "fetch": "usage", "charge": False})
-async def own_usage(request: Request[Any, Admitted, State]) -> OwnUsage:
+@get("/api/usage", opt=needs("usage.read"))
+async def own_usage(request: Call) -> OwnUsage:
     """Return the caller's limits as they stand and what he has used today, this month (UTC) and ever. Costs nothing."""
     admitted = request.auth
     usage = admitted.usage or Usage({}, {}, {})
@@ -71,13 +68,10 @@ async def own_usage(request: Request[Any, Admitted, State]) -> OwnUsage:
     return OwnUsage(now.limits, now.quotas, now.leases, now.blocked_until, request.user.uid, used)
 
 
-@get("/api/admin/usage", opt={"action": "usage.read-any", "refuses": ("not_found",)})
+@get("/api/admin/usage", opt=needs("usage.read-any", refuses=("not_found",)))
 async def admin_usage(  # noqa: PLR0913  one argument per query parameter
-    request: Request[Any, Admitted, State],
-    audit: NamedDependency[Audit],
-    report_accounts: NamedDependency[Accounts],
-    report_counters: NamedDependency[Counters],
-    cursors: NamedDependency[Cursors],
+    request: Call,
+    services: NamedDependency[Services],
     from_: Annotated[date | None, QueryParameter(name="from")] = None,
     to: Annotated[date | None, QueryParameter()] = None,
     user: Annotated[str | None, QueryParameter(max_length=256)] = None,
@@ -88,50 +82,54 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     """Return what users used per UTC day and action, `limit` users a page; by default the 30 days up to today."""
     first, last = _range(from_, to)
     if action is not None and action not in ACTIONS and action not in ("login", "api"):
-        raise invalid("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
+        raise FieldError("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
     after = 0
     if cursor:
-        after = int(cursors.open("admin-usage", cursor)[0])
+        after = int(services.cursors.open("admin-usage", cursor)[0])
     if user is not None:
-        user = (await report_accounts.lookup(user)).id
+        user = (await services.report_accounts.lookup(user)).id
     page = await daily_usage(
-        report_accounts, report_counters, first=first, last=last, user=user, action=action, after=after, size=limit
+        services.report_accounts,
+        services.report_counters,
+        first=first,
+        last=last,
+        user=user,
+        action=action,
+        after=after,
+        size=limit,
     )
-    audit.note_reading("users", by=request.user.uid, subject=user or "")
-    next_cursor = cursors.seal("admin-usage", page.following) if page.following is not None else None
+    services.audit.note_reading("users", by=request.user.uid, subject=user or "")
+    next_cursor = services.cursors.seal("admin-usage", page.following) if page.following is not None else None
     return UsageReport(first.isoformat(), last.isoformat(), page.rows, next_cursor)
 
 
-@get("/api/admin/usage/top", opt={"action": "usage.read-any"})
-async def top_usage(  # noqa: PLR0913  one argument per query parameter
-    request: Request[Any, Admitted, State],
-    audit: NamedDependency[Audit],
-    report_accounts: NamedDependency[Accounts],
-    derived: NamedDependency[Derived],
+@get("/api/admin/usage/top", opt=needs("usage.read-any"))
+async def top_usage(
+    request: Call,
+    services: NamedDependency[Services],
     counter: Annotated[str, QueryParameter(pattern=METRIC)] = "tokens.mint.ok",
     period: Annotated[str | None, QueryParameter(pattern=PERIOD)] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 10,
 ) -> TopReport:
     """Return who has most of any counter, e.g. `tokens.mint.ok` or `api.denied.api`, on a UTC day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
-    rows = await top_users(report_accounts, derived, period, counter, limit)
-    audit.note_reading("top", by=request.user.uid)
+    rows = await top_users(services.report_accounts, services.derived, period, counter, limit)
+    services.audit.note_reading("top", by=request.user.uid)
     return TopReport(period, counter, rows)
 
 
-@get("/api/admin/usage/rooms/{room_id:str}", opt={"action": "usage.read-any"})
+@get("/api/admin/usage/rooms/{room_id:str}", opt=needs("usage.read-any"))
 async def room_usage(
     room_id: FromPath[str],
-    request: Request[Any, Admitted, State],
-    audit: NamedDependency[Audit],
-    report_counters: NamedDependency[Counters],
+    request: Call,
+    services: NamedDependency[Services],
     from_: Annotated[date | None, QueryParameter(name="from")] = None,
     to: Annotated[date | None, QueryParameter()] = None,
 ) -> RoomReport:
     """Return how often a room was joined and refused, per UTC day; by default the 30 days up to today."""
     first, last = _range(from_, to)
-    days = await report_counters.room_days(room_id, first, last)
-    audit.note_reading("room", by=request.user.uid)
+    days = await services.report_counters.room_days(room_id, first, last)
+    services.audit.note_reading("room", by=request.user.uid)
     items = [RoomDay(day.isoformat(), _sorted(tallies)) for day, tallies in days.items()]
     return RoomReport(room_id, first.isoformat(), last.isoformat(), items)
 

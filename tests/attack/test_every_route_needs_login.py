@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 
 from gateway.apidoc.openapi import template_of
+from gateway.app import DOCS as DOCUMENT_ROUTES
 from gateway.app import ROUTES
+from gateway.http.access import access_of
 from gateway.policy.model import ACTIONS, ROOM_ACTIONS
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
@@ -118,8 +120,8 @@ def test_every_route_is_closed_without_a_token(target: Installation) -> None:
 def test_list_of_public_routes_is_the_routers() -> None:
     marked = {
         (method, template_of(path))
-        for handler in ROUTES
-        if handler.opt.get("public") or handler.opt.get("guests")
+        for handler in [*ROUTES, *DOCUMENT_ROUTES]
+        if (access := access_of(handler)).is_public or access.guests
         for method in handler.http_methods
         for path in handler.paths
     }
@@ -128,9 +130,9 @@ def test_list_of_public_routes_is_the_routers() -> None:
 
 def test_every_other_route_is_the_action_it_should_be() -> None:
     named = {
-        (method, template_of(path)): handler.opt["action"]
+        (method, template_of(path)): access_of(handler).action
         for handler in ROUTES
-        if not handler.opt.get("public")
+        if not access_of(handler).is_public
         for method in handler.http_methods
         for path in handler.paths
     }

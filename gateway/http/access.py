@@ -1,0 +1,81 @@
+"""What a route requires of its callers and what it costs them: a frozen value in the route's `opt`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.handlers import BaseRouteHandler
+
+from gateway.http.problem_codes import STATUS
+from gateway.policy.model import ACTIONS, LIMITED_ACTIONS, ROOM_ACTIONS
+
+_KEY = "access"
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Made by `public` or `needs`. The policy decides on `action`; a public route has none.
+
+    `guests`: without an Authorization header the route is public. `throttled`: a public request is charged to its
+    client address. `check` judges the request's headers and raises FieldError. `refuses` are the problem codes that
+    only this route answers with. `unready`: the route answers 503 itself.
+    """
+
+    action: str = ""
+    guests: bool = False
+    throttled: bool = False
+    check: Callable[[Headers], None] | None = None
+    refuses: tuple[str, ...] = ()
+    unready: bool = False
+
+    @property
+    def is_public(self) -> bool:
+        return not self.action
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether a request takes from the caller's limits; otherwise they are only read."""
+        return self.action in LIMITED_ACTIONS
+
+    @property
+    def concerns_room(self) -> bool:
+        """Whether the path names a room that the decision depends on."""
+        return self.action in ROOM_ACTIONS
+
+
+def public(*, throttled: bool = False, refuses: tuple[str, ...] = (), unready: bool = False) -> dict[str, Any]:
+    """Return the `opt` of a route that anyone may call without a login."""
+    return _opt(Access(throttled=throttled, refuses=refuses, unready=unready))
+
+
+def needs(
+    action: str,
+    *,
+    guests: bool = False,
+    check: Callable[[Headers], None] | None = None,
+    refuses: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Return the `opt` of a route that takes a login and the policy's permission for an action.
+
+    Raises:
+        ValueError: the policy has no such action.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"the policy has no action {action!r}")
+    return _opt(Access(action, guests=guests, throttled=guests, check=check, refuses=refuses))
+
+
+def access_of(handler: BaseRouteHandler) -> Access:
+    """Return the access of a route. Raises: KeyError, if the route states none, so that it can serve no request."""
+    access: Access = handler.opt[_KEY]
+    return access
+
+
+def _opt(access: Access) -> dict[str, Any]:
+    if unknown := set(access.refuses) - set(STATUS):
+        raise ValueError(f"there are no problem codes {sorted(unknown)}")
+    return {_KEY: access}

@@ -1,0 +1,74 @@
+"""What is known about one request while it is served: one object in its ASGI scope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.types import Scope
+
+from auth.tokens import Principal
+from gateway.policy.decide import Verdict
+from gateway.rooms.room import Found
+from limits.counters import Usage
+from limits.policy import Decision
+
+_KEY = "gateway.context"
+_MOST_AGENT_CHARS = 120
+
+
+@dataclass(slots=True)
+class Admitted:
+    """What admission determined about a request of a logged-in caller.
+
+    `found` is the room of the path, None where the path names none or the registry has none of that id. `usage` is read
+    only for the route that shows it.
+    """
+
+    principal: Principal
+    decision: Decision
+    verdict: Verdict
+    found: Found | None = None
+    usage: Usage | None = None
+    outcome: str = ""
+    refund: bool = False
+
+    def room(self) -> tuple[Found, str | None]:
+        """Return the room of the path and the caller's relation to it; only for routes whose action concerns a room."""
+        if self.found is None:
+            raise RuntimeError("the action of this route does not concern a room")
+        return self.found, self.verdict.relation
+
+    def count_as(self, outcome: str, *, refund: bool = False) -> None:
+        """Count the request as an outcome such as `refused.replayed` instead of `ok` and give its quota units back.
+
+        With `refund` this also holds for a request that is refused, and the units of its limits come back too.
+        """
+        self.outcome, self.refund = outcome, refund
+
+
+@dataclass(slots=True)
+class Context:
+    """One request: its client's address, its decoded body, what admission determined, and its problem's code if any."""
+
+    client: str = ""
+    body: Any = None
+    admitted: Admitted | None = None
+    problem_code: str = ""
+
+
+Call = Request[Principal, Admitted, State]
+
+
+def context_of(scope: Scope) -> Context:
+    """Return the context of a request; a new one if the edge has not made it, as in tests of one part alone."""
+    context: Context = scope.setdefault(_KEY, Context())  # type: ignore[misc]  # an ASGI scope may carry more keys
+    return context
+
+
+def agent_of(scope: Scope) -> str:
+    """Return the User-Agent of a request: printable ASCII, at most 120 characters."""
+    value = next((value for name, value in scope["headers"] if name == b"user-agent"), b"").decode("latin-1")
+    return "".join(char for char in value[:_MOST_AGENT_CHARS] if char.isascii() and char.isprintable())

@@ -1,0 +1,62 @@
+"""What the routes call: every part that the application is made of, by name and type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from auth.accounts import Accounts
+from auth.sessions import Sessions
+from auth.tokens import LoginTokens
+from auth.vouchers import Vouchers
+from gateway.accounts.admin import UserAdmin
+from gateway.accounts.limits import UserLimits
+from gateway.audit import Audit
+from gateway.hms.client import HmsClient
+from gateway.hms.tokens import HmsTokens
+from gateway.http.cursors import Cursors
+from gateway.http.login_throttle import Throttle
+from gateway.policy.live import PolicyInForce
+from gateway.redis.store import Store
+from gateway.rooms.guests import GuestBook
+from gateway.rooms.idempotency import Idempotency
+from gateway.rooms.invites import RoomInvites
+from gateway.rooms.registry import Rooms
+from gateway.rooms.relations import Members
+from limits.counters import Counters
+from limits.derived import Derived
+from limits.limiter import Limiter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One object per process, injected into every handler.
+
+    `report_...` read over the connection of reports, so that a large report delays no decision.
+    """
+
+    store: Store
+    policy: PolicyInForce
+    audit: Audit
+    limiter: Limiter
+    derived: Derived
+    accounts: Accounts
+    sessions: Sessions
+    tokens: LoginTokens
+    throttle: Throttle
+    password_links: Vouchers
+    account_invites: Vouchers
+    user_admin: UserAdmin
+    user_limits: UserLimits
+    rooms: Rooms
+    members: Members
+    invites: RoomInvites
+    guests: GuestBook
+    idempotency: Idempotency
+    hms: HmsClient
+    hms_tokens: HmsTokens
+    cursors: Cursors
+    report_accounts: Accounts
+    report_audit: Audit
+    report_counters: Counters
+    openapi_document: Callable[[], bytes]
