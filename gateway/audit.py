@@ -173,8 +173,8 @@ def _words(action: str, by: str, subject: str, details: dict[str, str | int], ad
     return "XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text
 
 
-def _entry(place: str, words: Any) -> Entry:
-    data = json.loads(words[1] if isinstance(words, list) else words[b"entry"])
+def _entry(place: str, words: list[bytes]) -> Entry:
+    data = json.loads(words[1])
     known = {name: str(data.pop(name, "")) for name in ("action", "by", "subject", "request_id")}
     return Entry(id=place, at_ms=int(place.partition("-")[0]), details=data, **known)
 

@@ -7,7 +7,7 @@ A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
@@ -76,10 +76,8 @@ def tally(counts: Iterable[tuple[str, int]]) -> Tallies:
     return tallies
 
 
-def _pairs(reply: Sequence[bytes] | Mapping[bytes, bytes]) -> Iterable[tuple[str, int]]:
-    # RESP3 answers HGETALL with a map, RESP2 with a flat list
-    items = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return ((name.decode(), int(value)) for name, value in items)
+def _pairs(reply: Mapping[bytes, bytes]) -> Iterable[tuple[str, int]]:
+    return ((name.decode(), int(value)) for name, value in reply.items())
 
 
 class Counters:

@@ -5,8 +5,7 @@ Everything here is sent and not waited for. Top lists can be rebuilt from the us
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterable, Callable
 
 from .counters import Counters
 from .limiter import KEEP_COUNTERS_MS, Execute
@@ -39,10 +38,7 @@ class Derived:
     async def top(self, period: str, metric: str, size: int) -> list[tuple[str, int]]:
         """Return the subjects with the most of a metric on a day (`2026-11-22`) or in a month, most first."""
         reply = await self._execute("ZREVRANGE", f"tp:1:{period}:{metric}", 0, size - 1, "WITHSCORES")
-        pairs: Sequence[Any] = reply
-        if reply and not isinstance(reply[0], list | tuple):  # RESP2
-            pairs = list(zip(reply[::2], reply[1::2], strict=True))
-        return [(subject.decode(), int(float(score))) for subject, score in pairs]
+        return [(subject.decode(), int(score)) for subject, score in reply]
 
     async def rebuild(self, month: str, subjects: AsyncIterable[str], counters: Counters) -> int:
         """Write a month's top lists anew from the subjects' own counters; return how many subjects had any.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +66,9 @@ class Overrides:
     async def current(self, subject: str) -> list[Override]:
         """Return the overrides that have not ended, by name."""
         reply = await self._execute("HGETALL", _key(subject))
-        pairs = reply if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
         now = self._clock()
         found = (
-            _read(name.decode(), value.decode()) for name, value in pairs.items() if name[:2] not in (b"r:", b"t:")
+            _read(name.decode(), value.decode()) for name, value in reply.items() if name[:2] not in (b"r:", b"t:")
         )
         return sorted((one for one in found if one.until_us > now), key=lambda one: one.name)
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from redis.exceptions import RedisError, ResponseError
 from zxcvbn import zxcvbn
@@ -81,9 +81,8 @@ async def check_redis(store: Store, durable: DurableWrites) -> list[Finding]:
     ]
 
 
-def _info(reply: Any) -> dict[str, str]:
-    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
-    lines = (line.partition(":") for line in text.splitlines())
+def _info(reply: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
     return {name: value for name, colon, value in lines if colon}
 
 
@@ -93,8 +92,7 @@ async def _config(store: Store, name: str) -> str:
         reply = await store.execute("CONFIG", "GET", name)
     except (StoreError, ResponseError):
         return ""
-    values = list(reply.values()) if isinstance(reply, Mapping) else list(reply[1::2])
-    return values[0].decode() if values else ""
+    return "".join(value.decode() for value in reply.values())
 
 
 def _version(info: Mapping[str, str]) -> Finding:

@@ -45,6 +45,7 @@ def connect(url: str) -> Redis:
     """
     return Redis.from_url(
         url,
+        protocol=3,  # HGETALL answers a dict, scores are floats: no module decodes flat lists
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=_CONNECT_S,
         socket_timeout=None,

@@ -23,11 +23,11 @@ from limits.limiter import Limiter
 
 log = logging.getLogger("gateway")
 
-# KEYS 1 room. ARGV field, value, ... Reply nothing if the room was new and is written, else what is there.
+# KEYS 1 room. ARGV field, value, ... Reply 1 if the room was new and is written, else 0.
 _REGISTER = """
-local had = redis.call('HGETALL', KEYS[1])
-if #had == 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) end
-return had
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1
 """
 
 
@@ -161,7 +161,8 @@ class Rooms:
         row |= {"owner": room.owner_id, "creator": room.creator_id, "enabled": str(int(room.enabled)), "held": "0"}
         row |= {"created_ms": str(room.created_ms), "upstream": room.upstream, "lease": room.lease, "locks": "0"}
         words = [word for item in row.items() for word in item]
-        return room_of(room.id, await self._execute("EVAL", _REGISTER, 1, keys.room(room.id), *words))
+        is_new = await self._execute("EVAL", _REGISTER, 1, keys.room(room.id), *words)
+        return None if is_new else await self.get(room.id)
 
     async def _list(self, room: Room) -> None:
         """Derive from a registered room what leads to it."""

@@ -95,8 +95,8 @@ class Members:
     async def all(self, room: Room) -> list[tuple[str, str]]:
         """Return (user id, relation) of everybody who has one, the owner first, the others by user id."""
         reply = await self._execute("HGETALL", keys.relations(room.id))
-        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-        others = sorted((uid.decode(), relation.decode()) for uid, relation in pairs if uid.decode() != room.owner_id)
+        pairs = ((uid.decode(), relation.decode()) for uid, relation in reply.items())
+        others = sorted(pair for pair in pairs if pair[0] != room.owner_id)
         return [(room.owner_id, "owner"), *others]
 
     async def relation(self, room: Room, uid: str) -> str | None:

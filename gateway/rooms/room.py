@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.policy.model import RoomFacts
 
@@ -74,12 +73,11 @@ class RoomChanges:
         return [name for name in self.__slots__ if getattr(self, name) is not None]
 
 
-def room_of(room_id: str, row: Mapping[bytes, bytes] | Sequence[bytes]) -> Room | None:
-    """Read a room as Redis has it, by either protocol; None if there is none."""
-    pairs = row if isinstance(row, Mapping) else dict(zip(row[::2], row[1::2], strict=True))
-    if not pairs:
+def room_of(room_id: str, row: Mapping[bytes, bytes]) -> Room | None:
+    """Read a room as Redis has it; None if there is none."""
+    if not row:
         return None
-    field = {name.decode(): value.decode() for name, value in pairs.items()}
+    field = {name.decode(): value.decode() for name, value in row.items()}
     return Room(
         id=room_id,
         name=field["name"],
@@ -97,8 +95,6 @@ def room_of(room_id: str, row: Mapping[bytes, bytes] | Sequence[bytes]) -> Room 
     )
 
 
-def timed_ids(reply: Sequence[Any]) -> list[tuple[int, str]]:
+def timed_ids(reply: Sequence[tuple[bytes, float]]) -> list[tuple[int, str]]:
     """Return (time in ms, id) of each that a zset by time was asked for with its score."""
-    # RESP3 pairs members with scores, RESP2 lists them in turn
-    pairs = reply if reply and isinstance(reply[0], list | tuple) else list(zip(reply[::2], reply[1::2], strict=True))
-    return [(int(float(score)), member.decode()) for member, score in pairs]
+    return [(int(score), member.decode()) for member, score in reply]

@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.redis.store import Store, StoreError, connect
+from tests.fake_redis import fake_redis
 from tests.servers import HOST, LockedValkey, Valkey, free_port
 
 INCREMENT = "return redis.call('INCR', KEYS[1])"
@@ -119,6 +120,32 @@ async def test_replies_reach_the_callers_who_asked_in_whatever_size(store: Store
     sizes = [0, 1, 70_000, 3, 3_000_000, 0, 20, 500_000]
     bodies = [bytes([65 + n]) * size for n, size in enumerate(sizes)]
     assert await asyncio.gather(*(store.execute("ECHO", body) for body in bodies)) == bodies
+
+
+async def test_the_redis_of_unit_tests_replies_as_a_real_one(store: Store) -> None:
+    async def replies(execute: Any) -> list[Any]:
+        return [
+            await execute("SET", "k", "1"),
+            await execute("SET", "k", "2", "NX"),
+            await execute("HSET", "h", "a", "1"),
+            await execute("HGETALL", "h"),
+            await execute("HGETALL", "none"),
+            await execute("HMGET", "h", "a", "b"),
+            await execute("ZADD", "z", 5, "m"),
+            await execute("ZSCORE", "z", "m"),
+            await execute("ZRANGE", "z", 0, -1, "WITHSCORES"),
+            await execute("ZRANGEBYSCORE", "z", "-inf", "+inf", "WITHSCORES"),
+            await execute("ZREVRANGE", "z", 0, -1, "WITHSCORES"),
+            await execute("XADD", "s", "1-1", "entry", "v"),
+            await execute("XREVRANGE", "s", "+", "-"),
+            await execute("EXISTS", "k"),
+            await execute("EXPIRE", "k", 9),
+            await execute("EVAL", "return {1, 'a', false}", 0),
+        ]
+
+    real = await replies(store.execute)
+    assert await replies(fake_redis().execute_command) == real
+    assert real[3:5] + real[7:9] == [{b"a": b"1"}, {}, 5.0, [[b"m", 5.0]]]
 
 
 async def test_commands_of_one_caller_are_executed_in_their_order(store: Store) -> None:

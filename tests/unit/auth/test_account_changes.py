@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import Accounts
@@ -14,6 +13,7 @@ from auth.names import name_key
 from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
 from auth.users import User
+from tests.fake_redis import fake_redis
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -365,7 +365,7 @@ class AccountChangesContract:
 
 @pytest.fixture
 def execute() -> Execute:
-    return fakeredis.FakeAsyncRedis().execute_command
+    return fake_redis().execute_command
 
 
 class TestAccountChanges(AccountChangesContract):

@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import FAILURE_FLOOR_S, Accounts
@@ -14,6 +13,7 @@ from auth.names import name_key
 from auth.password_policy import PasswordPolicy
 from auth.passwords import Passwords
 from auth.users import User
+from tests.fake_redis import fake_redis
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -366,7 +366,7 @@ async def stored_hash(execute: Execute, user: User) -> str:
 
 @pytest.fixture
 def execute() -> Execute:
-    return fakeredis.FakeAsyncRedis().execute_command
+    return fake_redis().execute_command
 
 
 class TestAccounts(AccountsContract):

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.errors import InvalidCredentials, InvalidGrant
@@ -14,6 +13,7 @@ from auth.keys import KeyRing
 from auth.sessions import ABSOLUTE_MS, GRACE_MS, IDLE_MS, MOST_PER_USER, Grant, Sessions
 from auth.tokens import Principal
 from auth.users import User
+from tests.fake_redis import fake_redis
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -526,7 +526,7 @@ class SessionsContract:
 
 @pytest.fixture
 def execute() -> Execute:
-    return fakeredis.FakeAsyncRedis().execute_command
+    return fake_redis().execute_command
 
 
 class TestSessions(SessionsContract):
@@ -534,7 +534,7 @@ class TestSessions(SessionsContract):
 
 
 async def test_a_session_opened_under_a_clock_set_back_is_not_the_one_that_ends() -> None:
-    redis = fakeredis.FakeAsyncRedis()
+    redis = fake_redis()
     execute = redis.execute_command
     sessions = Sessions(execute, KeyRing(["a test's own secret, which is long enough"], "refresh"))
     user = User("u" + "a" * 20, "ada", "ada", ("host",), "active", 1, 1)

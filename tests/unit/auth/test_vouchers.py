@@ -5,11 +5,11 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.errors import InvalidVoucher
 from auth.vouchers import Vouchers, ref_of
+from tests.fake_redis import fake_redis
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -143,7 +143,7 @@ class VouchersContract:
 
 @pytest.fixture
 def execute() -> Execute:
-    return fakeredis.FakeAsyncRedis().execute_command
+    return fake_redis().execute_command
 
 
 class TestVouchers(VouchersContract):

@@ -13,11 +13,12 @@ import pytest
 from gateway import audit as module
 from gateway.audit import KEEP_S, MOST_ENTRIES, STREAM, Audit
 from gateway.logs import request_id
+from tests.fake_redis import fake_redis
 
 
 @pytest.fixture
 def redis() -> fakeredis.FakeAsyncRedis:
-    return fakeredis.FakeAsyncRedis()
+    return fake_redis()
 
 
 class Posted:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import date
-from typing import Any
 
-import fakeredis
 import pytest
 
 from limits.counters import Counters, Tally, tally
 from limits.limiter import Execute
+from tests.fake_redis import fake_redis
 
 NOV_22_US = 1_795_348_800 * 1_000_000 + 1  # 2026-11-22, 12:00 UTC
 
 
 @pytest.fixture
 async def execute() -> AsyncIterator[Execute]:
-    redis = fakeredis.FakeAsyncRedis()
+    redis = fake_redis()
     yield redis.execute_command
     await redis.aclose()
 
@@ -63,14 +62,6 @@ async def test_somebody_who_never_did_anything_has_no_usage(execute: Execute) ->
 async def test_subjects_do_not_see_one_another(execute: Execute) -> None:
     await fill(execute)
     assert (await Counters(execute).usage("u2", NOV_22_US)).total == {}
-
-
-@pytest.mark.parametrize("resp3", [False, True])
-async def test_both_shapes_of_a_hash_reply_are_read(resp3: bool) -> None:
-    async def execute(*words: Any) -> Any:
-        return {b"a.ok": b"2"} if resp3 else [b"a.ok", b"2"]
-
-    assert (await Counters(execute).usage("u", NOV_22_US)).total == {"a": Tally(4)}  # uc and dn answer alike here
 
 
 def test_the_names_of_actions_and_limits_may_contain_dots() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import fakeredis
 import pytest
 
 from limits.limiter import Execute
+from tests.fake_redis import fake_redis
 from tests.unit.limits.contract import LimiterContract
 
 
 class TestLimiterOnFakeRedis(LimiterContract):
     @pytest.fixture
     async def execute(self) -> AsyncIterator[Execute]:
-        redis = fakeredis.FakeAsyncRedis()
+        redis = fake_redis()
         yield redis.execute_command
         await redis.aclose()

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import Accounts
@@ -22,6 +21,7 @@ from gateway.audit import Audit
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.rooms.keys import GUESTS
+from tests.fake_redis import fake_redis
 
 CLI = Actor.command_line()
 MANAGER = Actor("umanager", frozenset({"users:manage"}))  # of members: no power beyond that one
@@ -57,7 +57,7 @@ class Office:
 
 @pytest.fixture
 def office() -> Iterator[Office]:
-    execute, passwords = fakeredis.FakeAsyncRedis().execute_command, Passwords(memory_kib=8, passes=1)
+    execute, passwords = fake_redis().execute_command, Passwords(memory_kib=8, passes=1)
     accounts, links, audit = Accounts(execute, passwords), Vouchers(execute, "password"), Interrupted(execute)
     sessions = Sessions(execute, KeyRing(["x" * 40], "refresh"))
     policy, invites = PolicyInForce(load_policy()), Vouchers(execute, "account")

@@ -31,12 +31,11 @@ GOOD_CONFIG = {"appendfsync": "everysec", "maxmemory-policy": "noeviction"}
 
 
 class Server:
-    """Answers what the doctor asks of Redis. `resp3`: CONFIG GET answers a map, as over RESP3."""
+    """Answers what the doctor asks of Redis."""
 
-    def __init__(self, info: Mapping[str, str], config: Mapping[str, str] | None, *, resp3: bool = False) -> None:
+    def __init__(self, info: Mapping[str, str], config: Mapping[str, str] | None) -> None:
         self._info = info
         self._config = config
-        self._resp3 = resp3
 
     async def execute(self, *words: Any) -> Any:
         match words[0]:
@@ -45,8 +44,7 @@ class Server:
             case "CONFIG":
                 if self._config is None:
                     raise ResponseError("NOPERM this user has no permissions to run the 'config|get' command")
-                pair = {words[2].encode(): self._config[words[2]].encode()}
-                return pair if self._resp3 else [part for item in pair.items() for part in item]
+                return {words[2].encode(): self._config[words[2]].encode()}
             case "TIME":
                 now_us = time.time_ns() // 1000
                 return [str(now_us // 10**6).encode(), str(now_us % 10**6).encode()]
@@ -73,16 +71,13 @@ async def examine(
     info: Mapping[str, str] = GOOD_INFO,
     config: Mapping[str, str] | None = GOOD_CONFIG,
     disk: Disk | None = None,
-    *,
-    resp3: bool = False,
 ) -> dict[str, Finding]:
-    findings = await check_redis(Server(info, config, resp3=resp3), disk or Disk())  # type: ignore[arg-type]
+    findings = await check_redis(Server(info, config), disk or Disk())  # type: ignore[arg-type]
     return {finding.check: finding for finding in findings}
 
 
-@pytest.mark.parametrize("resp3", [True, False])
-async def test_a_redis_as_it_should_be_is_ok_throughout(resp3: bool) -> None:
-    findings = await examine(resp3=resp3)
+async def test_a_redis_as_it_should_be_is_ok_throughout() -> None:
+    findings = await examine()
     assert {finding.status for finding in findings.values()} == {"ok"}
     assert list(findings) == ["redis", "append-only", "appendfsync", "eviction", "disk", "clock", "memory"]
     assert findings["redis"].text == "Redis 8.2.1"

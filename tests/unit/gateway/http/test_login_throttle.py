@@ -19,6 +19,7 @@ from gateway.http.problems import Problem, RateLimited
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from limits.limiter import Limiter
+from tests.fake_redis import fake_redis
 
 SECRET = "a test's own secret, which is long enough"
 HOME, STRANGER = "198.51.100.1", "203.0.113.9"
@@ -26,7 +27,7 @@ HOME, STRANGER = "198.51.100.1", "203.0.113.9"
 
 @pytest.fixture
 def redis() -> fakeredis.FakeAsyncRedis:
-    return fakeredis.FakeAsyncRedis(max_connections=500)
+    return fake_redis(max_connections=500)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-import fakeredis
 import httpx
 import pytest
 from litestar import Litestar, get, post
@@ -39,6 +38,7 @@ from gateway.redis.store import StoreError
 from gateway.rooms.idempotency import InFlight
 from limits.limiter import Limiter
 from limits.policy import US_PER_S, Charge, Limit, Quota
+from tests.fake_redis import fake_redis
 
 LEAK = "Traceback-secret-0xDEADBEEF"
 API = Limit("api", 120, 60 * US_PER_S, 60)
@@ -154,7 +154,7 @@ async def test_a_problem_keeps_its_headers_and_extras() -> None:
 
 async def denied(*charges: Charge, attempts: int = 100, **also: Any) -> RateLimited:
     """Return what the real limiter says at a clock that stands still, once it denies."""
-    limiter = Limiter(fakeredis.FakeAsyncRedis().execute_command, script_clock=lambda: 1_800_000_000 * US_PER_S)
+    limiter = Limiter(fake_redis().execute_command, script_clock=lambda: 1_800_000_000 * US_PER_S)
     for _ in range(attempts):
         decision = await limiter.take("u1", charges, metric="api", **also)
         if not decision.allowed:

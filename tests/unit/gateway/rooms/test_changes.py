@@ -7,13 +7,13 @@ import asyncio
 import contextlib
 import random
 
-import fakeredis
 import pytest
 
 from gateway.hms.client import HmsBusy, HmsRoom, HmsTimeout, HmsUnreachable
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.registry import NotOurs, Rooms
 from gateway.rooms.room import Room, RoomChanges
+from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import OWNER, STRANGER, TEMPLATE, Fake100ms, Ledger
 from tests.unit.gateway.room_bench import Execute, RoomBench
 
@@ -303,4 +303,4 @@ class RoomChangesContract(RoomBench):
 class TestRoomChangesOnFakeredis(RoomChangesContract):
     @pytest.fixture
     def execute(self) -> Execute:
-        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]
+        return fake_redis().execute_command  # type: ignore[no-any-return]

@@ -5,11 +5,11 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import fakeredis
 import pytest
 
 from gateway.rooms import idempotency as module
 from gateway.rooms.idempotency import KEEP_MS, KEY, Attempt, Idempotency, InFlight, OtherRequest
+from tests.fake_redis import fake_redis
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -104,4 +104,4 @@ def test_what_is_no_key(key: str) -> None:
 class TestIdempotencyOnFakeredis(IdempotencyContract):
     @pytest.fixture
     def execute(self) -> Execute:
-        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]
+        return fake_redis().execute_command  # type: ignore[no-any-return]

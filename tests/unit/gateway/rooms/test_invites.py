@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import Accounts
@@ -28,6 +27,7 @@ from gateway.rooms.relations import InCharge, Members
 from gateway.rooms.room import Forbidden, NewRoom, Room
 from gateway.text import FieldError
 from limits.limiter import Limiter
+from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import Fake100ms, Ledger, policy
 
 Execute = Callable[..., Awaitable[Any]]
@@ -409,4 +409,4 @@ class RoomInvitesContract:
 class TestRoomInvitesOnFakeredis(RoomInvitesContract):
     @pytest.fixture
     def execute(self) -> Execute:
-        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]
+        return fake_redis().execute_command  # type: ignore[no-any-return]

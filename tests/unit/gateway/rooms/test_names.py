@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import random
 
-import fakeredis
 import pytest
 
 from gateway.hms.client import HmsBusy, HmsError, HmsRoom, HmsTimeout, HmsUnreachable
@@ -15,6 +14,7 @@ from gateway.redis.store import StoreError
 from gateway.rooms.names import UNTITLED, NameTaken
 from gateway.rooms.registry import Rooms, upstream_name
 from gateway.rooms.room import NewRoom, Room, RoomChanges
+from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
 from tests.unit.gateway.room_bench import Execute, RoomBench
 
@@ -263,4 +263,4 @@ class RoomNamesContract(RoomBench):
 class TestRoomNamesOnFakeredis(RoomNamesContract):
     @pytest.fixture
     def execute(self) -> Execute:
-        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]
+        return fake_redis().execute_command  # type: ignore[no-any-return]

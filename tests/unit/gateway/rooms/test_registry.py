@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import fakeredis
 import pytest
 
 from gateway.hms.client import HmsRoom, HmsUnreachable
@@ -17,6 +16,7 @@ from gateway.policy.model import BANNED
 from gateway.rooms.registry import Rooms, upstream_name
 from gateway.rooms.room import NewRoom, Room
 from limits.limiter import Limiter
+from tests.fake_redis import fake_redis
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -54,7 +54,7 @@ class Counting:
 
 @pytest.fixture
 def execute() -> Counting:
-    return Counting(fakeredis.FakeAsyncRedis().execute_command)
+    return Counting(fake_redis().execute_command)
 
 
 @pytest.fixture

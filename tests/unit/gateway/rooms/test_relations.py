@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import fakeredis
 import pytest
 
 from gateway.hms.client import HmsTimeout, HmsUnreachable
 from gateway.policy.live import PolicyInForce
 from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
 from gateway.rooms.room import Room
+from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import COHOST, MEMBER, OWNER, STRANGER, Fake100ms, Ledger, policy
 
 Execute = Callable[..., Awaitable[Any]]
@@ -247,4 +247,4 @@ class MembersContract:
 class TestMembersOnFakeredis(MembersContract):
     @pytest.fixture
     def execute(self) -> Execute:
-        return fakeredis.FakeAsyncRedis().execute_command  # type: ignore[no-any-return]
+        return fake_redis().execute_command  # type: ignore[no-any-return]
