@@ -12,11 +12,11 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
-from typing import Any
 
+from . import Execute
 from .errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, UnknownUser, UserExists
 from .names import UID, folded, name_key
 from .password_policy import PasswordPolicy
@@ -27,7 +27,6 @@ __all__ = ["Accounts", "User"]
 
 log = logging.getLogger("auth")
 
-Execute = Callable[..., Awaitable[Any]]
 
 FAILURE_FLOOR_S = 0.25  # a refused login takes at least this long, whatever the reason
 _FAILURE_JITTER_S = 0.05

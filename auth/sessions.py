@@ -11,17 +11,15 @@ import asyncio
 import re
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
+from . import Execute
 from .errors import InvalidCredentials, InvalidGrant
 from .keys import KeyRing
 from .tokens import Principal
 from .users import User, number_of, text_of
-
-Execute = Callable[..., Awaitable[Any]]
 
 IDLE_MS = 14 * 86_400_000
 ABSOLUTE_MS = 30 * 86_400_000

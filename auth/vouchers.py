@@ -11,13 +11,12 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import Execute
 from .errors import InvalidVoucher
-
-Execute = Callable[..., Awaitable[Any]]
 
 _CODE = re.compile(r"[a-z2-7]{26}")
 # KEYS 1 voucher. ARGV 1 change of the uses left. Reply the payload, or nil: gone, or (for -1) used up.

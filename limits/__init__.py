@@ -1,5 +1,11 @@
-"""May this caller act now, and how much has he used: exact limits, all or none, in one Redis script call.
+"""Exact rate limits, quotas, leases and usage counters: one atomic decision in one Redis script call.
 
-The package knows no HTTP, no users and no 100ms. It is handed `execute(*args)`, a coroutine function that sends one
-Redis command, and decides about *subjects*, which are opaque strings.
+The package knows no HTTP, no users and no 100ms. It receives `execute`, which sends one Redis command, and it decides
+about *subjects*, which are opaque strings.
 """
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Execute = Callable[..., Awaitable[Any]]
+"""Sends one Redis command, given as its words, and returns the reply as RESP3 has it: bytes, int, float, list, dict."""

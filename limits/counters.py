@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
 
-from .limiter import Execute
+from . import Execute
 from .periods import day_of, months_between
 
 _OUTCOMES = ("ok", "denied", "refused", "failed", "would_deny")

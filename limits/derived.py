@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable
 
+from . import Execute
 from .counters import Counters
-from .limiter import KEEP_COUNTERS_MS, Execute
+from .limiter import KEEP_COUNTERS_MS
 from .periods import day_of
 
 Post = Callable[..., None]

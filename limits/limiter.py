@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
-from typing import Any
 
+from . import Execute
 from .periods import US_PER_DAY, Day, day_of, span_of
 from .policy import (
     BlockState,
@@ -23,9 +23,6 @@ from .policy import (
     Quota,
     QuotaState,
 )
-
-Execute = Callable[..., Awaitable[Any]]
-"""Sends one Redis command given as its words, returns the reply (bytes, int, list or None)."""
 
 Guard = tuple[str, str, str]
 """(key, field, expected value) of a hash that must hold for anything to be charged."""

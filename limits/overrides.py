@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from . import Execute
 from .limiter import AMEND_WINDOW_US, Limiter
 from .periods import span_of
 from .policy import Charge, Clock, Limit, Quota
-
-Execute = Callable[..., Awaitable[Any]]
 
 BLOCK = "*"
 

@@ -20,8 +20,9 @@ from gateway.http.client_address import site_of
 from gateway.http.problems import Problem, RateLimited
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Anonymous
+from limits import Execute
 from limits.fields import retry_after_s
-from limits.limiter import Execute, Limiter
+from limits.limiter import Limiter
 from limits.policy import Charge, Decision, Limit
 
 _KNOWN_S = 30 * 86_400

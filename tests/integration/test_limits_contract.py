@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.redis.store import Store
-from limits.limiter import Execute
+from limits import Execute
 from tests.unit.limits.contract import LimiterContract
 
 

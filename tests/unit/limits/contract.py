@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from limits import Execute
 from limits.counters import Counters
 from limits.fields import retry_after_s
-from limits.limiter import Execute, Guard, Limiter
+from limits.limiter import Guard, Limiter
 from limits.overrides import Overrides
 from limits.policy import US_PER_S, Charge, Decision, Lease, Limit, Quota
 

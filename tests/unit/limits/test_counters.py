@@ -7,8 +7,8 @@ from datetime import date
 
 import pytest
 
+from limits import Execute
 from limits.counters import Counters, Tally, tally
-from limits.limiter import Execute
 from tests.fake_redis import fake_redis
 
 NOV_22_US = 1_795_348_800 * 1_000_000 + 1  # 2026-11-22, 12:00 UTC

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from limits.limiter import Execute
+from limits import Execute
 from tests.fake_redis import fake_redis
 from tests.unit.limits.contract import LimiterContract
 
