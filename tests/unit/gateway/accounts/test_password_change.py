@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import Accounts
@@ -20,6 +19,7 @@ from auth.vouchers import Vouchers
 from gateway.accounts.password_change import PasswordChange
 from gateway.audit import Audit, Origin
 from gateway.redis.durable import NotDurable
+from tests.fake_redis import fake_redis
 
 OLD, NEW = "correct horse battery staple", "seventeen green umbrellas"
 ORIGIN = Origin("192.0.2.7", "f" * 16)
@@ -29,7 +29,7 @@ class Trail(Audit):
     """Keeps the actions that are noted."""
 
     def __init__(self) -> None:
-        super().__init__(fakeredis.FakeAsyncRedis().execute_command)
+        super().__init__(fake_redis().execute_command)
         self.actions: list[str] = []
 
     def note(self, action: str, **said: Any) -> None:
@@ -68,7 +68,7 @@ class House:
 
 @pytest.fixture
 def house() -> Iterator[House]:
-    execute, passwords = fakeredis.FakeAsyncRedis().execute_command, Passwords(memory_kib=8, passes=1)
+    execute, passwords = fake_redis().execute_command, Passwords(memory_kib=8, passes=1)
 
     async def write(*words: Any) -> Any:
         reply = await execute(*words)

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import Accounts
@@ -18,6 +17,7 @@ from gateway.accounts.registration import Newcomer, Registration, RegistrationCl
 from gateway.audit import Audit, Origin
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
+from tests.fake_redis import fake_redis
 
 PASSWORD = "correct horse battery staple"
 ORIGIN = Origin("192.0.2.7", "f" * 16)
@@ -31,7 +31,7 @@ def noted() -> list[str]:
 
 @pytest.fixture
 def execute() -> Any:
-    return fakeredis.FakeAsyncRedis().execute_command
+    return fake_redis().execute_command
 
 
 @pytest.fixture
