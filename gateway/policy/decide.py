@@ -14,7 +14,7 @@ Rule = Literal["login", "permission", "relation", "banned", "room disabled", "de
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether an action is allowed, and why not. `code` is the problem code, `relation` the one that counted, `missing`
-    the permission that lacks. `rule` is what decided: for operators, since a caller may not learn of some of it."""
+    the missing permission. `rule` is what decided: for operators only, since it may reveal a room to a stranger."""
 
     allowed: bool
     code: str = ""
@@ -25,13 +25,13 @@ class Verdict:
 
 
 def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts | None = None) -> Verdict:
-    """Decide whether somebody with these gateway roles may perform an action, on a room where it concerns one.
+    """Decide whether a user with these gateway roles may perform an action, on a room if the action is on one.
 
-    Forbids win over grants; a room that a stranger must not know of is `not_found`.
+    A prohibition wins over a grant. To a user who must not know that a room exists, it is `not_found`.
     """
     if action not in ACTIONS:
         return Verdict(False, "forbidden", f"There is no action {action!r}.")
-    if not any(role in policy.roles for role in roles):  # a role that was renamed has no limits either
+    if not any(role in policy.roles for role in roles):  # without a role of the policy a user has no limits either
         return Verdict(False, "forbidden", "The policy has none of your roles.")
     held = policy.permissions(roles)
     needed = ACTIONS[action]
@@ -41,19 +41,19 @@ def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts 
     rule = ROOM_ACTIONS.get(action)
     if rule is None:
         if needed is None:
-            return Verdict(True, reason="being logged in is enough", rule="login")
+            return Verdict(True, reason="login is enough", rule="login")
         return Verdict(True, reason=f"permission {needed}", rule="permission")
     relation = effective_relation(policy, roles, room) if room else None
     if room is None or relation not in rule.relations:
         return _without_relation(rule, held, room, relation)
     if action == "tokens.mint" and not room.enabled:
-        reason = "The room is disabled; nobody can join it."
+        reason = "The room is disabled and cannot be joined."
         return Verdict(False, "room_disabled", reason, relation, rule="room disabled")
     return Verdict(True, reason=f"relation {relation}", relation=relation, rule="relation")
 
 
 def _without_relation(rule: RoomRule, held: frozenset[str], room: RoomFacts | None, relation: str | None) -> Verdict:
-    """Decide for somebody whose relation does not allow an action: by a permission, or as much as he may know."""
+    """Decide an action that no relation allows. A permission may; a denial reveals only what the user may know."""
     nothing = "There is no such room, or you have no relation to it."
     if room is None or room.relation == BANNED:
         return Verdict(False, "not_found", nothing, rule="banned" if room else "default deny")
@@ -62,15 +62,15 @@ def _without_relation(rule: RoomRule, held: frozenset[str], room: RoomFacts | No
         return Verdict(True, reason=f"permission {rule.anywhere}{bounds}", rule="permission")
     needs = " or ".join(sorted(rule.relations))
     if relation is not None:
-        reason = f"You are {relation} of this room; this takes its {needs}."
+        reason = f"You are {relation} of this room; only its {needs} may do this."
         return Verdict(False, "forbidden", reason, relation, rule="relation")
-    if "rooms:read-any" in held:  # he can see it
-        return Verdict(False, "forbidden", f"You have no relation to this room; this takes its {needs}.")
+    if "rooms:read-any" in held:  # the user can see the room
+        return Verdict(False, "forbidden", f"You have no relation to this room; only its {needs} may do this.")
     return Verdict(False, "not_found", nothing)
 
 
 def effective_relation(policy: Policy, roles: Iterable[str], room: RoomFacts) -> str | None:
-    """Return the relation that counts: the stored one, or participant of an open room, or none for the banned."""
+    """Return the relation that counts: the stored one, or participant in an open room; None for a banned user."""
     if room.relation == BANNED:
         return None
     if room.relation in RELATIONS:
@@ -79,9 +79,9 @@ def effective_relation(policy: Policy, roles: Iterable[str], room: RoomFacts) ->
 
 
 def decide_member(actor: str, target: str | None, wanted: str) -> Verdict:
-    """Decide whether somebody of one relation may give another person of a room a relation (`banned` among them).
+    """Decide whether a user of relation `actor` may change another user's relation from `target` to `wanted` or BANNED.
 
-    A cohost decides on participants and viewers. Only the owner decides on cohosts, and only he hands the room over.
+    A cohost decides on participants and viewers. Only the owner decides on cohosts and hands the room over.
     """
     if actor == "owner":
         return Verdict(True, reason="relation owner", rule="relation")
@@ -93,18 +93,18 @@ def decide_member(actor: str, target: str | None, wanted: str) -> Verdict:
 
 
 def outranks(one: str | None, other: str) -> bool:
-    """Tell whether a relation is at least another: owner, cohost, participant, viewer."""
+    """Tell whether a relation is at least as high as another, in the order owner, cohost, participant, viewer."""
     return one in RELATIONS and RELATIONS.index(one) <= RELATIONS.index(other)
 
 
 def loses_roles(policy: Policy, template: str, before: str | None, after: str) -> bool:
-    """Tell whether a change of relation takes away a 100ms role that the user may be in the room with."""
+    """Tell whether a change of relation takes away a 100ms role that the user may have joined with."""
     return not set(policy.mintable(template, before or "participant")) <= set(policy.mintable(template, after))
 
 
 @dataclass(frozen=True, slots=True)
 class RoleVerdict:
-    """The 100ms role a join token may name, or why none: `code`, `reason` and the roles that are `allowed`."""
+    """The 100ms role of a join token; if empty, `code` and `reason` say why. The user may ask for `allowed`."""
 
     role: str
     allowed: tuple[str, ...] = ()
@@ -115,10 +115,10 @@ class RoleVerdict:
 def decide_role(
     policy: Policy, template: str, relation: str, requested: str | None, existing: frozenset[str] | None
 ) -> RoleVerdict:
-    """Decide the 100ms role of a join token: the one asked for if allowed, else none; without a wish the least.
+    """Decide the 100ms role of a join token: the requested one if it is allowed, by default the least privileged.
 
-    `existing` are the roles the template really has, None when nobody could ask 100ms yet; then the policy's own lists
-    stand in for them. Names match exactly: 100ms's roles are case-sensitive.
+    `existing` are the template's roles at 100ms; None if they are not known yet, then the policy's own lists count.
+    Names match exactly: 100ms's roles are case-sensitive.
     """
     listed = policy.mintable(template, relation)
     known = existing
@@ -132,6 +132,6 @@ def decide_role(
     if requested is not None and requested not in known:
         return RoleVerdict("", allowed, "unknown_role", "The room's template has no such role.")
     if not allowed and listed:
-        return RoleVerdict("", allowed, "unknown_role", "The room's template has none of the roles the policy names.")
+        return RoleVerdict("", allowed, "unknown_role", "The room's template has none of the roles the policy lists.")
     names = ", ".join(allowed) or "none"
     return RoleVerdict("", allowed, "role_not_allowed", f"You may not join this room in that role. Allowed: {names}.")

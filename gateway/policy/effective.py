@@ -1,4 +1,4 @@
-"""The policy that settings amount to: the file, completed by what the environment says."""
+"""The effective policy: the policy file completed by the settings of the environment."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gateway.settings import Settings
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy of GATEWAY_POLICY with HMS_TEMPLATE_ID and GATEWAY_REGISTRATION in it.
+    """Return the policy of GATEWAY_POLICY, completed by HMS_TEMPLATE_ID and GATEWAY_REGISTRATION.
 
     Raises:
-        PolicyError: the file is wrong, or says one thing where the environment says another.
+        PolicyError: the file is wrong, or contradicts the environment.
     """
     policy = load_policy(settings.policy_path)
     if policy.template_ids.get("default", settings.hms_template_id) != settings.hms_template_id:
@@ -23,10 +23,10 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def _registration(policy: Policy, mode: str) -> Registration:
-    said = policy.registration
-    if said.mode and mode and said.mode != mode:
+    stated = policy.registration
+    if stated.mode and mode and stated.mode != mode:
         raise PolicyError(f"{policy.source}: registration.mode: differs from GATEWAY_REGISTRATION")
-    mode = mode or said.mode or "closed"
-    if mode == "open" and not said.roles:
+    mode = mode or stated.mode or "closed"
+    if mode == "open" and not stated.roles:
         raise PolicyError(f"{policy.source}: registration.roles: is missing; GATEWAY_REGISTRATION is open")
-    return replace(said, mode=mode)
+    return replace(stated, mode=mode)

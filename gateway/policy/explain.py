@@ -1,4 +1,4 @@
-"""Why a decision falls as it does, from the very functions that make it."""
+"""Explains a decision, by the functions that make it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from limits.policy import Charge, Decision, Quota
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether a user may perform an action. `room` and `requested`, a 100ms role, only where it concerns a room.
+    """A question: may a user perform an action? `room` and `requested`, a 100ms role, are for actions on a room.
 
-    `room` is None if the registry has no such room. `existing` are the roles that the room's template has, None if
-    100ms could not be asked.
+    `room` is None if the registry has no such room. `existing` are the roles of the room's template, None if 100ms was
+    not asked or did not answer.
     """
 
     user: User
@@ -29,9 +29,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer, and what it rests on. `effective` is the relation that counts, `stored` the one that is written.
+    """The decision and its grounds. `stored` is the relation in the registry, `effective` the one that counts.
 
-    `role` is what decides of the 100ms role, None where nobody gets that far.
+    `role` is the decision on the 100ms role, None unless the action is `tokens.mint` and is allowed so far.
     """
 
     allowed: bool
@@ -49,14 +49,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the limits that an action charges stand for a user. `short` names those that would deny it now."""
+    """The state of the limits that an action charges to a user. `short` names those that would deny it now."""
 
     decision: Decision
     short: tuple[str, ...]
 
 
 def explain(policy: Policy, question: Question) -> Explanation:
-    """Decide as the gateway does, and keep all that the decision rests on."""
+    """Decide as the gateway does, and return the grounds with the decision."""
     user, room = question.user, question.room
     verdict = decide(policy, user.roles, question.action, room)
     role = None
@@ -80,8 +80,8 @@ def explain(policy: Policy, question: Question) -> Explanation:
 
 def _outcome(user: User, verdict: Verdict, role: RoleVerdict | None) -> tuple[bool, str, str, str]:
     if not user.is_active:
-        # Not the policy's to decide: his sessions have ended, so no request of his gets as far as that.
-        reason = "The account is disabled: nobody logs in to it, and its tokens are void."
+        # The policy does not decide this: the user's sessions have ended, so no request of theirs gets that far.
+        reason = "The account is disabled: login is refused, and its tokens are void."
         return False, "user disabled", "invalid_token", reason
     if role is not None and role.code:
         return False, "100ms role", role.code, role.reason
@@ -94,7 +94,7 @@ def concerns_room(action: str) -> bool:
 
 
 async def standing(limiter: Limiter, policy: PolicyInForce, user: User, action: str) -> Standing:
-    """Look at what an action charges; spend nothing. Raises: StoreError"""
+    """Return the state of what an action charges; charge nothing. Raises: StoreError"""
     now = policy.now
     charges = now.charges(user.roles, action)
     creates = action == "rooms.create" and "rooms:create" in now.permissions(user.roles)

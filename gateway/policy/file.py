@@ -253,7 +253,7 @@ class _Reader:
         return Anonymous(**{name: self._limit(f"anonymous.{name}", name, numbers[name], plain) for name in numbers})
 
     def _registration(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Registration:
-        """Read [registration]; without a mode, GATEWAY_REGISTRATION alone decides."""
+        """Read [registration]; without a mode GATEWAY_REGISTRATION decides."""
         default = {"roles": ["member"] if "member" in roles else []}
         table = self._table("registration", default | data, RegistrationTable)
         for role in table.roles:

@@ -36,7 +36,7 @@ class PolicyInForce:
 class PolicyReload:
     """Follows the policy file of the settings. One for each process; every worker follows it by itself.
 
-    It takes note of the file when it is made: make it before the policy is read, so that no change in between is lost.
+    The constructor notes the state of the file: construct it before the policy is read, so that no change is missed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,7 +46,7 @@ class PolicyReload:
         self._wrong = False
 
     async def follow(self, policy: PolicyInForce, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Put each change in force within about two seconds, then call `changed`.
+        """Put each change in force within about two seconds, then call `changed`. Runs until it is cancelled.
 
         A wrong file is logged once, and the old policy stays.
         """
@@ -106,39 +106,39 @@ def _in_daemon_thread(work: Callable[[], Policy | None]) -> Future[Policy | None
 
 
 class TemplateWatch:
-    """Warns of the roles that a policy names and a template lacks: whoever should join in one of them cannot."""
+    """Warns of roles that a policy lists and a template does not have: users cannot join with them."""
 
     def __init__(self, policy: PolicyInForce) -> None:
         self._policy = policy
-        self._said: dict[str, tuple[str, ...]] = {}
+        self._warned: dict[str, tuple[str, ...]] = {}
 
     def look(self, hms: HmsClient) -> None:
-        """Compare all templates that are known, and have the others asked for."""
+        """Compare all templates whose roles are known, and request the others from 100ms."""
         for template_id in set(self._policy.now.template_ids.values()):
             existing = hms.template_roles(template_id)
             if existing is not None:
                 self.seen(template_id, existing)
 
     def seen(self, template_id: str, existing: frozenset[str]) -> None:
-        """Compare a template as 100ms has it now; what was said of it already is not said again."""
+        """Compare the policy with a template's present roles; warn once of each set of missing roles."""
         policy = self._policy.now
         for alias in sorted(alias for alias, known in policy.template_ids.items() if known == template_id):
             missing = missing_roles(policy, alias, existing)
-            if missing and self._said.get(alias) != missing:
+            if missing and self._warned.get(alias) != missing:
                 log.warning(
                     "the policy names roles that template %s (%s) does not have: %s; it has %s."
-                    " See gateway doctor and [templates.%s] of the policy",
+                    " Run gateway doctor, and see [templates.%s] of the policy",
                     template_id,
                     alias,
                     ", ".join(missing),
                     ", ".join(sorted(existing)) or "none",
                     alias,
                 )
-            self._said[alias] = missing
+            self._warned[alias] = missing
 
 
 def stamp_of(path: Path | None) -> Stamp:
-    """Return what changes when a file is written, replaced, or made readable; None if there is none."""
+    """Return what changes when a file is written, replaced or made readable; None without a file."""
     try:
         stat = path.stat() if path else None
     except OSError:

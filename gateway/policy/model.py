@@ -23,13 +23,12 @@ PERMISSIONS = frozenset(
         "audit:read",
     ]
 )
-# What gives power over others. Whoever manages users may hand out the ordinary permissions even where he has not got
-# them himself (an admin gets no join tokens, yet makes hosts); of these he may pass on only what he holds. Nobody gets
-# one by registering himself.
+# Permissions with power over others. A user who manages users may grant ordinary permissions that they do not have (an
+# admin gets no join tokens, yet makes hosts), but of these only the ones they have. Registration grants none of these.
 POWERS = frozenset({"rooms:read-any", "rooms:end-any", "usage:read-any", "limits:manage", "users:manage", "audit:read"})
 RELATIONS = ("owner", "cohost", "participant", "viewer")
 BANNED = "banned"
-# Every action a route can name, and the permission it needs; None: being logged in is enough, or the room decides.
+# Every action of a route, and the permission it needs; None: login is enough, or the relation to the room decides.
 ACTIONS: dict[str, str | None] = {
     "account.read": None,
     "account.manage": None,
@@ -53,7 +52,7 @@ ACTIONS: dict[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class RoomRule:
-    """Which relations to a room allow an action on it, and which permission does where no relation does, for what."""
+    """Which relations to a room allow an action on it. Permission `anywhere` allows it, or `only_to`, without one."""
 
     relations: frozenset[str]
     anywhere: str | None = None
@@ -72,7 +71,7 @@ ROOM_ACTIONS = {
     "invites.manage": RoomRule(IN_CHARGE),
 }
 LIMITED_ACTIONS = frozenset(ACTIONS) - {"usage.read"}  # reading one's own usage charges nothing
-# What is counted by name; every other request counts as `api`, so that a user's counters stay few.
+# Actions with a counter of their own; every other request counts as `api`, so that a user has few counters.
 COUNTED = frozenset({"rooms.create", "tokens.mint"})
 COUNTERS = COUNTED | {"api"}
 
@@ -81,7 +80,7 @@ COUNTERS = COUNTED | {"api"}
 class Role:
     """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name.
 
-    Without `open_rooms` an open room is like an invited one to it: it joins only what it was let into.
+    Without `open_rooms` the role does not join open rooms, only rooms to which the user has a relation.
     """
 
     permissions: frozenset[str]
@@ -92,7 +91,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:
-    """Limits of callers nobody knows yet, by client address or by account name; `flood` is per process, in memory."""
+    """Limits of unauthenticated callers, by client address or account name; `flood` is per process, in memory."""
 
     flood: Limit
     requests: Limit
@@ -105,7 +104,7 @@ class Anonymous:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Who may make himself an account, and in which roles. `mode` is closed, invite or open."""
+    """Who may register, and with which roles. `mode` is closed, invite or open; empty if the file does not state it."""
 
     mode: str
     roles: tuple[str, ...]
@@ -113,7 +112,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Guests:
-    """Who comes in by an invite for guests: the gateway role he gets, and for how long. No role: no guests."""
+    """The gateway role of people who accept an invite for guests, and how long they stay. Without a role: no guests."""
 
     role: str = ""
     lasts_s: int = 12 * 3600
@@ -121,7 +120,7 @@ class Guests:
 
 @dataclass(frozen=True, slots=True)
 class RoomDefaults:
-    """What a room is created with. Durations in seconds; `active_per_owner` rooms at once."""
+    """Defaults of new rooms. An owner may have `active_per_owner` rooms at once."""
 
     access: str
     region: str
@@ -132,13 +131,13 @@ class RoomDefaults:
     unique_names: bool = False
 
     def lease(self, holder: str = "") -> Lease:
-        """Return the bound on an owner's rooms at once; a room counts for as long as one session of it may last."""
+        """Return the lease that bounds an owner's rooms at once. A room counts as long as one session may last."""
         return Lease("rooms.active", self.active_per_owner, self.max_duration_s * US_PER_S, holder)
 
 
 @dataclass(frozen=True, slots=True)
 class RoomFacts:
-    """What a decision needs to know of a room: `relation` is the caller's own, None if he has none."""
+    """What a decision needs to know of a room. `relation` is the caller's, None without one."""
 
     relation: str | None
     access: str
@@ -148,7 +147,7 @@ class RoomFacts:
 
 @dataclass(frozen=True)
 class Policy:
-    """A whole policy, checked. Immutable; `source` is the file it came from, or says that there is none."""
+    """A whole policy, checked. `source` names its file, or is BUILT_IN of gateway.policy.file."""
 
     source: str
     roles: Mapping[str, Role]
@@ -165,16 +164,16 @@ class Policy:
     )
 
     def permissions(self, roles: Iterable[str]) -> frozenset[str]:
-        """Return all that a set of gateway roles grants; a role the policy does not know grants nothing."""
+        """Return the permissions of a set of gateway roles. A role that the policy does not have grants none."""
         return frozenset[str]().union(*(self.roles[role].permissions for role in roles if role in self.roles))
 
     def joins_open_rooms(self, roles: Iterable[str]) -> bool:
-        """Tell whether an open room lets these roles in without any relation to it."""
+        """Tell whether these roles join open rooms without a relation to them."""
         held = [self.roles[role] for role in roles if role in self.roles]
         return any(role.open_rooms and "rooms:join" in role.permissions for role in held)
 
     def charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
-        """Return what an attempt of an action charges, or, for `*`, every limit these roles have."""
+        """Return what an attempt at an action charges; for `*`, every limit of these roles."""
         return self._demand(roles, action)[0]
 
     def common_charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
@@ -184,7 +183,7 @@ class Policy:
         return common or charges
 
     def quotas(self, roles: tuple[str, ...], action: str) -> tuple[Quota, ...]:
-        """Return the quotas that an action draws on, or, for `*`, all that these roles have."""
+        """Return the quotas that an action charges; for `*`, all of these roles."""
         return self._demand(roles, action)[1]
 
     def _demand(self, roles: tuple[str, ...], action: str) -> tuple[tuple[Charge, ...], tuple[Quota, ...]]:
@@ -207,10 +206,10 @@ class Policy:
         return found
 
     def mintable(self, template: str, relation: str) -> tuple[str, ...]:
-        """Return the 100ms roles that a relation to a room of a template may join with, least first."""
+        """Return the 100ms roles of a relation to a room of this template, the least privileged first."""
         return self.templates.get(template, {}).get(relation, ())
 
 
 def counter_of(action: str) -> str:
-    """Return the name under which requests of an action are counted."""
+    """Return the counter of an action."""
     return action if action in COUNTED else "api"
