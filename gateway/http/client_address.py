@@ -1,4 +1,4 @@
-"""Which address a request comes from: what proxies say is believed only of proxies we know."""
+"""The address that a request comes from. X-Forwarded-For is believed only from trusted proxies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("gateway")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_IPV6_SITE_BITS = 64  # one subscriber gets a /64 at least: within it, addresses are free
+_IPV6_SITE_BITS = 64  # a subscriber gets at least a /64 and may use any address in it
 
 
 class ClientAddresses:
@@ -22,10 +22,10 @@ class ClientAddresses:
         self._warned = False
 
     def find(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Return the client's address as text; `peer` is who holds the connection ("" for a local socket).
+        """Return the client's address as text; `peer` is the other end of the connection ("" for a local socket).
 
-        X-Forwarded-For is read from the right, past trusted proxies only: the first address that is none of them is
-        the client. Whatever stands further left was written by the client himself.
+        X-Forwarded-For is read from the right, past trusted proxies only: the first address that is not one of them is
+        the client. Anything further left may have been written by the client itself.
         """
         current = _parse(peer or "")
         forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
@@ -48,7 +48,7 @@ class ClientAddresses:
 
 
 def site_of(address: str) -> str:
-    """Return what is limited in place of an address: itself for IPv4, its /64 for IPv6."""
+    """Return the network that is limited as one client: the address itself for IPv4, its /64 for IPv6."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, _IPV6_SITE_BITS), strict=False))
@@ -56,7 +56,7 @@ def site_of(address: str) -> str:
 
 
 def _parse(text: str) -> Address | None:
-    """Read an address, with a port or in brackets as some proxies write it; IPv4 in IPv6 form is IPv4."""
+    """Parse an address, with a port or in brackets as some proxies write it; return IPv4-mapped IPv6 as IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

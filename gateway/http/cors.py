@@ -1,4 +1,4 @@
-"""Which pages of other origins may call the API and read its answers (Fetch standard, "CORS protocol")."""
+"""Which pages of other origins may call the API and read its responses (Fetch standard, "CORS protocol")."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXPOSED_HEADERS = (
     "WWW-Authenticate",
     "X-Request-Id",
 )
-_PREFLIGHT_LASTS_S = 600  # an origin that is taken off the list should notice soon
+_PREFLIGHT_LASTS_S = 600  # removing an origin from the list should take effect soon
 _PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
     (b"access-control-allow-headers", b"authorization, content-type, idempotency-key"),
@@ -25,24 +25,25 @@ _EXPOSED = (b"access-control-expose-headers", ", ".join(EXPOSED_HEADERS).encode(
 
 
 class Cors:
-    """The header fields that let a listed origin in; every other gets none, and its browser keeps the answer from it.
+    """The header fields that allow a listed origin. Others get none, so that their browser withholds the response.
 
-    Ours and not Litestar's: that one never sees what the edge answers itself, and tells methods to refused origins too.
+    Not Litestar's middleware: it never sees what the edge answers itself, and lists methods to refused origins too.
     """
 
     def __init__(self, origins: Sequence[str]) -> None:
-        self._anybody = "*" in origins
-        # A port written `*` stands for digits, not for the rest of a host name.
+        self._any = "*" in origins
+        # A port written `*` matches digits only, never the rest of a host name.
         patterns = [re.escape(origin).replace(r"\*", "[0-9]{1,5}") for origin in origins if origin != "*"]
         self._listed = re.compile("|".join(patterns).encode()) if patterns else None
 
     def fields(self, origin: bytes | None) -> Headers:
-        """Return what every answer to this origin carries; None is a request without one."""
-        if self._anybody:  # never with credentials: the standard forbids it, and nobody was listed
+        """Return the fields of every response to this origin; None means a request without an Origin."""
+        if self._any:  # never with credentials: the standard forbids them together with `*`
             return [(b"access-control-allow-origin", b"*"), _EXPOSED]
         if self._listed is None:
             return []
-        fields: Headers = [(b"vary", b"Origin")]  # also for the others, or a cache would serve them each other's answer
+        # Also for refused origins, or a cache would serve one origin's response to another.
+        fields: Headers = [(b"vary", b"Origin")]
         if origin is not None and self._listed.fullmatch(origin):
             fields += [
                 (b"access-control-allow-origin", origin),
@@ -52,9 +53,9 @@ class Cors:
         return fields
 
     def preflight(self, method: str, headers: Iterable[tuple[bytes, bytes]], fields: Headers) -> Headers | None:
-        """Return what a preflight of an origin let in is told beside `fields`; None if this is no such request.
+        """Return the fields that answer a preflight of an allowed origin, beside `fields`; None for any other request.
 
-        It says what the API has, not what this address has: a page may then read the 404 or 405 it gets.
+        They describe the API, not this address, so that a page can read the 404 or 405 of its call.
         """
         if method != "OPTIONS" or not any(name == b"access-control-allow-origin" for name, _ in fields):
             return None
@@ -63,6 +64,6 @@ class Cors:
 
 
 def origin_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """Return the Origin of a request; of two, none."""
+    """Return the Origin of a request; None if there is none or more than one."""
     values = [value for name, value in headers if name == b"origin"]
     return values[0] if len(values) == 1 else None

@@ -1,4 +1,4 @@
-"""Places in a list as opaque texts that only the gateway can make."""
+"""Positions in a list, as opaque texts that only the gateway can make."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.text import FieldError
 
 
 class Cursors:
-    """Seals a place (a few short words) into a text and opens it again. `kind` keeps one list's cursors off another."""
+    """Seals a position (a few short words) into a text, and opens it only for the same `kind` of list."""
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
@@ -19,7 +19,7 @@ class Cursors:
         return base64.urlsafe_b64encode(f"{self._ring.mac(text)}{text}".encode()).decode().rstrip("=")
 
     def open(self, kind: str, cursor: str) -> list[str]:
-        """Return the place's words. Raises: FieldError, unless we made it for this kind of list."""
+        """Return the words of the position. Raises: FieldError, unless we made it for this kind of list."""
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         except ValueError:  # among them binascii.Error and UnicodeError

@@ -1,4 +1,4 @@
-"""The outermost ASGI wrapper: it sees every request, also those that no route or middleware gets to see (404, 405)."""
+"""The outermost ASGI wrapper. It sees every request, including those that no middleware or route sees (404, 405)."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ from limits.policy import Charge, Decision, Limit
 
 log = logging.getLogger("gateway.access")
 
-REFUSED = "gateway.refused"  # where in the ASGI scope the server leaves the problem of a request it could not read
+REFUSED = "gateway.refused"  # scope key under which the server leaves the problem of a request it could not parse
 
-# OWASP REST Security Cheat Sheet, "Security Headers". What is no page needs them too: an error or a report opened in a
-# browser is one. Cross-Origin-Resource-Policy binds only embedding; what CORS lets in, it does not keep out.
+# OWASP REST Security Cheat Sheet, "Security Headers". JSON needs them too: an error or a report opened in a browser is
+# a page. Cross-Origin-Resource-Policy restricts embedding only; it blocks no request that CORS allows.
 _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-# A page brings its own.
+# Defaults: a page sets its own.
 _DEFAULTS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"permissions-policy", b"camera=(), display-capture=(), geolocation=(), microphone=()"),
     (b"referrer-policy", b"no-referrer"),
 )
-_YEAR_OF_HTTPS = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; subdomains are not ours to bind
-_EXEMPT = frozenset({"/health/live", "/health/ready"})  # whoever watches us must not be sent away
+# RFC 6797; without includeSubDomains, since subdomains may belong to someone else.
+_YEAR_OF_HTTPS = (b"strict-transport-security", b"max-age=31536000")
+_EXEMPT = frozenset({"/health/live", "/health/ready"})  # a monitor must never be rate-limited
 
 
 class Edge:
-    """Gives every response a request id and its fixed headers, logs it, and answers what escaped everything else.
+    """Adds the request id and the fixed headers to every response, logs it, and answers what nothing else caught.
 
-    HEAD is GET to everything within, so that both pass the same checks (RFC 9110 section 9.3.2).
+    Everything inside sees a HEAD request as GET, so that both pass the same checks (RFC 9110 section 9.3.2).
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Edge:
     ) -> None:
         self._app = app
         self._addresses = addresses
-        self._flood = flood  # asked anew each time: the policy may have changed
+        self._flood = flood  # called for every request: the policy may have changed
         self._cors = cors or Cors(())
         self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if https else [*_ALWAYS]
         self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
@@ -68,7 +69,7 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        rid = secrets.token_hex(12)  # always ours: a caller's own would let him forge log lines
+        rid = secrets.token_hex(12)  # never the caller's own: it could forge log lines
         token = request_id.set(rid)
         begun = time.perf_counter()
         status = 0
@@ -102,14 +103,14 @@ class Edge:
                 await self._app(inner, receive, finish)
         except Exception as error:
             if status:
-                raise  # the response has begun: the server can only cut the connection
+                raise  # the response has begun: the server can only close the connection
             await send_problem(error, inner, finish)
         finally:
             _log(inner, method, status, begun)
             request_id.reset(token)
 
     def _slow_down(self, site: str) -> None:
-        """Refuse a flood from one address before it costs anything. Raises: RateLimited"""
+        """Refuse a flood from one address before it costs a Redis call. Raises: RateLimited"""
         flood = Charge(self._flood())
         states, allowed = self._buckets.take(site, (flood,))
         if not allowed:
@@ -123,11 +124,11 @@ def _headers(given: Any, added: Headers) -> Headers:
 
 
 def _log(scope: Any, method: str, status: int, begun: float) -> None:
-    """Write the access line: the path without its query, and who, if he is known; no header, no body."""
+    """Write the access log line: the path without its query, and the user if logged in; no header and no body."""
     fields = {"method": method, "path": path_to_log(scope["path"]), "status": status}
     fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
     if admitted := context_of(scope).admitted:
         fields["user"] = admitted.principal.uid
-    # Health checks come every few seconds and say nothing, unless they fail.
+    # Health checks come every few seconds; only those that fail are logged.
     quiet = status == 200 and scope["path"] in _EXEMPT
     log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

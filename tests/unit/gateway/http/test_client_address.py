@@ -24,7 +24,7 @@ def test_an_untrusted_peer_cannot_name_another_address() -> None:
     assert find("203.0.113.7", "198.51.100.1") == "203.0.113.7"
 
 
-def test_behind_a_trusted_proxy_the_rightmost_stranger_is_the_client() -> None:
+def test_behind_a_trusted_proxy_the_rightmost_untrusted_address_is_the_client() -> None:
     assert find("10.0.0.1", "198.51.100.1") == "198.51.100.1"
     assert find("10.0.0.1", "198.51.100.1, 10.9.9.9") == "198.51.100.1"
 
@@ -39,7 +39,7 @@ def test_several_header_lines_are_one_list() -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["unknown", "", "_hidden", "198.51.100.999", "<script>"])
-def test_nonsense_ends_the_walk_at_the_last_known_proxy(nonsense: str) -> None:
+def test_an_unreadable_entry_ends_the_search_at_the_last_trusted_proxy(nonsense: str) -> None:
     assert find("10.0.0.1", f"198.51.100.1, {nonsense}") == "10.0.0.1"
 
 
@@ -62,7 +62,7 @@ def test_a_local_socket_has_no_address() -> None:
     assert find("") == ""
 
 
-def test_an_untrusted_forwarded_header_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_header_of_an_untrusted_peer_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     addresses = ClientAddresses(())
     with caplog.at_level(logging.WARNING, "gateway"):
         for _ in range(3):

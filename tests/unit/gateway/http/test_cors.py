@@ -13,7 +13,7 @@ def names(cors: Cors, origin: bytes | None) -> set[bytes]:
     return {name for name, _ in cors.fields(origin)}
 
 
-def test_star_lets_everybody_in_without_credentials() -> None:
+def test_a_star_allows_every_origin_without_credentials() -> None:
     """Fetch standard, "CORS protocol and credentials": `*` with credentials is no permission at all."""
     for origin in (b"https://evil.example", b"null", None):
         fields = dict(Cors(["*"]).fields(origin))
@@ -22,7 +22,7 @@ def test_star_lets_everybody_in_without_credentials() -> None:
 
 
 @pytest.mark.parametrize("origin", [b"https://app.example.com", b"http://localhost:5173"])
-def test_listed_origin_is_named_and_gets_credentials(origin: bytes) -> None:
+def test_a_listed_origin_is_echoed_and_may_send_credentials(origin: bytes) -> None:
     fields = dict(LISTED.fields(origin))
     assert fields[b"access-control-allow-origin"] == origin
     assert fields[b"access-control-allow-credentials"] == b"true"
@@ -30,15 +30,15 @@ def test_listed_origin_is_named_and_gets_credentials(origin: bytes) -> None:
 
 
 @pytest.mark.parametrize("origin", [None, b"null", b"https://evil.example", b"https://app.example.com\n", b""])
-def test_every_other_answer_only_varies(origin: bytes | None) -> None:
+def test_any_other_origin_gets_only_vary(origin: bytes | None) -> None:
     assert names(LISTED, origin) == {b"vary"}
 
 
-def test_no_list_adds_nothing() -> None:
+def test_without_a_list_no_header_is_added() -> None:
     assert Cors([]).fields(b"https://app.example.com") == []
 
 
-def test_preflight_is_an_options_that_asks_of_somebody_let_in() -> None:
+def test_only_an_options_request_of_an_allowed_origin_with_a_method_is_a_preflight() -> None:
     asks = [(b"access-control-request-method", b"POST")]
     listed, other = LISTED.fields(b"https://app.example.com"), LISTED.fields(b"null")
     assert LISTED.preflight("OPTIONS", asks, listed)
@@ -47,7 +47,7 @@ def test_preflight_is_an_options_that_asks_of_somebody_let_in() -> None:
     assert LISTED.preflight("OPTIONS", asks, other) is None
 
 
-def test_two_origins_are_no_origin() -> None:
+def test_two_origin_headers_count_as_none() -> None:
     assert origin_of([(b"origin", b"a"), (b"x", b"y")]) == b"a"
     assert origin_of([(b"origin", b"a"), (b"origin", b"b")]) is None
     assert origin_of([]) is None

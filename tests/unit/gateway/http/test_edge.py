@@ -30,7 +30,7 @@ def client(*, burst: int = 3, address: str = "198.51.100.1", app: Any = echo, **
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
 
-async def test_every_response_has_an_id_of_ours_and_is_not_stored() -> None:
+async def test_every_response_has_a_generated_request_id_and_is_not_stored() -> None:
     async with client() as http:
         first = await http.get("/", headers={"X-Request-Id": "forged\tline"})
         second = await http.get("/")
@@ -54,7 +54,7 @@ async def test_a_flood_from_one_address_is_refused_and_others_are_not() -> None:
     assert document["request_id"] == refused.headers["x-request-id"]
 
 
-async def test_one_address_does_not_pay_for_another() -> None:
+async def test_each_address_has_a_flood_limit_of_its_own() -> None:
     edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 1))
     for address in ("198.51.100.1", "198.51.100.2"):
         transport = httpx.ASGITransport(app=edge, client=(address, 1))  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ async def test_health_checks_are_never_refused(path: str) -> None:
         assert [(await http.get(path)).status_code for _ in range(5)] == [200] * 5
 
 
-async def test_what_nobody_foresaw_is_a_bare_500(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_exception_is_a_bare_500(caplog: pytest.LogCaptureFixture) -> None:
     async with client() as http:
         answer = await http.get("/boom")
     assert answer.status_code == 500
@@ -79,7 +79,7 @@ async def test_what_nobody_foresaw_is_a_bare_500(caplog: pytest.LogCaptureFixtur
     assert any(record.exc_info for record in caplog.records)
 
 
-async def test_page_keeps_the_fields_it_brings() -> None:
+async def test_a_response_keeps_the_security_headers_it_sets() -> None:
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         own = [(b"Content-Security-Policy", b"default-src 'self'"), (b"cache-control", b"public, max-age=60")]
         await send({"type": "http.response.start", "status": 200, "headers": own})
@@ -92,13 +92,13 @@ async def test_page_keeps_the_fields_it_brings() -> None:
     assert headers["x-frame-options"] == "DENY"
 
 
-async def test_https_is_promised_only_where_it_is_spoken() -> None:
+async def test_hsts_is_sent_only_where_the_public_url_is_https() -> None:
     async with client(https=True) as http, client() as plain:
         assert "max-age=31536000" in (await http.get("/")).headers["strict-transport-security"]
         assert "strict-transport-security" not in (await plain.get("/")).headers
 
 
-async def test_head_is_get_within_and_has_no_content_without() -> None:
+async def test_the_app_sees_head_as_get_and_the_client_gets_no_content() -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ async def test_head_is_get_within_and_has_no_content_without() -> None:
     assert [message["body"] for message in sent[1:]] == [b""]
 
 
-async def test_what_the_edge_itself_answers_can_be_read_by_a_listed_page() -> None:
+async def test_a_listed_origin_can_read_what_the_edge_itself_answers() -> None:
     origin = {"Origin": "https://app.example.com"}
     async with client(burst=2, cors=Cors(["https://app.example.com"])) as http:
         answers = [await http.get(path, headers=origin) for path in ("/boom", "/", "/")]
@@ -140,7 +140,7 @@ async def test_preflight_of_a_listed_origin_is_answered_before_the_app() -> None
     assert not [name for name in other.headers if name.startswith("access-control")]
 
 
-async def test_request_the_server_could_not_read_is_refused_with_its_problem() -> None:
+async def test_a_request_the_server_could_not_parse_is_answered_with_its_problem() -> None:
     async def server(scope: Any, receive: Any, send: Any) -> None:
         await edge({**scope, REFUSED: Problem(431, "headers_too_large", "Too much.")}, receive, send)
 
