@@ -317,6 +317,67 @@ def test_query_parameters_a_route_has_are_taken(hanna: httpx.Client, query: str)
     assert hanna.get(f"/api/rooms{query}").status_code == 200
 
 
+@pytest.mark.parametrize("value", [{}, [], 2, 0, "yes", "true", None], ids=repr)
+def test_a_json_boolean_is_true_or_false_and_nothing_else(hanna: httpx.Client, room_id: str, value: Any) -> None:
+    answer = hanna.post(f"/api/rooms/{room_id}/invites", json={"guests": value})
+    assert_problem(answer, 400, "invalid_request", field="guests")
+
+
+@pytest.mark.parametrize("value", ["5", 5.0, 1e2, True, "five"], ids=repr)
+def test_a_json_integer_is_written_as_one(hanna: httpx.Client, room_id: str, value: Any) -> None:
+    answer = hanna.post(f"/api/rooms/{room_id}/invites", json={"max_uses": value})
+    assert_problem(answer, 400, "invalid_request", field="max_uses")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/api/rooms?limit=5.0", "limit"),
+        ("/api/rooms?limit=1e1", "limit"),
+        ("/api/rooms?limit=%205", "limit"),
+        ("/api/rooms?limit=null", "limit"),
+        ("/api/rooms?limit=", "limit"),
+        ("/api/admin/usage?to=null", "to"),
+        ("/api/admin/usage?to=20261122", "to"),
+        ("/api/admin/usage?from=1700000000", "from"),
+        ("/api/admin/audit?from=1700000000", "from"),
+        ("/api/admin/audit?to=null", "to"),
+    ],
+)
+def test_query_values_are_written_as_the_document_says(installation: Installation, path: str, field: str) -> None:
+    with installation.client_of("otto") as operator:
+        assert_problem(operator.get(path), 400, "invalid_request", field=field)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"json": {"webhook": 1}},
+        {"json": {"name": 7}},
+        {"json": {"name": "two\nlines"}},
+        {"content": b"{", "headers": JSON},
+        {"content": b"name=x", "headers": {"Content-Type": "text/plain"}},
+        {"json": {}, "headers": {"Idempotency-Key": "with space"}},
+        {"json": {}, "params": {"nonsense": "1"}},
+    ],
+    ids=str,
+)
+def test_a_create_with_wrong_input_takes_nothing_from_the_limit_of_creates(
+    installation: Installation, hanna: httpx.Client, request_: dict[str, Any]
+) -> None:
+    def left() -> int:
+        limits = hanna.get("/api/usage").json()["limits"]
+        return next(int(limit["remaining"]) for limit in limits if limit["name"] == "rooms.create")
+
+    before = left()
+    answer = hanna.post("/api/rooms", **request_)
+    status, code = (415, "unsupported_media_type") if "name=x" in str(request_) else (400, "invalid_request")
+    assert_problem(answer, status, code)
+    assert left() >= before
+    assert '"api";' in answer.headers["ratelimit"]
+    assert "rooms.create" not in answer.headers["ratelimit"]
+
+
 def test_refused_query_is_counted_as_refused(hanna: httpx.Client) -> None:
     def refused() -> int:
         return int(hanna.get("/api/usage").json()["usage"]["total"]["api"]["refused"]["invalid_request"])
