@@ -1,4 +1,4 @@
-"""`gateway emulator`: run the local 100ms."""
+"""`gateway emulator`: runs the local 100ms."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
+import uvicorn
 
 from gateway import logs
 from gateway.emulator.app import create_app
 from gateway.emulator.records import Webhook, parse_webhook
 from gateway.emulator.sender import check_address
-from gateway.emulator.serve import serve
 from gateway.emulator.state import StateError
 from gateway.files import hold
 from gateway.server import check_free
@@ -25,27 +25,27 @@ from gateway.settings import SettingsError, hms_given, load_env
 @click.option(
     "--state",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File that keeps its rooms, codes, templates and sessions.  [default: in memory]",
+    help="File for rooms, codes, templates and sessions.  [default: in memory]",
 )
-@click.option("--webhook-url", metavar="URL", help="Where events go (EMULATOR_WEBHOOK_URL).  [default: nowhere]")
+@click.option("--webhook-url", metavar="URL", help="URL that receives events (EMULATOR_WEBHOOK_URL).  [default: none]")
 @click.option(
     "--webhook-header",
     "webhook_headers",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Header of every event; may be given several times (EMULATOR_WEBHOOK_HEADER: one of them, not shown by ps).",
+    help="Header of every event. Can be repeated. EMULATOR_WEBHOOK_HEADER sets one that `ps` does not show.",
 )
 def emulator(
     host: str, port: int, state: Path | None, webhook_url: str | None, webhook_headers: tuple[str, ...]
 ) -> None:
-    """Run the local 100ms: REST, tokens, sessions, webhooks; for development, no account needed.
+    """Run a local 100ms for development: REST, tokens, sessions and webhooks, without an account.
 
-    It takes HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID from where the gateway takes them.
+    Reads HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID as the gateway does.
     """
     env = load_env()
     _, missing = hms_given(env)
     if missing:
-        raise SettingsError(f"{', '.join(missing)} not set; any values will do, as long as the gateway has the same")
+        raise SettingsError(f"{', '.join(missing)} not set; set any values, and the same ones for the gateway")
     header = env.get("EMULATOR_WEBHOOK_HEADER")
     webhook = _webhook(
         webhook_url or env.get("EMULATOR_WEBHOOK_URL", ""), [*webhook_headers, *([header] if header else [])]
@@ -64,13 +64,21 @@ def emulator(
         except StateError as error:
             raise SettingsError(str(error)) from error
         click.echo(f"A local 100ms on http://{host}:{port}/v2", err=True)
-        serve(app, host=host, port=port)
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            server_header=False,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
 
 
 def _webhook(url: str, headers: list[str]) -> Webhook | None:
-    """Read where events go; `headers` are `NAME=VALUE`, and an empty URL means nowhere. Raises: SettingsError"""
+    """Read the webhook, with headers as `NAME=VALUE`. Return None for an empty URL. Raises: SettingsError"""
     if headers and not url:
-        raise SettingsError("--webhook-header or EMULATOR_WEBHOOK_HEADER is set, but no --webhook-url it could go to")
+        raise SettingsError("--webhook-header or EMULATOR_WEBHOOK_HEADER needs a --webhook-url")
     try:
         webhook = parse_webhook(url, headers) if url else None
         if webhook:
@@ -81,11 +89,11 @@ def _webhook(url: str, headers: list[str]) -> Webhook | None:
 
 
 def _locked(state: Path | None) -> AbstractContextManager[object]:
-    """Keep other emulators from a state file: each would overwrite what the other has written. Raises: SettingsError"""
+    """Lock a state file, because two emulators would overwrite each other's changes. Raises: SettingsError"""
     if state is None:
         return nullcontext()
     try:
-        return hold(Path(f"{state}.lock"))  # not the file itself, which each save replaces
+        return hold(Path(f"{state}.lock"))  # not the file itself, because each save replaces it
     except BlockingIOError:
         raise SettingsError(
             f"another emulator uses the state file {state}; stop it, or choose another file with --state"

@@ -1,4 +1,4 @@
-"""The emulator put together: the one place that constructs and joins its parts."""
+"""The emulator's composition root."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from litestar.types import ASGIApp
 from gateway.emulator import (
     active_rooms,
     control,
-    init,
-    presence,
+    joining,
     room_codes,
     rooms,
     sessions,
@@ -31,23 +30,23 @@ from gateway.emulator.templates import seed_template
 from gateway.emulator.tokens import Verifier, management_guard
 from gateway.emulator.webhooks import Webhooks
 
-# What clients in browsers call, from whatever origin the developer's page has.
+# Browsers call these paths, from any origin.
 _BROWSER_PATHS = frozenset({"/init", "/v2/token"})
 _REST = (*rooms.ROUTES, *room_codes.ROUTES, *active_rooms.ROUTES, *sessions.ROUTES, *templates.ROUTES)
-_CONTROL = (*control.ROUTES, *presence.ROUTES, *webhook_control.ROUTES)
+_CONTROL = (*control.ROUTES, *joining.ROUTES, *webhook_control.ROUTES)
 
 
 def create_app(
     *, access_key: str, app_secret: str, template_id: str, state: Path | None, webhook: Webhook | None = None
 ) -> ASGIApp:
-    """Build a 100ms of one workspace, as an ASGI app whose REST lives under `/v2`.
+    """Build the ASGI app of a local 100ms with one workspace and its REST API under `/v2`.
 
-    `template_id` names the template that rooms get by default; it is made, called "default" and with roles `guest` and
-    `host`, if the state has none of that id. `state` is the file that keeps all but running peers (0600, one process at
-    a time); None keeps everything in memory. `webhook` is the workspace's.
+    `template_id` is the default template of new rooms. If the state lacks it, it is created with the name "default" and
+    the roles `guest` and `host`. `state` is the file for everything except running peers (mode 0600, one process at a
+    time); None keeps everything in memory. `webhook` is the workspace's webhook.
 
     Raises:
-        StateError: the file is corrupt or cannot be written; the text is one line.
+        StateError: the file is damaged or cannot be written. The text is one line.
         ValueError: a credential is empty.
     """
     if not (access_key and app_secret and template_id):
@@ -65,7 +64,7 @@ def create_app(
         route_handlers=[
             Router("/v2", route_handlers=_REST, guards=[management_guard(verifier)]),
             Router("/emulator", route_handlers=_CONTROL, guards=[control.require_loopback]),
-            *init.ROUTES,
+            *joining.CLIENT_ROUTES,
             *room_codes.CLIENT_ROUTES,
         ],
         dependencies={
@@ -89,7 +88,7 @@ def _open_workspace(access_key: str, template_id: str, state: Path | None) -> Wo
     workspace = Workspace(access_key, state)
     workspace.load()
     if seed_template(workspace, template_id):
-        # At once: the template's timestamps stay the same after a restart, and an unwritable path shows now.
+        # Saved at once, so that its timestamps survive a restart and an unwritable path is noticed now.
         workspace.save_now()
     return workspace
 

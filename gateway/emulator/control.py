@@ -1,4 +1,4 @@
-"""The emulator's own levers for tests: fault rules, and the record of calls. Loopback only, no token."""
+"""Control calls for tests: fault rules and the log of calls. They need no token and answer only to loopback clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
@@ -18,28 +18,28 @@ from gateway.emulator.errors import ApiError, bad_body
 from gateway.emulator.faults import Fault, FaultRules
 
 _KEPT_CALLS = 200
-# Whatever looks like a JWT, wherever a mistaken client has put it: an encoded JSON object, a dot, and so on.
+# Anything that looks like a JWT, wherever a faulty client has put it: an encoded JSON object, a dot, and so on.
 _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]*(?:\.[\w-]*)*")
 
 
 class CallLog:
-    """The last REST calls, oldest first, without headers and with every token struck out."""
+    """The last REST calls, oldest first, without headers and with every token removed."""
 
     def __init__(self) -> None:
         self._calls: deque[msgspec.Raw] = deque(maxlen=_KEPT_CALLS)
 
     def record(self, method: str, path: str, query: str, body: bytes) -> None:
-        """Keep one call as it came in; a body that is not JSON is kept as null."""
+        """Record one call. A body that is not JSON becomes null."""
         try:
             content = msgspec.json.decode(body)
         except (ValueError, RecursionError):
             content = None
-        # Struck out of the decoded and re-encoded text, so that an escape such as \u0065yJ hides nothing.
+        # Tokens are removed after decoding and encoding, so that an escape such as \u0065yJ cannot hide one.
         text = msgspec.json.encode({"method": method, "path": path, "query": query, "body": content})
         self._calls.append(msgspec.Raw(_TOKEN.sub("[token]", text.decode()).encode()))
 
     def calls(self) -> list[msgspec.Raw]:
-        """The calls, each an encoded `{method, path, query, body}`."""
+        """Return the calls, each an encoded `{method, path, query, body}`."""
         return list(self._calls)
 
 
@@ -50,8 +50,8 @@ class _Rule(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @post("/faults", status_code=200)
-async def add_fault(request: Request[Any, Any, Any], faults: NamedDependency[FaultRules]) -> dict[str, Any]:
-    """Let a fault strike calls at or below a path, `times` times or until it is cleared."""
+async def add_fault(request: wire.Call, faults: NamedDependency[FaultRules]) -> dict[str, Any]:
+    """Apply a fault to requests at or below a path, `times` times or until it is cleared."""
     rule = await wire.read_body(request, _Rule)
     try:
         fault = Fault.parse(rule.fault)
@@ -63,13 +63,13 @@ async def add_fault(request: Request[Any, Any, Any], faults: NamedDependency[Fau
 
 @delete("/faults")
 async def clear_faults(faults: NamedDependency[FaultRules]) -> None:
-    """Forget all rules."""
+    """Remove all fault rules."""
     faults.clear()
 
 
 @get("/calls")
 async def list_calls(calls: NamedDependency[CallLog]) -> dict[str, Any]:
-    """Show the last REST calls, oldest first, those that a fault struck included."""
+    """Return the last REST calls, oldest first, including those with a fault."""
     return {"calls": calls.calls()}
 
 
@@ -77,7 +77,7 @@ ROUTES = (add_fault, clear_faults, list_calls)
 
 
 def require_loopback(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Answer 403 to whoever is not on this machine."""
+    """Answer 403 to clients on other machines."""
     host = connection.client.host if connection.client else ""
     try:
         address = ipaddress.ip_address(host)

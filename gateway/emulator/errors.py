@@ -1,7 +1,7 @@
-"""The error envelope of 100ms, and the one handler that writes it.
+"""The error envelope of 100ms, and the exception handler that writes it.
 
 Shape (100ms docs, server-side v2, how-to-guides/make-api-calls): `{code, message, details}`, where `code` repeats the
-HTTP status and `details`, a list of strings, may be missing.
+HTTP status and `details`, a list of strings, is optional.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An answer that 100ms would give instead of a result."""
+    """An error answer of 100ms."""
 
     def __init__(self, status: int, message: str, *details: str) -> None:
         super().__init__(message)
@@ -27,22 +27,22 @@ class ApiError(Exception):
 
 
 def bad_body(detail: str) -> ApiError:
-    """Build the 400 of a body that breaks a rule (wording from how-to-guides/create-large-rooms)."""
+    """Return the 400 for an invalid body (text from how-to-guides/create-large-rooms)."""
     return ApiError(400, "Invalid body param", f"Invalid body param: {detail}")
 
 
 def bad_query(detail: str) -> ApiError:
-    """Build the 400 of a query that breaks a rule."""
+    """Return the 400 for an invalid query."""
     return ApiError(400, "Invalid query param", f"Invalid query param: {detail}")
 
 
 def not_found(what: str) -> ApiError:
-    """Build the 404 of an id or name that nothing has."""
+    """Return the 404 for an unknown id or name."""
     return ApiError(404, f"{what} not found", "not found")
 
 
 def envelope(status: int, message: str, details: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Shape an error body; without details the key is absent."""
+    """Return an error body, without the key `details` if there are none."""
     body: dict[str, Any] = {"code": status, "message": message}
     if details:
         body["details"] = list(details)
@@ -50,11 +50,11 @@ def envelope(status: int, message: str, details: tuple[str, ...] = ()) -> dict[s
 
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """Turn any exception of a handler or of the router into the envelope."""
+    """Answer any exception of a handler or of the router with the envelope."""
     if isinstance(error, ApiError):
         return Response(envelope(error.status, error.message, error.details), status_code=error.status)
     if isinstance(error, HTTPException):
-        # Litestar's own sentences name its internals: the standard phrase is what a stranger may read.
+        # Litestar's messages reveal its internals, so the standard phrase replaces them.
         phrase = HTTPStatus(error.status_code).phrase
         detail = f"{request.method} {request.scope['path']}"
         body = envelope(error.status_code, phrase, (detail,))

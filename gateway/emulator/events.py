@@ -1,4 +1,4 @@
-"""What webhooks tell: the envelope, and the `data` of each event (100ms docs, how-to-guides/configure-webhooks)."""
+"""Webhook events: the envelope and the `data` of each type (100ms docs, how-to-guides/configure-webhooks)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway.emulator import wire
 from gateway.emulator.records import Peer, Room, Session
 from gateway.emulator.state import Workspace
 
-# Who acted, where it was a server and not a peer.
-_NOBODY = {"peer_id": "", "user_id": "", "user_name": "", "role": ""}
+# The acting peer when a server acted.
+_NO_PEER = {"peer_id": "", "user_id": "", "user_name": "", "role": ""}
 
 
 def envelope(workspace: Workspace, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Wrap data as an event; its time is cut to whole seconds, as in the documented samples."""
+    """Wrap data as an event. Its time is in whole seconds, as in the documented samples."""
     return {
         "version": "2.0",
         "id": str(uuid.uuid4()),
@@ -28,7 +28,7 @@ def envelope(workspace: Workspace, kind: str, data: dict[str, Any]) -> dict[str,
 
 
 def of_session(room: Room, session: Session) -> dict[str, Any]:
-    """Describe a session that opens, or one that has closed."""
+    """Describe a session that has opened or closed."""
     data = _in_session(room, session)
     if session.active:
         return data
@@ -39,12 +39,12 @@ def of_session(room: Room, session: Session) -> dict[str, Any]:
 
 
 def of_join(room: Room, session: Session, peer: Peer) -> dict[str, Any]:
-    """Describe a peer that has come in."""
+    """Describe a peer that has joined."""
     return _in_session(room, session) | _person(peer) | {"joined_at": peer.joined_at}
 
 
 def of_leave(room: Room, session: Session, peer: Peer, *, reason: str, message: str) -> dict[str, Any]:
-    """Describe a peer that has left; `message` is the reason that a kick was given."""
+    """Describe a peer that has left. `message` is the reason given for a removal."""
     left_at = peer.left_at or session.updated_at
     return of_join(room, session, peer) | {
         "left_at": left_at,
@@ -55,34 +55,34 @@ def of_leave(room: Room, session: Session, peer: Peer, *, reason: str, message: 
 
 
 def of_failed_join(room: Room, peer: Peer, why: str) -> dict[str, Any]:
-    """Describe a join that was refused: it belongs to no session."""
+    """Describe a refused join, which belongs to no session."""
     return _room(room) | _person(peer) | {"joined_at": wire.ZERO_TIME, "error_message": why}
 
 
 def of_failed_leave(room: Room, peer: Peer) -> dict[str, Any]:
-    """Describe the leave of a peer that is not there any more."""
+    """Describe the leave of a peer that has left before."""
     times = {"joined_at": wire.ZERO_TIME, "left_at": wire.ZERO_TIME, "duration": 0}
     return _room(room) | _person(peer) | times | {"error_message": "peer not joined"}
 
 
 def of_end(room: Room, session: Session, *, lock: bool, reason: str) -> dict[str, Any]:
-    """Describe a room that the REST API has ended."""
-    return _in_session(room, session) | _NOBODY | {"lock_room": lock, "reason": reason, "source": "api"}
+    """Describe a room whose session the REST API has ended."""
+    return _in_session(room, session) | _NO_PEER | {"lock_room": lock, "reason": reason, "source": "api"}
 
 
 def of_failed_end(room: Room, *, lock: bool, reason: str) -> dict[str, Any]:
-    """Describe the end of a room in which nobody is."""
+    """Describe the failed end of a room without a session."""
     end = {"lock_room": lock, "reason": reason, "source": "api"}
-    return _room(room) | {"session_id": ""} | _NOBODY | end | {"error_message": "session not found", "error_code": 404}
+    return _room(room) | {"session_id": ""} | _NO_PEER | end | {"error_message": "session not found", "error_code": 404}
 
 
 def of_role_change(room: Room, session: Session, peer: Peer, *, previous: str, at: str) -> dict[str, Any]:
-    """Describe a peer that the REST API has given another role."""
+    """Describe a peer whose role the REST API has changed."""
     return _role_change(room, session, peer) | {"previous_role": previous, "role_changed_at": at}
 
 
 def of_failed_role_change(room: Room, session: Session, peer: Peer, *, role: str) -> dict[str, Any]:
-    """Describe a peer for whom the other role had no place."""
+    """Describe a failed change to a role that is full."""
     return _role_change(room, session, peer) | {"role": role, "error_message": "role limit reached"}
 
 

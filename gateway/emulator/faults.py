@@ -1,7 +1,7 @@
-"""Faults on demand, by request header or by rule, and what a fault does to a request.
+"""Faults on demand, by request header or by rule, and their effects on a request.
 
-Written as `delay=30;status=503`: parts joined by `;`, any of `status=N` (400 to 599), `delay=S` (seconds, at most 60
-are slept), `reset` (the connection dies without an answer), `garbage` (a body that is not JSON).
+Syntax: `delay=30;status=503`. The parts are joined by `;`: `status=N` (400 to 599), `delay=S` (seconds, at most 60),
+`reset` (closes the connection without an answer) and `garbage` (a body that is not JSON).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GARBAGE = b'{"id": \x00 this is not JSON'
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with one request, in this order: the delay, then the reset, then the false answer."""
+    """The faults of one request, in this order: delay, reset, false answer."""
 
     delay_s: float = 0.0
     reset: bool = False
@@ -32,10 +32,10 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Read a fault as it stands in a header.
+        """Read a fault from the text of a header.
 
         Raises:
-            ValueError: a part is unknown or out of range; the text names it.
+            ValueError: a part is unknown or out of range. The text names it.
         """
         delay_s, status, flags = 0.0, None, set()
         for part in (part.strip() for part in text.split(";")):
@@ -51,15 +51,15 @@ class Fault:
         return cls(delay_s, "reset" in flags, status, "garbage" in flags)
 
     async def strike(self, receive: Receive, send: Send) -> bool:
-        """Do it; true if the request has had its answer, false if it may go on.
+        """Apply the fault. Return whether the request has been answered.
 
-        `receive` must have given its body away already.
+        The body must have been read from `receive` already.
         """
         if self.delay_s:
-            # A client that gives up ends the wait but not the request: a slow upstream too does the work of callers
-            # who no longer listen, and that is the case a retrying client has to survive.
+            # A client that disconnects ends the wait but not the request: a slow server too completes the work of
+            # such clients, and a client that retries must handle that.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_gone(receive), self.delay_s)
+                await asyncio.wait_for(_disconnected(receive), self.delay_s)
         if self.reset:
             await _abort(receive, send)
         elif self.garbage:
@@ -70,24 +70,24 @@ class Fault:
 
 
 class FaultRules:
-    """Faults that strike by path, for clients whose headers a test cannot set."""
+    """Faults by path, for clients whose headers a test cannot set."""
 
     def __init__(self) -> None:
         self._rules: list[tuple[str, Fault]] = []
         self._left: list[int | None] = []
 
     def add(self, match: str, fault: Fault, times: int | None) -> None:
-        """Let a fault strike the next `times` requests at or below a path, or all of them."""
+        """Apply a fault to the next `times` requests at or below a path, or to all of them."""
         self._rules.append((match.rstrip("/"), fault))
         self._left.append(times)
 
     def clear(self) -> None:
-        """Forget all rules."""
+        """Remove all rules."""
         self._rules.clear()
         self._left.clear()
 
     def take(self, path: str) -> Fault | None:
-        """Spend one strike of the oldest rule that matches and has one left."""
+        """Return the fault of the oldest matching rule that is not used up, and count its use."""
         for place, (match, fault) in enumerate(self._rules):
             left = self._left[place]
             if left == 0 or not (path == match or path.startswith(f"{match}/")):
@@ -99,7 +99,7 @@ class FaultRules:
 
 
 async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    """Answer below the framework."""
+    """Answer without the framework."""
     length = str(len(body)).encode()
     fields = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": status, "headers": fields})
@@ -128,21 +128,21 @@ def _false_error(status: int) -> bytes:
     except ValueError:
         message = "Emulated error"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        # Where 100ms documents a 429, the wait stands in the text only (api-reference/analytics/list-webhook-events).
+        # 100ms documents the wait of a 429 only in the text (api-reference/analytics/list-webhook-events).
         message = "Too many requests, retry after 45 seconds"
     return msgspec.json.encode(envelope(status, message, ("emulated fault",)))
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _abort(receive: Receive, send: Send) -> None:
-    # ASGI has no word for this: raising gives a 500, starting an answer gives a half one. uvicorn's `send` is a method
-    # of the object that owns the socket; without such a socket (in-process clients) raising is what is left.
+    # ASGI cannot express this: raising gives a 500, starting an answer gives half of one. The `send` of uvicorn is a
+    # method of the object that owns the socket. Without a socket (in-process clients) only raising remains.
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise ConnectionResetError("emulated fault: reset")
     transport.abort()
-    await _gone(receive)
+    await _disconnected(receive)

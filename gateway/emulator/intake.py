@@ -1,6 +1,6 @@
-"""The outermost layer: it sees every request, those included that the framework refuses before any middleware.
+"""The outermost layer, which sees every request, even those that Litestar refuses before its middleware.
 
-It caps and buffers the body, keeps the call log, lets faults strike, and opens client-facing paths to browsers.
+Limits and buffers the body, keeps the call log, applies faults, and adds CORS headers to the paths of browsers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from gateway.emulator.errors import envelope
 from gateway.emulator.faults import Fault, FaultRules, respond
 
 BODY_MOST_BYTES = 256 * 1024
-# A client that takes us for its proxy asks for a whole address (RFC 9112, section 3.2.2). httptools takes the path out
-# of it, h11 does not.
+# A client that uses us as its proxy sends the absolute URL (RFC 9112, section 3.2.2). httptools extracts the path, h11
+# does not.
 _ABSOLUTE = re.compile(r"https?://[^/]+", re.ASCII)
 _CORS = (
     (b"access-control-allow-origin", b"*"),
@@ -33,7 +33,7 @@ class _BodyTooLargeError(Exception):
 
 
 class Intake:
-    """An ASGI app around the Litestar app."""
+    """The ASGI app around the Litestar app."""
 
     def __init__(self, app: ASGIApp, *, faults: FaultRules, calls: CallLog, browser_paths: frozenset[str]) -> None:
         self._app = app
@@ -64,7 +64,7 @@ class Intake:
         except ValueError as error:
             await respond(answering, 400, msgspec.json.encode(envelope(400, "Invalid x-emulate header", (str(error),))))
             return
-        # A reset needs the server's own `send`: the socket hangs on it.
+        # A reset needs uvicorn's own `send`, which owns the socket.
         if fault and await fault.strike(receive, send if fault.reset else answering):
             return
         await self._app(scope, _replay(body, receive), answering)
@@ -85,7 +85,7 @@ def _make_relative(scope: HTTPScope) -> None:
 
 
 async def _read(scope: HTTPScope, receive: Receive) -> bytes | None:
-    """Read the whole body; None if the client left meanwhile."""
+    """Return the whole body, or None if the client has disconnected."""
     announced = Headers.from_scope(scope).get("content-length", "0")
     if announced.isdigit() and int(announced) > BODY_MOST_BYTES:
         raise _BodyTooLargeError

@@ -1,4 +1,4 @@
-"""The rooms somebody is in: who may come in, who is there, what ends it. No HTTP here."""
+"""Running sessions: admission, joins, leaves and ends. Independent of HTTP routes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["audio", "video", "screen"]
 
 
 class Joining(msgspec.Struct, kw_only=True):
-    """What a peer says of itself when it joins; of `tracks` it sends those its role allows."""
+    """The values that a joining peer chooses. Of `tracks`, it sends those that its role allows."""
 
     name: str = ""
     metadata: str = ""
@@ -33,7 +33,7 @@ class Joining(msgspec.Struct, kw_only=True):
 
 
 class PeerChanges(msgspec.Struct, kw_only=True):
-    """What the REST API may change of a peer."""
+    """The fields of a peer that the REST API can change."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     role: str | msgspec.UnsetType = msgspec.UNSET
@@ -41,9 +41,9 @@ class PeerChanges(msgspec.Struct, kw_only=True):
 
 
 class LiveRooms:
-    """Opens a session at the first join, closes it at the last leave, and tells `emit` what happened.
+    """Opens a session at the first join, closes it at the last leave, and passes each event to `emit`.
 
-    A change and its events are made without a pause; the file is waited for after.
+    Makes a change and its events without awaiting in between, then waits for the state file.
     """
 
     def __init__(self, workspace: Workspace, emit: Emit) -> None:
@@ -56,6 +56,7 @@ class LiveRooms:
 
     def session_in(self, room_id: str) -> Session:
         """Return a room's running session, or answer 404."""
+        self._workspace.find_room(room_id)
         session = self._running.get(room_id)
         if session is None:
             raise ApiError(404, "session not found", "not found")
@@ -69,10 +70,10 @@ class LiveRooms:
         return peer
 
     def admit(self, claims: AppClaims) -> Room:
-        """Return the room that a verified token opens, or say why not in the words the web client looks for."""
+        """Return the room of a verified token, or refuse with the text that the web client expects."""
         room = self._workspace.rooms.get(claims.room_id)
         if room is None:
-            # Not 404: the web client reads that as "endpoint unreachable".
+            # Not 404, which the web client reads as "endpoint unreachable".
             raise ApiError(400, "invalid room")
         if not room.enabled:
             raise ApiError(403, "room is not active")
@@ -85,7 +86,7 @@ class LiveRooms:
         return room
 
     async def join(self, claims: AppClaims, joining: Joining) -> tuple[Session, Peer]:
-        """Let a peer into a room, under the id it has chosen or a new one."""
+        """Add a peer to a room, under the id that it chose or a new one."""
         now = self._workspace.now()
         peer = Peer(
             id=joining.peer_id or str(uuid.uuid4()),
@@ -108,16 +109,16 @@ class LiveRooms:
         return session, peer
 
     async def leave(self, peer_id: str, reason: str) -> None:
-        """Take a peer out; one that is out already gets 404, and the webhook the failure that 100ms reports then."""
+        """Let a peer leave. If it has left already, answer 404 and emit the failure event of 100ms."""
         room_id = self._room_of.get(peer_id)
         if room_id is None:
-            self._report_stray(peer_id)
+            self._emit_failed_leave(peer_id)
             raise not_found("Peer")
         self._take_out(room_id, [self.peer_in(room_id, peer_id)], reason=reason, message="")
         await self._workspace.save()
 
     async def remove(self, room_id: str, *, peer_id: str, role: str, reason: str) -> None:
-        """Kick one peer or, without `peer_id`, a whole role."""
+        """Remove one peer or, without `peer_id`, all peers of a role."""
         session = self.session_in(room_id)
         peers = (
             [self.peer_in(room_id, peer_id)] if peer_id else [peer for peer in session.connected() if peer.role == role]
@@ -126,8 +127,8 @@ class LiveRooms:
         await self._workspace.save()
 
     async def end(self, room_id: str, *, lock: bool, reason: str) -> None:
-        """End a room's session; `lock` disables the room, so that nobody starts the next one."""
-        room = self._workspace.rooms[room_id]
+        """End a room's session. With `lock`, also disable the room."""
+        room = self._workspace.find_room(room_id)
         if room_id not in self._running:
             self._emit(room, "room.end.failure", events.of_failed_end(room, lock=lock, reason=reason))
         session = self.session_in(room_id)
@@ -160,7 +161,7 @@ class LiveRooms:
         return changed
 
     async def close(self) -> None:
-        """End every session, since no peer outlives the process; webhooks are not told."""
+        """End every session, because peers do not outlive the process. Emits no events."""
         now = self._workspace.now()
         for session in self._running.values():
             session.close(now)
@@ -173,7 +174,7 @@ class LiveRooms:
             await self._workspace.save()
 
     def _admit_peer(self, claims: AppClaims, peer: Peer) -> Room:
-        """Admit, and report a refusal to the room's webhook as far as 100ms documents that."""
+        """Admit a peer, and emit an event for the refusals that 100ms reports."""
         room = self._workspace.rooms.get(claims.room_id)
         try:
             admitted = self.admit(claims)
@@ -215,7 +216,7 @@ class LiveRooms:
             self._ends.pop(room_id).cancel()
             self._emit(room, "session.close.success", events.of_session(room, session))
 
-    def _report_stray(self, peer_id: str) -> None:
+    def _emit_failed_leave(self, peer_id: str) -> None:
         for session in reversed(self._workspace.sessions.values()):
             if peer_id in session.peers:
                 room = self._workspace.rooms[session.room_id]
@@ -227,7 +228,7 @@ class LiveRooms:
 
     def _is_full(self, room: Room, role: str) -> bool:
         most = self._roles(room)[role].get("maxPeerCount", 0)
-        return bool(most) and self._count(room, role) >= most  # -1 admits nobody
+        return bool(most) and self._count(room, role) >= most  # -1 admits no peer
 
     def _count(self, room: Room, role: str | None = None) -> int:
         session = self._running.get(room.id)

@@ -1,4 +1,4 @@
-"""What a workspace keeps: values without behaviour, as the state file holds them."""
+"""The records of a workspace, in the form of the state file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
 
 
 class UploadInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a recording goes (api-reference/Rooms/create-via-api)."""
+    """Where a recording is stored (api-reference/Rooms/create-via-api)."""
 
     type: Literal["s3", "gs", "oss", "azure"]
     location: Annotated[str, msgspec.Meta(min_length=1)]
@@ -24,24 +24,24 @@ class UploadInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RecordingInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room's own recording settings; a room without them follows its template."""
+    """The recording settings of a room. Without them the template's settings apply."""
 
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     upload_info: UploadInfo | None = None
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """The address that replaces the workspace's webhook for one room."""
+    """The URL that receives events, and the headers to send with them."""
 
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+$")]
     headers: dict[str, str] = {}
 
 
 def parse_webhook(url: str, headers: Iterable[str]) -> Webhook:
-    """Read a webhook from text, each header as `NAME=VALUE`.
+    """Read a webhook from text, with each header as `NAME=VALUE`.
 
     Raises:
-        ValueError: the URL is none, or a header has no name; the text says which, without the header's value.
+        ValueError: the URL or a header is malformed. The text does not contain the header's value.
     """
     pairs = [header.partition("=") for header in headers]
     for name, equals, _ in pairs:
@@ -51,11 +51,11 @@ def parse_webhook(url: str, headers: Iterable[str]) -> Webhook:
     try:
         return msgspec.convert(content, Webhook)
     except msgspec.ValidationError:
-        raise ValueError("the URL must begin with http:// or https:// and hold no space") from None
+        raise ValueError("the URL must begin with http:// or https:// and contain no space") from None
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room as the workspace keeps it; what a reply shows of it depends on the endpoint."""
+    """A room. The fields of a reply differ by endpoint."""
 
     id: str
     name: str
@@ -73,11 +73,11 @@ class Room(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     webhook: Webhook | None = None
 
     def __post_init__(self) -> None:
-        instant_ns(self.created_at)  # an edited file must not fail later, in the middle of a listing
+        instant_ns(self.created_at)  # an edited state file must fail when it is read, not later in a listing
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A template: `body` holds what callers set, unknown keys included, with `name` and `roles` always there."""
+    """A template. `body` contains what callers sent, unknown keys included, and always `name` and `roles`."""
 
     id: str
     created_at: str
@@ -86,12 +86,12 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The name, unique in the workspace."""
+        """Return the name, which is unique in the workspace."""
         return str(self.body["name"])
 
     @property
     def roles(self) -> dict[str, dict[str, Any]]:
-        """Roles by their case-sensitive name."""
+        """Return the roles by their case-sensitive name."""
         roles: dict[str, dict[str, Any]] = self.body["roles"]
         return roles
 
@@ -105,7 +105,7 @@ class _TemplateCore(msgspec.Struct):
 
 
 class RoomCode(msgspec.Struct, frozen=True, kw_only=True):
-    """A code that stands for a room and a role, for whoever has it."""
+    """A code that admits its holder to a room in a role."""
 
     code: str
     room_id: str
@@ -116,7 +116,7 @@ class RoomCode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer sends (api-reference/active-rooms/retrieve-peer)."""
+    """A media track of a peer (api-reference/active-rooms/retrieve-peer)."""
 
     id: str
     stream_id: str
@@ -128,7 +128,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody in a room, from one join to the leave that follows; only a connected one has tracks."""
+    """A client in a room, from its join to its leave. Only a connected peer has tracks."""
 
     id: str
     user_id: str
@@ -147,10 +147,10 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Session(msgspec.Struct, kw_only=True):
-    """A room from its first join until it is empty: the one record that changes in place, peer by peer.
+    """A room from its first join until it is empty. The only record that changes in place.
 
-    Peers who left stay in it. One that comes back under its old id replaces what it was, as the documented map has one
-    place for each id.
+    Keeps peers that have left. A peer that rejoins under its old id replaces the old entry, because the documented map
+    has one entry per id.
     """
 
     id: str
@@ -165,11 +165,11 @@ class Session(msgspec.Struct, kw_only=True):
         instant_ns(self.updated_at)
 
     def connected(self) -> list[Peer]:
-        """Those who are in the room now, in the order they came."""
+        """Return the peers in the room now, in the order of their joins."""
         return [peer for peer in self.peers.values() if peer.left_at is None]
 
     def close(self, at: str) -> None:
-        """End it at a time; whoever was still in it left then."""
+        """End the session and let all connected peers leave at this time."""
         for peer in self.connected():
             self.peers[peer.id] = msgspec.structs.replace(peer, left_at=at, tracks={})
         self.updated_at, self.active = at, False

@@ -1,4 +1,4 @@
-"""Room codes, and their exchange for an app token (100ms docs, api-reference/room-codes; web-sdks, sdk/index.ts)."""
+"""Room codes and their exchange for app tokens (100ms docs, api-reference/room-codes; web-sdks, sdk/index.ts)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import uuid
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from gateway.emulator import wire
 from gateway.emulator.errors import ApiError, bad_body, not_found
 from gateway.emulator.records import Room, RoomCode
-from gateway.emulator.rooms import find_room
 from gateway.emulator.state import Workspace
 from gateway.emulator.tokens import AppClaims, Verifier
 
@@ -35,7 +34,7 @@ class _Exchange(msgspec.Struct):
 
 @post("/room-codes/room/{room_id:str}", status_code=200)
 async def create_codes(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """Make sure that every role has a code, and disable the codes of roles that are gone."""
+    """Create a code for every role without one, and disable the codes of deleted roles."""
     room = _open_room(workspace, room_id)
     roles = workspace.templates[room.template_id].roles
     for code in workspace.codes_of(room_id):
@@ -46,27 +45,27 @@ async def create_codes(room_id: FromPath[str], workspace: NamedDependency[Worksp
         if role not in covered:
             _make(workspace, room, role)
     await workspace.save()
-    return {"data": [_shown(code) for code in workspace.codes_of(room_id) if code.role in roles]}
+    return {"data": [msgspec.structs.asdict(code) for code in workspace.codes_of(room_id) if code.role in roles]}
 
 
 @post("/room-codes/room/{room_id:str}/role/{role:str}", status_code=200)
 async def create_code(
     room_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]
 ) -> dict[str, Any]:
-    """Give a role one more code."""
+    """Create another code for a role."""
     room = _open_room(workspace, room_id)
     if role not in workspace.templates[room.template_id].roles:
         raise not_found("Role")
     code = _make(workspace, room, role)
     await workspace.save()
-    return _shown(code)
+    return msgspec.structs.asdict(code)
 
 
 @get("/room-codes/room/{room_id:str}")
 async def list_codes(
-    request: Request[Any, Any, Any], room_id: FromPath[str], workspace: NamedDependency[Workspace]
+    request: wire.Call, room_id: FromPath[str], workspace: NamedDependency[Workspace]
 ) -> dict[str, Any]:
-    """List a room's codes, newest first; without `enabled` both kinds."""
+    """List a room's codes, newest first. Without `enabled`, both enabled and disabled ones."""
     query = request.query_params
     _open_room(workspace, room_id)
     role, enabled = query.get("role", ""), wire.choice(query, "enabled")
@@ -75,12 +74,12 @@ async def list_codes(
         return (not role or code.role == role) and enabled in (None, code.enabled)
 
     newest_first = reversed(workspace.codes_of(room_id))
-    return wire.page(newest_first, query, wanted, identify=lambda code: code.code, render=_shown)
+    return wire.page(newest_first, query, wanted, identify=lambda code: code.code, render=msgspec.structs.asdict)
 
 
 @post("/room-codes/code", status_code=200)
-async def toggle_code(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """Enable or disable a code; it can be disabled whatever became of its room and role."""
+async def toggle_code(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """Enable or disable a code. It can be disabled even if its room is disabled or its role is deleted."""
     body = await wire.read_body(request, _Toggle)
     code = workspace.codes.get(body.code)
     if code is None:
@@ -89,21 +88,21 @@ async def toggle_code(request: Request[Any, Any, Any], workspace: NamedDependenc
         _check_usable(code, workspace)
     code = _enable(workspace, code, enabled=body.enabled)
     await workspace.save()
-    return _shown(code)
+    return msgspec.structs.asdict(code)
 
 
 @post("/v2/token", status_code=200)
 async def exchange_code(
-    request: Request[Any, Any, Any], workspace: NamedDependency[Workspace], verifier: NamedDependency[Verifier]
+    request: wire.Call, workspace: NamedDependency[Workspace], verifier: NamedDependency[Verifier]
 ) -> dict[str, Any]:
-    """Give whoever has a code an app token for 24 hours, under the user id of his choice.
+    """Exchange a code for an app token that is valid for 24 hours. The client chooses the user id.
 
-    The web client sends its JSON as text, so that its browser need not ask first: the content type counts for nothing.
+    Ignores the content type, because the web client sends its JSON as text to avoid a CORS preflight.
     """
     try:
         body = msgspec.json.decode(await request.body(), type=_Exchange)
     except (ValueError, RecursionError):
-        raise bad_body("code must be a string, and user_id one that is not empty") from None
+        raise bad_body("code must be a string and user_id a non-empty string") from None
     code = workspace.codes.get(body.code)
     if code is None:
         raise not_found("Room code")
@@ -119,7 +118,7 @@ CLIENT_ROUTES = (exchange_code,)
 
 
 def _open_room(workspace: Workspace, room_id: str) -> Room:
-    room = find_room(workspace, room_id)
+    room = workspace.find_room(room_id)
     if not room.enabled:
         raise ApiError(403, "room is not active")
     return room
@@ -151,7 +150,3 @@ def _enable(workspace: Workspace, code: RoomCode, *, enabled: bool) -> RoomCode:
     changed = msgspec.structs.replace(code, enabled=enabled, updated_at=workspace.now())
     workspace.put_code(changed)
     return changed
-
-
-def _shown(code: RoomCode) -> dict[str, Any]:
-    return msgspec.structs.asdict(code)

@@ -1,4 +1,4 @@
-"""Rooms: create or update by name, get, list, update, enable (100ms docs, api-reference/Rooms)."""
+"""Rooms: create or update by name, get, list, update and enable (100ms docs, api-reference/Rooms)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import uuid
 from typing import Any
 
 import msgspec
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
 from gateway.emulator import wire
-from gateway.emulator.errors import bad_body, not_found
+from gateway.emulator.errors import bad_body
 from gateway.emulator.records import RecordingInfo, Room, Webhook
 from gateway.emulator.state import Workspace
 
@@ -24,7 +24,7 @@ _DURATION_LEAST_S, _DURATION_MOST_S = 120, 43_200
 
 
 class _Settings(msgspec.Struct, kw_only=True):
-    """What both bodies may hold. Fields that are not listed are ignored."""
+    """The fields of both bodies. Unknown fields are ignored."""
 
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
@@ -38,7 +38,7 @@ class _Settings(msgspec.Struct, kw_only=True):
     template: Any = UNSET
 
     def changes(self) -> dict[str, Any]:
-        """The fields that were sent."""
+        """Return the fields that were sent."""
         fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
         return {name: value for name, value in fields if value is not UNSET}
 
@@ -53,13 +53,13 @@ class _Update(_Settings, kw_only=True):
 
 @post("/rooms", status_code=200)
 async def create_room(
-    request: Request[Any, Any, Any], workspace: NamedDependency[Workspace], default_template_id: NamedDependency[str]
+    request: wire.Call, workspace: NamedDependency[Workspace], default_template_id: NamedDependency[str]
 ) -> dict[str, Any]:
-    """Create a room, or update the one that has this name in any case."""
+    """Create a room, or update the room that has this name in any case."""
     body = await wire.read_body(request, _Creation)
     changes = body.changes()
     _check_values(changes, workspace)
-    # From here to put_room nothing awaits: two creates under one name cannot both find it free.
+    # No await from here to put_room, so that two creates with one name make one room.
     room = workspace.room_named(changes["name"]) if "name" in changes else None
     if room is None:
         template_id = changes.get("template_id", default_template_id)
@@ -80,47 +80,41 @@ async def create_room(
 
 @get("/rooms/{room_id:str}")
 async def get_room(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """Show one room by id; by name is what the list is for."""
-    return _fetched(find_room(workspace, room_id), workspace)
+    """Return one room by id. The list finds a room by name."""
+    return _fetched(workspace.find_room(room_id), workspace)
 
 
 @get("/rooms")
-async def list_rooms(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """List rooms, newest first; without `enabled` only the enabled ones."""
+async def list_rooms(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """List rooms, newest first. Without `enabled`, only enabled rooms."""
     query = request.query_params
     enabled = wire.choice(query, "enabled") is not False
-    after_ns, before_ns = wire.moment_ns(query, "after"), wire.moment_ns(query, "before")
     name, template_id = query.get("name", "").lower(), query.get("template_id", "")
+    created_within = wire.created_within(query)
 
     def wanted(room: Room) -> bool:
-        created_ns = wire.instant_ns(room.created_at)
         return (
             room.enabled == enabled
             and (not name or room.name.lower() == name)
             and (not template_id or room.template_id == template_id)
-            and (after_ns is None or created_ns >= after_ns)
-            and (before_ns is None or created_ns <= before_ns)
+            and created_within(room.created_at)
         )
 
-    # Order of creation, not of `created_at`: its strings are cut to different lengths.
-    newest_first = list(reversed(workspace.rooms.values()))
-    return wire.page(
-        newest_first, query, wanted, identify=lambda room: room.id, render=lambda room: _listed(room, workspace)
-    )
+    # In order of creation, not of `created_at`, whose fractions differ in length.
+    return wire.page(reversed(workspace.rooms.values()), query, wanted, render=lambda room: _listed(room, workspace))
 
 
 @post("/rooms/{room_id:str}", status_code=200)
 async def update_room(
-    request: Request[Any, Any, Any], room_id: FromPath[str], workspace: NamedDependency[Workspace]
+    request: wire.Call, room_id: FromPath[str], workspace: NamedDependency[Workspace]
 ) -> dict[str, Any]:
-    """Change the fields that are sent, `enabled` among them.
+    """Change the fields that are sent, including `enabled`.
 
-    A new name that another room has selects that other room, whose id comes back (api-reference/Rooms/update-a-room
-    says so without saying more).
+    A new name that another room has updates that other room and returns its id (api-reference/Rooms/update-a-room).
     """
     body = await wire.read_body(request, _Update)
     changes = body.changes()
-    room = find_room(workspace, room_id)
+    room = workspace.find_room(room_id)
     _check_values(changes, workspace)
     if "name" in changes:
         room = workspace.room_named(changes["name"]) or room
@@ -133,17 +127,9 @@ async def update_room(
 ROUTES = (create_room, get_room, list_rooms, update_room)
 
 
-def find_room(workspace: Workspace, room_id: str) -> Room:
-    """Return a room, or answer 404."""
-    room = workspace.rooms.get(room_id)
-    if room is None:
-        raise not_found("Room")
-    return room
-
-
 def _put(workspace: Workspace, room: Room, changes: dict[str, Any]) -> Room:
     changed = msgspec.structs.replace(room, **changes)
-    # Against the room as it will be: large_room may have been set by an earlier call.
+    # Checked against the changed room, because an earlier call may have set large_room.
     most = _LARGE_SIZE_MOST if changed.large_room else _SIZE_MOST
     if changed.size > most:
         raise bad_body(f"room size greater than {most}")
@@ -169,8 +155,8 @@ def _check_values(changes: dict[str, Any], workspace: Workspace) -> None:
         raise bad_body(f"max_duration_seconds greater than {_DURATION_MOST_S}")
 
 
-# The replies differ by endpoint, in the documentation as here: a client that counts on a field of another
-# endpoint has to fail on a developer's machine.
+# The replies differ by endpoint, as documented. A client that expects a field of another endpoint must fail on the
+# developer's machine.
 
 
 def _common(room: Room, workspace: Workspace) -> dict[str, Any]:
@@ -223,7 +209,7 @@ def _updated(room: Room, workspace: Workspace) -> dict[str, Any]:
         "polls": room.polls,
     }
     if room.recording_info is not None:
-        reply["recording_info"] = room.recording_info  # with its credentials: so does 100ms
+        reply["recording_info"] = room.recording_info  # with its credentials, as 100ms does
     if room.webhook is not None:
         reply["webhook"] = room.webhook
     return reply

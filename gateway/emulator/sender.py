@@ -1,4 +1,4 @@
-"""One POST to a webhook: only to this machine or its private networks, bounded in time, no redirect followed."""
+"""One POST to a webhook: only to loopback and private addresses, with a time limit, without redirects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.emulator.records import Webhook
 _ATTEMPT_MOST_S = 5.0
 _MOST_AT_ONCE = 50
 _READ_MOST_BYTES = 65_536
-# Not Python's is_private: that holds 169.254.0.0/16 too, where clouds keep their credentials.
+# Not Python's is_private, which includes 169.254.0.0/16, where clouds serve credentials.
 _LOCAL = tuple(
     ipaddress.ip_network(net)
     for net in ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
@@ -24,14 +24,14 @@ _OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding"
 
 
 class NotSentError(Exception):
-    """No answer came; `str()` says why."""
+    """No answer was received. The text says why."""
 
 
 async def check_address(webhook: Webhook) -> None:
-    """See whether events may go to a webhook as its name means now; one that means nothing yet may do so later.
+    """Check that a webhook's host resolves to allowed addresses. Accepts a host that does not resolve yet.
 
     Raises:
-        ValueError: they may not, or the URL is none.
+        ValueError: an address is not allowed, or the URL is malformed.
     """
     try:
         async with asyncio.timeout(_ATTEMPT_MOST_S):
@@ -43,17 +43,17 @@ async def check_address(webhook: Webhook) -> None:
 
 
 class Sender:
-    """Sends events. Its connections are made with the first one: who sends none needs no TLS library."""
+    """Sends events. Creates its HTTP client with the first one, because most runs send none."""
 
     def __init__(self) -> None:
         self._http: httpx.AsyncClient | None = None
         self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def post(self, webhook: Webhook, event: dict[str, object]) -> int:
-        """Return the status that the receiver answered.
+        """Send an event and return the status of the answer.
 
         Raises:
-            NotSentError: the address is not local, or no answer came within 5 s.
+            NotSentError: the address is not local, or there was no answer within 5 s.
         """
         try:
             async with self._slots, asyncio.timeout(_ATTEMPT_MOST_S):
@@ -64,7 +64,7 @@ class Sender:
             raise NotSentError(f"{type(error).__name__}: {error}") from None
 
     async def close(self) -> None:
-        """Close the connections that are open."""
+        """Close all connections."""
         if self._http is not None:
             await self._http.aclose()
 
@@ -72,13 +72,13 @@ class Sender:
         url = httpx.URL(webhook.url)
         headers = {name.lower(): value for name, value in webhook.headers.items() if name.lower() not in _OURS}
         headers |= {"host": url.netloc.decode("ascii"), "content-type": "application/json"}
-        # Sent to the address that was checked: a name could mean another one a moment later.
+        # Sent to the checked address, because the name could resolve to another one a moment later.
         pinned = url.copy_with(host=await _local_address(url))
         if self._http is None:
             self._http = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=_ATTEMPT_MOST_S)
         extensions = {"sni_hostname": url.host}
         async with self._http.stream("POST", pinned, content=body, headers=headers, extensions=extensions) as response:
-            # Of no interest, but read: a connection with an unread answer cannot be used again.
+            # The answer is read so that the connection can be reused.
             read = 0
             async for chunk in response.aiter_raw():
                 read += len(chunk)
@@ -92,7 +92,7 @@ async def _local_address(url: httpx.URL) -> str:
     found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
     for *_, address in found:
         if not _is_local(str(address[0])):
-            raise NotSentError(f"the address is neither of this machine nor of a private network: {_RULE}")
+            raise NotSentError(f"the address is neither loopback nor private: {_RULE}")
     return str(found[0][4][0])
 
 

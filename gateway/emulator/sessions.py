@@ -1,10 +1,10 @@
-"""Sessions, running and ended (100ms docs, api-reference/Sessions)."""
+"""Running and ended sessions (100ms docs, api-reference/Sessions)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, get
+from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
@@ -15,30 +15,25 @@ from gateway.emulator.state import Workspace
 
 
 @get("/sessions")
-async def list_sessions(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """List sessions, newest first; without `active` both kinds, as in the documentation's sample."""
+async def list_sessions(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """List sessions, newest first. Without `active`, both running and ended ones, as in the documented sample."""
     query = request.query_params
     active, room_id = wire.choice(query, "active"), query.get("room_id", "")
-    after_ns, before_ns = wire.moment_ns(query, "after"), wire.moment_ns(query, "before")
+    created_within = wire.created_within(query)
 
     def wanted(session: Session) -> bool:
-        started_ns = wire.instant_ns(session.created_at)
         return (
             active in (None, session.active)
             and (not room_id or session.room_id == room_id)
-            and (after_ns is None or started_ns >= after_ns)
-            and (before_ns is None or started_ns <= before_ns)
+            and created_within(session.created_at)
         )
 
-    newest_first = reversed(workspace.sessions.values())
-    return wire.page(
-        newest_first, query, wanted, identify=lambda session: session.id, render=lambda one: _shown(one, workspace)
-    )
+    return wire.page(reversed(workspace.sessions.values()), query, wanted, render=lambda one: _shown(one, workspace))
 
 
 @get("/sessions/{session_id:str}")
 async def get_session(session_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """Show one session with everyone who was in it."""
+    """Return one session with all its peers."""
     session = workspace.sessions.get(session_id)
     if session is None:
         raise not_found("Session")

@@ -14,14 +14,15 @@ from typing import Literal
 
 import msgspec
 
+from gateway.emulator.errors import not_found
 from gateway.emulator.records import Room, RoomCode, Session, Template
 from gateway.emulator.wire import instant_ns, timestamp
 
-_KEPT_SESSIONS = 2_000  # the file is written whole: sessions must not make it grow for ever
+_KEPT_SESSIONS = 2_000  # each save writes the whole file, so sessions must not grow without limit
 
 
 class StateError(Exception):
-    """The state file cannot be used; `str()` is one line for an operator."""
+    """The state file cannot be used. The text is one line for the operator."""
 
 
 class _Document(msgspec.Struct):
@@ -33,14 +34,14 @@ class _Document(msgspec.Struct):
 
 
 class Workspace:
-    """Everything one access key owns.
+    """All records of one access key.
 
-    Changes are made without a pause between look-up and `put_...`, so two of them never mix; `save` then returns once
-    the file holds them. One process at a time may use a file.
+    Callers do not await between a look-up and its `put_...`, so changes never interleave. `save` then returns when the
+    file holds them. Only one process at a time may use a file.
     """
 
     def __init__(self, access_key: str, path: Path | None) -> None:
-        # Stable across restarts, and not the access key itself: every reply carries both.
+        # Stable across restarts. Hashed, because every reply contains both.
         self.customer_id = hashlib.sha256(f"customer:{access_key}".encode()).hexdigest()[:24]
         self.app_id = hashlib.sha256(f"app:{access_key}".encode()).hexdigest()[:24]
         self.rooms: dict[str, Room] = {}
@@ -56,9 +57,9 @@ class Workspace:
         self._saving = asyncio.Lock()
 
     def now(self) -> str:
-        """Write the present with the next of all fraction lengths, as the documented samples differ.
+        """Return the present as a timestamp, with fraction lengths that vary as in the documented samples.
 
-        Never earlier than the time before: a leave whose fraction is cut must not come before its join.
+        Never returns an earlier time than before: a leave with a shortened fraction must not precede its join.
         """
         now_ns = time.time_ns()
         text = timestamp(now_ns, next(self._fractions))
@@ -68,8 +69,15 @@ class Workspace:
         return text
 
     def room_named(self, name: str) -> Room | None:
-        """Find a room by name in any case."""
+        """Return the room with this name in any case, or None."""
         return self.rooms.get(self._ids_by_name.get(name.lower(), ""))
+
+    def find_room(self, room_id: str) -> Room:
+        """Return a room, or answer 404."""
+        room = self.rooms.get(room_id)
+        if room is None:
+            raise not_found("Room")
+        return room
 
     def put_room(self, room: Room) -> None:
         """Add or replace a room in memory."""
@@ -88,11 +96,11 @@ class Workspace:
         self.codes[code.code] = code
 
     def codes_of(self, room_id: str) -> list[RoomCode]:
-        """List the codes of a room, oldest first."""
+        """Return the codes of a room, oldest first."""
         return [code for code in self.codes.values() if code.room_id == room_id]
 
     def put_session(self, session: Session) -> None:
-        """Add a session in memory; beyond 2,000 the oldest that has ended makes room."""
+        """Add a session in memory. Beyond 2,000, drop the oldest that has ended."""
         self.sessions[session.id] = session
         if len(self.sessions) > _KEPT_SESSIONS:
             ended = next((kept.id for kept in self.sessions.values() if not kept.active), None)
@@ -100,10 +108,10 @@ class Workspace:
                 del self.sessions[ended]
 
     def load(self) -> None:
-        """Read the file, if there is one.
+        """Read the file if it exists.
 
         Raises:
-            StateError: it cannot be read or is not a state file.
+            StateError: it cannot be read, or is not a state file.
         """
         if self._path is None or not self._path.exists():
             return
@@ -112,11 +120,11 @@ class Workspace:
             self._adopt(document)
         except (OSError, ValueError, RecursionError) as error:
             raise StateError(
-                f"emulator state {self._path} cannot be used, move it away to start afresh: {_line(error)}"
+                f"emulator state {self._path} cannot be used; move it away to start without it: {_line(error)}"
             ) from error
 
     def save_now(self) -> None:
-        """Write the file before there is an event loop.
+        """Write the file without an event loop.
 
         Raises:
             StateError: it cannot be written.
@@ -131,8 +139,8 @@ class Workspace:
     async def save(self) -> None:
         """Wait until the file holds every change made so far.
 
-        Changes that arrive while a write is under way share the next one. A caller that goes away does not stop a
-        write that has begun: the lock must not be free while a thread still replaces the file.
+        Changes during a write share the next write. A cancelled caller does not stop a write that has begun, because
+        the lock must be held while a thread replaces the file.
         """
         self._changes += 1
         if self._path is not None:
@@ -151,19 +159,19 @@ class Workspace:
             self.put_template(template)
         for room in document.rooms:
             if room.id in self.rooms or self.room_named(room.name) is not None:
-                raise ValueError(f"room {room.id} is there twice, by id or by name")
+                raise ValueError(f"room {room.id} exists twice, by id or by name")
             if room.template_id not in self.templates:
-                raise ValueError(f"room {room.id} names a template that is not there")
+                raise ValueError(f"room {room.id} refers to an unknown template")
             self.put_room(room)
         for code in document.codes:
             if code.room_id not in self.rooms:
-                raise ValueError("a room code names a room that is not there")
+                raise ValueError("a room code refers to an unknown room")
             self.put_code(code)
         for session in document.sessions:
             if session.room_id not in self.rooms:
-                raise ValueError(f"session {session.id} names a room that is not there")
+                raise ValueError(f"session {session.id} refers to an unknown room")
             if session.active:
-                # Its process ended without closing it: the last that is known of it is its last change.
+                # The process ended without closing it; its last known time is its last change.
                 session.close(session.updated_at)
             self.put_session(session)
 
@@ -179,8 +187,8 @@ class Workspace:
 
 
 def _replace(path: Path, payload: bytes) -> None:
-    """Write beside the file, then swap: a reader or a crash sees the old state or the new one, never half."""
-    # mkstemp makes the file 0600, and it stays so: rooms may carry credentials of a recording bucket.
+    """Write a temporary file, then rename it: a reader or a crash sees the old state or the new one."""
+    # mkstemp creates the file with mode 0600, because rooms may contain credentials of a recording bucket.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""Templates and their roles, in camelCase as 100ms has them (100ms docs, api-reference/policy)."""
+"""Templates and their roles, in the camelCase of 100ms (100ms docs, api-reference/policy)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, Meta, UnsetType
@@ -18,8 +18,8 @@ from gateway.emulator.records import Template
 from gateway.emulator.state import Workspace
 
 _NAME = re.compile(r"[a-zA-Z0-9 \-._:]+")
-_NAME_RULE = "template name may hold only a-z, A-Z, 0-9, space and - . _ :"
-# Defaults of api-reference/policy/create-template-via-api: the last three are granted unless a template says no.
+_NAME_RULE = "template name may contain only a-z, A-Z, 0-9, space and - . _ :"
+# Defaults of api-reference/policy/create-template-via-api.
 _PERMISSIONS = dict.fromkeys(
     ("endRoom", "removeOthers", "mute", "unmute", "changeRole", "sendRoomState", "pollRead", "pollWrite"), False
 ) | dict.fromkeys(("browserRecording", "rtmpStreaming", "hlsStreaming"), True)
@@ -76,7 +76,7 @@ class _Settings(msgspec.Struct):
 
 
 class _Template(msgspec.Struct):
-    """The keys that have rules; all others are kept as they are, since an overwriting client sends them back."""
+    """The keys that are checked. All others are kept unchanged, because a client that overwrites sends them back."""
 
     name: str | UnsetType = UNSET
     roles: dict[Annotated[str, Meta(min_length=1)], _Role] | UnsetType = UNSET
@@ -85,26 +85,21 @@ class _Template(msgspec.Struct):
 
 
 @get("/templates")
-async def list_templates(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """List whole templates, newest first."""
-    newest_first = list(reversed(workspace.templates.values()))
-    return wire.page(
-        newest_first,
-        request.query_params,
-        identify=lambda template: template.id,
-        render=lambda template: _shown(template, workspace),
-    )
+async def list_templates(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """List templates, newest first."""
+    newest_first = reversed(workspace.templates.values())
+    return wire.page(newest_first, request.query_params, render=lambda template: _shown(template, workspace))
 
 
 @get("/templates/{template_id:str}")
 async def get_template(template_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """Show one template."""
+    """Return one template."""
     return _shown(_find(workspace, template_id), workspace)
 
 
 @post("/templates", status_code=200)
-async def create_template(request: Request[Any, Any, Any], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
-    """Create a template; one that has this name already is overwritten under its id."""
+async def create_template(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+    """Create a template, or overwrite the template that has this name."""
     body = await wire.read_body(request, dict[str, Any])
     _check(body, _Template)
     name = body.get("name") or str(uuid.uuid4())
@@ -125,9 +120,9 @@ async def create_template(request: Request[Any, Any, Any], workspace: NamedDepen
 
 @post("/templates/{template_id:str}", status_code=200)
 async def update_template(
-    request: Request[Any, Any, Any], template_id: FromPath[str], workspace: NamedDependency[Workspace]
+    request: wire.Call, template_id: FromPath[str], workspace: NamedDependency[Workspace]
 ) -> dict[str, Any]:
-    """Overwrite a template with the body, all of it; only its id and, where none is sent, its name stay."""
+    """Overwrite a whole template. It keeps its id and, if none is sent, its name."""
     body = await wire.read_body(request, dict[str, Any])
     _check(body, _Template)
     template = _find(workspace, template_id)
@@ -136,17 +131,14 @@ async def update_template(
         raise bad_body(_NAME_RULE)
     if any(other.name == name for other in workspace.templates.values() if other.id != template_id):
         raise bad_body("template name is taken")
-    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=_complete_template(body, name))
-    workspace.put_template(changed)
-    await workspace.save()
-    return _shown(changed, workspace)
+    return _shown(await _overwrite(template, _complete_template(body, name), workspace), workspace)
 
 
 @get("/templates/{template_id:str}/roles/{role:str}")
 async def get_role(
     template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]
 ) -> dict[str, Any]:
-    """Show one role by its case-sensitive name."""
+    """Return one role by its case-sensitive name."""
     roles = _find(workspace, template_id).roles
     if role not in roles:
         raise not_found("Role")
@@ -155,12 +147,12 @@ async def get_role(
 
 @post("/templates/{template_id:str}/roles/{role:str}", status_code=200)
 async def put_role(
-    request: Request[Any, Any, Any],
+    request: wire.Call,
     template_id: FromPath[str],
     role: FromPath[str],
     workspace: NamedDependency[Workspace],
 ) -> dict[str, Any]:
-    """Create or replace a role; a `name` in the body that differs from the path renames it."""
+    """Create or replace a role. A different `name` in the body renames it."""
     body = await wire.read_body(request, dict[str, Any])
     _check(body, _Role)
     template = _find(workspace, template_id)
@@ -169,29 +161,25 @@ async def put_role(
         raise bad_body("role name is taken in this template")
     roles = {key: value for key, value in template.roles.items() if key != role}
     roles[name] = _complete_role(body, name)
-    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=template.body | {"roles": roles})
-    workspace.put_template(changed)
-    await workspace.save()
+    await _overwrite(template, template.body | {"roles": roles}, workspace)
     return roles[name]
 
 
 @delete("/templates/{template_id:str}/roles/{role:str}")
 async def delete_role(template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> None:
-    """Remove a role; whoever is in a room under it stays there."""
+    """Delete a role. Peers in this role stay in their rooms."""
     template = _find(workspace, template_id)
     if role not in template.roles:
         raise not_found("Role")
     roles = {key: value for key, value in template.roles.items() if key != role}
-    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=template.body | {"roles": roles})
-    workspace.put_template(changed)
-    await workspace.save()
+    await _overwrite(template, template.body | {"roles": roles}, workspace)
 
 
 ROUTES = (list_templates, get_template, create_template, update_template, get_role, put_role, delete_role)
 
 
 def seed_template(workspace: Workspace, template_id: str) -> bool:
-    """Make sure the configured template exists, with roles `guest` and `host`; say whether it had to be made."""
+    """Create the configured template with roles `guest` and `host` if it is missing. Return whether it was."""
     if template_id in workspace.templates:
         return False
     taken = any(template.name == "default" for template in workspace.templates.values())
@@ -222,6 +210,13 @@ def _find(workspace: Workspace, template_id: str) -> Template:
     if template is None:
         raise not_found("Template")
     return template
+
+
+async def _overwrite(template: Template, body: dict[str, Any], workspace: Workspace) -> Template:
+    changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=body)
+    workspace.put_template(changed)
+    await workspace.save()
+    return changed
 
 
 def _check(body: dict[str, Any], shape: type[_Template] | type[_Role]) -> None:

@@ -1,7 +1,7 @@
-"""Who may call: management tokens on REST, app tokens of clients that join.
+"""Verifies management tokens of REST calls and app tokens of joining clients.
 
-Claims and checks: 100ms docs, get-started/security-and-tokens. Both kinds are HS256 JWTs under the UTF-8 bytes of the
-app secret. Times are checked without leeway: 100ms does not document any, and without it a missing back-date shows.
+Claims and checks: 100ms docs, get-started/security-and-tokens. Both kinds are HS256 JWTs signed with the UTF-8 bytes of
+the app secret. Times are checked without leeway: 100ms documents none, and so a missing back-date is noticed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from litestar.types import Guard
 
 from gateway.emulator.errors import ApiError
 
-# PyJWT's own time checks would also take "123" for 123; ours refuse it, as a typed Go decoder does.
+# PyJWT's time checks would accept "123" as 123. Ours refuse it, as a typed Go decoder does.
 _OPTIONS: Any = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")} | {
     "verify_signature": True
 }
 
 
 class TokenRefusedError(Exception):
-    """A token that 100ms would not take; `str()` says why, in words fit for a reply."""
+    """A token that 100ms would refuse. The text is the reason and may be sent to the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppClaims:
-    """What an app token says about the peer that joins."""
+    """The claims of an app token about the joining peer."""
 
     room_id: str
     role: str
@@ -39,7 +39,7 @@ class AppClaims:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Checks the tokens of one workspace, and issues those that room codes stand for."""
+    """Verifies the tokens of one workspace, and issues the app tokens of room codes."""
 
     access_key: str
     app_secret: str = field(repr=False)
@@ -48,20 +48,20 @@ class Verifier:
         """Check the `Authorization` header of a REST call.
 
         Raises:
-            TokenRefusedError: missing, malformed, forged, of another kind, or not valid now.
+            TokenRefusedError: the token is missing, malformed, forged, of another kind, or not valid now.
         """
         self._claims(authorization, kind="management", times=("iat", "nbf", "exp"))
 
     def verify_app(self, authorization: str | None) -> AppClaims:
-        """Check the `Authorization` header of a client that joins.
+        """Check the `Authorization` header of a joining client.
 
-        `iat` and `nbf` may be missing, as in the web SDK's own samples, but count when they are there.
+        `iat` and `nbf` are optional, as in the samples of the web SDK, but are checked if present.
 
         Raises:
-            TokenRefusedError: missing, malformed, forged, of another kind, or not valid now.
+            TokenRefusedError: the token is missing, malformed, forged, of another kind, or not valid now.
         """
         claims = self._claims(authorization, kind="app", times=("exp",))
-        # A user id that is a number is refused at init (100mslive/100ms-web issue 495).
+        # 100ms refuses a user id that is a number at init (100mslive/100ms-web issue 495).
         for name in ("room_id", "role", "user_id"):
             if not isinstance(claims.get(name), str) or not claims[name]:
                 raise TokenRefusedError(f"{name} must be a non-empty string")
@@ -97,7 +97,7 @@ class Verifier:
 
 
 def management_guard(verifier: Verifier) -> Guard:
-    """Make the Litestar guard of every REST route: 401 in the documented words unless the token holds."""
+    """Return the Litestar guard of the REST routes: without a valid token it answers 401 with the documented text."""
 
     def require_management_token(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         try:

@@ -1,17 +1,16 @@
-"""Levers on webhooks, for tests: the workspace's webhook, disorder, events by hand, and the record of deliveries."""
+"""Control calls for webhooks in tests: the workspace's webhook, disorder, custom events and the log of deliveries."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 
 from gateway.emulator import wire
 from gateway.emulator.errors import ApiError, bad_body
 from gateway.emulator.records import Webhook
-from gateway.emulator.rooms import find_room
 from gateway.emulator.sender import check_address
 from gateway.emulator.state import Workspace
 from gateway.emulator.webhooks import Webhooks
@@ -24,14 +23,14 @@ class _Disorder(msgspec.Struct, forbid_unknown_fields=True):
     reorder: _Count = 0
 
 
-class _ByHand(msgspec.Struct, forbid_unknown_fields=True):
+class _Event(msgspec.Struct, forbid_unknown_fields=True):
     event: dict[str, Any]
     room_id: str = ""
 
 
 @post("/webhook", status_code=200)
-async def set_webhook(request: Request[Any, Any, Any], webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
-    """Set the workspace's webhook, as the dashboard does at 100ms."""
+async def set_webhook(request: wire.Call, webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+    """Set the workspace's webhook, as the dashboard of 100ms does."""
     webhook = await wire.read_body(request, Webhook)
     try:
         await check_address(webhook)
@@ -43,18 +42,18 @@ async def set_webhook(request: Request[Any, Any, Any], webhooks: NamedDependency
 
 @get("/webhook")
 async def get_webhook(webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
-    """Show the workspace's webhook, of its headers the names only."""
+    """Return the workspace's webhook with the names of its headers, not their values."""
     return _shown(webhooks.default)
 
 
 @delete("/webhook")
 async def unset_webhook(webhooks: NamedDependency[Webhooks]) -> None:
-    """Send no events any more, except of rooms with a webhook of their own."""
+    """Stop sending events, except those of rooms with their own webhook."""
     webhooks.default = None
 
 
 @post("/webhook/disorder", status_code=200)
-async def disturb_webhooks(request: Request[Any, Any, Any], webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+async def disturb_webhooks(request: wire.Call, webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
     """Deliver the next events twice, or in the wrong order."""
     disorder = await wire.read_body(request, _Disorder)
     webhooks.disturb(duplicate=disorder.duplicate, reorder=disorder.reorder)
@@ -62,18 +61,18 @@ async def disturb_webhooks(request: Request[Any, Any, Any], webhooks: NamedDepen
 
 
 @delete("/webhook/disorder")
-async def calm_webhooks(webhooks: NamedDependency[Webhooks]) -> None:
-    """Send what is held back, and deliver once and in order from now on."""
+async def restore_order(webhooks: NamedDependency[Webhooks]) -> None:
+    """Send held deliveries, and deliver once and in order from now on."""
     webhooks.disturb(duplicate=0, reorder=0)
 
 
 @post("/events", status_code=202)
 async def send_event(
-    request: Request[Any, Any, Any], workspace: NamedDependency[Workspace], webhooks: NamedDependency[Webhooks]
+    request: wire.Call, workspace: NamedDependency[Workspace], webhooks: NamedDependency[Webhooks]
 ) -> dict[str, Any]:
-    """Deliver an event exactly as it stands: replays, unknown types, missing fields, foreign ids."""
-    body = await wire.read_body(request, _ByHand)
-    own = find_room(workspace, body.room_id).webhook if body.room_id else None
+    """Deliver any event unchanged, such as a replay, an unknown type, missing fields or unknown ids."""
+    body = await wire.read_body(request, _Event)
+    own = workspace.find_room(body.room_id).webhook if body.room_id else None
     webhook = own or webhooks.default
     if webhook is None:
         raise ApiError(409, "no webhook is set")
@@ -83,7 +82,7 @@ async def send_event(
 
 @get("/deliveries")
 async def list_deliveries(webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
-    """Show the last deliveries with their attempts, oldest first."""
+    """Return the last deliveries with their attempts, oldest first."""
     return {"deliveries": webhooks.deliveries()}
 
 
@@ -92,7 +91,7 @@ ROUTES = (
     get_webhook,
     unset_webhook,
     disturb_webhooks,
-    calm_webhooks,
+    restore_order,
     send_event,
     list_deliveries,
 )

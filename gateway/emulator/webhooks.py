@@ -1,8 +1,8 @@
-"""Webhook deliveries: which address, in what order, how often (100ms docs, how-to-guides/configure-webhooks/overview).
+"""Webhook deliveries: destination, order and retries (100ms docs, how-to-guides/configure-webhooks/overview).
 
-An event goes to its room's own webhook, or else to the workspace's. Success is a status of exactly 200; otherwise it is
-tried again 1, 3 and 10 s after the attempt before, then given up. The first attempts of a room are made one after the
-other; a retry waits for nobody, so later events overtake an event that failed.
+An event goes to its room's own webhook, or else to the workspace's. Only status 200 is a success. After a failure the
+event is retried 1, 3 and 10 s after the previous attempt, then dropped. The first attempts of a room are made one after
+the other. A retry delays no later event, so later events overtake an event that failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One POST: the status that came back, or why none did."""
+    """One POST: the status of the answer, or the reason why there is none."""
 
     at: str
     status: int | None = None
@@ -35,7 +35,7 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Delivery(msgspec.Struct, kw_only=True):
-    """An event on its way, without the webhook's headers: they are secrets."""
+    """The delivery of an event, without the webhook's headers, which are secrets."""
 
     id: str
     url: str
@@ -47,7 +47,7 @@ class Delivery(msgspec.Struct, kw_only=True):
 class Webhooks:
     """Delivers events in the background.
 
-    `default` is the workspace's webhook and may be changed at any time; an event goes where it went when it happened.
+    `default` is the workspace's webhook and may be changed at any time. An event goes to the webhook of its time.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Webhooks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def emit(self, room: Room, kind: str, data: dict[str, Any]) -> None:
-        """Send an event of a room, if anybody wants it."""
+        """Send an event of a room if it or the workspace has a webhook."""
         webhook = room.webhook or self.default
         if webhook is not None:
             self.send(webhook, events.envelope(self._workspace, kind, data), chain=room.id)
 
     def send(self, webhook: Webhook, event: dict[str, Any], *, chain: str) -> None:
-        """Send an event as it is, after the first attempts of the same chain."""
+        """Send an event unchanged, after the first attempts of the same chain."""
         copies = 1
         if self._duplicates_left:
             self._duplicates_left -= 1
@@ -93,27 +93,27 @@ class Webhooks:
             self.release()
 
     def disturb(self, *, duplicate: int, reorder: int) -> None:
-        """Send the next `duplicate` events twice; hold back the next `reorder` deliveries and send the last one first.
+        """Send the next `duplicate` events twice, and send the next `reorder` deliveries in reverse order.
 
-        Both replace what was asked before.
+        Replaces the previous settings.
         """
         self.release()
         self._duplicates_left = duplicate
         self._holding = reorder
 
     def release(self) -> None:
-        """Send what is held back, the last one first, and hold nothing any more."""
+        """Send the held deliveries, last one first, and stop holding."""
         held, self._held, self._holding = self._held, [], 0
         for delivery, webhook in reversed(held):
             delivery.state = "pending"
             self._start(delivery, webhook, held[0][0].id)
 
     def deliveries(self) -> list[Delivery]:
-        """The last deliveries, oldest first."""
+        """Return the last deliveries, oldest first."""
         return list(self._log)
 
     async def close(self) -> None:
-        """Give up whatever is not delivered yet."""
+        """Drop all events that are not delivered yet."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -148,7 +148,7 @@ class Webhooks:
             delivered = await self._attempt(delivery, webhook)
         delivery.state = "delivered" if delivered else "failed"
         if not delivered:
-            _log.warning("webhook event %s given up: %s", delivery.event.get("type"), delivery.attempts[-1])
+            _log.warning("webhook event %s was dropped: %s", delivery.event.get("type"), delivery.attempts[-1])
 
     async def _attempt(self, delivery: Delivery, webhook: Webhook) -> bool:
         attempt = Attempt(at=self._workspace.now())

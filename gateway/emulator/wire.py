@@ -1,4 +1,4 @@
-"""What every resource family shares on the wire: bodies, queries, pages, ids, timestamps."""
+"""Requests and replies of all resources: bodies, queries, pages, ids and timestamps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,22 +17,23 @@ from litestar import Request
 from gateway.emulator.errors import ApiError, bad_body, bad_query
 
 T = TypeVar("T")
+Call = Request[Any, Any, Any]
 
-ZERO_TIME = "0001-01-01T00:00:00Z"  # how 100ms writes "never" in several replies
+ZERO_TIME = "0001-01-01T00:00:00Z"  # several replies of 100ms use it for "never"
 _NS_PER_S = 1_000_000_000
 _INSTANT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?Z")
-# The filters are documented with exactly three digits of fraction (api-reference/Rooms/list-rooms).
+# The filters have exactly three fractional digits (api-reference/Rooms/list-rooms).
 _FILTER = re.compile(r"[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z")
-_PAGE_LEAST, _PAGE_MOST = 10, 100  # how-to-guides/make-api-calls; the default is the least
+_PAGE_LEAST, _PAGE_MOST = 10, 100  # how-to-guides/make-api-calls; the least is the default
 
 
 def new_id() -> str:
-    """Make a 24-hex id whose first 8 digits are the second of its birth, as 100ms ids look."""
+    """Return a new 24-hex id that begins with the time in seconds, as the ids of 100ms do."""
     return f"{int(time.time()):08x}{secrets.token_hex(8)}"
 
 
 def timestamp(at_ns: int, digits: int) -> str:
-    """Write an instant as RFC 3339 with at most `digits` (0 to 9) of fraction, trailing zeros trimmed."""
+    """Return an instant as RFC 3339 with up to `digits` (0 to 9) fractional digits, trailing zeros trimmed."""
     seconds, fraction_ns = divmod(at_ns, _NS_PER_S)
     fraction = f"{fraction_ns:09d}"[:digits].rstrip("0")
     whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -39,7 +41,7 @@ def timestamp(at_ns: int, digits: int) -> str:
 
 
 def instant_ns(text: str) -> int:
-    """Read a timestamp as nanoseconds since 1970, however long its fraction is.
+    """Return a timestamp as nanoseconds since 1970.
 
     Raises:
         ValueError: it is not RFC 3339 in UTC with a `Z`.
@@ -51,8 +53,8 @@ def instant_ns(text: str) -> int:
     return int(whole.timestamp()) * _NS_PER_S + int((match[2] or "0").ljust(9, "0"))
 
 
-async def read_body(request: Request[Any, Any, Any], shape: type[T]) -> T:
-    """Read a JSON body of the given shape, or answer 400 as 100ms does."""
+async def read_body(request: Call, shape: type[T]) -> T:
+    """Read a JSON body of this shape, or answer 400 as 100ms does."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise ApiError(400, "Invalid content type", "content type must be application/json")
@@ -66,15 +68,25 @@ async def read_body(request: Request[Any, Any, Any], shape: type[T]) -> T:
 
 
 def choice(query: Mapping[str, str], name: str) -> bool | None:
-    """Read a boolean of the query, None if it is not there; only `true` and `false` count."""
+    """Return a boolean of the query, which must be `true` or `false`, or None if it is missing."""
     text = query.get(name, "")
     if text not in ("", "true", "false"):
         raise bad_query(f"{name} must be true or false")
     return text == "true" if text else None
 
 
-def moment_ns(query: Mapping[str, str], name: str) -> int | None:
-    """Read a time filter of the query as nanoseconds since 1970."""
+def created_within(query: Mapping[str, str]) -> Callable[[str], bool]:
+    """Return the filter of `after` and `before`, for the timestamp of a creation."""
+    after_ns, before_ns = _moment_ns(query, "after"), _moment_ns(query, "before")
+
+    def within(created_at: str) -> bool:
+        created_ns = instant_ns(created_at)
+        return (after_ns is None or created_ns >= after_ns) and (before_ns is None or created_ns <= before_ns)
+
+    return within
+
+
+def _moment_ns(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name, "")
     if not text:
         return None
@@ -91,13 +103,13 @@ def page(
     query: Mapping[str, str],
     wanted: Callable[[T], bool] = lambda _: True,
     *,
-    identify: Callable[[T], str],
+    identify: Callable[[T], str] = attrgetter("id"),
     render: Callable[[T], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Cut one page out of a list, newest first, and shape it `{limit, data, last}`.
+    """Return one page of a list that is newest first, as `{limit, data, last}`.
 
-    `start` is the `last` of the page before; it may have dropped out of the filter since. `last` names the final entry
-    even on the final page, so a client has to stop at a short page (how-to-guides/make-api-calls).
+    `start` is the `last` of the previous page, even if it no longer matches the filter. `last` is set on the final page
+    too, so a client must stop at a short page (how-to-guides/make-api-calls).
     """
     limit = _limit(query)
     rest = list(items)
@@ -119,7 +131,7 @@ def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", "")
     if not text:
         return _PAGE_LEAST
-    # What 100ms does outside the range is not documented: the strict reading finds a client's mistake.
+    # 100ms does not document values outside the range. Refusing them reveals the mistakes of a client.
     if not re.fullmatch(r"[0-9]{1,3}", text) or not _PAGE_LEAST <= int(text) <= _PAGE_MOST:
         raise bad_query(f"limit must be between {_PAGE_LEAST} and {_PAGE_MOST}")
     return int(text)
