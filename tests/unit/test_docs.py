@@ -14,7 +14,7 @@ from gateway.apidoc.descriptions import HEADERS
 from gateway.emulator import (
     active_rooms,
     control,
-    presence,
+    joining,
     room_codes,
     rooms,
     sessions,
@@ -137,7 +137,7 @@ def test_policy_page_names_every_action_permission_section_and_rule() -> None:
 def test_emulator_page_names_every_call_it_answers() -> None:
     page = (ROOT / "docs" / "emulator.md").read_text()
     families = [("/v2", routes) for routes in (rooms, room_codes, active_rooms, sessions, templates)]
-    families += [("/emulator", routes) for routes in (control, presence, webhook_control)]
+    families += [("/emulator", routes) for routes in (control, joining, webhook_control)]
     paths = {prefix + path for prefix, family in families for route in family.ROUTES for path in route.paths}
     assert len(paths) > 20
     for path in paths | {"/init", "/v2/token"}:

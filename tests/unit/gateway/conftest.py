@@ -14,11 +14,11 @@ import uvicorn
 from gateway.hms.calls import ATTEMPTS
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
-from tests.unit.gateway.local_100ms import new_app
+from tests.unit.gateway.local_100ms import client, new_app, unchanged
 from tests.unit.gateway.receiver import pauses, receiver, webhooks
 from tests.unit.gateway.upstream import KEY, SECRET, Upstream
 
-__all__ = ["pauses", "receiver", "server_url", "webhooks"]
+__all__ = ["client", "pauses", "receiver", "server_url", "unchanged", "webhooks"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Somebody who gets webhooks, and what tests of deliveries share."""
+"""A receiver of webhooks, and the fixtures for tests of deliveries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOM = Room(id="a" * 24, name="r", template_id=TEMPLATE, region="auto", created_
 
 
 class Receiver:
-    """An HTTP server that keeps what it gets and answers as told, 200 when nothing is left to tell."""
+    """An HTTP server that records requests and answers with `answers` in turn, then with 200."""
 
     def __init__(self) -> None:
         self.answers: list[str] = []
@@ -66,7 +66,7 @@ class Receiver:
 
 
 class Pauses:
-    """Sleeps not at all, and remembers for how long."""
+    """Records each pause and does not sleep."""
 
     def __init__(self) -> None:
         self.taken: list[float] = []
@@ -105,6 +105,6 @@ async def until(ready: Callable[[], bool]) -> None:
 
 
 async def settled(webhooks: Webhooks) -> list[Delivery]:
-    """Wait until nothing is under way, and return all deliveries."""
+    """Wait until no delivery is pending, and return all deliveries."""
     await until(lambda: not any(delivery.state == "pending" for delivery in webhooks.deliveries()))
     return webhooks.deliveries()

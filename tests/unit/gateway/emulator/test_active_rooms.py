@@ -1,22 +1,15 @@
-"""Active rooms: coming in, what a server sees and does, what it is told when nobody is there."""
+"""Active rooms: joins, the calls of a server, and the answers without a session."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.unit.gateway.local_100ms import TEMPLATE, app_token, client_for, join, new_room, signed
+from tests.unit.gateway.local_100ms import TEMPLATE, app_of, app_token, join, new_room, signed
 
 NO_SESSION = {"code": 404, "message": "session not found", "details": ["not found"]}
 NO_PEER = {"code": 404, "message": "Peer not found", "details": ["not found"]}
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with client_for() as made:
-        yield made
 
 
 @pytest.fixture
@@ -50,7 +43,7 @@ async def test_first_join_opens_a_session_and_last_leave_ends_it(client: httpx.A
     assert third["session_id"] != first["session_id"]
 
 
-async def test_peers_are_a_map_that_can_be_filtered(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_peers_can_be_filtered_by_user_and_role(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1", name="Ann", metadata="m")
     await join(client, room_id, "p2", user_id="u2", role="host")
     shown = (await client.get(f"/v2/active-rooms/{room_id}/peers")).json()["peers"]["p1"]
@@ -61,7 +54,7 @@ async def test_peers_are_a_map_that_can_be_filtered(client: httpx.AsyncClient, r
     assert await peers(client, room_id, "?role=guest&user_id=u2") == []
 
 
-async def test_one_peer_is_shown_with_what_its_role_lets_it_send(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_peer_has_the_tracks_that_its_role_allows(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1", tracks=["audio", "screen"])
     await join(client, room_id, "p2", role="host", tracks=["audio", "screen"])
     guest = (await client.get(f"/v2/active-rooms/{room_id}/peers/p1")).json()
@@ -76,7 +69,7 @@ async def test_one_peer_is_shown_with_what_its_role_lets_it_send(client: httpx.A
         assert track["id"] == track_id
 
 
-async def test_a_peer_is_updated_in_the_fields_that_are_sent(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_an_update_changes_only_the_sent_fields_of_a_peer(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1", name="Ann", metadata="m")
     path = f"/v2/active-rooms/{room_id}/peers/p1"
     changed = (await client.post(path, json={"role": "host"})).json()
@@ -88,7 +81,7 @@ async def test_a_peer_is_updated_in_the_fields_that_are_sent(client: httpx.Async
     assert (await client.get(path)).json()["role"] == "host"
 
 
-async def test_peer_id_beats_role_when_peers_are_removed(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_removal_prefers_the_peer_id_to_the_role(client: httpx.AsyncClient, room_id: str) -> None:
     for number in range(3):
         await join(client, room_id, f"p{number}")
     await join(client, room_id, "boss", role="host")
@@ -98,7 +91,7 @@ async def test_peer_id_beats_role_when_peers_are_removed(client: httpx.AsyncClie
     assert await peers(client, room_id) == ["p0", "p2", "boss"]
     assert (await client.post(path, json={"role": "guest"})).status_code == 200
     assert await peers(client, room_id) == ["boss"]
-    # A role that nobody has: acknowledged, as nobody is missing.
+    # The removal of a role without peers is acknowledged.
     assert (await client.post(path, json={"role": "guest"})).status_code == 200
     assert (await client.post(path, json={"peer_id": "p1"})).json() == NO_PEER
     neither = await client.post(path, json={"reason": "noise"})
@@ -108,14 +101,14 @@ async def test_peer_id_beats_role_when_peers_are_removed(client: httpx.AsyncClie
     assert (await client.get(f"/v2/active-rooms/{room_id}")).json() == NO_SESSION
 
 
-async def test_a_removed_peer_may_come_back_with_its_token(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_removed_peer_can_join_again_with_its_token(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1")
     await client.post(f"/v2/active-rooms/{room_id}/remove-peers", json={"peer_id": "p1"})
     await join(client, room_id, "p1")
     assert await peers(client, room_id) == ["p1"]
 
 
-async def test_a_message_goes_to_a_peer_a_role_or_all(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_message_is_accepted_for_a_peer_a_role_or_all(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1")
     path = f"/v2/active-rooms/{room_id}/send-message"
     for target in ({}, {"role": "nobody"}, {"peer_id": "p1", "role": "nobody", "type": "custom"}):
@@ -126,9 +119,7 @@ async def test_a_message_goes_to_a_peer_a_role_or_all(client: httpx.AsyncClient,
     assert (await client.post(path, json={"message": 5})).status_code == 400
 
 
-async def test_ending_a_room_lets_people_back_in_and_locking_it_does_not(
-    client: httpx.AsyncClient, room_id: str
-) -> None:
+async def test_peers_can_rejoin_an_ended_room_but_not_a_locked_one(client: httpx.AsyncClient, room_id: str) -> None:
     path = f"/v2/active-rooms/{room_id}/end-room"
     await join(client, room_id, "p1")
     await join(client, room_id, "p2")
@@ -144,7 +135,7 @@ async def test_ending_a_room_lets_people_back_in_and_locking_it_does_not(
     await join(client, room_id, "p1")
 
 
-async def test_disabling_a_room_leaves_its_session_alone(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_disabling_a_room_does_not_end_its_session(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1")
     await client.post(f"/v2/rooms/{room_id}", json={"enabled": False})
     assert await peers(client, room_id) == ["p1"]
@@ -172,7 +163,7 @@ async def test_a_room_without_a_session_and_an_unknown_room_are_404(
     assert (unknown.status_code, unknown.json()["message"]) == (404, "Room not found")
     bare = await client.request(method, f"/v2/active-rooms/{room_id}{path}", json=body, headers={"authorization": ""})
     assert bare.status_code == 401
-    # The failed end with a lock has locked nothing.
+    # The failed end with a lock has not disabled the room.
     assert (await client.get(f"/v2/rooms/{room_id}")).json()["enabled"] is True
 
 
@@ -186,7 +177,7 @@ async def test_a_room_without_a_session_and_an_unknown_room_are_404(
         ({"exp": 1_700_000_000}, 401, "token is expired"),
     ],
 )
-async def test_joining_asks_what_init_asks(
+async def test_a_join_is_refused_for_the_same_reasons_as_init(
     client: httpx.AsyncClient, room_id: str, claims: dict[str, Any], status: int, message: str
 ) -> None:
     token = signed(**({"type": "app", "room_id": room_id, "role": "guest", "user_id": "u"} | claims))
@@ -197,7 +188,7 @@ async def test_joining_asks_what_init_asks(
     assert (await client.get(f"/v2/active-rooms/{room_id}")).json() == NO_SESSION
 
 
-async def test_a_peer_id_is_in_one_place_at_a_time(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_connected_peer_id_cannot_join_again(client: httpx.AsyncClient, room_id: str) -> None:
     await join(client, room_id, "p1")
     other = await new_room(client)
     for target in (room_id, other):
@@ -207,7 +198,7 @@ async def test_a_peer_id_is_in_one_place_at_a_time(client: httpx.AsyncClient, ro
     assert (await client.delete("/emulator/peers/p2")).json() == NO_PEER
 
 
-async def test_a_join_that_names_no_peer_gets_a_new_id(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_join_without_a_peer_id_gets_a_new_one(client: httpx.AsyncClient, room_id: str) -> None:
     ids = [
         (await client.post("/emulator/peers", json={"token": app_token(room_id)})).json()["id"],
         (await client.post("/emulator/peers", json={"token": app_token(room_id)})).json()["id"],
@@ -217,7 +208,7 @@ async def test_a_join_that_names_no_peer_gets_a_new_id(client: httpx.AsyncClient
 
 
 @pytest.mark.parametrize(("most", "let_in"), [(2, 2), (-1, 0), (0, 3)])
-async def test_max_peer_count_of_a_role_holds_at_init_join_and_update(
+async def test_max_peer_count_is_enforced_at_init_join_and_update(
     client: httpx.AsyncClient, room_id: str, most: int, let_in: int
 ) -> None:
     await client.post(f"/v2/templates/{TEMPLATE}/roles/guest", json={"maxPeerCount": most})
@@ -235,7 +226,7 @@ async def test_max_peer_count_of_a_role_holds_at_init_join_and_update(
         assert (update.status_code, update.json()["message"]) == (400, "role limit reached")
 
 
-async def test_size_of_a_room_holds(client: httpx.AsyncClient) -> None:
+async def test_the_size_of_a_room_is_enforced(client: httpx.AsyncClient) -> None:
     room_id = await new_room(client, size=1)
     await join(client, room_id, "p1")
     refused = await client.post("/emulator/peers", json={"token": app_token(room_id)})
@@ -244,8 +235,8 @@ async def test_size_of_a_room_holds(client: httpx.AsyncClient) -> None:
     await join(client, room_id, "p2")
 
 
-async def test_join_api_is_for_this_machine_only(room_id: str, client: httpx.AsyncClient) -> None:
-    transport = httpx.ASGITransport(app=client._transport.app, client=("192.0.2.7", 1))  # type: ignore[attr-defined]
+async def test_other_machines_cannot_use_the_join_call(room_id: str, client: httpx.AsyncClient) -> None:
+    transport = httpx.ASGITransport(app=app_of(client), client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://emulator") as stranger:
         refused = await stranger.post("/emulator/peers", json={"token": app_token(room_id)})
         assert (refused.status_code, refused.json()["message"]) == (403, "Forbidden")

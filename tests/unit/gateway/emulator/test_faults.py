@@ -1,4 +1,4 @@
-"""Faults, the call log, and what the outermost layer refuses."""
+"""Faults, the call log, and the refusals of the outermost layer."""
 
 import asyncio
 import contextlib
@@ -7,41 +7,24 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
-from gateway.emulator.app import create_app
 from gateway.emulator.faults import Fault
-
-KEY, SECRET, TEMPLATE = "key-of-tests", "s" * 40, "0123456789abcdef01234567"
-
-
-def headers(**more: str) -> dict[str, str]:
-    now = int(time.time())
-    claims = {"access_key": KEY, "type": "management", "version": 2, "jti": "j", "iat": now - 10, "nbf": now - 10}
-    token = jwt.encode(claims | {"exp": now + 600}, SECRET, algorithm="HS256")
-    return {"authorization": f"Bearer {token}"} | {name.replace("_", "-"): value for name, value in more.items()}
+from tests.unit.gateway.local_100ms import app_of, signed
 
 
-def new_app() -> Any:
-    return create_app(access_key=KEY, app_secret=SECRET, template_id=TEMPLATE, state=None)
+def headers() -> dict[str, str]:
+    return {"authorization": f"Bearer {signed()}"}
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=new_app())
-    async with httpx.AsyncClient(transport=transport, base_url="http://emulator", headers=headers()) as made:
-        yield made
-
-
-async def test_a_status_fault_answers_in_the_envelope_and_does_nothing(client: httpx.AsyncClient) -> None:
+async def test_a_status_fault_answers_in_the_envelope_without_running_the_call(client: httpx.AsyncClient) -> None:
     reply = await client.post("/v2/rooms", json={}, headers={"x-emulate": "status=503"})
     assert reply.status_code == 503
     assert reply.json() == {"code": 503, "message": "Service Unavailable", "details": ["emulated fault"]}
     assert (await client.get("/v2/rooms")).json()["data"] == []
 
 
-async def test_a_429_fault_says_the_wait_in_its_message_only(client: httpx.AsyncClient) -> None:
+async def test_a_429_fault_has_the_wait_only_in_its_message(client: httpx.AsyncClient) -> None:
     reply = await client.get("/v2/rooms", headers={"x-emulate": "status=429"})
     assert reply.status_code == 429
     assert reply.json() == {
@@ -67,7 +50,7 @@ async def test_parts_of_a_fault_combine(client: httpx.AsyncClient) -> None:
     assert b"not JSON" in reply.content
 
 
-async def test_a_delay_alone_ends_in_the_true_answer(client: httpx.AsyncClient) -> None:
+async def test_a_delay_alone_is_followed_by_the_true_answer(client: httpx.AsyncClient) -> None:
     began = time.monotonic()
     reply = await client.post("/v2/rooms", json={"name": "late"}, headers={"x-emulate": "delay=0.2"})
     assert (reply.status_code, reply.json()["name"]) == (200, "late")
@@ -87,11 +70,11 @@ async def test_a_delay_alone_ends_in_the_true_answer(client: httpx.AsyncClient) 
         ("delay=inf", "delay must be a number of seconds, not 'inf'"),
     ],
 )
-async def test_a_fault_that_cannot_be_read_is_a_400(client: httpx.AsyncClient, text: str, problem: str) -> None:
-    reply = await client.get("/v2/rooms", headers={"x-emulate": text})
+async def test_a_malformed_fault_is_a_400(unchanged: httpx.AsyncClient, text: str, problem: str) -> None:
+    reply = await unchanged.get("/v2/rooms", headers={"x-emulate": text})
     assert reply.status_code == 400
     assert reply.json() == {"code": 400, "message": "Invalid x-emulate header", "details": [problem]}
-    ruled = await client.post("/emulator/faults", json={"match": "/v2/rooms", "fault": text})
+    ruled = await unchanged.post("/emulator/faults", json={"match": "/v2/rooms", "fault": text})
     assert ruled.status_code == 400
     assert ruled.json() == {
         "code": 400,
@@ -100,7 +83,7 @@ async def test_a_fault_that_cannot_be_read_is_a_400(client: httpx.AsyncClient, t
     }
 
 
-def test_a_delay_is_capped_at_a_minute() -> None:
+def test_a_delay_is_limited_to_a_minute() -> None:
     assert Fault.parse("delay=3600").delay_s == 60
 
 
@@ -112,13 +95,13 @@ async def test_a_reset_reaches_an_in_process_client_as_a_connection_error(client
 async def test_a_reset_closes_the_socket_without_an_answer(server_url: str) -> None:
     async with httpx.AsyncClient(base_url=server_url, headers=headers()) as client:
         for path in ("/v2/rooms", "/init"):
-            with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)) as death:
+            with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)) as caught:
                 await client.get(path, headers={"x-emulate": "reset"})
-            assert "incomplete" not in str(death.value)
+            assert "incomplete" not in str(caught.value)
         assert (await client.get("/v2/rooms")).status_code == 200
 
 
-async def test_the_work_of_a_caller_who_gave_up_is_still_done(server_url: str) -> None:
+async def test_the_call_of_a_client_that_disconnects_is_still_completed(server_url: str) -> None:
     async with httpx.AsyncClient(base_url=server_url, headers=headers()) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post("/v2/rooms", json={"name": "slow"}, headers={"x-emulate": "delay=30"}, timeout=0.3)
@@ -130,7 +113,7 @@ async def test_the_work_of_a_caller_who_gave_up_is_still_done(server_url: str) -
     assert [room["name"] for room in found] == ["slow"]
 
 
-async def test_a_rule_strikes_as_often_as_it_says_and_then_no_more(client: httpx.AsyncClient) -> None:
+async def test_a_rule_applies_as_often_as_it_says(client: httpx.AsyncClient) -> None:
     rule = {"match": "/v2/rooms", "fault": "status=500", "times": 2}
     reply = await client.post("/emulator/faults", json=rule)
     assert (reply.status_code, reply.json()) == (200, rule)
@@ -138,7 +121,7 @@ async def test_a_rule_strikes_as_often_as_it_says_and_then_no_more(client: httpx
     assert statuses == [500, 500, 200]
 
 
-async def test_a_rule_without_a_count_holds_until_cleared(client: httpx.AsyncClient) -> None:
+async def test_a_rule_without_a_count_applies_until_it_is_cleared(client: httpx.AsyncClient) -> None:
     await client.post("/emulator/faults", json={"match": "/v2/rooms", "fault": "status=500", "times": None})
     assert {(await client.get("/v2/rooms")).status_code for _ in range(5)} == {500}
     assert (await client.delete("/emulator/faults")).status_code == 204
@@ -153,7 +136,7 @@ async def test_a_rule_matches_whole_path_segments_only(client: httpx.AsyncClient
     assert (await client.get("/emulator/calls")).status_code == 200
 
 
-async def test_a_header_strikes_instead_of_a_rule_and_spends_none(client: httpx.AsyncClient) -> None:
+async def test_a_header_replaces_a_rule_without_using_it_up(client: httpx.AsyncClient) -> None:
     await client.post("/emulator/faults", json={"match": "/v2/rooms", "fault": "status=500", "times": 1})
     assert (await client.get("/v2/rooms", headers={"x-emulate": "status=502"})).status_code == 502
     assert (await client.get("/v2/rooms")).status_code == 500
@@ -168,10 +151,8 @@ async def test_a_header_strikes_instead_of_a_rule_and_spends_none(client: httpx.
         ({"match": "/", "fault": "reset", "x": 1}, "Object contains unknown field `x`"),
     ],
 )
-async def test_a_rule_that_makes_no_sense_is_a_400(
-    client: httpx.AsyncClient, rule: dict[str, Any], detail: str
-) -> None:
-    reply = await client.post("/emulator/faults", json=rule)
+async def test_a_malformed_rule_is_a_400(unchanged: httpx.AsyncClient, rule: dict[str, Any], detail: str) -> None:
+    reply = await unchanged.post("/emulator/faults", json=rule)
     assert reply.status_code == 400
     assert reply.json() == {
         "code": 400,
@@ -180,7 +161,7 @@ async def test_a_rule_that_makes_no_sense_is_a_400(
     }
 
 
-async def test_the_call_log_shows_what_reached_us_even_if_it_was_struck_or_refused(client: httpx.AsyncClient) -> None:
+async def test_the_call_log_includes_calls_that_failed_or_were_refused(client: httpx.AsyncClient) -> None:
     await client.post("/v2/rooms", json={"name": "a"})
     await client.get("/v2/rooms?limit=20", headers={"x-emulate": "status=500"})
     await client.post("/v2/nowhere", content=b"<xml>")
@@ -194,7 +175,7 @@ async def test_the_call_log_shows_what_reached_us_even_if_it_was_struck_or_refus
     }
 
 
-async def test_the_call_log_never_holds_a_token(client: httpx.AsyncClient) -> None:
+async def test_the_call_log_never_contains_a_token(client: httpx.AsyncClient) -> None:
     token = headers()["authorization"].removeprefix("Bearer ")
     escaped = b'{"a": "\\u0065' + token[1:].encode() + b'", "b": ["x ' + token.encode() + b'"]}'
     await client.post(f"/v2/rooms/{token}?token={token}", content=escaped)
@@ -217,8 +198,8 @@ async def test_the_call_log_keeps_the_last_two_hundred(client: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "::ffff:10.0.0.7", "fe80::1", "localhost.example"])
-async def test_control_is_refused_to_other_machines(address: str) -> None:
-    transport = httpx.ASGITransport(app=new_app(), client=(address, 4000))
+async def test_control_is_refused_to_other_machines(address: str, unchanged: httpx.AsyncClient) -> None:
+    transport = httpx.ASGITransport(app=app_of(unchanged), client=(address, 4000))
     async with httpx.AsyncClient(transport=transport, base_url="http://emulator") as client:
         for method, path in (("POST", "faults"), ("DELETE", "faults"), ("GET", "calls")):
             reply = await client.request(method, f"/emulator/{path}")
@@ -231,30 +212,30 @@ async def test_control_is_refused_to_other_machines(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-async def test_control_is_open_to_this_machine(address: str) -> None:
-    transport = httpx.ASGITransport(app=new_app(), client=(address, 4000))
+async def test_control_is_open_to_this_machine(address: str, unchanged: httpx.AsyncClient) -> None:
+    transport = httpx.ASGITransport(app=app_of(unchanged), client=(address, 4000))
     async with httpx.AsyncClient(transport=transport, base_url="http://emulator") as client:
         assert (await client.get("/emulator/calls")).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/v2", "/v2/unknown", "/rooms", "/schema", "/v2/rooms/a/b"])
-async def test_an_unknown_route_is_a_404_in_the_envelope(client: httpx.AsyncClient, path: str) -> None:
-    reply = await client.get(path)
+async def test_an_unknown_route_is_a_404_in_the_envelope(unchanged: httpx.AsyncClient, path: str) -> None:
+    reply = await unchanged.get(path)
     assert reply.status_code == 404
     assert reply.headers["content-type"] == "application/json"
     assert reply.json() == {"code": 404, "message": "Not Found", "details": [f"GET {path}"]}
 
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/v2/rooms"), ("PUT", "/v2/rooms/x"), ("POST", "/init")])
-async def test_a_wrong_method_is_a_405_in_the_envelope(client: httpx.AsyncClient, method: str, path: str) -> None:
-    reply = await client.request(method, path)
+async def test_a_wrong_method_is_a_405_in_the_envelope(unchanged: httpx.AsyncClient, method: str, path: str) -> None:
+    reply = await unchanged.request(method, path)
     assert reply.status_code == 405
     assert reply.headers["content-type"] == "application/json"
     assert reply.json() == {"code": 405, "message": "Method Not Allowed", "details": [f"{method} {path}"]}
     assert "GET" in reply.headers["allow"]
 
 
-async def test_a_body_over_the_cap_is_a_413_announced_or_not(client: httpx.AsyncClient) -> None:
+async def test_a_body_over_the_limit_is_a_413_with_and_without_a_content_length(client: httpx.AsyncClient) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(300):
             yield b"x" * 1024
@@ -269,22 +250,22 @@ async def test_a_body_over_the_cap_is_a_413_announced_or_not(client: httpx.Async
         }
 
 
-async def test_a_body_at_the_cap_is_read(client: httpx.AsyncClient) -> None:
+async def test_a_body_at_the_limit_is_read(client: httpx.AsyncClient) -> None:
     body = b'{"description": "' + b"x" * (256 * 1024 - 19) + b'"}'
     assert len(body) == 256 * 1024
     reply = await client.post("/v2/rooms", content=body, headers={"content-type": "application/json"})
     assert reply.status_code == 200
 
 
-async def test_an_oversized_body_over_a_socket_is_answered_or_cut(server_url: str) -> None:
+async def test_an_oversized_body_over_a_socket_is_answered_or_cut_off(server_url: str) -> None:
     async with httpx.AsyncClient(base_url=server_url, headers=headers()) as client:
-        # The server may close while the client still writes: no answer is then an answer too.
+        # The server may close the connection while the client still writes, which is as good as an answer.
         with contextlib.suppress(httpx.WriteError, httpx.ReadError):
             assert (await client.post("/v2/rooms", content=b"x" * 5_000_000)).status_code == 413
         assert (await client.get("/v2/rooms")).status_code == 200
 
 
-async def test_a_bug_is_a_500_in_the_envelope_without_its_traceback(
+async def test_a_bug_is_a_500_in_the_envelope_without_a_traceback(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("gateway.emulator.wire.new_id", lambda: 1 / 0)

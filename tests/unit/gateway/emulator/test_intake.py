@@ -1,4 +1,4 @@
-"""What the outermost layer makes of a request line."""
+"""The request targets that the outermost layer accepts."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ from tests.unit.gateway.local_100ms import signed
 
 
 def ask(server_url: str, target: str, host: str) -> tuple[int, bytes]:
-    """Send a GET with this very target, and return status and body."""
+    """Send a GET with exactly this target, and return status and body."""
     port = urlsplit(server_url).port
     head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {signed()}\r\nConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -22,8 +22,8 @@ def ask(server_url: str, target: str, host: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_whole_address_of_100ms_is_answered_as_its_path(server_url: str, scheme: str) -> None:
-    """RFC 9112, section 3.2.2: a server must accept the absolute form. A client with a proxy set sends it."""
+def test_an_absolute_url_of_100ms_is_answered_like_its_path(server_url: str, scheme: str) -> None:
+    """RFC 9112, section 3.2.2: a server must accept the absolute form. A client that uses a proxy sends it."""
     host = "api.100ms.live"
     status, body = ask(server_url, f"{scheme}://{host}/v2/rooms?limit=20", host)
     assert (status, json.loads(body)) == (200, {"limit": 20, "data": [], "last": ""})
@@ -34,5 +34,5 @@ def test_whole_address_of_100ms_is_answered_as_its_path(server_url: str, scheme:
     assert [call["path"] for call in json.loads(body)["calls"]] == ["/v2/rooms", f"/v2/rooms/{'f' * 24}"]
 
 
-def test_address_inside_a_path_stays_in_the_path(server_url: str) -> None:
+def test_a_url_inside_a_path_stays_in_the_path(server_url: str) -> None:
     assert ask(server_url, "/v2/rooms/https://api.100ms.live/v2/rooms", "localhost")[0] == 404

@@ -1,4 +1,4 @@
-"""What happens in a room, and the events that tell of it."""
+"""Sessions and the events that report them."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ ROOM = "a" * 24
 
 
 class Stage:
-    """One room, and all that happens in it."""
+    """One room, with a record of its events."""
 
     def __init__(self, **room: Any) -> None:
         self.workspace = Workspace("key", None)
@@ -43,7 +43,7 @@ P = {"peer_id", "user_id", "user_name", "user_data", "role", "type"}
 IN = {"session_id", "session_started_at"}
 
 
-async def test_events_of_a_meeting_with_their_documented_fields() -> None:
+async def test_events_of_a_session_have_their_documented_fields() -> None:
     stage = Stage()
     await stage.join("p1")
     await stage.join("p2")
@@ -86,7 +86,7 @@ async def test_events_of_a_room_that_is_ended_and_locked() -> None:
     assert stage.workspace.rooms[ROOM].enabled is False
 
 
-async def test_events_of_what_fails() -> None:
+async def test_events_of_failures() -> None:
     stage = Stage()
     with pytest.raises(ApiError):
         await stage.join("p0", role="nobody")
@@ -115,7 +115,7 @@ async def test_events_of_what_fails() -> None:
     assert (stray["error_message"], stray["duration"], "session_id" in stray) == ("peer not joined", 0, False)
 
 
-async def test_a_role_without_a_place_left_is_reported() -> None:
+async def test_a_change_to_a_full_role_emits_a_failure() -> None:
     stage = Stage()
     stage.workspace.templates[TEMPLATE].roles["host"]["maxPeerCount"] = 1
     await stage.join("p1", role="host")
@@ -128,18 +128,18 @@ async def test_a_role_without_a_place_left_is_reported() -> None:
     assert "previous_role" not in data
 
 
-async def test_a_session_ends_when_its_time_is_over() -> None:
+async def test_a_session_ends_after_its_maximum_duration() -> None:
     stage = Stage(max_duration_seconds=0.05)
     await stage.join("p1")
     await asyncio.sleep(0.2)
     assert stage.kinds()[2:] == ["peer.leave.success", "session.close.success"]
     with pytest.raises(ApiError, match="session not found"):
         stage.live.session_in(ROOM)
-    await stage.join("p1")  # the next session has its whole time
+    await stage.join("p1")  # the next session has its full duration
     assert stage.live.session_in(ROOM).active
 
 
-async def test_a_session_that_ended_early_cannot_end_the_next_one() -> None:
+async def test_the_timer_of_an_ended_session_does_not_end_the_next_one() -> None:
     stage = Stage()
     await stage.join("p1")
     timer = stage.live._ends[ROOM]
@@ -149,17 +149,17 @@ async def test_a_session_that_ended_early_cannot_end_the_next_one() -> None:
     assert not stage.live._ends[ROOM].cancelled()
 
 
-async def test_closing_ends_every_session_and_tells_nobody() -> None:
+async def test_closing_ends_every_session_without_events() -> None:
     stage = Stage()
     await stage.join("p1")
     session = stage.live.session_in(ROOM)
-    told = len(stage.seen)
+    emitted = len(stage.seen)
     await stage.live.close()
-    assert (session.active, session.connected(), len(stage.seen)) == (False, [], told)
+    assert (session.active, session.connected(), len(stage.seen)) == (False, [], emitted)
     assert wire.instant_ns(session.peers["p1"].left_at or "") >= wire.instant_ns(session.created_at)
 
 
-async def test_a_rejoin_under_the_same_id_takes_the_place_of_the_first_visit() -> None:
+async def test_a_rejoin_under_the_same_id_replaces_the_first_entry() -> None:
     stage = Stage()
     await stage.join("p1")
     await stage.join("p2")

@@ -1,8 +1,7 @@
-"""Room codes and their exchange for an app token."""
+"""Room codes and their exchange for app tokens."""
 
 import re
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ import pytest
 from tests.unit.gateway.local_100ms import KEY, SECRET, TEMPLATE, client_for, new_room
 
 FIELDS = {"code", "room_id", "role", "enabled", "created_at", "updated_at"}
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with client_for() as made:
-        yield made
 
 
 @pytest.fixture
@@ -33,7 +26,7 @@ async def codes(client: httpx.AsyncClient, room_id: str) -> list[dict[str, Any]]
     return list(reply.json()["data"])
 
 
-async def test_every_role_gets_a_code_once(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_every_role_gets_one_code(client: httpx.AsyncClient, room_id: str) -> None:
     assert (await client.get(f"/v2/room-codes/room/{room_id}")).json() == {"limit": 10, "data": [], "last": ""}
     made = await codes(client, room_id)
     assert [code["role"] for code in made] == ["guest", "host"]
@@ -46,7 +39,7 @@ async def test_every_role_gets_a_code_once(client: httpx.AsyncClient, room_id: s
     assert listed == {"limit": 10, "data": made[::-1], "last": made[0]["code"]}
 
 
-async def test_a_role_may_have_several_codes_up_to_100_for_a_room(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_room_has_at_most_100_codes(client: httpx.AsyncClient, room_id: str) -> None:
     path = f"/v2/room-codes/room/{room_id}/role/guest"
     made = [(await client.post(path)).json() for _ in range(100)]
     assert len({code["code"] for code in made}) == 100
@@ -58,7 +51,9 @@ async def test_a_role_may_have_several_codes_up_to_100_for_a_room(client: httpx.
     assert [*page["data"], *rest["data"]] == made[::-1]
 
 
-async def test_codes_of_a_vanished_role_are_disabled_and_stay_so(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_codes_of_a_deleted_role_are_disabled_and_cannot_be_enabled(
+    client: httpx.AsyncClient, room_id: str
+) -> None:
     guest = (await codes(client, room_id))[0]["code"]
     assert (await client.delete(f"/v2/templates/{TEMPLATE}/roles/guest")).status_code == 204
     await client.post(f"/v2/templates/{TEMPLATE}/roles/viewer", json={})
@@ -96,12 +91,12 @@ async def test_listing_filters_by_role_and_by_state(client: httpx.AsyncClient, r
         ([], 400),
     ],
 )
-async def test_a_bad_toggle_is_refused(client: httpx.AsyncClient, body: Any, status: int) -> None:
-    reply = await client.post("/v2/room-codes/code", json=body)
+async def test_a_bad_toggle_is_refused(unchanged: httpx.AsyncClient, body: Any, status: int) -> None:
+    reply = await unchanged.post("/v2/room-codes/code", json=body)
     assert (reply.status_code, reply.json()["code"]) == (status, status)
 
 
-async def test_codes_of_unknown_and_disabled_rooms(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_calls_for_unknown_and_disabled_rooms_are_refused(client: httpx.AsyncClient, room_id: str) -> None:
     code = (await codes(client, room_id))[0]["code"]
     for path in (f"/v2/room-codes/room/{'f' * 24}", f"/v2/room-codes/room/{'f' * 24}/role/guest"):
         assert (await client.post(path)).status_code == 404
@@ -110,20 +105,20 @@ async def test_codes_of_unknown_and_disabled_rooms(client: httpx.AsyncClient, ro
     refusal = {"code": 403, "message": "room is not active"}
     assert (await client.post(f"/v2/room-codes/room/{room_id}")).json() == refusal
     assert (await client.get(f"/v2/room-codes/room/{room_id}")).json() == refusal
-    # Shutting is always possible, opening only with the room.
+    # A code can always be disabled, but enabled only in an enabled room.
     toggled = await client.post("/v2/room-codes/code", json={"code": code, "enabled": False})
     assert (toggled.status_code, toggled.json()["enabled"]) == (200, False)
     assert (await client.post("/v2/room-codes/code", json={"code": code, "enabled": True})).json() == refusal
 
 
 async def exchange(client: httpx.AsyncClient, content: str) -> httpx.Response:
-    """Ask as the web client does: no token, and its JSON as text."""
+    """Exchange a code as the web client does, without a token and with its JSON as text."""
     request = client.build_request("POST", "/v2/token", content=content, headers={"content-type": "text/plain"})
     del request.headers["authorization"]
     return await client.send(request)
 
 
-async def test_a_code_is_exchanged_for_a_day_long_token_that_init_takes(
+async def test_a_code_is_exchanged_for_a_24_hour_token_that_init_accepts(
     client: httpx.AsyncClient, room_id: str
 ) -> None:
     code = (await codes(client, room_id))[1]["code"]
@@ -134,8 +129,8 @@ async def test_a_code_is_exchanged_for_a_day_long_token_that_init_takes(
     claims = jwt.decode(reply.json()["token"], SECRET, algorithms=["HS256"])
     assert claims["exp"] - claims["iat"] == 24 * 3600
     assert abs(claims["iat"] - time.time()) < 5
-    told = {name: claims[name] for name in ("access_key", "type", "version", "room_id", "role", "user_id")}
-    assert told == {
+    shown = {name: claims[name] for name in ("access_key", "type", "version", "room_id", "role", "user_id")}
+    assert shown == {
         "access_key": KEY,
         "type": "app",
         "version": 2,
@@ -147,14 +142,14 @@ async def test_a_code_is_exchanged_for_a_day_long_token_that_init_takes(
     assert (await client.get("/init?peer_id=p", headers=headers)).status_code == 200
 
 
-async def test_a_browser_may_ask_before_an_exchange(client: httpx.AsyncClient) -> None:
-    asking = {"origin": "http://localhost:5173", "access-control-request-method": "POST"}
-    reply = await client.options("/v2/token", headers=asking | {"access-control-request-headers": "content-type"})
+async def test_a_browser_may_send_a_preflight_for_an_exchange(unchanged: httpx.AsyncClient) -> None:
+    preflight = {"origin": "http://localhost:5173", "access-control-request-method": "POST"}
+    reply = await unchanged.options("/v2/token", headers=preflight | {"access-control-request-headers": "content-type"})
     assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (204, "*")
     assert "content-type" in reply.headers["access-control-allow-headers"]
 
 
-async def test_an_exchange_without_a_user_id_invents_one(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_an_exchange_without_a_user_id_generates_one(client: httpx.AsyncClient, room_id: str) -> None:
     code = (await codes(client, room_id))[0]["code"]
     users = set()
     for _ in range(2):
@@ -163,7 +158,7 @@ async def test_an_exchange_without_a_user_id_invents_one(client: httpx.AsyncClie
     assert len(users) == 2
 
 
-async def test_a_dead_code_gives_no_token(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_unknown_and_disabled_codes_give_no_token(client: httpx.AsyncClient, room_id: str) -> None:
     guest, host = (code["code"] for code in await codes(client, room_id))
     unknown = await exchange(client, '{"code": "abc-defg-hij"}')
     assert (unknown.status_code, unknown.json()["message"]) == (404, "Room code not found")
@@ -172,13 +167,13 @@ async def test_a_dead_code_gives_no_token(client: httpx.AsyncClient, room_id: st
     disabled = await exchange(client, f'{{"code": "{guest}"}}')
     assert (disabled.status_code, disabled.json()) == (403, {"code": 403, "message": "room code is not active"})
     await client.post(f"/v2/rooms/{room_id}", json={"enabled": False})
-    shut = await exchange(client, f'{{"code": "{host}"}}')
-    assert (shut.status_code, shut.json()) == (403, {"code": 403, "message": "room is not active"})
+    closed = await exchange(client, f'{{"code": "{host}"}}')
+    assert (closed.status_code, closed.json()) == (403, {"code": 403, "message": "room is not active"})
 
 
 @pytest.mark.parametrize("content", ["", "code=abc", "[]", "{}", '{"code": 1}', '{"code": "a", "user_id": 7}'])
-async def test_an_exchange_that_cannot_be_read_is_a_400(client: httpx.AsyncClient, content: str) -> None:
-    reply = await exchange(client, content)
+async def test_a_malformed_exchange_is_a_400(unchanged: httpx.AsyncClient, content: str) -> None:
+    reply = await exchange(unchanged, content)
     assert (reply.status_code, reply.json()["code"]) == (400, 400)
 
 

@@ -1,37 +1,22 @@
-"""Rooms of the emulator, as a client of 100ms sees them."""
+"""Rooms of the emulator, from the view of a client of 100ms."""
 
 import asyncio
 import json
 import os
 import re
 import stat
-import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
 from gateway.emulator import wire
 from gateway.emulator.app import create_app
 from gateway.emulator.state import StateError, Workspace
+from tests.unit.gateway.local_100ms import KEY, SECRET, TEMPLATE, client_for
 
-KEY, SECRET, TEMPLATE = "key-of-tests", "s" * 40, "0123456789abcdef01234567"
 OLD = {"region": "in", "created_at": "2024-01-01T00:00:00Z", "template_id": TEMPLATE}
-
-
-def client_for(state: Path | None = None) -> httpx.AsyncClient:
-    app = create_app(access_key=KEY, app_secret=SECRET, template_id=TEMPLATE, state=state)
-    now = int(time.time())
-    claims = {"access_key": KEY, "type": "management", "version": 2, "jti": "j", "iat": now - 10, "nbf": now - 10}
-    token = jwt.encode(claims | {"exp": now + 600}, SECRET, algorithm="HS256")
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app),
-        base_url="http://emulator/v2",
-        headers={"authorization": f"Bearer {token}"},
-    )
 
 
 def write_state(path: Path, rooms: list[dict[str, Any]]) -> Path:
@@ -41,14 +26,8 @@ def write_state(path: Path, rooms: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with client_for() as made:
-        yield made
-
-
 async def test_an_empty_object_creates_a_room_with_a_generated_name(client: httpx.AsyncClient) -> None:
-    reply = await client.post("/rooms", json={})
+    reply = await client.post("/v2/rooms", json={})
     assert reply.status_code == 200
     room = reply.json()
     assert re.fullmatch("[0-9a-f]{24}", room["id"])
@@ -59,20 +38,20 @@ async def test_an_empty_object_creates_a_room_with_a_generated_name(client: http
 
 
 async def test_creating_an_existing_name_in_other_case_updates_that_room(client: httpx.AsyncClient) -> None:
-    first = (await client.post("/rooms", json={"name": "Weekly.1", "description": "a", "region": "eu"})).json()
-    reply = await client.post("/rooms", json={"name": "wEEKLY.1", "description": "b"})
+    first = (await client.post("/v2/rooms", json={"name": "Weekly.1", "description": "a", "region": "eu"})).json()
+    reply = await client.post("/v2/rooms", json={"name": "wEEKLY.1", "description": "b"})
     assert reply.status_code == 200
     second = reply.json()
     assert second["id"] == first["id"]
     assert (second["description"], second["region"]) == ("b", "eu")
     assert second["created_at"] == first["created_at"]
-    assert len((await client.get("/rooms")).json()["data"]) == 1
+    assert len((await client.get("/v2/rooms")).json()["data"]) == 1
 
 
-async def test_creating_the_name_of_a_disabled_room_leaves_it_disabled(client: httpx.AsyncClient) -> None:
-    room = (await client.post("/rooms", json={"name": "shut"})).json()
-    await client.post(f"/rooms/{room['id']}", json={"enabled": False})
-    again = (await client.post("/rooms", json={"name": "shut"})).json()
+async def test_a_create_with_the_name_of_a_disabled_room_leaves_it_disabled(client: httpx.AsyncClient) -> None:
+    room = (await client.post("/v2/rooms", json={"name": "shut"})).json()
+    await client.post(f"/v2/rooms/{room['id']}", json={"enabled": False})
+    again = (await client.post("/v2/rooms", json={"name": "shut"})).json()
     assert (again["id"], again["enabled"]) == (room["id"], False)
 
 
@@ -80,7 +59,7 @@ async def test_concurrent_creates_under_one_name_give_one_room(tmp_path: Path) -
     path = tmp_path / "state.json"
     async with client_for(path) as client:
         names = ["same"] * 10 + [f"own-{n}" for n in range(20)]
-        replies = await asyncio.gather(*(client.post("/rooms", json={"name": name}) for name in names))
+        replies = await asyncio.gather(*(client.post("/v2/rooms", json={"name": name}) for name in names))
     assert {reply.status_code for reply in replies} == {200}
     assert len({reply.json()["id"] for reply in replies[:10]}) == 1
     assert sorted(room["name"] for room in json.loads(path.read_text())["rooms"]) == sorted(set(names))
@@ -117,28 +96,28 @@ async def test_concurrent_creates_under_one_name_give_one_room(tmp_path: Path) -
         ([], "Expected `object`, got `array`"),
     ],
 )
-async def test_a_create_that_breaks_a_rule_is_a_400_and_makes_nothing(
-    client: httpx.AsyncClient, body: Any, detail: str
+async def test_an_invalid_create_is_a_400_and_creates_nothing(
+    unchanged: httpx.AsyncClient, body: Any, detail: str
 ) -> None:
-    reply = await client.post("/rooms", json=body)
+    reply = await unchanged.post("/v2/rooms", json=body)
     assert reply.status_code == 400
     assert reply.json() == {
         "code": 400,
         "message": "Invalid body param",
         "details": [f"Invalid body param: {detail}"],
     }
-    assert (await client.get("/rooms")).json() == {"limit": 10, "data": [], "last": ""}
+    assert (await unchanged.get("/v2/rooms")).json() == {"limit": 10, "data": [], "last": ""}
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b'{"name": "\xff"}', b'{"unknown":' * 20_000])
-async def test_a_body_that_is_not_json_is_a_400(client: httpx.AsyncClient, raw: bytes) -> None:
-    reply = await client.post("/rooms", content=raw, headers={"content-type": "application/json"})
+async def test_a_body_that_is_not_json_is_a_400(unchanged: httpx.AsyncClient, raw: bytes) -> None:
+    reply = await unchanged.post("/v2/rooms", content=raw, headers={"content-type": "application/json"})
     assert reply.status_code == 400
     assert reply.json() == {"code": 400, "message": "Invalid body", "details": ["body is not valid JSON"]}
 
 
-async def test_json_under_another_content_type_is_a_400(client: httpx.AsyncClient) -> None:
-    reply = await client.post("/rooms", content=b"{}", headers={"content-type": "text/plain"})
+async def test_json_under_another_content_type_is_a_400(unchanged: httpx.AsyncClient) -> None:
+    reply = await unchanged.post("/v2/rooms", content=b"{}", headers={"content-type": "text/plain"})
     assert reply.status_code == 400
     assert reply.json() == {
         "code": 400,
@@ -155,26 +134,26 @@ async def test_json_under_another_content_type_is_a_400(client: httpx.AsyncClien
         {"size": 0, "name": "A-z.0:9_", "unknown": 1, "description": "zażółć"},
     ],
 )
-async def test_values_at_the_documented_bounds_and_unknown_fields_are_taken(
+async def test_values_at_the_documented_bounds_and_unknown_fields_are_accepted(
     client: httpx.AsyncClient, body: dict[str, Any]
 ) -> None:
-    created = await client.post("/rooms", json=body)
+    created = await client.post("/v2/rooms", json=body)
     assert created.status_code == 200
-    listed = (await client.get("/rooms")).json()["data"][0]
+    listed = (await client.get("/v2/rooms")).json()["data"][0]
     known = {key: value for key, value in body.items() if key != "unknown"}
     assert {key: listed[key] for key in known} == known
     assert "unknown" not in listed
 
 
-async def test_replies_carry_the_fields_of_their_own_endpoint(client: httpx.AsyncClient) -> None:
+async def test_each_endpoint_replies_with_its_own_fields(client: httpx.AsyncClient) -> None:
     shared = {"id", "name", "enabled", "description", "customer_id", "template_id", "template", "region"}
     shared |= {"created_at", "updated_at"}
-    created = (await client.post("/rooms", json={"name": "a"})).json()
-    path = f"/rooms/{created['id']}"
+    created = (await client.post("/v2/rooms", json={"name": "a"})).json()
+    path = f"/v2/rooms/{created['id']}"
     assert set(created) == shared | {"app_id", "recording_source_template"}
     assert set((await client.get(path)).json()) == shared | {"recording_source_template"}
     listed = {"recording", "recording_source_template", "key", "large_room", "size", "max_duration_seconds"}
-    assert set((await client.get("/rooms")).json()["data"][0]) == shared | listed
+    assert set((await client.get("/v2/rooms")).json()["data"][0]) == shared | listed
     updated = {"customer", "recording_source_template", "enabled_source_template", "max_duration_seconds", "polls"}
     assert set((await client.post(path, json={"description": "b"})).json()) == shared | updated
     toggled = {"customer", "recording", "recording_source_template", "enabled_source_template", "large_room"}
@@ -183,84 +162,84 @@ async def test_replies_carry_the_fields_of_their_own_endpoint(client: httpx.Asyn
     assert (disabled["template_id"], disabled["template"], disabled["recording"]) == ("", "", None)
 
 
-async def test_recording_credentials_come_back_from_an_update_only(client: httpx.AsyncClient) -> None:
+async def test_only_an_update_returns_recording_credentials(client: httpx.AsyncClient) -> None:
     upload = {"type": "s3", "location": "bucket"}
     secret = upload | {"credentials": {"key": "k", "secret": "s"}}
-    created = (await client.post("/rooms", json={"recording_info": {"enabled": True, "upload_info": secret}})).json()
-    path = f"/rooms/{created['id']}"
+    created = (await client.post("/v2/rooms", json={"recording_info": {"enabled": True, "upload_info": secret}})).json()
+    path = f"/v2/rooms/{created['id']}"
     assert created["recording_info"] == {"enabled": True, "upload_info": upload}
     assert (await client.get(path)).json()["recording_info"] == {"enabled": True, "upload_info": upload}
-    assert (await client.get("/rooms")).json()["data"][0]["recording"] == {"enabled": True, "upload_info": upload}
+    assert (await client.get("/v2/rooms")).json()["data"][0]["recording"] == {"enabled": True, "upload_info": upload}
     updated = (await client.post(path, json={"description": "x"})).json()
     assert updated["recording_info"]["upload_info"] == secret
 
 
-async def test_an_update_changes_only_what_it_names(client: httpx.AsyncClient) -> None:
-    room = (await client.post("/rooms", json={"name": "a", "description": "old", "size": 7})).json()
+async def test_an_update_changes_only_the_sent_fields(client: httpx.AsyncClient) -> None:
+    room = (await client.post("/v2/rooms", json={"name": "a", "description": "old", "size": 7})).json()
     hook = {"url": "https://hooks.example/x", "headers": {"x-secret": "1"}}
     body = {"region": "eu", "polls": ["p1"], "webhook": hook, "template_id": "ignored"}
-    reply = await client.post(f"/rooms/{room['id']}", json=body)
+    reply = await client.post(f"/v2/rooms/{room['id']}", json=body)
     assert reply.status_code == 200
     changed = reply.json()
     assert (changed["region"], changed["polls"], changed["webhook"]) == ("eu", ["p1"], hook)
-    listed = (await client.get("/rooms")).json()["data"][0]
+    listed = (await client.get("/v2/rooms")).json()["data"][0]
     assert (listed["name"], listed["description"], listed["size"]) == ("a", "old", 7)
     assert listed["template_id"] == TEMPLATE
 
 
-async def test_a_size_is_judged_by_the_large_room_flag_of_the_room(client: httpx.AsyncClient) -> None:
-    room = (await client.post("/rooms", json={"large_room": True, "size": 5000})).json()
-    assert (await client.post(f"/rooms/{room['id']}", json={"size": 9000})).status_code == 200
-    reply = await client.post(f"/rooms/{room['id']}", json={"large_room": False})
+async def test_a_size_is_checked_against_the_large_room_flag_of_the_room(client: httpx.AsyncClient) -> None:
+    room = (await client.post("/v2/rooms", json={"large_room": True, "size": 5000})).json()
+    assert (await client.post(f"/v2/rooms/{room['id']}", json={"size": 9000})).status_code == 200
+    reply = await client.post(f"/v2/rooms/{room['id']}", json={"large_room": False})
     assert reply.status_code == 400
     assert reply.json()["details"] == ["Invalid body param: room size greater than 2500"]
-    assert (await client.get("/rooms")).json()["data"][0]["size"] == 9000
+    assert (await client.get("/v2/rooms")).json()["data"][0]["size"] == 9000
 
 
-async def test_a_renamed_room_frees_its_old_name(client: httpx.AsyncClient) -> None:
-    room = (await client.post("/rooms", json={"name": "old"})).json()
-    await client.post(f"/rooms/{room['id']}", json={"name": "new"})
-    assert (await client.post("/rooms", json={"name": "OLD"})).json()["id"] != room["id"]
-    assert (await client.post("/rooms", json={"name": "NEW"})).json()["id"] == room["id"]
+async def test_renaming_a_room_frees_its_old_name(client: httpx.AsyncClient) -> None:
+    room = (await client.post("/v2/rooms", json={"name": "old"})).json()
+    await client.post(f"/v2/rooms/{room['id']}", json={"name": "new"})
+    assert (await client.post("/v2/rooms", json={"name": "OLD"})).json()["id"] != room["id"]
+    assert (await client.post("/v2/rooms", json={"name": "NEW"})).json()["id"] == room["id"]
 
 
-async def test_renaming_to_the_name_of_another_room_answers_with_that_room(client: httpx.AsyncClient) -> None:
-    one = (await client.post("/rooms", json={"name": "one"})).json()
-    two = (await client.post("/rooms", json={"name": "two"})).json()
-    reply = (await client.post(f"/rooms/{two['id']}", json={"name": "ONE", "description": "taken over"})).json()
+async def test_renaming_to_the_name_of_another_room_updates_that_room(client: httpx.AsyncClient) -> None:
+    one = (await client.post("/v2/rooms", json={"name": "one"})).json()
+    two = (await client.post("/v2/rooms", json={"name": "two"})).json()
+    reply = (await client.post(f"/v2/rooms/{two['id']}", json={"name": "ONE", "description": "taken over"})).json()
     assert (reply["id"], reply["description"]) == (one["id"], "taken over")
-    assert (await client.get(f"/rooms/{two['id']}")).json()["name"] == "two"
+    assert (await client.get(f"/v2/rooms/{two['id']}")).json()["name"] == "two"
 
 
 @pytest.mark.parametrize("room_id", ["f" * 24, "nonsense", "with%20space"])
-async def test_an_unknown_room_is_a_404(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_an_unknown_room_is_a_404(unchanged: httpx.AsyncClient, room_id: str) -> None:
     for reply in (
-        await client.get(f"/rooms/{room_id}"),
-        await client.post(f"/rooms/{room_id}", json={"enabled": False}),
+        await unchanged.get(f"/v2/rooms/{room_id}"),
+        await unchanged.post(f"/v2/rooms/{room_id}", json={"enabled": False}),
     ):
         assert reply.status_code == 404
         assert reply.json() == {"code": 404, "message": "Room not found", "details": ["not found"]}
 
 
 async def test_a_disabled_room_is_listed_only_on_request_and_can_be_enabled_again(client: httpx.AsyncClient) -> None:
-    room = (await client.post("/rooms", json={})).json()
-    reply = await client.post(f"/rooms/{room['id']}", json={"enabled": False})
+    room = (await client.post("/v2/rooms", json={})).json()
+    reply = await client.post(f"/v2/rooms/{room['id']}", json={"enabled": False})
     assert (reply.status_code, reply.json()["enabled"]) == (200, False)
-    assert (await client.get("/rooms")).json()["data"] == []
-    assert [r["id"] for r in (await client.get("/rooms?enabled=false")).json()["data"]] == [room["id"]]
-    assert (await client.post(f"/rooms/{room['id']}", json={"enabled": True})).json()["enabled"] is True
-    assert len((await client.get("/rooms?enabled=true")).json()["data"]) == 1
+    assert (await client.get("/v2/rooms")).json()["data"] == []
+    assert [r["id"] for r in (await client.get("/v2/rooms?enabled=false")).json()["data"]] == [room["id"]]
+    assert (await client.post(f"/v2/rooms/{room['id']}", json={"enabled": True})).json()["enabled"] is True
+    assert len((await client.get("/v2/rooms?enabled=true")).json()["data"]) == 1
 
 
-async def test_pages_run_newest_first_and_the_last_page_still_names_its_last(client: httpx.AsyncClient) -> None:
-    ids = [(await client.post("/rooms", json={})).json()["id"] for _ in range(25)]
-    first = (await client.get("/rooms")).json()
+async def test_pages_are_newest_first_and_the_final_page_has_a_last(client: httpx.AsyncClient) -> None:
+    ids = [(await client.post("/v2/rooms", json={})).json()["id"] for _ in range(25)]
+    first = (await client.get("/v2/rooms")).json()
     assert (first["limit"], first["last"]) == (10, ids[15])
-    second = (await client.get("/rooms", params={"start": first["last"], "limit": 10})).json()
-    third = (await client.get("/rooms", params={"start": second["last"]})).json()
+    second = (await client.get("/v2/rooms", params={"start": first["last"], "limit": 10})).json()
+    third = (await client.get("/v2/rooms", params={"start": second["last"]})).json()
     assert third["last"] == ids[0]
     assert [room["id"] for page in (first, second, third) for room in page["data"]] == ids[::-1]
-    beyond = (await client.get("/rooms", params={"start": third["last"]})).json()
+    beyond = (await client.get("/v2/rooms", params={"start": third["last"]})).json()
     assert beyond == {"limit": 10, "data": [], "last": ""}
 
 
@@ -270,7 +249,7 @@ async def test_a_list_is_filtered_by_name_template_and_inclusive_times(tmp_path:
     async with client_for(write_state(tmp_path / "s.json", rooms)) as client:
 
         async def names(**query: str) -> list[str]:
-            return [room["name"][-1] for room in (await client.get("/rooms", params=query)).json()["data"]]
+            return [room["name"][-1] for room in (await client.get("/v2/rooms", params=query)).json()["data"]]
 
         assert await names() == ["3", "2", "1"]
         assert await names(name="rOOM-2") == ["2"]
@@ -295,8 +274,8 @@ async def test_a_list_is_filtered_by_name_template_and_inclusive_times(tmp_path:
         ("start=" + "f" * 24, "start is not the last of any page"),
     ],
 )
-async def test_a_query_that_breaks_a_rule_is_a_400(client: httpx.AsyncClient, query: str, detail: str) -> None:
-    reply = await client.get(f"/rooms?{query}")
+async def test_an_invalid_query_is_a_400(unchanged: httpx.AsyncClient, query: str, detail: str) -> None:
+    reply = await unchanged.get(f"/v2/rooms?{query}")
     assert reply.status_code == 400
     assert reply.json() == {
         "code": 400,
@@ -309,55 +288,53 @@ async def test_a_query_that_breaks_a_rule_is_a_400(client: httpx.AsyncClient, qu
     ("digits", "text"),
     [(0, "18Z"), (1, "18Z"), (2, "18.08Z"), (4, "18.082Z"), (8, "18.082Z"), (9, "18.082000001Z")],
 )
-def test_fractions_are_cut_and_lose_their_trailing_zeros(digits: int, text: str) -> None:
+def test_fractions_are_truncated_without_trailing_zeros(digits: int, text: str) -> None:
     assert wire.timestamp(1_700_000_058_082_000_001, digits) == f"2023-11-14T22:14:{text}"
 
 
 async def test_timestamps_differ_in_length_between_rooms_but_not_between_replies(client: httpx.AsyncClient) -> None:
-    rooms = [(await client.post("/rooms", json={})).json() for _ in range(40)]
+    rooms = [(await client.post("/v2/rooms", json={})).json() for _ in range(40)]
     assert len({len(room["created_at"]) for room in rooms}) > 4
     for room in rooms:
-        assert (await client.get(f"/rooms/{room['id']}")).json()["created_at"] == room["created_at"]
-    assert {room["updated_at"] for room in (await client.get("/rooms")).json()["data"]} == {"0001-01-01T00:00:00Z"}
+        assert (await client.get(f"/v2/rooms/{room['id']}")).json()["created_at"] == room["created_at"]
+    assert {room["updated_at"] for room in (await client.get("/v2/rooms")).json()["data"]} == {"0001-01-01T00:00:00Z"}
 
 
 async def test_rooms_survive_a_restart_in_a_file_only_the_owner_can_read(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     async with client_for(path) as client:
-        room = (await client.post("/rooms", json={"name": "kept", "size": 3})).json()
-        before = (await client.get("/rooms")).json()
-        templates = (await client.get("/templates")).json()
+        room = (await client.post("/v2/rooms", json={"name": "kept", "size": 3})).json()
+        before = (await client.get("/v2/rooms")).json()
+        templates = (await client.get("/v2/templates")).json()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert SECRET not in path.read_text()
     async with client_for(path) as client:
-        assert (await client.get("/rooms")).json() == before
-        assert (await client.get("/templates")).json() == templates
-        assert (await client.post("/rooms", json={"name": "KEPT"})).json()["id"] == room["id"]
+        assert (await client.get("/v2/rooms")).json() == before
+        assert (await client.get("/v2/templates")).json() == templates
+        assert (await client.post("/v2/rooms", json={"name": "KEPT"})).json()["id"] == room["id"]
     assert os.listdir(tmp_path) == ["state.json"]
 
 
-async def test_a_change_is_in_the_file_before_the_reply(tmp_path: Path) -> None:
+async def test_a_change_is_in_the_file_before_its_reply(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     async with client_for(path) as client:
         for number in range(5):
-            await client.post("/rooms", json={})
+            await client.post("/v2/rooms", json={})
             assert len(json.loads(path.read_text())["rooms"]) == number + 1
 
 
-async def test_a_write_that_fails_is_a_500_and_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_write_is_a_500_and_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     async with client_for(path) as client:
         before = path.read_bytes()
         with monkeypatch.context() as broken:
             broken.setattr("gateway.emulator.state.os.fsync", _no_space)
-            reply = await client.post("/rooms", json={"name": "a"})
+            reply = await client.post("/v2/rooms", json={"name": "a"})
         assert reply.status_code == 500
         assert reply.json() == {"code": 500, "message": "Internal server error"}
         assert path.read_bytes() == before
         assert os.listdir(tmp_path) == ["state.json"]
-        assert (await client.post("/rooms", json={"name": "a"})).status_code == 200
+        assert (await client.post("/v2/rooms", json={"name": "a"})).status_code == 200
 
 
 def _no_space(_: int) -> None:
@@ -367,11 +344,11 @@ def _no_space(_: int) -> None:
 async def test_a_cancelled_save_still_finishes_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     workspace = Workspace(KEY, path)
-    leaver = asyncio.create_task(workspace.save())
+    cancelled = asyncio.create_task(workspace.save())
     await asyncio.sleep(0)
-    leaver.cancel()
+    cancelled.cancel()
     await workspace.save()
-    assert leaver.cancelled()
+    assert cancelled.cancelled()
     kept = ("rooms", "templates", "codes", "sessions")
     assert json.loads(path.read_text()) == {"version": 1} | {key: [] for key in kept}
 
@@ -387,7 +364,7 @@ async def test_a_cancelled_save_still_finishes_before_the_next(tmp_path: Path) -
         '{"version": 1, "rooms": [], "templates": [{"id": "a", "created_at": "", "updated_at": "", "body": {}}]}',
     ],
 )
-def test_a_corrupt_state_file_stops_the_start_with_one_line(tmp_path: Path, content: str) -> None:
+def test_a_damaged_state_file_prevents_the_start_with_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "state.json"
     path.write_text(content)
     with pytest.raises(StateError) as refusal:
@@ -406,19 +383,19 @@ def test_a_corrupt_state_file_stops_the_start_with_one_line(tmp_path: Path, cont
         [OLD | {"id": "1", "name": "a", "created_at": "yesterday"}],
     ],
 )
-def test_a_state_file_that_contradicts_itself_is_refused(tmp_path: Path, rooms: list[dict[str, Any]]) -> None:
+def test_an_inconsistent_state_file_is_refused(tmp_path: Path, rooms: list[dict[str, Any]]) -> None:
     path = write_state(tmp_path / "state.json", rooms)
     with pytest.raises(StateError, match="cannot be used"):
         create_app(access_key=KEY, app_secret=SECRET, template_id=TEMPLATE, state=path)
 
 
-def test_a_state_path_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
+def test_an_unwritable_state_path_prevents_the_start(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be written"):
         create_app(access_key=KEY, app_secret=SECRET, template_id=TEMPLATE, state=tmp_path / "no" / "state.json")
 
 
 @pytest.mark.parametrize("missing", ["access_key", "app_secret", "template_id"])
-def test_an_empty_credential_stops_the_start(missing: str) -> None:
+def test_an_empty_credential_prevents_the_start(missing: str) -> None:
     given: dict[str, Any] = {"access_key": KEY, "app_secret": SECRET, "template_id": TEMPLATE} | {missing: ""}
     with pytest.raises(ValueError, match="needs an access key"):
         create_app(**given, state=None)

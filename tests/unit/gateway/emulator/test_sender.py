@@ -1,4 +1,4 @@
-"""Where webhooks may go, and what one POST survives."""
+"""The allowed addresses of webhooks, and the failures of one POST."""
 
 import asyncio
 import socket
@@ -18,11 +18,11 @@ from tests.unit.gateway.receiver import ROOM, Pauses, Receiver, settled
     "address",
     ["169.254.169.254", "93.184.215.14", "0.0.0.1", "224.0.0.1", "fe80::1", "2606:4700::1111", "::ffff:93.184.215.14"],
 )
-async def test_nothing_is_sent_beyond_this_machine_and_its_private_networks(
+async def test_nothing_is_sent_to_public_or_link_local_addresses(
     pauses: Pauses, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """OWASP: server-side request forgery. A webhook's URL comes from whoever may create a room; cloud metadata lives on
-    link-local addresses. A name that means two addresses is as bad as its worst."""
+    """OWASP: server-side request forgery. Whoever can create a room chooses a webhook's URL, and clouds serve
+    credentials on link-local addresses. One forbidden address of a name is enough to refuse it."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, 80)) for text in ("127.0.0.1", address)]
 
     async def resolve(*_: object, **__: object) -> list[Any]:
@@ -34,7 +34,7 @@ async def test_nothing_is_sent_beyond_this_machine_and_its_private_networks(
     (delivery,) = await settled(webhooks)
     assert delivery.state == "failed"
     assert {(attempt.error or "").partition(":")[0] for attempt in delivery.attempts} == {
-        "the address is neither of this machine nor of a private network"
+        "the address is neither loopback nor private"
     }
     await webhooks.close()
 
@@ -46,10 +46,10 @@ def test_private_addresses_are_local(address: str) -> None:
     assert sender._is_local(address)
 
 
-async def test_a_name_is_looked_up_once_and_kept_as_the_host(
+async def test_a_name_is_resolved_once_and_sent_as_the_host(
     webhooks: Webhooks, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DNS rebinding: were the name looked up again to connect, its second answer would not have been checked."""
+    """DNS rebinding: the address of a second look-up would not have been checked."""
     asked: list[str] = []
 
     async def resolve(host: str, *_: object, **__: object) -> list[Any]:
@@ -76,7 +76,7 @@ async def test_a_receiver_that_hangs_is_a_timeout(
 
 
 @pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}/", "http://127.0.0.1:notaport/", "http://"])
-async def test_an_unusable_address_fails_and_breaks_nothing(webhooks: Webhooks, url: str) -> None:
+async def test_an_unusable_url_makes_the_delivery_fail(webhooks: Webhooks, url: str) -> None:
     webhooks.default = Webhook(url=url)
     webhooks.emit(ROOM, "peer.join.success", {})
     (delivery,) = await settled(webhooks)
@@ -92,8 +92,8 @@ async def test_an_unusable_header_is_not_sent(webhooks: Webhooks, receiver: Rece
     assert (delivery.state, receiver.requests) == ("failed", [])
 
 
-async def test_a_webhooks_headers_cannot_break_the_request(webhooks: Webhooks, receiver: Receiver) -> None:
-    """RFC 9112, section 6.1: a length and a transfer coding in one request are how requests are smuggled."""
+async def test_the_headers_of_a_webhook_cannot_change_the_framing(webhooks: Webhooks, receiver: Receiver) -> None:
+    """RFC 9112, section 6.1: a length and a transfer coding in one request allow request smuggling."""
     webhooks.default = Webhook(
         url=receiver.url, headers={"Content-Length": "3", "Transfer-Encoding": "chunked", "Host": "x", "X-Ok": "1"}
     )

@@ -1,8 +1,7 @@
-"""Sessions: what a server reads of them, what happens in them, what of them survives."""
+"""Sessions: their fields, their lists, and their state after a restart."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,13 @@ from tests.unit.gateway.local_100ms import client_for, join, new_room, stop
 ROOM = "a" * 24
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with client_for() as made:
-        yield made
-
-
 async def sessions(client: httpx.AsyncClient, query: str = "") -> list[str]:
     reply = await client.get(f"/v2/sessions{query}")
     assert reply.status_code == 200, reply.text
     return [session["id"] for session in reply.json()["data"]]
 
 
-async def test_a_session_keeps_those_who_left(client: httpx.AsyncClient) -> None:
+async def test_a_session_keeps_peers_that_left(client: httpx.AsyncClient) -> None:
     room_id = await new_room(client)
     first = await join(client, room_id, "p1", name="Ann")
     await join(client, room_id, "p2", user_id="u2", role="host")
@@ -59,7 +52,7 @@ async def test_a_session_keeps_those_who_left(client: httpx.AsyncClient) -> None
     assert (unknown.status_code, unknown.json()["message"]) == (404, "Session not found")
 
 
-async def test_times_never_run_backwards_however_they_are_cut() -> None:
+async def test_times_never_decrease_whatever_their_fraction_length() -> None:
     workspace = Workspace("key", None)
     stamps = [workspace.now() for _ in range(200)]
     instants = [wire.instant_ns(stamp) for stamp in stamps]
@@ -67,13 +60,13 @@ async def test_times_never_run_backwards_however_they_are_cut() -> None:
     assert len({len(stamp) for stamp in stamps}) > 1
 
 
-async def test_sessions_are_listed_newest_first_by_room_state_and_time(client: httpx.AsyncClient) -> None:
+async def test_sessions_are_listed_newest_first_and_filtered_by_room_state_and_time(client: httpx.AsyncClient) -> None:
     rooms = [await new_room(client) for _ in range(2)]
     made = []
     for number in range(14):
         made.append((await join(client, rooms[number % 2], "p"))["session_id"])
         await client.delete("/emulator/peers/p")
-        await asyncio.sleep(0.002)  # the filters see milliseconds
+        await asyncio.sleep(0.002)  # the filters have millisecond precision
     made.append((await join(client, rooms[0], "p"))["session_id"])
     newest_first = made[::-1]
     assert await sessions(client) == newest_first[:10]
@@ -94,7 +87,7 @@ async def test_sessions_are_listed_newest_first_by_room_state_and_time(client: h
         assert (await client.get(f"/v2/sessions{query}")).status_code == 400
 
 
-async def test_a_page_may_start_after_a_session_that_has_ended_since(client: httpx.AsyncClient) -> None:
+async def test_a_page_can_start_after_a_session_that_has_ended_since(client: httpx.AsyncClient) -> None:
     made = []
     for number in range(11):
         made.append((await join(client, await new_room(client), f"p{number}"))["session_id"])
@@ -104,7 +97,7 @@ async def test_a_page_may_start_after_a_session_that_has_ended_since(client: htt
     assert await sessions(client, f"?active=true&start={page['last']}") == [made[0]]
 
 
-async def test_ended_sessions_survive_a_restart_and_a_running_one_is_closed_by_it(tmp_path: Path) -> None:
+async def test_a_restart_keeps_ended_sessions_and_closes_a_running_one(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     async with client_for(path) as client:
         room_id = await new_room(client)
@@ -112,7 +105,7 @@ async def test_ended_sessions_survive_a_restart_and_a_running_one_is_closed_by_i
         await client.delete("/emulator/peers/p1")
         whole = (await client.get(f"/v2/sessions/{ended['session_id']}")).json()
         cut = await join(client, room_id, "p2")
-    async with client_for(path) as client:  # as after a crash: nothing closed the running one
+    async with client_for(path) as client:  # as after a crash, which did not close the running one
         assert (await client.get(f"/v2/sessions/{ended['session_id']}")).json() == whole
         closed = (await client.get(f"/v2/sessions/{cut['session_id']}")).json()
         assert (closed["active"], closed["peers"]["p2"]["left_at"]) == (False, cut["joined_at"])
@@ -120,7 +113,7 @@ async def test_ended_sessions_survive_a_restart_and_a_running_one_is_closed_by_i
         await join(client, room_id, "p2")
 
 
-async def test_a_stop_ends_running_sessions_at_that_moment_for_good(tmp_path: Path) -> None:
+async def test_a_stop_ends_running_sessions_at_its_time(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     async with client_for(path) as client:
         joined = await join(client, await new_room(client), "p1")
@@ -137,22 +130,22 @@ SESSION = {"id": "s", "room_id": "x", "created_at": THEN, "updated_at": THEN, "a
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
-        ({"codes": [CODE]}, "names a room that is not there"),
-        ({"sessions": [SESSION]}, "names a room that is not there"),
+        ({"codes": [CODE]}, "refers to an unknown room"),
+        ({"sessions": [SESSION]}, "refers to an unknown room"),
         ({"sessions": [SESSION | {"updated_at": "yesterday"}]}, "not an RFC 3339 timestamp"),
         ({"sessions": [SESSION | {"peers": {"p": {"id": "p"}}}]}, "missing required field"),
     ],
 )
-def test_a_damaged_record_is_said_at_the_start(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_a_damaged_record_prevents_the_start(tmp_path: Path, change: dict[str, Any], text: str) -> None:
     path = tmp_path / "state.json"
     path.write_text(json.dumps({"version": 1, "rooms": [], "templates": []} | change))
-    with pytest.raises(StateError, match=said):
+    with pytest.raises(StateError, match=text):
         client_for(path)
 
 
-def test_oldest_ended_session_goes_when_there_are_2000() -> None:
+def test_beyond_2000_sessions_the_oldest_ended_one_is_dropped() -> None:
     workspace = Workspace("key", None)
     for number in range(2001):
         now = workspace.now()

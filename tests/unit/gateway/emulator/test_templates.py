@@ -1,41 +1,23 @@
 """Templates and roles of the emulator."""
 
-import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
+from litestar.types import ASGIApp
 
 from gateway.emulator.app import create_app
+from tests.unit.gateway.local_100ms import KEY, SECRET, TEMPLATE, client_for
 
-KEY, SECRET, TEMPLATE = "key-of-tests", "s" * 40, "0123456789abcdef01234567"
 PRIVILEGES = {"endRoom", "removeOthers", "mute", "unmute", "changeRole", "sendRoomState", "pollRead", "pollWrite"}
 PRIVILEGES |= {"browserRecording", "rtmpStreaming", "hlsStreaming"}
 
 
-def client_for(template_id: str = TEMPLATE, state: Path | None = None) -> httpx.AsyncClient:
-    app = create_app(access_key=KEY, app_secret=SECRET, template_id=template_id, state=state)
-    now = int(time.time())
-    claims = {"access_key": KEY, "type": "management", "version": 2, "jti": "j", "iat": now - 10, "nbf": now - 10}
-    token = jwt.encode(claims | {"exp": now + 600}, SECRET, algorithm="HS256")
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app),
-        base_url="http://emulator/v2",
-        headers={"authorization": f"Bearer {token}"},
-    )
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with client_for() as made:
-        yield made
-
-
-async def test_the_seeded_template_has_a_powerless_guest_and_a_host_who_may_all(client: httpx.AsyncClient) -> None:
-    reply = await client.get(f"/templates/{TEMPLATE}")
+async def test_the_seeded_template_has_a_guest_without_and_a_host_with_all_permissions(
+    client: httpx.AsyncClient,
+) -> None:
+    reply = await client.get(f"/v2/templates/{TEMPLATE}")
     assert reply.status_code == 200
     template = reply.json()
     assert (template["id"], template["_id"], template["name"]) == (TEMPLATE, TEMPLATE, "default")
@@ -44,55 +26,55 @@ async def test_the_seeded_template_has_a_powerless_guest_and_a_host_who_may_all(
     assert guest["publishParams"]["allowed"] == ["audio", "video"]
     assert guest["permissions"] == dict.fromkeys(PRIVILEGES, False)
     assert host["permissions"] == dict.fromkeys(PRIVILEGES, True)
-    listed = (await client.get("/templates")).json()
+    listed = (await client.get("/v2/templates")).json()
     assert listed == {"limit": 10, "data": [template], "last": TEMPLATE}
 
 
-async def test_another_configured_template_is_added_beside_the_one_in_the_state(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    client_for("a" * 24, path)
-    async with client_for("b" * 24, path) as client:
-        names = {template["id"]: template["name"] for template in (await client.get("/templates")).json()["data"]}
+async def test_another_configured_template_is_added_to_the_state(tmp_path: Path) -> None:
+    def app_with(template_id: str) -> ASGIApp:
+        return create_app(access_key=KEY, app_secret=SECRET, template_id=template_id, state=tmp_path / "state.json")
+
+    app_with("a" * 24)
+    async with client_for(app=app_with("b" * 24)) as client:
+        names = {template["id"]: template["name"] for template in (await client.get("/v2/templates")).json()["data"]}
         assert names == {"a" * 24: "default", "b" * 24: f"default-{'b' * 24}"}
-        assert (await client.post("/rooms", json={})).json()["template_id"] == "b" * 24
+        assert (await client.post("/v2/rooms", json={})).json()["template_id"] == "b" * 24
 
 
-async def test_a_created_template_fills_in_defaults_and_keeps_unknown_keys(client: httpx.AsyncClient) -> None:
+async def test_a_created_template_gets_defaults_and_keeps_unknown_keys(client: httpx.AsyncClient) -> None:
     roles = {"viewer": {"videoAlwaysEnabled": True, "publishParams": {"allowed": ["audio"]}}, "none": {}}
-    reply = await client.post("/templates", json={"name": "My one", "roles": roles, "plugins": {"x": 1}})
+    reply = await client.post("/v2/templates", json={"name": "My one", "roles": roles, "plugins": {"x": 1}})
     assert reply.status_code == 200
     template = reply.json()
     assert template["plugins"] == {"x": 1}
     viewer = template["roles"]["viewer"]
     assert (viewer["name"], viewer["videoAlwaysEnabled"]) == ("viewer", True)
     assert viewer["publishParams"] == {"allowed": ["audio"], "audio": {"bitRate": 32, "codec": "opus"}}
-    # Streaming and recording are granted by default: a template that stays silent gives them away.
+    # Streaming and recording are granted unless a template denies them.
     granted = {name for name, value in template["roles"]["none"]["permissions"].items() if value}
     assert granted == {"browserRecording", "rtmpStreaming", "hlsStreaming"}
-    assert (await client.get(f"/templates/{template['id']}")).json() == template
-    room = (await client.post("/rooms", json={"template_id": template["id"]})).json()
+    assert (await client.get(f"/v2/templates/{template['id']}")).json() == template
+    room = (await client.post("/v2/rooms", json={"template_id": template["id"]})).json()
     assert (room["template_id"], room["template"]) == (template["id"], "My one")
 
 
 async def test_creating_a_template_under_an_existing_name_overwrites_it(client: httpx.AsyncClient) -> None:
-    reply = await client.post("/templates", json={"name": "default", "roles": {"solo": {}}})
+    reply = await client.post("/v2/templates", json={"name": "default", "roles": {"solo": {}}})
     assert (reply.json()["id"], list(reply.json()["roles"])) == (TEMPLATE, ["solo"])
-    assert len((await client.get("/templates")).json()["data"]) == 1
+    assert len((await client.get("/v2/templates")).json()["data"]) == 1
 
 
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        ({"name": "no/slash"}, "template name may hold only a-z, A-Z, 0-9, space and - . _ :"),
+        ({"name": "no/slash"}, "template name may contain only a-z, A-Z, 0-9, space and - . _ :"),
         ({"name": 1}, "Expected `str`, got `int` - at `$.name`"),
         ({"roles": {"r": {"priority": 6}}}, "Expected `int` <= 5 - at `$.roles[...].priority`"),
         ({"settings": {"region": "moon"}}, "Invalid enum value 'moon' - at `$.settings.region`"),
     ],
 )
-async def test_a_template_that_breaks_a_rule_is_a_400(
-    client: httpx.AsyncClient, body: dict[str, Any], detail: str
-) -> None:
-    reply = await client.post("/templates", json=body)
+async def test_an_invalid_template_is_a_400(unchanged: httpx.AsyncClient, body: dict[str, Any], detail: str) -> None:
+    reply = await unchanged.post("/v2/templates", json=body)
     assert reply.status_code == 400
     assert reply.json() == {
         "code": 400,
@@ -102,7 +84,7 @@ async def test_a_template_that_breaks_a_rule_is_a_400(
 
 
 async def test_a_role_is_created_replaced_and_renamed_through_its_path(client: httpx.AsyncClient) -> None:
-    path = f"/templates/{TEMPLATE}/roles"
+    path = f"/v2/templates/{TEMPLATE}/roles"
     created = await client.post(f"{path}/co host", json={"priority": 3})
     assert (created.status_code, created.json()["name"], created.json()["priority"]) == (200, "co host", 3)
     replaced = (await client.post(f"{path}/co host", json={"maxPeerCount": 2})).json()
@@ -128,8 +110,8 @@ async def test_a_role_is_created_replaced_and_renamed_through_its_path(client: h
         ({"permissions": {"mute": "yes"}}, "Expected `bool`, got `str` - at `$.permissions[...]`"),
     ],
 )
-async def test_a_role_that_breaks_a_rule_is_a_400(client: httpx.AsyncClient, body: dict[str, Any], detail: str) -> None:
-    reply = await client.post(f"/templates/{TEMPLATE}/roles/guest", json=body)
+async def test_an_invalid_role_is_a_400(unchanged: httpx.AsyncClient, body: dict[str, Any], detail: str) -> None:
+    reply = await unchanged.post(f"/v2/templates/{TEMPLATE}/roles/guest", json=body)
     assert reply.status_code == 400
     assert reply.json() == {
         "code": 400,
@@ -138,48 +120,48 @@ async def test_a_role_that_breaks_a_rule_is_a_400(client: httpx.AsyncClient, bod
     }
 
 
-async def test_role_names_are_case_sensitive(client: httpx.AsyncClient) -> None:
-    reply = await client.get(f"/templates/{TEMPLATE}/roles/Guest")
+async def test_role_names_are_case_sensitive(unchanged: httpx.AsyncClient) -> None:
+    reply = await unchanged.get(f"/v2/templates/{TEMPLATE}/roles/Guest")
     assert reply.status_code == 404
     assert reply.json() == {"code": 404, "message": "Role not found", "details": ["not found"]}
 
 
-async def test_an_unknown_template_is_a_404_wherever_it_is_named(client: httpx.AsyncClient) -> None:
-    path = f"/templates/{'f' * 24}"
+async def test_an_unknown_template_is_a_404_in_every_call(unchanged: httpx.AsyncClient) -> None:
+    path = f"/v2/templates/{'f' * 24}"
     for reply in (
-        await client.get(path),
-        await client.get(f"{path}/roles/guest"),
-        await client.post(f"{path}/roles/guest", json={}),
+        await unchanged.get(path),
+        await unchanged.get(f"{path}/roles/guest"),
+        await unchanged.post(f"{path}/roles/guest", json={}),
     ):
         assert reply.status_code == 404
         assert reply.json() == {"code": 404, "message": "Template not found", "details": ["not found"]}
 
 
 async def test_an_update_overwrites_the_whole_template(client: httpx.AsyncClient) -> None:
-    before = (await client.get(f"/templates/{TEMPLATE}")).json()
+    before = (await client.get(f"/v2/templates/{TEMPLATE}")).json()
     body = {"roles": {"solo": {"maxPeerCount": 3}}, "plugins": {"x": 1}}
-    reply = await client.post(f"/templates/{TEMPLATE}", json=body)
+    reply = await client.post(f"/v2/templates/{TEMPLATE}", json=body)
     assert reply.status_code == 200
     after = reply.json()
     assert (after["id"], after["name"], after["createdAt"]) == (TEMPLATE, "default", before["createdAt"])
     assert (list(after["roles"]), after["plugins"]) == (["solo"], {"x": 1})
-    assert (await client.get(f"/templates/{TEMPLATE}")).json() == after
-    renamed = (await client.post(f"/templates/{TEMPLATE}", json={"name": "other"})).json()
+    assert (await client.get(f"/v2/templates/{TEMPLATE}")).json() == after
+    renamed = (await client.post(f"/v2/templates/{TEMPLATE}", json={"name": "other"})).json()
     assert (renamed["name"], renamed["roles"], "plugins" in renamed) == ("other", {}, False)
 
 
-async def test_an_update_that_cannot_be_is_refused(client: httpx.AsyncClient) -> None:
-    await client.post("/templates", json={"name": "taken"})
-    taken = await client.post(f"/templates/{TEMPLATE}", json={"name": "taken"})
+async def test_an_invalid_update_is_refused(client: httpx.AsyncClient) -> None:
+    await client.post("/v2/templates", json={"name": "taken"})
+    taken = await client.post(f"/v2/templates/{TEMPLATE}", json={"name": "taken"})
     assert (taken.status_code, taken.json()["details"]) == (400, ["Invalid body param: template name is taken"])
-    assert (await client.post(f"/templates/{TEMPLATE}", json={"name": "a/b"})).status_code == 400
-    unknown = await client.post(f"/templates/{'f' * 24}", json={})
+    assert (await client.post(f"/v2/templates/{TEMPLATE}", json={"name": "a/b"})).status_code == 400
+    unknown = await client.post(f"/v2/templates/{'f' * 24}", json={})
     assert (unknown.status_code, unknown.json()["message"]) == (404, "Template not found")
-    assert list((await client.get(f"/templates/{TEMPLATE}")).json()["roles"]) == ["guest", "host"]
+    assert list((await client.get(f"/v2/templates/{TEMPLATE}")).json()["roles"]) == ["guest", "host"]
 
 
-async def test_a_deleted_role_is_gone_and_cannot_be_deleted_again(client: httpx.AsyncClient) -> None:
-    path = f"/templates/{TEMPLATE}/roles/guest"
+async def test_a_deleted_role_cannot_be_deleted_again(client: httpx.AsyncClient) -> None:
+    path = f"/v2/templates/{TEMPLATE}/roles/guest"
     reply = await client.delete(path)
     assert (reply.status_code, reply.content) == (204, b"")
     again = await client.delete(path)
@@ -187,4 +169,4 @@ async def test_a_deleted_role_is_gone_and_cannot_be_deleted_again(client: httpx.
         404,
         {"code": 404, "message": "Role not found", "details": ["not found"]},
     )
-    assert list((await client.get(f"/templates/{TEMPLATE}")).json()["roles"]) == ["host"]
+    assert list((await client.get(f"/v2/templates/{TEMPLATE}")).json()["roles"]) == ["host"]

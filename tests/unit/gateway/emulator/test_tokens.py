@@ -1,27 +1,17 @@
-"""Management tokens on REST and app tokens at init."""
+"""Management tokens of REST calls and app tokens at `/init`."""
 
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
-from gateway.emulator.app import create_app
 from gateway.emulator.tokens import Verifier
+from tests.unit.gateway.local_100ms import KEY, SECRET, TEMPLATE, signed
 
-KEY, SECRET, TEMPLATE = "key-of-tests", "s" * 64, "0123456789abcdef01234567"
 INIT = {"peer_id": "0b6d6f0e-6c6b-4a53-a0c5-000000000000", "user_agent_v2": '{"os":"web"}'}
-
-
-def signed(secret: str = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
-    now = int(time.time())
-    claims = {"access_key": KEY, "type": "management", "version": 2, "jti": "j", "iat": now - 10, "nbf": now - 10}
-    claims |= {"exp": now + 600} | changes
-    return jwt.encode({k: v for k, v in claims.items() if v is not ...}, secret, algorithm=algorithm)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -34,10 +24,17 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(access_key=KEY, app_secret=SECRET, template_id=TEMPLATE, state=None)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://emulator") as made:
-        yield made
+async def client(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """A client without a token."""
+    del client.headers["authorization"]
+    return client
+
+
+@pytest.fixture
+async def unchanged(unchanged: httpx.AsyncClient) -> httpx.AsyncClient:
+    """A client without a token, for tests that change nothing."""
+    del unchanged.headers["authorization"]
+    return unchanged
 
 
 @pytest.fixture
@@ -70,11 +67,11 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ("changes", "detail"),
     [*BAD_CLAIMS, ({"type": "app"}, "token type must be management"), ({"nbf": ...}, "nbf must be an integer")],
 )
-async def test_a_bad_management_token_is_a_401_that_says_why(
-    client: httpx.AsyncClient, changes: dict[str, Any], detail: str
+async def test_a_bad_management_token_is_a_401_with_the_reason(
+    unchanged: httpx.AsyncClient, changes: dict[str, Any], detail: str
 ) -> None:
     for path in ("/v2/rooms", f"/v2/templates/{TEMPLATE}"):
-        reply = await client.get(path, headers=bearer(signed(**changes)))
+        reply = await unchanged.get(path, headers=bearer(signed(**changes)))
         assert reply.status_code == 401
         assert reply.json() == {"code": 401, "message": "Token validation error", "details": [detail]}
 
@@ -91,9 +88,9 @@ async def test_a_bad_management_token_is_a_401_that_says_why(
     ],
 )
 async def test_a_missing_or_malformed_token_is_a_401(
-    client: httpx.AsyncClient, headers: dict[str, str], detail: str
+    unchanged: httpx.AsyncClient, headers: dict[str, str], detail: str
 ) -> None:
-    reply = await client.post("/v2/rooms", json={}, headers=headers)
+    reply = await unchanged.post("/v2/rooms", json={}, headers=headers)
     assert reply.status_code == 401
     assert reply.json() == {"code": 401, "message": "Token validation error", "details": [detail]}
 
@@ -104,25 +101,25 @@ async def test_a_refused_call_changes_nothing(client: httpx.AsyncClient) -> None
 
 
 @pytest.mark.parametrize(
-    ("claim", "ahead_s", "taken"),
+    ("claim", "ahead_s", "accepted"),
     [("nbf", 0, True), ("nbf", 1, False), ("iat", 0, True), ("iat", 1, False), ("exp", 0, False), ("exp", 1, True)],
 )
 async def test_times_are_checked_to_the_second_without_leeway(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, claim: str, ahead_s: int, taken: bool
+    unchanged: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, claim: str, ahead_s: int, accepted: bool
 ) -> None:
     now = 1_800_000_000
     times = {"iat": now - 10, "nbf": now - 10, "exp": now + 10} | {claim: now + ahead_s}
     token = signed(**times)
     monkeypatch.setattr("gateway.emulator.tokens.time.time", lambda: float(now))
-    reply = await client.get("/v2/rooms", headers=bearer(token))
-    assert (reply.status_code == 200) is taken
+    reply = await unchanged.get("/v2/rooms", headers=bearer(token))
+    assert (reply.status_code == 200) is accepted
 
 
-def test_the_secret_is_not_in_the_repr_of_its_holder() -> None:
+def test_the_repr_of_the_verifier_hides_the_secret() -> None:
     assert SECRET not in repr(Verifier(KEY, SECRET))
 
 
-async def test_a_valid_app_token_is_let_in(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_valid_app_token_is_admitted(client: httpx.AsyncClient, room_id: str) -> None:
     reply = await client.get("/init", params=INIT, headers=bearer(app_token(room_id)))
     assert reply.status_code == 200
     body = reply.json()
@@ -133,7 +130,7 @@ async def test_a_valid_app_token_is_let_in(client: httpx.AsyncClient, room_id: s
     assert reply.headers["access-control-allow-origin"] == "*"
 
 
-async def test_an_app_token_without_iat_and_nbf_is_let_in(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_an_app_token_without_iat_and_nbf_is_admitted(client: httpx.AsyncClient, room_id: str) -> None:
     token = app_token(room_id, iat=..., nbf=...)
     assert (await client.get("/init", params=INIT | {"region": "eu"}, headers=bearer(token))).status_code == 200
 
@@ -147,26 +144,35 @@ async def test_an_app_token_without_iat_and_nbf_is_let_in(client: httpx.AsyncCli
         ({"user_id": ...}, "user_id must be a non-empty string"),
         ({"role": ...}, "role must be a non-empty string"),
         ({"room_id": 1}, "room_id must be a non-empty string"),
-        ({"role": "Guest"}, "role is invalid"),
-        ({"role": "admin"}, "role is invalid"),
     ],
 )
 async def test_a_bad_app_token_is_a_401_with_code_and_message_only(
-    client: httpx.AsyncClient, room_id: str, changes: dict[str, Any], message: str
+    unchanged: httpx.AsyncClient, changes: dict[str, Any], message: str
 ) -> None:
-    reply = await client.get("/init", params=INIT, headers=bearer(app_token(room_id, **changes)))
+    reply = await unchanged.get("/init", params=INIT, headers=bearer(app_token("f" * 24, **changes)))
+    assert_refused(reply, message)
+
+
+async def test_an_unknown_role_is_a_401(client: httpx.AsyncClient, room_id: str) -> None:
+    for role in ("Guest", "admin"):
+        reply = await client.get("/init", params=INIT, headers=bearer(app_token(room_id, role=role)))
+        assert_refused(reply, "role is invalid")
+
+
+def assert_refused(reply: httpx.Response, message: str) -> None:
     assert reply.status_code == 401
+    assert reply.headers["content-type"] == "application/json"
     assert reply.json() == {"code": 401, "message": message}
     assert reply.headers["access-control-allow-origin"] == "*"
 
 
-async def test_a_token_for_an_unknown_room_is_a_400_not_a_404(client: httpx.AsyncClient) -> None:
-    reply = await client.get("/init", params=INIT, headers=bearer(app_token("f" * 24)))
+async def test_a_token_for_an_unknown_room_is_a_400_not_a_404(unchanged: httpx.AsyncClient) -> None:
+    reply = await unchanged.get("/init", params=INIT, headers=bearer(app_token("f" * 24)))
     assert reply.status_code == 400
     assert reply.json() == {"code": 400, "message": "invalid room"}
 
 
-async def test_a_disabled_room_lets_nobody_in_until_it_is_enabled(client: httpx.AsyncClient, room_id: str) -> None:
+async def test_a_disabled_room_admits_no_client_until_it_is_enabled(client: httpx.AsyncClient, room_id: str) -> None:
     token = bearer(app_token(room_id))
     await client.post(f"/v2/rooms/{room_id}", json={"enabled": False}, headers=bearer(signed()))
     reply = await client.get("/init", params=INIT, headers=token)
@@ -182,14 +188,14 @@ async def test_init_without_a_peer_id_is_a_400(client: httpx.AsyncClient, room_i
     assert reply.json() == {"code": 400, "message": "peer_id is required"}
 
 
-async def test_a_browser_may_ask_before_init(client: httpx.AsyncClient) -> None:
-    asking = {"origin": "http://localhost:5173", "access-control-request-method": "GET"}
-    reply = await client.options("/init", headers=asking | {"access-control-request-headers": "authorization"})
+async def test_a_browser_may_send_a_preflight_for_init(unchanged: httpx.AsyncClient) -> None:
+    preflight = {"origin": "http://localhost:5173", "access-control-request-method": "GET"}
+    reply = await unchanged.options("/init", headers=preflight | {"access-control-request-headers": "authorization"})
     assert reply.status_code == 204
     assert reply.headers["access-control-allow-origin"] == "*"
     assert "authorization" in reply.headers["access-control-allow-headers"]
 
 
-async def test_rest_is_not_open_to_browsers(client: httpx.AsyncClient) -> None:
-    reply = await client.get("/v2/rooms", headers=bearer(signed()) | {"origin": "http://localhost:5173"})
+async def test_rest_calls_have_no_cors_headers(unchanged: httpx.AsyncClient) -> None:
+    reply = await unchanged.get("/v2/rooms", headers=bearer(signed()) | {"origin": "http://localhost:5173"})
     assert "access-control-allow-origin" not in reply.headers

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: the whole way from a join to the receiver, and the levers for tests."""
+"""Webhooks from a join to the receiver, and the control calls for tests."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def test_a_join_and_a_leave_reach_the_receiver(client: httpx.AsyncClient, 
     assert "s3cret" not in json.dumps(log)
 
 
-async def test_a_rooms_webhook_comes_with_the_room(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_a_room_can_be_created_with_its_own_webhook(client: httpx.AsyncClient, receiver: Receiver) -> None:
     await client.post("/emulator/webhook", json={"url": f"http://127.0.0.1:{free_port()}/"})
     room_id = await new_room(client, webhook={"url": receiver.url, "headers": {"X-Room": "mine"}})
     await join(client, room_id, "p1")
@@ -59,7 +59,7 @@ async def test_a_rooms_webhook_comes_with_the_room(client: httpx.AsyncClient, re
     assert {headers["x-room"] for _, headers, _ in receiver.requests} == {"mine"}
 
 
-async def test_webhook_is_shown_and_unset(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_the_webhook_can_be_read_and_unset(client: httpx.AsyncClient, receiver: Receiver) -> None:
     assert (await client.get("/emulator/webhook")).json() == {"url": None, "headers": []}
     await client.post("/emulator/webhook", json={"url": receiver.url})
     assert (await client.get("/emulator/webhook")).json() == {"url": receiver.url, "headers": []}
@@ -73,10 +73,10 @@ async def test_webhook_is_shown_and_unset(client: httpx.AsyncClient, receiver: R
 @pytest.mark.parametrize(
     "url", ["http://8.8.8.8/x", "https://[2606:4700::1111]/", "http://169.254.169.254/latest", "http://127.0.0.1:port/"]
 )
-async def test_an_address_that_events_may_not_go_to_is_refused_at_once_and_the_one_before_stays(
+async def test_a_forbidden_address_is_refused_at_once_and_the_previous_one_is_kept(
     client: httpx.AsyncClient, receiver: Receiver, url: str
 ) -> None:
-    """OWASP: server-side request forgery. A test that waits for an event should not have to look for the reason."""
+    """OWASP: server-side request forgery. Refused at once, so that a test need not search for missing events."""
     await client.post("/emulator/webhook", json={"url": receiver.url})
     reply = await client.post("/emulator/webhook", json={"url": url})
     assert (reply.status_code, reply.headers["content-type"]) == (400, "application/json")
@@ -89,10 +89,10 @@ async def test_an_address_that_events_may_not_go_to_is_refused_at_once_and_the_o
     assert (await client.get("/emulator/webhook")).json()["url"] == receiver.url
 
 
-async def test_a_name_that_means_nothing_yet_may_be_set(
+async def test_a_name_that_does_not_resolve_yet_is_accepted(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container that starts later has no address before."""
+    """A container that starts later has no address yet."""
 
     async def resolve(*_: object, **__: object) -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -101,7 +101,7 @@ async def test_a_name_that_means_nothing_yet_may_be_set(
     assert (await client.post("/emulator/webhook", json={"url": "http://later:9000/hook"})).status_code == 200
 
 
-async def test_an_event_by_hand_arrives_as_it_stands(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_a_custom_event_is_delivered_unchanged(client: httpx.AsyncClient, receiver: Receiver) -> None:
     event = {"id": "0", "type": "surprise", "is_replay": True, "data": {"joined_at": "0001-01-01T00:00:00Z"}}
     refused = await client.post("/emulator/events", json={"event": event})
     assert (refused.status_code, refused.json()) == (409, {"code": 409, "message": "no webhook is set"})
@@ -115,7 +115,7 @@ async def test_an_event_by_hand_arrives_as_it_stands(client: httpx.AsyncClient, 
     assert (await client.post("/emulator/events", json={"event": event, "room_id": "f" * 24})).status_code == 404
 
 
-async def test_disorder_is_asked_for_over_http(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_duplicates_and_reordering_are_set_over_http(client: httpx.AsyncClient, receiver: Receiver) -> None:
     await client.post("/emulator/webhook", json={"url": receiver.url})
     reply = await client.post("/emulator/webhook/disorder", json={"duplicate": 1, "reorder": 3})
     assert (reply.status_code, reply.json()) == (200, {"duplicate": 1, "reorder": 3})
@@ -128,7 +128,7 @@ async def test_disorder_is_asked_for_over_http(client: httpx.AsyncClient, receiv
         assert (await client.post("/emulator/webhook/disorder", json=body)).status_code == 400
 
 
-async def test_a_stopping_emulator_ends_its_sessions_and_tells_nobody(
+async def test_a_stopping_emulator_ends_its_sessions_without_events(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     await client.post("/emulator/webhook", json={"url": receiver.url})
