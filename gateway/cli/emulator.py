@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import uvicorn
 
-from gateway import logs
-from gateway.emulator.app import create_app
-from gateway.emulator.records import Webhook, parse_webhook
-from gateway.emulator.sender import check_address
-from gateway.emulator.state import StateError
 from gateway.files import hold
-from gateway.server import check_free
 from gateway.settings import SettingsError, hms_given, load_env
+
+if TYPE_CHECKING:
+    from gateway.emulator.records import Webhook
 
 
 @click.command()
@@ -42,6 +39,14 @@ def emulator(
 
     Reads HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID as the gateway does.
     """
+    # Here, so that `gateway --help` does not import litestar and uvicorn.
+    import uvicorn
+
+    from gateway import logs
+    from gateway.emulator.app import create_app
+    from gateway.emulator.state import StateError
+    from gateway.server import check_free
+
     env = load_env()
     _, missing = hms_given(env)
     if missing:
@@ -77,6 +82,9 @@ def emulator(
 
 def _webhook(url: str, headers: list[str]) -> Webhook | None:
     """Read the webhook, with headers as `NAME=VALUE`. Return None for an empty URL. Raises: SettingsError"""
+    from gateway.emulator.records import parse_webhook
+    from gateway.emulator.sender import check_address
+
     if headers and not url:
         raise SettingsError("--webhook-header or EMULATOR_WEBHOOK_HEADER needs a --webhook-url")
     try:
