@@ -1,4 +1,4 @@
-"""Every Redis key of rooms. What stands in braces is the part by which a Redis cluster places a key."""
+"""Every Redis key of rooms. A Redis cluster places a key by the part in braces."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Names of rooms, where the policy wants them unique.
+"""Unique names of rooms, where the policy asks for them.
 
-A name's key says who holds the name (`holder`, a room's id or the name at 100ms of one that is being created;
-`was`, the latter once it has an id) and since when (`at`, ms). A name is a room's from before the room's row has it, so
-that no crash between the two lets another have it too. Whoever has held one for a minute and is no room of that name,
-has crashed, and may be replaced.
+The hash of a name has `holder` (a room's id, or the name at 100ms of a room that is being created), `was` (the latter,
+once the room has an id) and `at` (since when, ms). A name is claimed before the room is written with it, so that no
+crash between the two gives it to another room too. A holder of more than a minute that is no room of that name has
+crashed, and may be replaced.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gateway.redis.store import StoreError
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
 
-UNTITLED = "Untitled room"  # of rooms nobody gave a name, which therefore need not differ
+UNTITLED = "Untitled room"  # the name of rooms without one; it may repeat
 _CLAIM_MS = 60_000  # longer than any create or change takes
 
-# KEYS 1 name. ARGV 1 who is to hold it, 2 for how many ms nobody is replaced, 3 who may be replaced then.
-# Reply {who had it or '', 1 if he was not replaced}
+# KEYS 1 name. ARGV 1 the new holder, 2 for how many ms no holder is replaced, 3 which holder may be replaced then.
+# Reply {the former holder or '', 1 if it keeps the name}
 _CLAIM = """
 local had = redis.call('HMGET', KEYS[1], 'holder', 'at', 'was')
 if had[3] == ARGV[1] then return {ARGV[1], 0} end
@@ -37,24 +37,24 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'at', string.format('%.0f', now))
 return {had[1] or '', 0}
 """
-# KEYS 1 name. ARGV 1 who holds it, 2 who is to hold it instead. Reply 1, or 0: somebody else has it by now.
+# KEYS 1 name. ARGV 1 its holder, 2 the new holder. Reply 1, or 0: another one has it by now.
 _HAND_OVER = """
 local had = redis.call('HMGET', KEYS[1], 'holder', 'was')
 if had[1] ~= ARGV[1] and had[1] ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'was', ARGV[1])
 return 1
 """
-# KEYS 1 name. ARGV 1 the name at 100ms that holds it: never a room's id, which another request may rely on.
+# KEYS 1 name. ARGV 1 the name at 100ms that holds it; never a room's id, which another request may rely on.
 _FREE = "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
 class NameTaken(Exception):
-    """Another room has this name, and the policy wants names to be unique."""
+    """Another room has this name, and the policy asks for unique names."""
 
 
 @dataclass(slots=True)
 class _Claim:
-    """A name that is held while a room is being written. Without a key: a name that need not be unique."""
+    """A name that is held while a room is written. Without a key the name need not be unique."""
 
     execute: Execute
     key: str
@@ -62,7 +62,7 @@ class _Claim:
     is_new: bool = False
 
     async def hand_over(self, room_id: str) -> None:
-        """Give the name to the room that is about to be written with it. Raises: NameTaken"""
+        """Pass the name on to the room that is about to be written with it. Raises: NameTaken"""
         if self.key:
             if not await self.execute("EVAL", _HAND_OVER, 1, self.key, self.holder, room_id):
                 raise NameTaken("Another room took this name meanwhile.")
@@ -74,7 +74,7 @@ class _Claim:
 
 
 class RoomNames:
-    """Gives names to rooms, each to one. Does nothing while the policy lets names repeat."""
+    """Gives each name to one room. Does nothing if the policy lets names repeat."""
 
     def __init__(self, execute: Execute, policy: PolicyInForce) -> None:
         self._execute = execute
@@ -82,12 +82,12 @@ class RoomNames:
 
     @asynccontextmanager
     async def claimed(self, name: str | None, holder: str) -> AsyncIterator[_Claim]:
-        """Hold a name while the room that is to have it is written; free it if none is created.
+        """Hold a name while a room is written with it; free it if no room is created.
 
-        A name that a room has given up, or was refused, is its own for a minute: it may be about to get it again.
+        A name that a room gave up, or was refused, stays the room's for a minute: it may be about to get it again.
 
-        `holder` is the room's id, or its name at 100ms until the claim is handed over to the id: a repeat of the same
-        request holds the name already. While Redis is away nobody knows what was written, and the name stays held.
+        `holder` is the room's id, or its name at 100ms until the claim is handed over to the id; a repeated request
+        then holds the name already. If Redis fails, what was written is not known, and the name stays held.
 
         Raises:
             NameTaken
@@ -109,7 +109,7 @@ class RoomNames:
         return self._policy.now.rooms.unique_names and name != UNTITLED
 
     async def _claim(self, name: str, holder: str) -> bool:
-        """Take a name; tell whether the holder did not have it already. Raises: NameTaken"""
+        """Take a name; return whether the holder did not have it before. Raises: NameTaken"""
         key = _key(name)
         had, refused = await self._execute("EVAL", _CLAIM, 1, key, holder, _CLAIM_MS, "")
         if not refused:

@@ -36,7 +36,7 @@ class NotOurs(Exception):
 
 
 class Rooms:
-    """Creates rooms at 100ms, registers them, finds them again, changes them. `locks` says who may still join."""
+    """Creates, registers, finds and changes rooms. `locks` locks and ends them."""
 
     def __init__(self, execute: Execute, hms: HmsClient, limiter: Limiter, policy: PolicyInForce) -> None:
         self._execute = execute
@@ -46,17 +46,17 @@ class Rooms:
         self._names = RoomNames(execute, policy)
 
     async def create(self, uid: str, new: NewRoom, *, lease: str, upstream: str) -> tuple[Room, bool]:
-        """Create a room at 100ms under a name of our own making, and register its owner.
+        """Create a room at 100ms under a generated name, and register its owner.
 
-        `lease` is what holds the room's place among its creator's rooms at once. `upstream` is its name at 100ms:
-        new, or that of an attempt of the same request whose outcome is not known. Under any other existing name 100ms
-        would rewrite somebody else's room. Returns the room and whether it is new: that attempt may have registered it,
-        and then the room is as it has become since.
+        `lease` is what holds the room's place among its creator's rooms at once. `upstream` is its name at 100ms: a new
+        one, or that of an earlier attempt of the same request whose outcome is not known. Under any other existing name
+        100ms would overwrite another user's room. Returns the room and whether it is new; if the earlier attempt has
+        registered it, the room is as it is now.
 
         Raises:
             NameTaken
             HmsError: 100ms did not create it.
-            StoreError: 100ms created it, but it could not be registered; nobody can reach it.
+            StoreError: 100ms created it, but it may not be registered; then nobody can reach it.
         """
         policy = self._policy.now
         async with self._names.claimed(new.name, upstream) as claim:
@@ -84,18 +84,18 @@ class Rooms:
             await claim.hand_over(room.id)
             had = await self._register(room)
             if had is not None and (had.creator_id, had.upstream) != (uid, upstream):
-                log.error("100ms answered a create with room %s, which is somebody else's", created.id)
+                log.error("100ms answered a create with room %s, which belongs to another user", created.id)
                 raise HmsUnreachable("100ms gave an unusable answer.")
             await self._list(had or room)
         return had or room, had is None
 
     async def adopt(self, room_id: str, owner: str, *, name: str, access: str | None = None) -> Room:
-        """Register a room that exists at 100ms already, with its description; without a name, under the one it has.
+        """Register a room that already exists at 100ms, with its description there.
 
-        `access` is the policy's if it is left out.
+        Without a name it keeps the one it has there; without `access` it has the policy's.
 
         Raises:
-            NotOurs: it is registered, 100ms has none of that id, or its template is none of the policy's.
+            NotOurs: it is registered already, 100ms has no such room, or the policy does not have its template.
             NameTaken, HmsError
         """
         if not ROOM_ID.fullmatch(room_id):
@@ -108,7 +108,7 @@ class Rooms:
         policy = self._policy.now
         aliases = [alias for alias, template_id in policy.template_ids.items() if template_id == found.template_id]
         if not aliases:
-            raise NotOurs(f"its template {found.template_id or '(not told)'} is none of the policy's [templates.*]")
+            raise NotOurs(f"its template {found.template_id or '(unknown)'} is none of the policy's [templates.*]")
         name = name or _theirs(found.name, 100) or UNTITLED
         created_ms = int((found.created_at or time.time()) * 1000)
         room = Room(
@@ -131,24 +131,24 @@ class Rooms:
         return room
 
     async def update(self, room: Room, changes: RoomChanges, *, held: bool = False) -> None:
-        """Change a room. 100ms hears of the description and of `enabled`; what it refuses is not changed here either.
+        """Change a room, `enabled` and the description at 100ms too; what 100ms refuses is not changed here either.
 
-        Enabling takes a place among its creator's rooms at once. `enabled` comes first: whatever fails after disabling,
-        no token is minted any more. `held`: only an operator may undo that.
+        Enabling takes a place among the rooms its creator has at once. `enabled` is changed first: if anything fails
+        after disabling, no token is minted. `held`: only an operator may enable it again.
 
         Raises:
             NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed, here or at 100ms.
-            HmsError: `enabled` may have changed, nothing else; it says so.
+            HmsError: `enabled` may have changed, and nothing else, as the text says.
         """
         renamed = changes.name if changes.name != room.name else None
         async with self._names.claimed(renamed, room.id):
-            stands = {None: "", False: LOCKED_ONLY, True: UNLOCKED_ONLY}[changes.enabled]
+            holds = {None: "", False: LOCKED_ONLY, True: UNLOCKED_ONLY}[changes.enabled]
             if changes.enabled is False:
                 await self.locks.lock(room, held=held)
             if changes.enabled and not room.enabled:
                 await self.locks.unlock(room)
             if changes.description is not None and changes.description != room.description:
-                with standing(stands):
+                with standing(holds):
                     await self._hms.update_room(room.id, description=changes.description)
             wanted = {"name": renamed, "description": changes.description, "access": changes.access}
             fields = {name: value for name, value in wanted.items() if value is not None}
@@ -156,7 +156,7 @@ class Rooms:
                 await self._execute("HSET", keys.room(room.id), *(word for item in fields.items() for word in item))
 
     async def _register(self, room: Room) -> Room | None:
-        """Write a room that is new; of one that is registered return what is known of it, and change nothing."""
+        """Write a new room. If it is registered already, change nothing and return it."""
         row = {"name": room.name, "description": room.description, "access": room.access, "template": room.template}
         row |= {"owner": room.owner_id, "creator": room.creator_id, "enabled": str(int(room.enabled)), "held": "0"}
         row |= {"created_ms": str(room.created_ms), "upstream": room.upstream, "lease": room.lease, "locks": "0"}
@@ -165,20 +165,20 @@ class Rooms:
         return None if is_new else await self.get(room.id)
 
     async def _list(self, room: Room) -> None:
-        """Derive from a registered room what leads to it."""
+        """Put a registered room into its owner's list and the list of all rooms."""
         await asyncio.gather(
             self._execute("ZADD", keys.rooms_of(room.owner_id), "NX", room.created_ms, room.id),
             self._execute("ZADD", keys.ALL_ROOMS, room.created_ms, room.id),
         )
 
     async def get(self, room_id: str) -> Room | None:
-        """Return a room by its id, None if it is not ours."""
+        """Return a room by its id, None if it is not registered."""
         if not ROOM_ID.fullmatch(room_id):
             return None
         return room_of(room_id, await self._execute("HGETALL", keys.room(room_id)))
 
     async def find(self, room_id: str, uid: str) -> Found | None:
-        """Return a room and a user's relation to it, None if it is not ours. One round trip; never asks 100ms."""
+        """Return a room and a user's relation to it, None if it is not registered. One round trip; never asks 100ms."""
         if not ROOM_ID.fullmatch(room_id):
             return None
         row, relation, listed = await asyncio.gather(
@@ -193,21 +193,21 @@ class Rooms:
         return Found(room, "owner" if room.owner_id == uid else stored, listed is not None)
 
     async def enlist(self, found: Found, uid: str) -> None:
-        """Put an open room into the list of a user who has just joined it for the first time."""
+        """Put an open room into the list of a user who joins it for the first time."""
         if not found.listed:
             await self._execute("ZADD", keys.rooms_of(uid), "NX", _now_ms(), found.room.id)
 
     async def page(
         self, uid: str | None, *, before: tuple[int, str] | None, size: int, open_rooms: bool = True
     ) -> tuple[list[Room], tuple[int, str] | None]:
-        """Return a user's rooms (None: everybody's), newest first, and where the next page begins.
+        """Return a user's rooms (None: all rooms), newest first, and where the next page begins.
 
-        Rooms that he joined because they were open are left out once they are not, or without `open_rooms`. A place is
-        (time in ms, room id): rooms of one millisecond are in the order of their ids, as Redis has them.
+        Rooms that they joined because they were open are left out once they are not, or without `open_rooms`. A place
+        is (time in ms, room id): Redis orders rooms of the same millisecond by their ids.
         """
         key = keys.ALL_ROOMS if uid is None else keys.rooms_of(uid)
         top = "+inf" if before is None else str(before[0])
-        # Rooms of the cursor's own millisecond come again and are skipped; the surplus allows for them.
+        # Rooms of the cursor's own millisecond are read again and skipped; the surplus makes up for them.
         surplus = await self._execute("ZCOUNT", key, top, top) if before else 0
         span = ("LIMIT", 0, size + 1 + surplus)
         reply = await self._execute("ZRANGE", key, top, "-inf", "BYSCORE", "REV", *span, "WITHSCORES")
@@ -226,14 +226,14 @@ class Rooms:
 
 
 def upstream_name(name: str) -> str:
-    """Return a new name for 100ms: readable in its dashboard, unique by its ULID, of its allowed characters only."""
+    """Return a new name for 100ms, of the characters it allows: readable in its dashboard, unique by its ULID."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_name)[:40].strip("-") or "room"
     return f"{slug}.{str(ULID()).lower()}"
 
 
 def _theirs(text: str, most: int) -> str:
-    """Return a text that 100ms has as a user could have written it here, cut to size; empty if he could not."""
+    """Return a text of 100ms, cut to size; empty if a user could not have written it here."""
     try:
         return plain_text("", text)[:most].rstrip()
     except FieldError:

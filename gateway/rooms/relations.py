@@ -14,7 +14,7 @@ from gateway.rooms import keys
 from gateway.rooms.keys import Execute
 from gateway.rooms.room import Forbidden, Room
 
-# KEYS 1 room, 2 its relations. ARGV 1 the owner there must be, 2 the owner to be. Reply 1, or 0: he owns it no more.
+# KEYS 1 room, 2 its relations. ARGV 1 the expected owner, 2 the new owner. Reply 1, or 0: the room has another owner.
 _HAND_OVER = """
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[2])
@@ -22,8 +22,8 @@ redis.call('HSET', KEYS[2], ARGV[1], 'cohost')
 redis.call('HDEL', KEYS[2], ARGV[2])
 return 1
 """
-# KEYS 1 room, 2 its relations. ARGV 1 who changes, 2 his relation, 3 whose, 4 that one's ('' none), 5 the new one.
-# Reply 1; 0: the relation was changed meanwhile; -1: whoever changes it is not what he was. Nothing is written then.
+# KEYS 1 room, 2 its relations. ARGV 1 who changes, 2 their expected relation, 3 whose relation changes, 4 the expected
+# one ('' none), 5 the new one. Reply 1; 0: the relation is not the expected one; -1: nor is that of who changes it.
 _SET = """
 local function relation(uid)
   if redis.call('HGET', KEYS[1], 'owner') == uid then return 'owner' end
@@ -34,9 +34,9 @@ if relation(ARGV[3]) ~= ARGV[4] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
 return 1
 """
-# KEYS 1 room, 2 its relations, 3 who was let in by this invite. ARGV 1 user, 2 relation, 3 ms to remember him, then all
-# relations, the highest first. Reply {relation he has now, 1 if this call gave it}; what was higher and `banned` stay.
-# Nobody is let in twice by one invite: whom it let in and somebody then lowered would raise himself again.
+# KEYS 1 room, 2 its relations, 3 who was let in by this invite. ARGV 1 user, 2 relation, 3 ms to keep KEYS 3, then all
+# relations, the highest first. Reply {relation the user has now, 1 if this call gave it}. Higher ones and `banned`
+# stay. An invite lets a user in once: a user who was lowered since could otherwise undo that.
 _RAISE = """
 if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then return {'owner', 0} end
 local had = redis.call('HGET', KEYS[2], ARGV[1])
@@ -49,42 +49,42 @@ redis.call('PEXPIRE', KEYS[3], ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 return {ARGV[2], 1}
 """
-# What stands while somebody is not thrown out for it.
+# What holds although 100ms did not remove somebody.
 _CHANGED = (
-    "The relation has changed all the same, and every new token heeds it. The user may still be in the session: repeat "
-    "the request to throw him out."
+    "The relation has changed all the same, and new tokens follow it. The user may still be in the session: repeat the "
+    "request to remove them."
 )
 _CLOSED = (
-    "The room is for invited people now all the same. Others may still be in the session: repeat the request to throw "
-    "them out."
+    "The room is for invited people now all the same. Others may still be in the session: repeat the request to remove "
+    "them."
 )
 _HANDED_OVER = (
-    "The room is handed over all the same. Whoever owned it may still be in the session in his old role: the new owner "
-    "throws him out by making him a cohost once more."
+    "The room is handed over all the same. The former owner may still be in the session in the old role: the new owner "
+    "removes them by making them a cohost again."
 )
 
 
 class Overtaken(Exception):
-    """The relation was changed by somebody else meanwhile: look and decide anew."""
+    """Somebody else has changed the relation since it was read; decide again."""
 
 
 class NotInCharge(Forbidden):
-    """Whoever changes a relation may do so no more."""
+    """Whoever changes a relation may no longer do so."""
 
 
 @dataclass(frozen=True, slots=True)
 class InCharge:
-    """Who changes a relation, and the relation that lets him."""
+    """Who changes a relation, and the relation that allows it."""
 
     uid: str
     relation: str
 
 
 class Members:
-    """Reads and changes relations to a room. Whether somebody may is decided before (`policy.decide_member`).
+    """Reads and changes relations to a room. `decide_member` has decided before whether the caller may.
 
-    A change is written first; then the user is thrown out (`remove_peers`), so that no token he could still get lets
-    him in again as what he was. A token that he has already does so until it expires.
+    A change is written first, and then the user is removed from the session (`remove_peers`), so that they get no token
+    for their old relation any more. A token that they already have lets them in until it expires.
     """
 
     def __init__(self, execute: Execute, hms: HmsClient, policy: PolicyInForce) -> None:
@@ -93,7 +93,7 @@ class Members:
         self._policy = policy
 
     async def all(self, room: Room) -> list[tuple[str, str]]:
-        """Return (user id, relation) of everybody who has one, the owner first, the others by user id."""
+        """Return (user id, relation) of every member, the owner first, the others by user id."""
         reply = await self._execute("HGETALL", keys.relations(room.id))
         pairs = ((uid.decode(), relation.decode()) for uid, relation in reply.items())
         others = sorted(pair for pair in pairs if pair[0] != room.owner_id)
@@ -109,11 +109,11 @@ class Members:
     async def set(
         self, room: Room, uid: str, relation: str, *, before: str | None, by: InCharge
     ) -> frozenset[str] | None:
-        """Give a user a relation, `banned` among them; return the 100ms roles in which he may stay in the session.
+        """Give a user a relation, `banned` among them; return the 100ms roles in which they may stay in the session.
 
-        None if he lost nothing. Whoever is lowered goes whatever his role there is: his client holds a token of
-        before. Giving him the relation he has repeats whatever lowered him to it, for 100ms may not have carried that
-        out; then he stays in a role that he could join in anew.
+        None if they lost nothing. A lowered user is removed whatever their role there: their client holds an old token.
+        Giving the same relation again repeats the removal, which 100ms may not have carried out; the user then stays in
+        a role that they could join in now.
 
         Raises:
             Overtaken, NotInCharge: nothing has changed.
@@ -125,7 +125,7 @@ class Members:
         if not done:
             raise Overtaken
         if relation == BANNED:
-            return frozenset()  # the room stays in his list, which does not show it, so that `forget` finds him here
+            return frozenset()  # the room stays in their list, hidden, so that `forget` finds it
         await self._execute("ZADD", keys.rooms_of(uid), "NX", room.created_ms, room.id)
         had = RELATIONS if before == relation else (before,)
         if not any(loses_roles(self._policy.now, room.template, one, relation) for one in had):
@@ -133,10 +133,10 @@ class Members:
         return frozenset(self._policy.now.mintable(room.template, relation) if before == relation else ())
 
     async def hand_over(self, room: Room, to: str) -> bool:
-        """Make another user the owner; who was becomes a cohost. Tell whether he has to be thrown out for it.
+        """Make another user the owner and the former owner a cohost; return whether that one has to be removed.
 
         Raises:
-            NotInCharge: he is not the owner any more.
+            NotInCharge: the room has another owner by now.
         """
         done = await self._execute(
             "EVAL", _HAND_OVER, 2, keys.room(room.id), keys.relations(room.id), room.owner_id, to
@@ -147,9 +147,9 @@ class Members:
         return loses_roles(self._policy.now, room.template, "owner", "cohost")
 
     async def let_in(self, room: Room, uid: str, relation: str, *, invite: str, keep_ms: int) -> tuple[str, bool]:
-        """Give a user a relation unless he has a higher one, is banned, or had one by this invite already.
+        """Give a user a relation unless they have a higher one, are banned, or used this invite before.
 
-        Returns the relation he has then, empty in the last case, and whether this call gave it.
+        Returns the relation they have then, empty in the last case, and whether this call gave it.
         """
         stored = (keys.room(room.id), keys.relations(room.id), keys.invited(room.id, invite))
         now, is_new = await self._execute("EVAL", _RAISE, 3, *stored, uid, relation, keep_ms, *RELATIONS)
@@ -158,37 +158,37 @@ class Members:
         return now.decode(), bool(is_new)
 
     async def rooms_of(self, uid: str) -> list[str]:
-        """Return the ids of the rooms in a user's list, also of those that he is banned from."""
+        """Return the ids of the rooms in a user's list, also of those that they are banned from."""
         return [rid.decode() for rid in await self._execute("ZRANGE", keys.rooms_of(uid), 0, -1)]
 
     async def forget(self, uid: str, *unlisted: str) -> None:
-        """Take a user out of every room in his list, banned or not, and out of `unlisted` ones."""
+        """Delete a user's relations to the rooms in their list, bans too, and to `unlisted` ones."""
         listed = await self.rooms_of(uid)
         await asyncio.gather(*(self._execute("HDEL", keys.relations(rid), uid) for rid in {*listed, *unlisted}))
         await self._execute("DEL", keys.rooms_of(uid))
 
     async def remove_strangers(self, room: Room, *, reason: str) -> int:
-        """Throw out who has no relation to a room or is banned from it; return how many peers.
+        """Remove all peers without a relation to a room, or banned from it; return how many.
 
-        The first joined while it was open, the second, who had a token from before, after he had been thrown out.
+        The former joined while it was open; the latter with a token from before the ban.
 
         Raises:
             HmsError: not all could be removed; each was tried.
         """
         with standing(_CLOSED):
             peers = await self._hms.list_peers(room.id)
-            # Read after them: whoever was let in, or handed the room, meanwhile is no stranger.
+            # Read after the peers: a user who was let in, or given the room, meanwhile is no stranger.
             owner = await self._execute("HGET", keys.room(room.id), "owner")
             known = {owner.decode(), *(uid for uid, relation in await self.all(room) if relation != BANNED)}
             return await self._remove(room.id, [peer.id for peer in peers if peer.user_id not in known], reason)
 
     async def remove_peers(self, room: Room, uid: str, *, reason: str, sparing: frozenset[str] = frozenset()) -> int:
-        """Throw the peers of a user out of the running session, but those in 100ms roles of `sparing`; return how many.
+        """Remove a user's peers from the running session, except in 100ms roles of `sparing`; return how many.
 
         Raises:
             HmsError: not all could be removed; each was tried. It says what was changed before.
         """
-        with standing(_HANDED_OVER if uid == room.owner_id else _CHANGED):  # nothing else throws an owner out
+        with standing(_HANDED_OVER if uid == room.owner_id else _CHANGED):  # nothing else removes an owner
             peers = await self._hms.list_peers(room.id, user_id=uid)
             return await self._remove(room.id, [peer.id for peer in peers if peer.role not in sparing], reason)
 

@@ -14,10 +14,10 @@ class Forbidden(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One room of ours. `id` is 100ms's room id; `name` is the user's, `upstream` the generated one that 100ms has.
+    """A room in the registry. `id` is its id at 100ms, `name` its name here, `upstream` its generated name at 100ms.
 
-    `creator_id` is on whose account the room stands (`lease` among his rooms at once), whoever owns it now. `held`: it
-    was disabled by an operator, and no owner may undo that. `locks` counts how often it was disabled.
+    The room counts among the rooms its creator has at once, whoever owns it now; `lease` is what holds that place.
+    `held`: an operator disabled it, and no owner may undo that. `locks` counts how often it was disabled.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one user's request brings to light about a room. `listed`: the room is in that user's list already."""
+    """A room as one user sees it, with their stored relation to it. `listed`: it is in the user's list already."""
 
     room: Room
     relation: str | None
@@ -50,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class NewRoom:
-    """What a user may say of a room he creates; all of it is checked before it gets here."""
+    """What a user decides about a new room; checked already."""
 
     name: str
     description: str
@@ -74,7 +74,7 @@ class RoomChanges:
 
 
 def room_of(room_id: str, row: Mapping[bytes, bytes]) -> Room | None:
-    """Read a room as Redis has it; None if there is none."""
+    """Read a room from its Redis hash; None if there is none."""
     if not row:
         return None
     field = {name.decode(): value.decode() for name, value in row.items()}
@@ -96,5 +96,5 @@ def room_of(room_id: str, row: Mapping[bytes, bytes]) -> Room | None:
 
 
 def timed_ids(reply: Sequence[tuple[bytes, float]]) -> list[tuple[int, str]]:
-    """Return (time in ms, id) of each that a zset by time was asked for with its score."""
+    """Return (time in ms, id) of each entry of a sorted set by time, read with scores."""
     return [(int(score), member.decode()) for member, score in reply]

@@ -1,0 +1,121 @@
+"""Creating a room: its template, its place among its owner's rooms, 100ms, and what a repeated request is answered."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import msgspec
+
+from auth.tokens import Principal
+from gateway.audit import Audit
+from gateway.policy.decide import decide
+from gateway.policy.live import PolicyInForce
+from gateway.redis.store import StoreError
+from gateway.rooms.idempotency import Attempt, Idempotency
+from gateway.rooms.names import UNTITLED
+from gateway.rooms.registry import Rooms, upstream_name
+from gateway.rooms.room import NewRoom, Room
+
+
+class TemplateNotAllowed(Exception):
+    """The policy has no template of that name. `allowed` are the names it has."""
+
+    def __init__(self, allowed: list[str]) -> None:
+        super().__init__(f"template: there is none of that name. Allowed: {', '.join(allowed)}.")
+        self.allowed = allowed
+
+
+class RoomGone(Exception):
+    """The room that an earlier request made is gone, or no longer the caller's to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The room of a request. `is_replayed`: an earlier one made it. `is_charged`: the request counts as a create."""
+
+    room: Room
+    is_replayed: bool = False
+    is_charged: bool = True
+
+
+class RoomCreation:
+    """Creates rooms, each once for an Idempotency-Key."""
+
+    def __init__(self, rooms: Rooms, idempotency: Idempotency, policy: PolicyInForce, audit: Audit) -> None:
+        self._rooms = rooms
+        self._idempotency = idempotency
+        self._policy = policy
+        self._audit = audit
+
+    async def create(
+        self,
+        caller: Principal,
+        key: str | None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        access: str | None = None,
+        template: str | None = None,
+    ) -> Created:
+        """Create a room that the caller owns, or find the one an earlier request with the same key made.
+
+        Texts and key are checked already. What is None is as the policy says.
+
+        Raises:
+            TemplateNotAllowed, NameTaken, TooManyRooms, HmsError: there is no room.
+            InFlight, OtherRequest: the key is in use, or was used for another request.
+            RoomGone: there was a room.
+        """
+        defaults, known = self._policy.now.rooms, sorted(self._policy.now.templates)
+        new = NewRoom(name or UNTITLED, description or "", access or defaults.access, template or "default")
+        if new.template not in known:
+            raise TemplateNotAllowed(known)
+        upstream = upstream_name(new.name)
+        if key is None:
+            room, is_new = await self._create(caller.uid, new, upstream), True
+        else:
+            wish = {"name": name, "description": description, "access": access, "template": template}
+            asked = msgspec.json.encode(wish)
+            attempt = await self._idempotency.begin(caller.uid, "rooms.create", key, asked, name=upstream)
+            if attempt.room_id:
+                return await self._replay(caller, attempt.room_id, is_charged=False)
+            room, is_new = await self._create_once(caller.uid, new, attempt)
+        self._audit.note("room.created", by=caller.uid, subject=caller.uid, room=room.id)
+        # An attempt that died may have registered the room, without an audit entry.
+        return Created(room) if is_new else await self._replay(caller, room.id, is_charged=room.enabled)
+
+    async def _create(self, uid: str, new: NewRoom, upstream: str) -> Room:
+        holder, locks = secrets.token_hex(8), self._rooms.locks
+        await locks.take_place(uid, holder)
+        try:
+            room, _ = await self._rooms.create(uid, new, lease=holder, upstream=upstream)
+        except BaseException:
+            await locks.give_place_back(uid, holder)
+            raise
+        return room
+
+    async def _create_once(self, uid: str, new: NewRoom, attempt: Attempt) -> tuple[Room, bool]:
+        """Create the room of a key; return it and whether it is new. Its place is the key's, not the attempt's."""
+        holder, locks = attempt.holder, self._rooms.locks
+        async with self._idempotency.held(attempt):
+            is_taken = await locks.take_place(uid, holder)
+            try:
+                room, is_new = await self._rooms.create(uid, new, lease=holder, upstream=attempt.name)
+            except StoreError:
+                raise  # what was written is not known: a room may have the place
+            except Exception:
+                if is_taken:
+                    await locks.give_place_back(uid, holder)
+                raise
+            if room.lease != holder or not room.enabled:  # an attempt that died registered it; it was locked since
+                await locks.give_place_back(uid, holder)
+            await self._idempotency.finish(attempt, room.id)
+        return room, is_new
+
+    async def _replay(self, caller: Principal, room_id: str, *, is_charged: bool) -> Created:
+        """Return the room of an earlier request as it is now."""
+        found = await self._rooms.find(room_id, caller.uid)
+        if found is None or not decide(self._policy.now, caller.roles, "rooms.read", found.facts).allowed:
+            raise RoomGone("There is no such room any more, or you have no relation to it.")
+        return Created(found.room, is_replayed=True, is_charged=is_charged)
