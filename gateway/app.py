@@ -43,9 +43,12 @@ from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
+from gateway.rooms.change import RoomControl
+from gateway.rooms.create import RoomCreation
 from gateway.rooms.guests import GuestBook
 from gateway.rooms.idempotency import Idempotency
 from gateway.rooms.invites import RoomInvites
+from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.routes import (
@@ -72,7 +75,7 @@ from limits.overrides import Overrides
 
 log = logging.getLogger("gateway")
 
-GUESTS_LOOK_S = 60.0
+GUESTS_SWEEP_S = 60.0
 
 ROUTES: list[Any] = [
     health.live,
@@ -178,10 +181,12 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         audit=audit,
         report_audit=Audit(reports.execute),
         rooms=registry,
+        creation=RoomCreation(registry, Idempotency(store.execute), policy, audit),
+        control=RoomControl(registry, room_members, audit),
         members=room_members,
+        membership=Membership(room_members, accounts, policy, audit),
         invites=room_invites,
         guests=guests,
-        idempotency=Idempotency(store.execute),
         hms=hms,
         hms_tokens=hms_tokens,
         policy=policy,
@@ -197,7 +202,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         await _warm((store, reports), durable, passwords)
         chores = [
             asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
-            asyncio.create_task(_see_guests_out(guests)),
+            asyncio.create_task(_remove_expired_guests(guests)),
         ]
         try:
             yield
@@ -244,14 +249,14 @@ async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Pa
         log.warning("Redis does not answer yet; every request is answered 503 until it does")
 
 
-async def _see_guests_out(guests: GuestBook) -> None:
-    """See guests out whose time is up, for as long as the process runs."""
+async def _remove_expired_guests(guests: GuestBook) -> None:
+    """Remove expired guests, for as long as the process runs."""
     while True:
-        await asyncio.sleep(GUESTS_LOOK_S)
+        await asyncio.sleep(GUESTS_SWEEP_S)
         try:
             while await guests.sweep():
                 pass
         except (StoreError, RedisError):
-            pass  # the next look finds them still
+            pass  # the next sweep finds them
         except Exception:
-            log.exception("guests whose time is up could not be seen out")
+            log.exception("expired guests could not be removed")

@@ -41,9 +41,11 @@ from gateway.http.field_errors import of_body, of_parameter
 from gateway.logs import request_id
 from gateway.redis.durable import NotDurable
 from gateway.redis.store import StoreError
+from gateway.rooms.create import RoomGone, TemplateNotAllowed
 from gateway.rooms.idempotency import InFlight, OtherRequest
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.names import NameTaken
+from gateway.rooms.relations import Overtaken
 from gateway.rooms.room import Forbidden
 from gateway.text import FieldError
 from limits.fields import ratelimit_fields, retry_after_s
@@ -251,6 +253,9 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (BadUsername, lambda exc: invalid("username", str(exc))),
     (WeakPassword, lambda exc: Problem(422, "weak_password", str(exc), reasons=exc.reasons)),
     (FieldError, lambda exc: invalid(exc.field, exc.rule)),
+    (TemplateNotAllowed, lambda exc: Problem(403, "template_not_allowed", str(exc), allowed_templates=exc.allowed)),
+    (RoomGone, lambda exc: Problem(404, "not_found", str(exc))),
+    (Overtaken, _later(503, "busy", lambda _: 1)),
     (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
     (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),
     (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),

@@ -1,44 +1,60 @@
-"""`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): the same request again has the same effect, once.
+"""`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): a repeated request takes effect once.
 
-Key: `ik:1:{uid}:<hash of the key>`, a hash of what was asked, the name to use at 100ms, until when somebody is at it,
-and the room it became. The name is stored before 100ms is called, so whoever repeats the request after a crash asks for
-the same room.
+A record holds a hash of the request, the name to use at 100ms, who carries the request out and until when (ms), and in
+the end the room. The name is stored before 100ms is called, so a repetition after a crash asks for the same room. The
+hold is short and is renewed during the work: it ends soon after its process dies.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import re
-import time
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from redis.exceptions import RedisError
+
+from gateway.redis.store import StoreError
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
 
 KEEP_MS = 24 * 3_600_000
-_AT_IT_MS = 15_000  # a create asks 100ms for 5 s and Redis some times; after this whoever had begun is dead
+HOLD_MS = 2000
+_RENEW_S = 0.5  # three renewals may fail or be late before a hold is lost
 KEY = re.compile(r"[!-~]{1,128}")
 
-# KEYS 1 record. ARGV 1 what is asked, 2 name for a new one, 3 now ms, 4 ms to be at it, 5 ms to keep.
+_NOW_MS = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)"
+# KEYS 1 record. ARGV 1 hash of the request, 2 name for a new one, 3 who carries it out, 4 ms to hold, 5 ms to keep.
 # Reply {'new' or 'again', name}, {'done', room}, {'busy'} or {'other'}.
-_BEGIN = """
+_BEGIN = f"""
+{_NOW_MS}
 local r = redis.call('HMGET', KEYS[1], 'asked', 'name', 'until', 'room')
-local till = string.format('%.0f', ARGV[3] + ARGV[4])
-if not r[1] then
-  redis.call('HSET', KEYS[1], 'asked', ARGV[1], 'name', ARGV[2], 'until', till)
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  return {'new', ARGV[2]}
-end
-if r[1] ~= ARGV[1] then return {'other'} end
-if r[4] then return {'done', r[4]} end
-if tonumber(r[3]) > tonumber(ARGV[3]) then return {'busy'} end
-redis.call('HSET', KEYS[1], 'until', till)
-return {'again', r[2]}
+if r[1] and r[1] ~= ARGV[1] then return {{'other'}} end
+if r[4] then return {{'done', r[4]}} end
+if r[1] and tonumber(r[3]) > now then return {{'busy'}} end
+redis.call('HSET', KEYS[1], 'by', ARGV[3], 'until', string.format('%.0f', now + ARGV[4]))
+if r[1] then return {{'again', r[2]}} end
+redis.call('HSET', KEYS[1], 'asked', ARGV[1], 'name', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return {{'new', ARGV[2]}}
+"""
+# KEYS 1 record. ARGV 1 who carries the request out, 2 ms to hold from now on. Reply 1, or 0: another one does by now.
+_HOLD = f"""
+{_NOW_MS}
+if redis.call('HGET', KEYS[1], 'by') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[2]))
+return 1
 """
 
 
 class InFlight(Exception):
-    """The first request under this key has not been answered yet."""
+    """An earlier request under this key has not been answered yet."""
+
+    outcome = "refused.idempotency_conflict"
 
 
 class OtherRequest(Exception):
@@ -47,47 +63,86 @@ class OtherRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a request: the name to create under, or the room that an earlier try made."""
+    """One try at a request: the name to create under, or the room that an earlier try made.
 
-    key: str
+    `by` is a random id of the try; `held_until_s` is when its hold ends, by the clock of the event loop.
+    """
+
+    record: str
     name: str
     room_id: str = ""
+    by: str = ""
+    held_until_s: float = 0.0
 
     @property
     def holder(self) -> str:
-        """What holds the place, among a user's rooms at once, of whatever all tries make."""
-        return f"k{self.key[-24:]}"
+        """Return what holds a place among the user's rooms at once, the same for all tries."""
+        return f"k{self.record[-24:]}"
 
 
 class Idempotency:
-    """Remembers requests of a user by the key he gave them."""
+    """Remembers requests of a user by the key the user gave them."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     async def begin(self, uid: str, route: str, key: str, asked: bytes, *, name: str) -> Attempt:
-        """Start a request, or find what it led to.
+        """Start a request, or find the room it made.
 
         Raises:
             InFlight, OtherRequest
         """
         record = keys.attempt(uid, hashlib.sha256(f"{route} {key}".encode()).hexdigest()[:32])
-        digest, now_ms = hashlib.sha256(asked).hexdigest(), time.time_ns() // 1_000_000
-        reply = await self._execute("EVAL", _BEGIN, 1, record, digest, name, now_ms, _AT_IT_MS, KEEP_MS)
+        digest, by = hashlib.sha256(asked).hexdigest(), secrets.token_hex(8)
+        held_until_s = asyncio.get_running_loop().time() + HOLD_MS / 1000
+        reply = await self._execute("EVAL", _BEGIN, 1, record, digest, name, by, HOLD_MS, KEEP_MS)
         match [word.decode() for word in reply]:
             case ["done", room_id]:
                 return Attempt(record, "", room_id)
             case ["new" | "again", stored]:
-                return Attempt(record, stored)
+                return Attempt(record, stored, "", by, held_until_s)
             case ["busy"]:
                 raise InFlight("The first request under this Idempotency-Key has not been answered yet.")
             case _:
                 raise OtherRequest("This Idempotency-Key was used for a request with another body.")
 
-    async def finish(self, attempt: Attempt, room_id: str) -> None:
-        """Remember what a request led to."""
-        await self._execute("HSET", attempt.key, "room", room_id)
+    @asynccontextmanager
+    async def held(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Hold a request while it is carried out; if that fails, let the next attempt begin at once.
 
-    async def leave(self, attempt: Attempt) -> None:
-        """Let the next try go on at once where this one failed."""
-        await self._execute("HSET", attempt.key, "until", "0")
+        If Redis fails, what was written is not known: the hold then runs out by itself.
+
+        Raises:
+            InFlight: the hold could not be renewed, so another attempt may have begun. The block was cancelled.
+        """
+        try:
+            async with asyncio.timeout_at(attempt.held_until_s) as hold:
+                renewing = asyncio.create_task(self._renew(attempt, hold))
+                try:
+                    yield
+                finally:
+                    renewing.cancel()
+        except (StoreError, RedisError):
+            raise
+        except Exception as error:
+            if isinstance(error, TimeoutError) and hold.expired():
+                raise InFlight("This request took too long and was given up. Repeat it with the same key.") from None
+            await self._hold(attempt, 0)
+            raise
+
+    async def finish(self, attempt: Attempt, room_id: str) -> None:
+        """Remember the room that a request made."""
+        await self._execute("HSET", attempt.record, "room", room_id)
+
+    async def _renew(self, attempt: Attempt, hold: asyncio.Timeout) -> None:
+        loop = asyncio.get_running_loop()
+        while not hold.expired():
+            await asyncio.sleep(_RENEW_S)
+            now_s = loop.time()  # before Redis is asked: the hold here must never outlast the one there
+            with contextlib.suppress(StoreError, RedisError):
+                is_ours = await self._hold(attempt, HOLD_MS)
+                if not hold.expired():
+                    hold.reschedule(now_s + HOLD_MS / 1000 if is_ours else now_s)
+
+    async def _hold(self, attempt: Attempt, hold_ms: int) -> bool:
+        return bool(await self._execute("EVAL", _HOLD, 1, attempt.record, attempt.by, hold_ms))

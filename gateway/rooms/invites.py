@@ -20,7 +20,7 @@ from gateway.policy.model import BANNED, RELATIONS, Guests, RoomFacts
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
 from gateway.rooms.registry import Rooms
-from gateway.rooms.relations import Members
+from gateway.rooms.relations import InCharge, Members
 from gateway.rooms.room import Forbidden, Room, timed_ids
 from gateway.text import FieldError
 
@@ -61,14 +61,17 @@ class RoomInvites:
         self._policy = policy
 
     async def make(
-        self, room: Room, by: str, relation: str, *, lasts_s: int, uses: int, guests: bool
+        self, room: Room, by: InCharge, relation: str, *, lasts_s: int, uses: int, guests: bool
     ) -> tuple[str, Invite]:
         """Return the code of a new invite, which is not stored, and the invite.
 
         Raises:
             FieldError: guests are not cohosts, or the policy has no guests.
-            Forbidden: the room has as many invites as it may have.
+            Forbidden: this takes the room's owner, or the room has as many invites as it may have.
         """
+        verdict = decide_member(by.relation, None, relation)
+        if not verdict.allowed:
+            raise Forbidden(verdict.reason)
         if guests and relation == "cohost":
             raise FieldError("relation", "a guest is a participant or a viewer")
         if guests and not self._policy.now.guests.role:
@@ -77,12 +80,12 @@ class RoomInvites:
         await self._execute("ZREMRANGEBYSCORE", index, "-inf", now_ms)
         if await self._execute("ZCARD", index) >= MOST_PER_ROOM:
             raise Forbidden(f"A room has at most {MOST_PER_ROOM} invites; revoke one first.")
-        payload = {"room": room.id, "relation": relation, "by": by, "guests": "1" if guests else ""}
+        payload = {"room": room.id, "relation": relation, "by": by.uid, "guests": "1" if guests else ""}
         code = await self._vouchers.issue(payload, ttl_s=lasts_s, uses=uses)
         expires_ms = now_ms + lasts_s * 1000
         await self._execute("ZADD", index, expires_ms, ref_of(code))
         await self._execute("PEXPIRE", index, MOST_LASTS_S * 1000)
-        return code, Invite(ref_of(code), relation, uses, expires_ms, guests, by)
+        return code, Invite(ref_of(code), relation, uses, expires_ms, guests, by.uid)
 
     async def all(self, room: Room) -> list[Invite]:
         """Return a room's invites that can still be used, in the order in which they expire."""

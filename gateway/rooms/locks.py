@@ -1,6 +1,6 @@
-"""Whether a room can be joined: here, at 100ms, and among its creator's rooms at once.
+"""Locking, unlocking and ending rooms: here, at 100ms, and among the rooms that a creator has at once.
 
-In the room's row: `enabled`, `held` (only an operator unlocks it), `locks` (how often it was locked) and `lease` (what
+A room's hash has `enabled`, `held` (only an operator unlocks it), `locks` (how often it was locked) and `lease` (what
 holds its place).
 """
 
@@ -16,16 +16,16 @@ from gateway.rooms.room import Room
 from limits.limiter import Limiter
 from limits.policy import Decision
 
-# KEYS 1 room. ARGV 1 '1' if an operator locks it, which only an operator undoes. Reply what holds its place.
+# KEYS 1 room. ARGV 1 '1' if an operator locks it, so that only an operator unlocks it. Reply what holds its place.
 _LOCK = """
 redis.call('HSET', KEYS[1], 'enabled', '0')
 if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'held', '1') end
 redis.call('HINCRBY', KEYS[1], 'locks', 1)
 return redis.call('HGET', KEYS[1], 'lease')
 """
-# KEYS 1 room. ARGV 1 how often it had been locked when its unlocking was decided, 2 what is to hold its place: never
-# what held it before, or a lock that comes late would give that back.
-# Reply 1; 0: it was locked again; 2: another request was faster, whose place it has.
+# KEYS 1 room. ARGV 1 how often it had been locked when the unlocking was decided, 2 what is to hold its place: a new
+# holder, because a lock that comes late gives back the old one.
+# Reply 1; 0: it was locked again; 2: another request has unlocked it, with its own place.
 _UNLOCK = """
 local had = redis.call('HMGET', KEYS[1], 'locks', 'enabled')
 if had[1] ~= ARGV[1] then return 0 end
@@ -33,21 +33,21 @@ if had[2] == '1' then return 2 end
 redis.call('HSET', KEYS[1], 'enabled', '1', 'held', '0', 'lease', ARGV[2])
 return 1
 """
-_MOST_SWITCHES = 20  # of one room at 100ms for one request; each but the first answers a request of somebody else
+_MOST_SWITCHES = 20  # of one room at 100ms by one request; all but the first follow other requests
 
-# What stands of a change that 100ms did not carry out.
+# What holds of a change that 100ms did not carry out.
 _LOCKED = "The room is locked here all the same: nobody gets a token to join it. "
-LOCKED_ONLY = _LOCKED + "Nothing else has changed. Repeat the request, so that 100ms hears all of it."
-_LOCKED_NOT_ENDED = _LOCKED + "Whoever is in it may still be there. Repeat the request to end it."
+LOCKED_ONLY = _LOCKED + "Nothing else has changed. Repeat the request to carry it out at 100ms."
+_LOCKED_NOT_ENDED = _LOCKED + "People may still be in it. Repeat the request to end it."
 UNLOCKED_ONLY = "The room is enabled all the same; nothing else has changed. Repeat the request."
 
 
 class LockedMeanwhile(Exception):
-    """Somebody locked the room while it was being unlocked; his lock stands."""
+    """Somebody locked the room while it was being unlocked. The lock holds."""
 
 
 class TooManyRooms(Exception):
-    """The room's creator has as many rooms at once as he may have."""
+    """The room's creator has as many rooms at once as the policy allows."""
 
     def __init__(self, decision: Decision) -> None:
         super().__init__("too many rooms at once")
@@ -60,7 +60,7 @@ class TooManyRooms(Exception):
 
 
 class RoomLocks:
-    """Locks rooms, unlocks them, ends their sessions."""
+    """Locks and unlocks rooms and ends their sessions."""
 
     def __init__(self, execute: Execute, hms: HmsClient, limiter: Limiter, policy: PolicyInForce) -> None:
         self._execute = execute
@@ -69,10 +69,10 @@ class RoomLocks:
         self._policy = policy
 
     async def lock(self, room: Room, *, held: bool) -> None:
-        """Let nobody join any more, first here; with `held` only an operator undoes that.
+        """Let nobody join any more, first here, then at 100ms; with `held` only an operator undoes that.
 
         Raises:
-            HmsError: 100ms has not heard of it; the lock stands, and it says so.
+            HmsError: 100ms did not lock it. The lock holds here, as the text says.
         """
         await self._stop_minting(room, held=held)
         with standing(LOCKED_ONLY):
@@ -87,21 +87,21 @@ class RoomLocks:
         except BaseException:
             await self.give_place_back(room.creator_id, holder)
             raise
-        # Should the reply be lost, the place stays taken: the room may have it.
+        # If the reply is lost, the place stays taken: the room may have it.
         done = await self._execute("EVAL", _UNLOCK, 1, keys.room(room.id), room.locks, holder)
         if done != 1:
             await self.give_place_back(room.creator_id, holder)
-        if done != 2:  # whoever was faster sees to it himself
+        if done != 2:  # the faster request switches the room itself
             with standing(UNLOCKED_ONLY if done else ""):
                 await self._switch(room.id, enabled=done == 1)
         if done == 0:
             raise LockedMeanwhile("The room has just been locked.")
 
     async def end(self, room: Room, *, lock: bool, held: bool, reason: str) -> bool:
-        """Throw everybody out, and with `lock` let nobody in again; tell whether anybody was there.
+        """Remove everybody, and with `lock` let nobody join again; return whether anybody was there.
 
         Raises:
-            HmsError: 100ms did not end it; a lock of ours stands, and it says so.
+            HmsError: 100ms did not end it. A lock holds here, as the text says.
         """
         if lock:
             await self._stop_minting(room, held=held)
@@ -114,14 +114,14 @@ class RoomLocks:
         return ended
 
     async def take_place(self, uid: str, holder: str) -> bool:
-        """Take a place among a user's rooms at once; tell whether the holder had none. Raises: TooManyRooms"""
+        """Take a place among a user's rooms at once; return whether the holder had none. Raises: TooManyRooms"""
         decision = await self._limiter.take(uid, (), leases=[self._policy.now.rooms.lease(holder)])
         if not decision.allowed:
             raise TooManyRooms(decision)
         return decision.leases[0].is_new
 
     async def give_place_back(self, uid: str, holder: str) -> None:
-        """Free the place of a room that did not come about, or that nobody can join."""
+        """Free the place of a room that was not created or that nobody can join."""
         await self._limiter.release(uid, self._policy.now.rooms.lease(holder))
 
     async def _stop_minting(self, room: Room, *, held: bool) -> None:
@@ -129,7 +129,7 @@ class RoomLocks:
         await self.give_place_back(room.creator_id, holder.decode())
 
     async def _switch(self, room_id: str, *, enabled: bool) -> None:
-        """Switch a room at 100ms, and once more if it was switched here meanwhile: the last word is the row's."""
+        """Enable or disable a room at 100ms, again if it was changed here meanwhile, until both agree."""
         for _ in range(_MOST_SWITCHES):
             await (self._hms.enable_room if enabled else self._hms.disable_room)(room_id)
             now = await self._is_enabled(room_id)

@@ -13,8 +13,8 @@ from auth.errors import InvalidVoucher
 from gateway.http.access import needs
 from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import Problem
-from gateway.policy.decide import decide_member
 from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
+from gateway.rooms.relations import InCharge
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
 from gateway.routes.services import Services
@@ -22,7 +22,7 @@ from gateway.text import plain_text
 
 
 class MakeInvite(msgspec.Struct, forbid_unknown_fields=True):
-    """`guests`: accepted without login, by whoever has the code."""
+    """`guests`: whoever has the code accepts it without login."""
 
     relation: Literal["cohost", "participant", "viewer"] = "participant"
     max_uses: Annotated[int, msgspec.Meta(ge=1, le=MOST_USES)] = 1
@@ -32,6 +32,9 @@ class MakeInvite(msgspec.Struct, forbid_unknown_fields=True):
 
 class AcceptInvite(msgspec.Struct, forbid_unknown_fields=True):
     display_name: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+
+    def __post_init__(self) -> None:
+        self.display_name = plain_text("display_name", self.display_name) or None
 
 
 class RoomInvite(msgspec.Struct):
@@ -79,17 +82,14 @@ async def make_invite(
     request: Call,
     services: NamedDependency[Services],
 ) -> InviteMade:
-    """Make a code that gives whoever accepts it a relation to this room. An owner makes cohosts, cohosts do not."""
-    found, actor = request.auth.room()
-    verdict = decide_member(actor or "", None, data.relation)
-    if not verdict.allowed:
-        raise Problem(403, verdict.code, verdict.reason)
-    uid = request.user.uid
+    """Make a code that gives whoever accepts it a relation to this room. Only an owner invites cohosts."""
+    found, relation = request.auth.room()
+    by = InCharge(request.user.uid, relation or "")
     code, invite = await services.invites.make(
-        found.room, uid, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
+        found.room, by, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
     )
     services.audit.note(
-        "invite.made", by=uid, room=room_id, relation=data.relation, invite=invite.ref[:12], uses=data.max_uses
+        "invite.made", by=by.uid, room=room_id, relation=data.relation, invite=invite.ref[:12], uses=data.max_uses
     )
     return InviteMade(code, RoomInvite.of(invite))
 
@@ -108,7 +108,7 @@ async def revoke_invite(
     request: Call,
     services: NamedDependency[Services],
 ) -> None:
-    """Void an invite. Who has accepted it keeps what it gave."""
+    """Void an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()
     if not await services.invites.revoke(found.room, invite_id):
         raise Problem(404, "not_found", "The room has no such invite.")
@@ -127,16 +127,18 @@ async def accept_invite(
     services: NamedDependency[Services],
 ) -> InviteAccepted:
     """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
-    if context_of(request.scope).admitted is not None:
-        user = await services.accounts.get(request.user.uid)
-        room, relation = await services.invites.accept(code, user)
-        services.audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
-        return InviteAccepted(shapes.Room.of(room), relation)
-    display_name = plain_text("display_name", data.display_name)
-    address = context_of(request.scope).client
+    if context_of(request.scope).admitted is None:
+        return await _accept_as_guest(code, data.display_name or "", request, services)
+    user = await services.accounts.get(request.user.uid)
+    room, relation = await services.invites.accept(code, user)
+    services.audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
+    return InviteAccepted(shapes.Room.of(room), relation)
+
+
+async def _accept_as_guest(code: str, display_name: str, request: Call, services: Services) -> InviteAccepted:
+    address, agent = context_of(request.scope).client, agent_of(request.scope)
     try:
         async with services.throttle.registration(address):
-            agent = agent_of(request.scope)
             room, relation, guest, grant = await services.guests.accept(
                 code, display_name, address=address, agent=agent
             )

@@ -1,4 +1,4 @@
-"""POST /api/rooms/{id}/token: the way into a room."""
+"""POST /api/rooms/{id}/token: a token to join a room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.routes.services import Services
 
 class MintToken(msgspec.Struct, forbid_unknown_fields=True):
     role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    # The seed's client sends it. The token always names the user who is logged in, so it is read and forgotten.
+    # The seed's client sends it. It is ignored: a token always names the user who is logged in.
     user_id: Annotated[str, msgspec.Meta(max_length=256)] | None = msgspec.field(default=None, name="userId")
 
 
@@ -49,7 +49,7 @@ async def mint_token(
     request: Call,
     services: NamedDependency[Services],
 ) -> Minted:
-    """Mint a 100ms join token for the logged-in user, in a role that the policy allows him in this room."""
+    """Mint a 100ms join token for the logged-in user, in a role that the policy allows them in this room."""
     found, relation = request.auth.room()
     uid: str = request.user.uid
     now, template = services.policy.now, found.room.template
@@ -61,7 +61,7 @@ async def mint_token(
         raise Problem(status, verdict.code, verdict.reason, allowed_roles=list(verdict.allowed))
     ttl_s = now.rooms.token_ttl_s
     if not now.joins_open_rooms(request.user.roles) and (ends_at := await services.guests.ends_at(uid)) is not None:
-        ttl_s = max(1, min(ttl_s, int(ends_at - time.time())))  # the token of a guest is gone when he is
+        ttl_s = max(1, min(ttl_s, int(ends_at - time.time())))  # a guest's token expires with the guest
     minted = services.hms_tokens.join_token(room_id=room_id, user_id=uid, role=verdict.role, ttl_s=ttl_s)
     await services.rooms.enlist(found, uid)
     jti, exp = minted.jti, minted.expires_at

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from gateway.hms.client import HmsError
 from gateway.http.access import needs
 from gateway.http.context import Call
-from gateway.http.problems import Problem
-from gateway.policy.decide import decide, effective_relation
-from gateway.policy.live import PolicyInForce
-from gateway.redis.store import StoreError
-from gateway.rooms.idempotency import KEY, Attempt, Idempotency, InFlight
+from gateway.policy.decide import effective_relation
+from gateway.rooms.change import Changer
+from gateway.rooms.idempotency import KEY, InFlight
 from gateway.rooms.locks import TooManyRooms
 from gateway.rooms.names import UNTITLED
-from gateway.rooms.registry import Rooms, upstream_name
-from gateway.rooms.room import NewRoom, Room, RoomChanges
+from gateway.rooms.room import RoomChanges
 from gateway.routes import schemas as shapes
 from gateway.routes.services import Services
 from gateway.text import FieldError, plain_text
@@ -30,7 +25,6 @@ from gateway.text import FieldError, plain_text
 _NAME = Annotated[str, msgspec.Meta(max_length=100)]
 _DESCRIPTION = Annotated[str, msgspec.Meta(max_length=500)]
 _ACCESS = Literal["open", "invited"]
-_REPEATED = ("idempotency_conflict", "idempotency_mismatch")
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 
 
@@ -67,7 +61,7 @@ class EndRoom(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RoomCreated(msgspec.Struct):
-    """`success` is what a client written for the old guide's backend looks at."""
+    """`success` is for clients that were written for the old guide's backend."""
 
     room: shapes.Room
     success: Literal[True] = True
@@ -83,7 +77,7 @@ class OneRoom(msgspec.Struct):
 
 
 class Ending(msgspec.Struct):
-    """`ended`: somebody was in the room and is being thrown out. `locked`: nobody can join any more."""
+    """`ended`: somebody was in the room and is being removed. `locked`: nobody can join any more."""
 
     ended: bool
     locked: bool
@@ -121,93 +115,28 @@ async def create_room(
     key: Annotated[
         str | None,
         HeaderParameter(
-            name="Idempotency-Key", description="the same key within 24 h, the same room: 1 to 128 visible characters"
+            name="Idempotency-Key",
+            description="1 to 128 visible characters; a repetition within 24 h gets the same room",
         ),
     ] = None,
 ) -> Response[RoomCreated]:
-    """Create a room at 100ms; the caller owns it."""
-    defaults = services.policy.now.rooms
-    template, known = "default" if data.template is None else data.template, sorted(services.policy.now.templates)
-    if template not in known:
-        detail = f"template: there is none of that name. Allowed: {', '.join(known)}."
-        raise Problem(403, "template_not_allowed", detail, allowed_templates=known)
-    name = data.name or UNTITLED
-    new = NewRoom(name, data.description or "", data.access or defaults.access, template)
-    uid, upstream = request.user.uid, upstream_name(name)
-    attempt = None
-    if key is not None:
-        try:
-            attempt = await services.idempotency.begin(
-                uid, "rooms.create", key, msgspec.json.encode(data), name=upstream
-            )
-        except InFlight:  # nor does asking whether the first is through use up what creates are rationed by
-            request.auth.count_as("refused.idempotency_conflict", refund=True)
-            raise
-        if attempt.room_id:
-            return await _again(request, services.rooms, services.policy, attempt.room_id)
+    """Create a room at 100ms. The caller owns it."""
     try:
-        if attempt is not None:
-            room, is_new = await _create_once(services.rooms, services.idempotency, uid, new, attempt)
-        else:
-            room, is_new = await _create(services.rooms, uid, new, upstream)
-    except TooManyRooms as error:  # nothing was charged where a limit denies, and this is one
-        request.auth.count_as(f"denied.{error.decision.worst.name}", refund=True)
+        created = await services.creation.create(
+            request.user,
+            key,
+            name=data.name,
+            description=data.description,
+            access=data.access,
+            template=data.template,
+        )
+    except (InFlight, TooManyRooms) as error:  # neither uses up what limits creates
+        request.auth.count_as(error.outcome, refund=True)
         raise
-    services.audit.note("room.created", by=uid, subject=uid, room=room.id)
-    if not is_new:  # an attempt that died registered it, and nobody was told
-        return await _again(request, services.rooms, services.policy, room.id, charged=room.enabled)
-    return Response(RoomCreated(shapes.Room.of(room)))
-
-
-async def _create(rooms: Rooms, uid: str, new: NewRoom, upstream: str) -> tuple[Room, bool]:
-    holder = secrets.token_hex(8)
-    await rooms.locks.take_place(uid, holder)
-    try:
-        return await rooms.create(uid, new, lease=holder, upstream=upstream)
-    except StoreError:
-        raise  # it is not known what was written: a room may have the place
-    except BaseException:
-        await rooms.locks.give_place_back(uid, holder)
-        raise
-
-
-async def _create_once(
-    rooms: Rooms, idempotency: Idempotency, uid: str, new: NewRoom, attempt: Attempt
-) -> tuple[Room, bool]:
-    """Create the room of an Idempotency-Key. Its place is the key's: only whoever is at it takes it or gives it back.
-
-    Raises: as `Rooms.create`, and TooManyRooms
-    """
-    try:
-        took = await rooms.locks.take_place(uid, attempt.holder)
-    except TooManyRooms:
-        await idempotency.leave(attempt)
-        raise
-    try:
-        room, is_new = await rooms.create(uid, new, lease=attempt.holder, upstream=attempt.name)
-    except StoreError:
-        raise  # nobody knows what was written: a room may have the place, and for some seconds nobody else tries
-    except BaseException:
-        if took:  # first: whoever tries next must find it free, not lose it
-            await rooms.locks.give_place_back(uid, attempt.holder)
-        await idempotency.leave(attempt)
-        raise
-    if room.lease != attempt.holder or not room.enabled:  # registered by an attempt that died, and locked since
-        await rooms.locks.give_place_back(uid, attempt.holder)
-    await idempotency.finish(attempt, room.id)
-    return room, is_new
-
-
-async def _again(
-    request: Call, rooms: Rooms, policy: PolicyInForce, room_id: str, *, charged: bool = False
-) -> Response[RoomCreated]:
-    """Answer a repeated create with the room it made, as it is by now; unless `charged`, charge it for nothing."""
-    found = await rooms.find(room_id, request.user.uid)
-    if found is None or not decide(policy.now, request.user.roles, "rooms.read", found.facts).allowed:
-        raise Problem(404, "not_found", "There is no such room any more, or you have no relation to it.")
-    if not charged:
+    if not created.is_charged:
         request.auth.count_as("refused.replayed")
-    return Response(RoomCreated(shapes.Room.of(found.room)), headers={"Idempotency-Replayed": "true"})
+    headers = {"Idempotency-Replayed": "true"} if created.is_replayed else {}
+    return Response(RoomCreated(shapes.Room.of(created.room)), headers=headers)
 
 
 @get("/api/rooms", opt=needs("rooms.list"))
@@ -217,7 +146,7 @@ async def list_rooms(
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
 ) -> RoomList:
-    """List the caller's rooms, newest first; with rooms:read-any, everybody's."""
+    """List the caller's rooms, newest first; with rooms:read-any, all rooms."""
     reads_any = "rooms:read-any" in services.policy.now.permissions(request.user.roles)
     uid = None if reads_any else request.user.uid
     before = None
@@ -247,30 +176,14 @@ async def change_room(
     request: Call,
     services: NamedDependency[Services],
 ) -> OneRoom:
-    """Change name, description, access, or whether the room can be joined; what is left out stays.
+    """Change name, description, access, or whether the room can be joined; what is left out stays as it is.
 
-    Who joined a room because it was open is thrown out when it no longer is, and whoever has a relation stays.
-    Whoever has rooms:end-any may change `enabled` of any room; what he has disabled, no owner enables.
+    When an open room becomes invited, everybody without a relation to it is removed from the session. A caller with
+    rooms:end-any may change `enabled` of any room; a room that they disabled, no owner enables.
     """
-    found, in_charge = request.auth.room()
-    room, uid = found.room, request.user.uid
-    if in_charge is None and _given(data) != ["enabled"]:
-        detail = "Whoever is neither owner nor cohost of this room may change nothing of it but `enabled`."
-        raise Problem(403, "forbidden", detail)
-    is_operator = _ends_any(request, services.policy)
-    if data.enabled and room.held and not is_operator:
-        raise Problem(403, "forbidden", "An operator has locked this room; only an operator unlocks it.")
-    said: dict[str, Any] = {"by": uid, "room": room_id, "fields": " ".join(_given(data))}
-    try:
-        changes = RoomChanges(data.name, data.description, data.access, data.enabled)
-        await services.rooms.update(room, changes, held=is_operator)
-    except HmsError:
-        services.audit.note("room.changed", **said, code="upstream")  # a lock of ours stands all the same
-        raise
-    services.audit.note("room.changed", **said)
-    changed = await services.rooms.get(room_id) or room
-    if data.access == "invited":  # also if it was already: whom 100ms did not throw out then, goes now
-        await services.members.remove_strangers(changed, reason="this room is for invited people now")
+    found, _ = request.auth.room()
+    changes = RoomChanges(data.name, data.description, data.access, data.enabled)
+    changed = await services.control.change(found.room, changes, by=_changer(request, services))
     relation = effective_relation(services.policy.now, request.user.roles, found.facts)
     return OneRoom(msgspec.structs.replace(shapes.Room.of(changed), relation=relation))
 
@@ -286,19 +199,13 @@ async def end_room(
     request: Call,
     services: NamedDependency[Services],
 ) -> Ending:
-    """Throw everybody out; with `lock` nobody can join any more. A room that an operator locks, no owner unlocks."""
+    """Remove everybody from the session; with `lock` nobody can join again. No owner undoes an operator's lock."""
     found, _ = request.auth.room()
-    reason = data.reason or "the room was ended"
-    held = _ends_any(request, services.policy)
-    services.audit.note("room.ended", by=request.user.uid, room=room_id, lock=int(data.lock), reason=reason)
-    ended = await services.rooms.locks.end(found.room, lock=data.lock, held=held, reason=reason)
+    ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=_changer(request, services))
     return Ending(ended, data.lock or not found.room.enabled)
 
 
-def _ends_any(request: Call, policy: PolicyInForce) -> bool:
-    """Tell whether the caller is an operator, whatever relation somebody gave him: his lock is no owner's to undo."""
-    return "rooms:end-any" in policy.now.permissions(request.user.roles)
-
-
-def _given(data: ChangeRoom) -> list[str]:
-    return [name for name in data.__struct_fields__ if getattr(data, name) is not None]
+def _changer(request: Call, services: Services) -> Changer:
+    _, relation = request.auth.room()
+    is_operator = "rooms:end-any" in services.policy.now.permissions(request.user.roles)
+    return Changer(request.user.uid, relation is not None, is_operator)

@@ -18,9 +18,11 @@ from gateway.http.cursors import Cursors
 from gateway.http.login_throttle import Throttle
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
+from gateway.rooms.change import RoomControl
+from gateway.rooms.create import RoomCreation
 from gateway.rooms.guests import GuestBook
-from gateway.rooms.idempotency import Idempotency
 from gateway.rooms.invites import RoomInvites
+from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from limits.counters import Counters
@@ -49,10 +51,12 @@ class Services:
     user_admin: UserAdmin
     user_limits: UserLimits
     rooms: Rooms
+    creation: RoomCreation
+    control: RoomControl
     members: Members
+    membership: Membership
     invites: RoomInvites
     guests: GuestBook
-    idempotency: Idempotency
     hms: HmsClient
     hms_tokens: HmsTokens
     cursors: Cursors

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.redis.store import Store
 from tests.unit.gateway.rooms.test_changes import RoomChangesContract
+from tests.unit.gateway.rooms.test_create import RoomCreationContract
 from tests.unit.gateway.rooms.test_idempotency import IdempotencyContract
 from tests.unit.gateway.rooms.test_invites import RoomInvitesContract
 from tests.unit.gateway.rooms.test_names import RoomNamesContract
@@ -35,4 +36,8 @@ class TestRoomInvitesOnValkey(RoomInvitesContract):
 
 
 class TestIdempotencyOnValkey(IdempotencyContract):
+    pass
+
+
+class TestRoomCreationOnValkey(RoomCreationContract):
     pass

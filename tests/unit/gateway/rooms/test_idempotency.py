@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from gateway.redis.store import StoreError
 from gateway.rooms import idempotency as module
 from gateway.rooms.idempotency import KEEP_MS, KEY, Attempt, Idempotency, InFlight, OtherRequest
 from tests.fake_redis import fake_redis
@@ -36,30 +38,96 @@ class IdempotencyContract:
         with pytest.raises(InFlight):
             await self.begin(keys, name="n.2")
 
-    async def test_a_finished_request_is_told_by_its_room(self, keys: Idempotency) -> None:
+    async def test_a_finished_request_is_answered_with_its_room(self, keys: Idempotency) -> None:
         await keys.finish(await self.begin(keys), ROOM)
         for _ in range(3):
             assert (await self.begin(keys, name="n.2")).room_id == ROOM
 
-    async def test_after_a_failure_the_next_goes_on_at_once_under_the_same_name(self, keys: Idempotency) -> None:
-        await keys.leave(await self.begin(keys))
+    async def fail(self, keys: Idempotency, attempt: Attempt, error: Exception | None = None) -> None:
+        with pytest.raises(type(error or ValueError())):
+            async with keys.held(attempt):
+                raise error or ValueError
+
+    async def test_after_a_failure_the_next_begins_at_once_under_the_same_name(self, keys: Idempotency) -> None:
+        await self.fail(keys, await self.begin(keys))
         assert (await self.begin(keys, name="n.2")).name == "n.1"
         with pytest.raises(InFlight):
             await self.begin(keys, name="n.3")
 
-    async def test_after_a_crash_the_next_goes_on_when_the_time_of_the_first_is_over(
+    async def test_after_a_failure_of_redis_the_next_waits_until_the_hold_ends(
         self, keys: Idempotency, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "_AT_IT_MS", 30)
+        monkeypatch.setattr(module, "HOLD_MS", 100)
+        await self.fail(keys, await self.begin(keys), StoreError("x"))
+        with pytest.raises(InFlight):
+            await self.begin(keys)
+        await asyncio.sleep(0.12)
+        assert (await self.begin(keys, name="n.2")).name == "n.1"
+
+    async def test_after_a_crash_the_next_begins_within_two_seconds(
+        self, keys: Idempotency, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert module.HOLD_MS <= 2000
+        monkeypatch.setattr(module, "HOLD_MS", 30)
         await self.begin(keys)
         await asyncio.sleep(0.05)
+        assert (await self.begin(keys, name="n.2")).name == "n.1"
+
+    async def test_a_request_that_takes_long_stays_held(
+        self, keys: Idempotency, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "HOLD_MS", 400)
+        monkeypatch.setattr(module, "_RENEW_S", 0.05)
+        async with keys.held(await self.begin(keys)):
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                with pytest.raises(InFlight):
+                    await self.begin(keys)
+
+    @pytest.mark.parametrize("why", ["Redis is away", "another attempt has begun"])
+    async def test_an_attempt_that_cannot_renew_its_hold_is_given_up(
+        self, keys: Idempotency, execute: Execute, monkeypatch: pytest.MonkeyPatch, why: str
+    ) -> None:
+        monkeypatch.setattr(module, "HOLD_MS", 200)
+        monkeypatch.setattr(module, "_RENEW_S", 0.05)
+        attempt = await self.begin(keys)
+
+        async def away(*_: Any) -> Any:
+            raise StoreError("x")
+
+        if why == "Redis is away":
+            monkeypatch.setattr(keys, "_execute", away)
+        else:
+            await execute("HSET", attempt.record, "by", "another")
+
+        async def work() -> None:
+            async with keys.held(attempt):
+                await asyncio.sleep(5)
+
+        began = time.monotonic()
+        with pytest.raises(InFlight):
+            await work()
+        assert time.monotonic() - began < 2
+        assert await execute("HGET", attempt.record, "until") != b"0", "the hold of another attempt stays as it is"
+
+    async def test_a_failed_attempt_leaves_the_hold_of_the_next_one_alone(
+        self, keys: Idempotency, execute: Execute
+    ) -> None:
+        attempt = await self.begin(keys)
+        await execute("HSET", attempt.record, "by", "another")
+        await self.fail(keys, attempt)
+        with pytest.raises(InFlight):
+            await self.begin(keys)
+
+    async def test_a_time_out_of_the_work_itself_is_not_taken_for_a_lost_hold(self, keys: Idempotency) -> None:
+        await self.fail(keys, await self.begin(keys), TimeoutError("of 100ms"))
         assert (await self.begin(keys, name="n.2")).name == "n.1"
 
     @pytest.mark.parametrize("state", ["under way", "failed", "finished"])
     async def test_another_body_is_refused_whatever_became_of_the_first(self, keys: Idempotency, state: str) -> None:
         attempt = await self.begin(keys)
         if state == "failed":
-            await keys.leave(attempt)
+            await self.fail(keys, attempt)
         if state == "finished":
             await keys.finish(attempt, ROOM)
         with pytest.raises(OtherRequest):
@@ -77,18 +145,18 @@ class IdempotencyContract:
 
     async def test_a_key_is_remembered_for_a_day_from_its_first_use(self, keys: Idempotency, execute: Execute) -> None:
         attempt = await self.begin(keys)
-        await execute("PEXPIRE", attempt.key, 5000)
-        await keys.leave(attempt)
+        await execute("PEXPIRE", attempt.record, 5000)
+        await self.fail(keys, attempt)
         await self.begin(keys)
         await keys.finish(attempt, ROOM)
-        assert 0 < await execute("PTTL", attempt.key) <= 5000
+        assert 0 < await execute("PTTL", attempt.record) <= 5000
         fresh = await self.begin(keys, key="another")
-        assert KEEP_MS - 5000 < await execute("PTTL", fresh.key) <= KEEP_MS
+        assert KEEP_MS - 5000 < await execute("PTTL", fresh.record) <= KEEP_MS
 
     async def test_the_key_itself_is_not_kept(self, keys: Idempotency, execute: Execute) -> None:
         attempt = await self.begin(keys, key="order-of-mr-smith")
-        assert "smith" not in attempt.key
-        assert re.fullmatch(rf"ik:1:\{{{UID}\}}:[0-9a-f]{{32}}", attempt.key)
+        assert "smith" not in attempt.record
+        assert re.fullmatch(rf"ik:1:\{{{UID}\}}:[0-9a-f]{{32}}", attempt.record)
 
 
 @pytest.mark.parametrize("key", ["a", "!", "~" * 128, '"8e03978e-40d5-43e8-bc93-6894a57f9324"'])

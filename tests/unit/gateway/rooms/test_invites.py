@@ -53,7 +53,8 @@ class House:
 
     async def code(self, relation: str = "participant", *, by: User | None = None, **how: Any) -> str:
         how = {"lasts_s": 600, "uses": 1, "guests": False} | how
-        code, _ = await self.invites.make(self.room, (by or self.owner).id, relation, **how)
+        who = InCharge(self.cohost.id, "cohost") if by is self.cohost else InCharge(self.owner.id, "owner")
+        code, _ = await self.invites.make(self.room, who, relation, **how)
         return code
 
     async def set(self, user: User, relation: str) -> None:
@@ -192,7 +193,7 @@ class RoomInvitesContract:
 
     async def test_the_end_of_an_invite_is_the_same_in_every_answer(self, house: House) -> None:
         how = {"lasts_s": 600, "uses": 2, "guests": False}
-        _, made = await house.invites.make(house.room, house.owner.id, "viewer", **how)
+        _, made = await house.invites.make(house.room, InCharge(house.owner.id, "owner"), "viewer", **how)
         seen = []
         for _ in range(3):
             seen += await house.invites.all(house.room)

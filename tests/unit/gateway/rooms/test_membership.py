@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fakeredis
 import pytest
 
 from auth.accounts import Accounts, User
@@ -21,6 +20,7 @@ from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
 from gateway.rooms.room import Forbidden, NewRoom, Room
 from gateway.text import FieldError
 from limits.limiter import Limiter
+from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import Fake100ms, Ledger, policy
 
 
@@ -72,7 +72,7 @@ def passwords() -> Iterator[Passwords]:
 
 @pytest.fixture
 async def house(passwords: Passwords) -> House:
-    ledger = Ledger(fakeredis.FakeAsyncRedis().execute_command)
+    ledger = Ledger(fake_redis().execute_command)
     in_force, hms, audit = policy(), Fake100ms(ledger), Trail()
     accounts = Accounts(ledger, passwords)
     roles = {"owner": "host", "heir": "host", "guest": "guest", "stray-guest": "guest", "operator": "operator"}

@@ -231,7 +231,7 @@ class MembersContract:
         members = Members(ledger, hms, only_owners)  # type: ignore[arg-type]
         assert await members.hand_over(ROOM, COHOST)
         hms.fails["list"] = HmsTimeout("x")
-        with pytest.raises(HmsTimeout, match=r"^x The room is handed over.* making him a cohost once more\.$"):
+        with pytest.raises(HmsTimeout, match=r"^x The room is handed over.* making them a cohost again\.$"):
             await members.remove_peers(ROOM, OWNER, reason="x")
         by = InCharge(COHOST, "owner")
         sparing = await members.set(ROOM, OWNER, "cohost", before="cohost", by=by)

@@ -1,0 +1,213 @@
+"""Creating a room, with and without an Idempotency-Key. `RoomCreationContract` also runs on Valkey in integration."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from auth.tokens import Principal
+from gateway.audit import Audit
+from gateway.hms.client import HmsTimeout
+from gateway.redis.store import StoreError
+from gateway.rooms import idempotency as module
+from gateway.rooms import keys
+from gateway.rooms.create import Created, RoomCreation, RoomGone, TemplateNotAllowed
+from gateway.rooms.idempotency import Idempotency, InFlight, OtherRequest
+from gateway.rooms.locks import TooManyRooms
+from gateway.rooms.names import UNTITLED, NameTaken
+from gateway.rooms.registry import Rooms
+from tests.fake_redis import fake_redis
+from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
+from tests.unit.gateway.room_bench import RoomBench
+
+HOST = Principal(OWNER, "s", ("host",), 1)
+
+
+class RoomCreationContract(RoomBench):
+    """A subclass brings an `execute` fixture on an empty database. Names are unique, places are two."""
+
+    @pytest.fixture
+    def creation(self, rooms: Rooms, ledger: Ledger) -> RoomCreation:
+        return RoomCreation(rooms, Idempotency(ledger), rooms._policy, Audit(ledger, lambda *words: None))
+
+    @pytest.fixture
+    def brief_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "HOLD_MS", 300)
+        monkeypatch.setattr(module, "_RENEW_S", 0.05)
+
+    async def test_a_new_room_has_the_policys_defaults_where_nothing_is_asked(
+        self, creation: RoomCreation, rooms: Rooms
+    ) -> None:
+        made = await creation.create(HOST, None)
+        assert (made.is_replayed, made.is_charged) == (False, True)
+        room = await self.now(rooms, made.room)
+        access = rooms._policy.now.rooms.access
+        assert (room.name, room.description, room.access, room.template) == (UNTITLED, "", access, "default")
+        assert (room.owner_id, room.creator_id) == (OWNER, OWNER)
+
+    @pytest.mark.parametrize("key", [None, "k"])
+    async def test_a_place_is_taken_before_100ms_is_asked_and_the_room_has_it(
+        self, creation: RoomCreation, rooms: Rooms, ledger: Ledger, hms: Fake100ms, key: str | None
+    ) -> None:
+        async def while_100ms_works() -> None:
+            assert await self.places(rooms) == 1
+
+        hms.meanwhile["create"] = while_100ms_works
+        room = (await creation.create(HOST, key, name="Tea")).room
+        assert await self.places(rooms) == 1
+        await rooms.locks.lock(await self.now(rooms, room), held=False)
+        assert await self.places(rooms) == 0, "the place is the one that the room's row names"
+
+    @pytest.mark.parametrize("key", [None, "k"])
+    async def test_without_a_place_100ms_is_not_asked(
+        self, creation: RoomCreation, rooms: Rooms, ledger: Ledger, key: str | None
+    ) -> None:
+        for name in ("One", "Two"):
+            await creation.create(HOST, None, name=name)
+        asked = ledger.upstream()
+        with pytest.raises(TooManyRooms) as denied:
+            await creation.create(HOST, key, name="Three")
+        assert denied.value.outcome == "denied.rooms.active"
+        assert ledger.upstream() == asked
+        for room in (await rooms.page(OWNER, before=None, size=9))[0]:
+            await rooms.locks.lock(room, held=False)
+        assert (await creation.create(HOST, key, name="Three")).room.name == "Three"
+
+    @pytest.mark.parametrize("key", [None, "k"])
+    async def test_a_refusal_gives_the_place_back_and_the_next_request_acts_at_once(
+        self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms, key: str | None
+    ) -> None:
+        hms.fails["create"] = HmsTimeout("x")
+        with pytest.raises(HmsTimeout):
+            await creation.create(HOST, key, name="Tea")
+        assert await self.places(rooms) == 0
+        hms.fails.clear()
+        made = await creation.create(HOST, key, name="Tea")
+        assert (made.is_replayed, await self.places(rooms), len(hms.rooms)) == (False, 1, 1 if key else 2)
+
+    async def test_a_name_that_is_taken_takes_no_place(self, creation: RoomCreation, rooms: Rooms) -> None:
+        await creation.create(HOST, None, name="Tea")
+        for key in (None, "k"):
+            with pytest.raises(NameTaken):
+                await creation.create(HOST, key, name="Tea")
+        assert await self.places(rooms) == 1
+
+    async def test_an_unknown_template_is_refused_with_the_known_ones_before_anything_else(
+        self, creation: RoomCreation, rooms: Rooms, ledger: Ledger
+    ) -> None:
+        with pytest.raises(TemplateNotAllowed, match=r"Allowed: default\.$") as refused:
+            await creation.create(HOST, "k", template="webinar")
+        assert refused.value.allowed == ["default"]
+        assert ledger.lines == []
+
+    async def test_a_repetition_returns_the_room_as_it_is_now(self, creation: RoomCreation, ledger: Ledger) -> None:
+        room = (await creation.create(HOST, "k", name="Tea")).room
+        await ledger("HSET", keys.room(room.id), "name", "Coffee")
+        again = await creation.create(HOST, "k", name="Tea")
+        assert (again.room.id, again.room.name) == (room.id, "Coffee")
+        assert (again.is_replayed, again.is_charged) == (True, False)
+        assert ledger.upstream() == [("create", room.upstream)]
+
+    @pytest.mark.parametrize("why", ["deleted", "banned"])
+    async def test_a_room_that_the_caller_may_no_longer_see_is_not_replayed(
+        self, creation: RoomCreation, ledger: Ledger, why: str
+    ) -> None:
+        room = (await creation.create(HOST, "k", name="Tea")).room
+        if why == "deleted":
+            await ledger("DEL", keys.room(room.id))
+        else:
+            await ledger("HSET", keys.room(room.id), "owner", STRANGER)
+            await ledger("HSET", keys.relations(room.id), OWNER, "banned")
+        with pytest.raises(RoomGone):
+            await creation.create(HOST, "k", name="Tea")
+
+    async def test_another_request_under_a_key_is_refused(self, creation: RoomCreation) -> None:
+        await creation.create(HOST, "k", name="Tea", access="open")
+        for other in ({}, {"name": "Tea"}, {"name": "Tea", "access": "invited"}):
+            with pytest.raises(OtherRequest):
+                await creation.create(HOST, "k", **other)
+
+    async def test_of_racing_requests_one_makes_the_room(
+        self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms
+    ) -> None:
+        requests = (creation.create(HOST, "k", name="Tea") for _ in range(20))
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        made = [one.room.id for one in outcomes if isinstance(one, Created)]
+        assert len(set(made)) == len(hms.rooms) == await self.places(rooms) == 1
+        assert sum(isinstance(one, InFlight) for one in outcomes) == 20 - len(made)
+
+    @pytest.mark.usefixtures("brief_holds")
+    async def test_a_request_that_100ms_takes_long_for_keeps_others_out(
+        self, creation: RoomCreation, hms: Fake100ms
+    ) -> None:
+        async def slowly() -> None:
+            for _ in range(6):
+                await asyncio.sleep(0.1)
+                with pytest.raises(InFlight):
+                    await creation.create(HOST, "k", name="Tea")
+
+        hms.meanwhile["create"] = slowly
+        assert not (await creation.create(HOST, "k", name="Tea")).is_replayed
+
+    @pytest.mark.usefixtures("brief_holds")
+    @pytest.mark.parametrize("step", ["before 100ms has made the room", "before the room is remembered"])
+    async def test_after_a_crash_the_repetition_makes_or_finds_the_same_room(
+        self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        """A cancelled task does nothing more, as a process that is killed: in particular it gives no place back."""
+        reached, never = asyncio.Event(), asyncio.Event()
+
+        async def hang(*_: Any) -> None:
+            reached.set()
+            await never.wait()
+
+        if step == "before 100ms has made the room":
+            hms.meanwhile["create"] = hang
+        else:
+            monkeypatch.setattr(creation._idempotency, "finish", hang)
+        killed = asyncio.create_task(creation.create(HOST, "k", name="Tea"))
+        await reached.wait()
+        killed.cancel()
+        await asyncio.gather(killed, return_exceptions=True)
+        monkeypatch.undo()
+        assert await self.places(rooms) == 1
+        with pytest.raises(InFlight):
+            await creation.create(HOST, "k", name="Tea")
+        await asyncio.sleep(0.35)
+        made = await creation.create(HOST, "k", name="Tea")
+        assert (len(hms.rooms), await self.places(rooms)) == (1, 1)
+        assert made.is_replayed == (step == "before the room is remembered")
+        assert made.is_charged, "the attempt that died was answered to nobody"
+
+    @pytest.mark.usefixtures("brief_holds")
+    async def test_an_attempt_that_lost_its_hold_leaves_the_place_to_the_next(
+        self, creation: RoomCreation, rooms: Rooms, ledger: Ledger, hms: Fake100ms
+    ) -> None:
+        async def frozen() -> None:
+            [record] = await ledger("KEYS", "ik:1:*")
+            await ledger("HSET", record, "by", "another")
+            await asyncio.sleep(5)
+
+        hms.meanwhile["create"] = frozen
+        with pytest.raises(InFlight):
+            await creation.create(HOST, "k", name="Tea")
+        assert await self.places(rooms) == 1
+
+    @pytest.mark.parametrize(("key", "places"), [(None, 0), ("k", 1)])
+    async def test_when_the_registration_is_uncertain_only_a_key_keeps_its_place(
+        self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms, ledger: Ledger, key: str | None, places: int
+    ) -> None:
+        async def lose_the_reply() -> None:
+            hms.fails["create"] = StoreError("the reply was lost")
+
+        hms.meanwhile["create"] = lose_the_reply
+        with pytest.raises(StoreError):
+            await creation.create(HOST, key, name="Tea")
+        assert await self.places(rooms) == places
+
+
+class TestRoomCreationOnFakeredis(RoomCreationContract):
+    @pytest.fixture
+    def execute(self) -> Callable[..., Awaitable[Any]]:
+        return fake_redis().execute_command  # type: ignore[no-any-return]
