@@ -1,4 +1,4 @@
-"""The tables of docs/rooms.md: what the policy's own functions decide, asked for every case."""
+"""The tables of docs/rooms.md: the decisions of the policy's functions in every case."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gateway.policy.decide import decide, decide_member, decide_role
 from gateway.policy.model import BANNED, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts
 
 _EVERY = (*RELATIONS, BANNED)
-# How somebody may stand to a room: words for it, his stored relation, the room's access.
-_STANDINGS = [(relation, relation, "invited") for relation in RELATIONS]
-_STANDINGS += [("none (open room)", None, "open"), ("none (invited room)", None, "invited"), (BANNED, BANNED, "open")]
+# The cases of a user and a room: in words, the stored relation, the room's access.
+_CASES = [(relation, relation, "invited") for relation in RELATIONS]
+_CASES += [("none (open room)", None, "open"), ("none (invited room)", None, "invited"), (BANNED, BANNED, "open")]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -24,10 +24,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def role_rows(policy: Policy) -> str:
-    """Return which gateway role may do what to a room, by relation; roles and relations that are alike share a row."""
-    decided = {
-        role: [(words, _row(policy, role, of, access)) for words, of, access in _STANDINGS] for role in policy.roles
-    }
+    """Return what each gateway role may do to a room, by relation; equal roles and relations share a row."""
+    decided = {role: [(words, _row(policy, role, of, access)) for words, of, access in _CASES] for role in policy.roles}
     alike: dict[str, list[str]] = {}
     for role, rows in decided.items():
         alike.setdefault(repr(rows), []).append(role)
@@ -45,7 +43,7 @@ def _row(policy: Policy, role: str, relation: str | None, access: str) -> tuple[
 
 
 def relation_rows(policy: Policy) -> str:
-    """Return who may give whom which relation: in each cell the relations that the other may have before."""
+    """Return who may give which relation; each cell lists the relations that the other user may have before."""
     actors = [actor for actor in RELATIONS if actor in ROOM_ACTIONS["members.change"].relations]
     rows = []
     for actor in actors:
@@ -60,7 +58,7 @@ def relation_rows(policy: Policy) -> str:
 
 
 def token_rows(policy: Policy) -> str:
-    """Return the 100ms roles that each relation may join with, and the one it gets without asking."""
+    """Return the 100ms roles that each relation may join with, and the default."""
     rows = []
     for template in policy.templates:
         for relation in RELATIONS:

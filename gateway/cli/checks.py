@@ -1,4 +1,4 @@
-"""Checks of an installation: its secrets, its Redis, its 100ms account. A finding is one line and holds no secret."""
+"""Checks an installation: its secrets, its Redis, its 100ms account. A finding is one line and contains no secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Status = Literal["ok", "WARN", "FAIL"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and, unless it is ok, what to do."""
+    """What one check found and, unless it is ok, what to do."""
 
     check: str
     status: Status
@@ -47,11 +47,11 @@ class Finding:
 
 
 def check_secrets(secrets: tuple[str, ...]) -> Finding:
-    """Judge the quality of GATEWAY_SECRET; that it is long enough, and not 100ms's, the settings have checked."""
+    """Judge whether GATEWAY_SECRET can be guessed. The settings have checked its length, and that it is not 100ms's."""
     weak = [n for n, secret in enumerate(secrets, 1) if _guesses_log10(secret) < _WEAK_GUESSES_LOG10]
     if weak:
         which = f"secret {weak[0]} of {len(secrets)} " if len(secrets) > 1 else ""
-        text = f"GATEWAY_SECRET: {which}could be guessed; make one: "
+        text = f"GATEWAY_SECRET: {which}could be guessed; generate one: "
         return Finding("secret", "WARN", text + 'python -c "import secrets; print(secrets.token_urlsafe(48))"')
     rotating = f"; the first of {len(secrets)} signs, all verify" if len(secrets) > 1 else ""
     return Finding("secret", "ok", f"GATEWAY_SECRET looks random{rotating}")
@@ -62,7 +62,7 @@ def _guesses_log10(secret: str) -> float:
 
 
 async def check_redis(store: Store, durable: DurableWrites) -> list[Finding]:
-    """Look at the server: its version, what it keeps and how it forgets, its clock, its memory."""
+    """Check the server's version, persistence, eviction, clock and memory."""
     try:
         info = _info(await store.execute("INFO"))
     except StoreError as error:
@@ -87,7 +87,7 @@ def _info(reply: bytes) -> dict[str, str]:
 
 
 async def _config(store: Store, name: str) -> str:
-    """Return a configuration value; empty where the server tells none (managed ones forbid CONFIG)."""
+    """Return a configuration value; empty if the server does not report it (managed servers forbid CONFIG)."""
     try:
         reply = await store.execute("CONFIG", "GET", name)
     except (StoreError, ResponseError):
@@ -97,56 +97,56 @@ async def _config(store: Store, name: str) -> str:
 
 def _version(info: Mapping[str, str]) -> Finding:
     name, least = ("Valkey", LEAST_VALKEY) if "valkey_version" in info else ("Redis", LEAST_REDIS)
-    told = info.get(f"{name.lower()}_version", "")
-    found = re.match(r"(\d+)\.(\d+)", told)
+    version = info.get(f"{name.lower()}_version", "")
+    found = re.match(r"(\d+)\.(\d+)", version)
     if found is None:
-        return Finding("redis", "WARN", "answers, but tells no version; it takes Redis 7.0 or Valkey 8")
+        return Finding("redis", "WARN", "reports no version; the gateway needs Redis 7.0 or Valkey 8")
     if (int(found[1]), int(found[2])) < least:
-        return Finding("redis", "FAIL", f"{name} {told} is too old: it takes Redis 7.0 or Valkey 8")
-    return Finding("redis", "ok", f"{name} {told}")
+        return Finding("redis", "FAIL", f"{name} {version} is too old; the gateway needs Redis 7.0 or Valkey 8")
+    return Finding("redis", "ok", f"{name} {version}")
 
 
 def _append_only(info: Mapping[str, str]) -> Finding:
     if info.get("aof_enabled") == "0":
-        return Finding("append-only", "FAIL", "accounts and counters would die with Redis; set `appendonly yes`")
+        return Finding("append-only", "FAIL", "accounts and counters would be lost with Redis; set `appendonly yes`")
     if info.get("aof_last_write_status", "ok") != "ok":
-        return Finding("append-only", "FAIL", "Redis cannot write its append-only file; look at its disk and its log")
+        return Finding("append-only", "FAIL", "Redis cannot write its append-only file; check its disk and its log")
     if "aof_enabled" not in info:
-        return Finding("append-only", "WARN", "the server does not tell; make sure that it has `appendonly yes`")
+        return Finding("append-only", "WARN", "the server does not report it; set `appendonly yes`")
     return Finding("append-only", "ok", "on")
 
 
 def _appendfsync(value: str) -> Finding:
     if value in ("everysec", "always"):
         return Finding("appendfsync", "ok", value)
-    text = f"is {value}" if value else "the server does not tell"
-    return Finding("appendfsync", "WARN", f"{text}; with `appendfsync everysec` a crash costs a second at most")
+    text = f"is {value}" if value else "the server does not report it"
+    return Finding("appendfsync", "WARN", f"{text}; with `appendfsync everysec` a crash loses at most one second")
 
 
 def _eviction(value: str) -> Finding:
     if value == "noeviction":
         return Finding("eviction", "ok", value)
     if not value:
-        return Finding("eviction", "WARN", "the server does not tell; make sure of `maxmemory-policy noeviction`")
-    return Finding("eviction", "FAIL", f"{value} lets Redis forget accounts; set `maxmemory-policy noeviction`")
+        return Finding("eviction", "WARN", "the server does not report it; set `maxmemory-policy noeviction`")
+    return Finding("eviction", "FAIL", f"{value} lets Redis delete accounts; set `maxmemory-policy noeviction`")
 
 
 async def _confirmed(durable: DurableWrites) -> Finding:
-    """Write something, and see whether the server confirms it to be on disk."""
+    """Check whether the server confirms that a write is on disk."""
     try:
         if not await durable.check():
             text = "Redis cannot confirm writes to disk (WAITAOF); accounts may not survive a crash"
-            return Finding("disk", "WARN", f"{text}; it takes Redis 7.2 or Valkey, with an append-only file")
+            return Finding("disk", "WARN", f"{text}; this needs Redis 7.2 or Valkey with an append-only file")
         begun = time.monotonic()
         await durable.execute("SET", "doctor:1", "", "PX", 1000)
     except NotDurable:
-        return Finding("disk", "FAIL", f"a write was not on disk within {SYNC_S:.0f} s; look at the disk of Redis")
+        return Finding("disk", "FAIL", f"a write was not on disk within {SYNC_S:.0f} s; check the disk of Redis")
     except StoreError as error:
         return Finding("disk", "FAIL", str(error))
     except RedisError as error:
         return Finding("disk", "FAIL", f"Redis refuses to write: {_words(error)}")
     took_ms = (time.monotonic() - begun) * 1000
-    return Finding("disk", "ok", f"a write was confirmed to be on disk after {took_ms:.0f} ms")
+    return Finding("disk", "ok", f"a write was confirmed on disk after {took_ms:.0f} ms")
 
 
 async def _clock(store: Store) -> Finding:
@@ -155,24 +155,24 @@ async def _clock(store: Store) -> Finding:
         seconds, micros = await store.execute("TIME")
         here = (before + time.time()) / 2
     except (StoreError, RedisError) as error:
-        return Finding("clock", "WARN", f"Redis does not tell the time: {_words(error)}")
+        return Finding("clock", "WARN", f"Redis does not report its time: {_words(error)}")
     return judge_clock(int(seconds) + int(micros) / 1_000_000 - here)
 
 
 def judge_clock(ahead_s: float) -> Finding:
-    """Judge by how much the clock of Redis is ahead of this machine's."""
+    """Judge how far the clock of Redis is ahead of this machine's."""
     said = f"{abs(ahead_s):.3f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
     if abs(ahead_s) >= MOST_SKEW_S:
-        return Finding("clock", "FAIL", f"that of Redis is {said}: limits and tokens go by both; set both by NTP")
+        return Finding("clock", "FAIL", f"that of Redis is {said}; limits and tokens use both: synchronize them")
     return Finding("clock", "ok", f"that of Redis is {said}")
 
 
 def _memory(info: Mapping[str, str]) -> Finding:
     used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     bound = most or int(info.get("total_system_memory", 0))
-    text = f"{_mib(used)} used of {_mib(bound)}{'' if most else ' of the machine, no maxmemory'}"
+    text = f"{_mib(used)} used of {_mib(bound)}{'' if most else ' of the machine; no maxmemory'}"
     if bound and used > _FULL * bound:
-        return Finding("memory", "WARN", f"{text}: a full Redis refuses writes; give it more")
+        return Finding("memory", "WARN", f"{text}; a full Redis refuses writes: give it more memory")
     return Finding("memory", "ok", text if bound else f"{_mib(used)} used")
 
 
@@ -181,7 +181,7 @@ def _mib(size: int) -> str:
 
 
 async def check_admins(accounts: Accounts, policy: Policy) -> Finding:
-    """See whether anybody who can log in may manage users. Raises: StoreError"""
+    """Check whether an active user may manage users. Raises: StoreError"""
     able = sorted(name for name, role in policy.roles.items() if MANAGE in role.permissions)
     after: int | None = 0
     while after is not None:
@@ -196,7 +196,7 @@ async def check_admins(accounts: Accounts, policy: Policy) -> Finding:
 
 
 async def check_100ms(hms: HmsClient, policy: Policy) -> list[Finding]:
-    """See whether 100ms takes our credentials, and whether its templates have the roles that the policy names."""
+    """Check whether 100ms accepts the credentials and its templates have the roles of the policy."""
     aliases = list(policy.template_ids)
     seen = await asyncio.gather(*(_template(hms, policy.template_ids[alias]) for alias in aliases))
     findings = [_reached(seen)]
@@ -211,51 +211,51 @@ async def _template(hms: HmsClient, template_id: str) -> HmsTemplate | HmsError:
     except HmsError as error:
         return error
     except ValueError:
-        return HmsNotFound("that is no id of a template")
+        return HmsNotFound("not the id of a template")
 
 
 def _reached(seen: list[HmsTemplate | HmsError]) -> Finding:
     if any(isinstance(one, HmsTemplate | HmsNotFound) for one in seen):
-        return Finding("100ms", "ok", "reachable, and it accepts the credentials")
+        return Finding("100ms", "ok", "reachable; it accepts the credentials")
     error = seen[0]
     if isinstance(error, HmsUnauthorized):
         return Finding("100ms", "FAIL", "refuses HMS_APP_ACCESS_KEY and HMS_APP_SECRET; copy both from its dashboard")
     if isinstance(error, HmsBusy):
         return Finding("100ms", "WARN", f"{error} Run this again in {error.retry_after_s} s.")
-    return Finding("100ms", "FAIL", f"{error} Look at HMS_API_URL and at what lies in between.")
+    return Finding("100ms", "FAIL", f"{error} Check HMS_API_URL and the network.")
 
 
 def judge_template(policy: Policy, alias: str, template: HmsTemplate | HmsError) -> list[Finding]:
-    """Compare one template with what the policy says of it."""
+    """Compare one template with its roles in the policy."""
     check, template_id = f"template {alias}", policy.template_ids[alias]
     if isinstance(template, HmsNotFound):
         where = "HMS_TEMPLATE_ID" if alias == "default" else f"[templates.{alias}] id"
-        return [Finding(check, "FAIL", f"100ms has no template {template_id}; mend {where}")]
+        return [Finding(check, "FAIL", f"100ms has no template {template_id}; correct {where}")]
     if isinstance(template, HmsError):
-        return [Finding(check, "WARN", "not checked: 100ms did not say")]
+        return [Finding(check, "WARN", "not checked: 100ms did not answer")]
     has = ", ".join(sorted(template.role_names)) or "none"
     missing = missing_roles(policy, alias, template.role_names)
     if missing:
-        text = f"has no {' and no '.join(map(repr, missing))}, which {policy.source} names; it has {has}"
+        text = f"has no {' and no '.join(map(repr, missing))}, which {policy.source} lists; it has {has}"
         return [Finding(check, "FAIL", f"{text}. {_way_out(policy, alias)}")]
-    findings = [Finding(check, "ok", f"{template.name or template_id} has the roles the policy names; it has {has}")]
+    findings = [Finding(check, "ok", f"{template.name or template_id} has the roles of the policy; it has {has}")]
     powers: dict[str, list[str]] = {}
     for relation, role in privileged_mints(policy, alias, template):
         powers.setdefault(f"{role.name!r} ({' '.join(role.privileged_by)})", []).append(relation)
     for role_text, relations in powers.items():
-        text = f"a {' or a '.join(relations)}, so also a guest, may join as {role_text}; take it from them, or the"
-        findings.append(Finding(check, "WARN", f"{text} powers from the role"))
+        text = f"a {' or a '.join(relations)}, and thus a guest, may join as {role_text}; remove it from their"
+        findings.append(Finding(check, "WARN", f"{text} lists, or the powers from the role"))
     return findings
 
 
 def _way_out(policy: Policy, alias: str) -> str:
     if policy.source == BUILT_IN:
-        return "Let `gateway init` write a policy.toml with them, or set GATEWAY_POLICY to one of your own"
-    return f"Mend its [templates.{alias}]"  # `gateway init` would not: it never touches a policy of one's own
+        return "Run `gateway init`, which writes a policy.toml with them, or set GATEWAY_POLICY to a file of your own"
+    return f"Correct its [templates.{alias}]"  # `gateway init` never changes the operator's own policy
 
 
 def webhooks() -> Finding:
-    """Say where 100ms's events go."""
+    """Report where 100ms's events go."""
     return Finding("webhooks", "ok", "the gateway receives none yet; leave the webhook URL at 100ms empty")
 
 

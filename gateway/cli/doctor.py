@@ -1,4 +1,4 @@
-"""`gateway doctor`: what is wrong with an installation, and what to do about it."""
+"""`gateway doctor`: finds what is wrong with an installation and says what to do."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(as_json: bool) -> None:
-    """Check settings, policy, Redis and 100ms: one line each, what to do included. Ends with 1 if any is a FAIL.
+    """Check settings, policy, Redis and 100ms; print one line each, with what to do. The exit code is 1 after a FAIL.
 
-    It changes nothing but a key of one second, with which it sees whether Redis confirms writes to disk.
+    Changes nothing except one key that lives a second, to check whether Redis confirms writes to disk.
     """
     findings = asyncio.run(_examine(load_env()))
     failed = [finding for finding in findings if finding.status == "FAIL"]
@@ -48,7 +48,7 @@ def doctor_command(as_json: bool) -> None:
 
 
 async def _examine(env: Mapping[str, str]) -> list[Finding]:
-    """Make every check that can be made: one wrong setting must not hide what else is wrong."""
+    """Make every possible check: one wrong setting must not hide what else is wrong."""
     findings: list[Finding] = []
     settings = _settings(env, findings)
     policy = _policy(env, settings, findings)
@@ -60,7 +60,7 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
             findings += await doctor.check_100ms(hms, policy)
     else:
-        findings.append(Finding("100ms", "WARN", "not asked: settings and policy come first"))
+        findings.append(Finding("100ms", "WARN", "not checked: correct the settings and the policy first"))
     return [*findings, doctor.webhooks()]
 
 
@@ -82,13 +82,13 @@ def _policy(env: Mapping[str, str], settings: Settings | None, findings: list[Fi
     except PolicyError as error:
         findings.append(Finding("policy", "FAIL", str(error)))
         return None
-    which = str(path) if path else "the built-in one"
+    which = str(path) if path else "the built-in policy"
     findings.append(Finding("policy", "ok", f"{which}, {len(policy.roles)} roles; registration {_mode(policy)}"))
     return policy
 
 
 def _mode(policy: Policy) -> str:
-    return policy.registration.mode or "as GATEWAY_REGISTRATION says"
+    return policy.registration.mode or "from GATEWAY_REGISTRATION"
 
 
 async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]:
@@ -96,7 +96,7 @@ async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]
         url = redis_url(env)
     except SettingsError as error:
         return [Finding("redis", "FAIL", str(error))]
-    # The store and the durable writes warn in the log of what is found here as well.
+    # The store and the durable writes would also log what is reported here.
     logging.getLogger("gateway.store").setLevel(logging.CRITICAL)
     redis = connect(url)
     store = Store(redis, deadline_s=REPORT_DEADLINE_S)

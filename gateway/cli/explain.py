@@ -1,4 +1,4 @@
-"""`gateway policy explain`: why a decision falls as it does."""
+"""`gateway policy explain`: explains a decision."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from limits.limiter import Limiter
 def explain_command(user: str, action: str, room: str | None, role: str | None, offline: bool, as_json: bool) -> None:
     """Say whether USER (name or id) may perform ACTION, in ROOM (its id) and with ROLE at 100ms, and why.
 
-    Decided by the gateway's own functions, with the accounts, rooms and limits of this moment. Nothing is charged. Both
-    answers end with code 0.
+    Uses the functions that decide requests, with the present accounts, rooms and limits. Charges nothing. The exit code
+    is 0 for both answers.
     """
     if action not in ACTIONS:
-        raise CommandError(f"there is no action {action!r}; there are {' '.join(ACTIONS)}")
+        raise CommandError(f"unknown action {action!r}; the actions are {' '.join(ACTIONS)}")
     if concerns_room(action) and room is None:
-        raise CommandError(f"{action} is about a room: give its id (`gateway rooms list` has them)")
+        raise CommandError(f"{action} needs a room: give its id (see `gateway rooms list`)")
     if not concerns_room(action) and room is not None:
-        raise CommandError(f"{action} is about no room")
+        raise CommandError(f"{action} takes no room")
     if role is not None and action != "tokens.mint":
-        raise CommandError(f"{action} asks for no role at 100ms; tokens.mint does")
+        raise CommandError(f"{action} takes no role; only tokens.mint does")
     answer = _ask(user, action, room or "", role, offline=offline)
     if as_json:
         click.echo(json.dumps(_plain_answer(answer), indent=2))
@@ -60,7 +60,7 @@ def explain_command(user: str, action: str, room: str | None, role: str | None, 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """`asked` says where the template's roles come from, or why not from 100ms; `owner` is the room's, by name."""
+    """What is printed. `asked` says where the template's roles are from; `owner` is the name of the room's owner."""
 
     question: Question
     explanation: Explanation
@@ -73,7 +73,7 @@ class _Answer:
 
 def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: bool) -> _Answer:
     env = load_env()
-    # The whole settings where there are any: HMS_TEMPLATE_ID and GATEWAY_REGISTRATION are part of the policy in force.
+    # With settings, if there are any: HMS_TEMPLATE_ID and GATEWAY_REGISTRATION are part of the policy in force.
     settings = Settings.from_env(env) if hms_given(env)[0] else None
     policy = PolicyInForce(policy_of(settings) if settings else load_policy(policy_path(env)))
 
@@ -86,7 +86,7 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
             found = await _find(store, limiter, policy, room_id, one.id)
         if found is not None:
             owner = found.room.owner_id
-            with contextlib.suppress(UnknownUser):  # he was deleted
+            with contextlib.suppress(UnknownUser):  # the owner was deleted
                 owner = (await accounts.get(owner)).username
         if found is not None and action == "tokens.mint":
             existing, asked = await _template_roles(None if offline else settings, policy.now, found.room.template)
@@ -98,23 +98,23 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
 
 
 async def _find(store: Store, limiter: Limiter, policy: PolicyInForce, room_id: str, uid: str) -> Found | None:
-    async with connect("http://127.0.0.1") as http:  # never used: finding a room asks Redis alone
+    async with connect("http://127.0.0.1") as http:  # never used: a room is found in Redis
         return await Rooms(store.execute, HmsClient(http, HmsTokens("", "")), limiter, policy).find(room_id, uid)
 
 
 async def _template_roles(
     settings: Settings | None, policy: Policy, template: str
 ) -> tuple[frozenset[str] | None, str]:
-    """Ask 100ms which roles a template has; None, and why, where that cannot be known."""
+    """Ask 100ms for the roles of a template. Return None and the reason if they are unknown."""
     template_id = policy.template_ids.get(template)
     if settings is None or template_id is None:
-        return None, "100ms was not asked; the policy's own lists stand in"
+        return None, "100ms was not asked; the policy's own lists are used"
     async with connect(settings.hms_api_url) as http:
         hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
         try:
-            return (await hms.fetch_template(template_id)).role_names, "as the template has them now"
+            return (await hms.fetch_template(template_id)).role_names, "from the template at 100ms"
         except HmsError as error:
-            return None, f"the template could not be read ({error}) and the policy's own lists stand in"
+            return None, f"the template could not be read ({error}); the policy's own lists are used"
 
 
 def _print_answer(answer: _Answer) -> None:
@@ -133,7 +133,7 @@ def _print_answer(answer: _Answer) -> None:
     rows += [("Charges" if not n else "", line) for n, line in enumerate(_charge_lines(answer))]
     short = ", ".join(answer.standing.short)
     if short:
-        rows.append(("Now", f"would be refused with 429 all the same: {short}"))
+        rows.append(("Now", f"would still be refused with 429 by: {short}"))
     for name, text in rows:
         click.echo(f"  {name:12} {text}")
 

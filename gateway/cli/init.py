@@ -1,4 +1,4 @@
-"""`gateway init`: the settings of a new installation, written and checked."""
+"""`gateway init`: checks and writes the settings of a new installation."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from gateway.policy.templates import (
 from gateway.settings import DEFAULT_HMS_API_URL, Settings, process_env
 
 _ENV, _POLICY = ".env", "policy.toml"
-# What compose, a shell and python-dotenv all read as it stands.
+# Characters that compose, a shell and python-dotenv read without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be written: `.env`, and a policy where the built-in one does not fit the template."""
+    """What to write: `.env`, and a policy if the built-in one does not fit the template."""
 
     env: dict[str, str]
     policy: str = ""
@@ -47,22 +47,24 @@ class _Plan:
 
 
 @click.command("init")
-@click.option("--redis-url", metavar="URL", help="REDIS_URL; one with a password belongs into the environment.")
+@click.option("--redis-url", metavar="URL", help="REDIS_URL; set one with a password in the environment instead.")
 @click.option("--template-id", metavar="ID", help="HMS_TEMPLATE_ID.")
 @click.option("--api-url", metavar="URL", help=f"HMS_API_URL.  [default: {DEFAULT_HMS_API_URL}]")
-@click.option("--offline", is_flag=True, help="Do not ask 100ms whether it accepts the credentials, nor for its roles.")
-@click.option("--force", is_flag=True, help="Replace files that exist without asking; they are kept as backups.")
+@click.option("--offline", is_flag=True, help="Do not check the credentials and the template at 100ms.")
+@click.option("--force", is_flag=True, help="Replace existing files without asking; backups are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def init(
     redis_url: str | None, template_id: str | None, api_url: str | None, offline: bool, force: bool, as_json: bool
 ) -> None:
-    """Write `.env` into this folder, with fresh secrets, and `policy.toml` if your template's roles ask for one.
+    """Write `.env` with new secrets into this folder, and `policy.toml` if the roles of your template need one.
 
-    It asks for what neither an option nor the environment gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not
-    shown), HMS_TEMPLATE_ID. The access key and the secret have no options: a command line is there for all to read.
+    Asks for what neither an option nor the environment gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not
+    shown), HMS_TEMPLATE_ID. The access key and the secret have no options, because every user can read a command line.
     """
     if redis_url and urlsplit(redis_url).password:
-        raise CommandError("--redis-url: a command line is no place for a password; set REDIS_URL, or be asked for it")
+        raise CommandError(
+            "--redis-url: a command line is no place for a password; set REDIS_URL, or enter it when asked"
+        )
     given = {"REDIS_URL": redis_url, "HMS_TEMPLATE_ID": template_id, "HMS_API_URL": api_url}
     env = _complete(process_env() | {name: value for name, value in given.items() if value})
     settings = Settings.from_env(env)
@@ -76,7 +78,7 @@ def init(
 
 
 def _complete(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of the new installation; what is not given is asked for."""
+    """Return the settings of the new installation; ask for those that are missing."""
     asked = {
         "REDIS_URL": "REDIS_URL, such as redis://127.0.0.1:6379/0",
         "HMS_APP_ACCESS_KEY": "HMS_APP_ACCESS_KEY (100ms dashboard, Developer)",
@@ -92,7 +94,7 @@ def _complete(env: Mapping[str, str]) -> dict[str, str]:
 
 def _ask(name: str, prompt: str, *, hidden: bool) -> str:
     if not sys.stdin.isatty():
-        raise CommandError(f"{name} is not set, and there is nobody to ask; set it in the environment")
+        raise CommandError(f"{name} is not set and cannot be asked for without a terminal; set it in the environment")
     return str(click.prompt(prompt, hide_input=hidden, err=True))
 
 
@@ -116,49 +118,49 @@ async def _fetch(settings: Settings) -> HmsTemplate:
 def _plan(env: dict[str, str], settings: Settings, template: HmsTemplate | None) -> _Plan:
     policy = policy_of(settings)
     if template is None:
-        return _Plan(env, notes=("100ms was not asked: run `gateway doctor` when it can be reached.",))
+        return _Plan(env, notes=("100ms was not asked. Run `gateway doctor` when it can be reached.",))
     missing = missing_roles(policy, "default", template.role_names)
     if not missing:
         return _Plan(env, notes=_powers(policy, template))
     has = ", ".join(sorted(template.role_names)) or "none"
     if settings.policy_path is not None:
         raise CommandError(
-            f"{settings.policy_path} names roles that the template does not have: {', '.join(missing)}; it has {has}."
-            " Mend it, or leave GATEWAY_POLICY unset; nothing was written"
+            f"{settings.policy_path} lists roles that the template does not have: {', '.join(missing)}; it has {has}."
+            " Correct it, or leave GATEWAY_POLICY unset; nothing was written"
         )
     try:
         text = policy_text(recommended_mapping(template))
     except NoMapping as error:
         raise CommandError(f"{error}; nothing was written") from error
     written = parse_policy(text, _POLICY)
-    note = f"The template has no {' and no '.join(missing)} but {has}: {_POLICY} says who joins as which."
+    note = f"The template has no {' and no '.join(missing)} but {has}: {_POLICY} maps relations to these roles."
     notes = (note, *_left_out(template), *_powers(written, template))
     return _Plan({**env, "GATEWAY_POLICY": f"./{_POLICY}"}, text, notes)
 
 
 def _left_out(template: HmsTemplate) -> tuple[str, ...]:
     names = ", ".join(map(repr, unusable_names(template)))
-    return (f"Left out: {names}. A join token holds only names of {NAMES_ALLOWED}.",) if names else ()
+    return (f"Left out: {names}. A join token can hold only names of {NAMES_ALLOWED}.",) if names else ()
 
 
 def _powers(policy: Policy, template: HmsTemplate) -> tuple[str, ...]:
     found = {role.name: role for _, role in privileged_mints(policy, "default", template)}
     return tuple(
-        f"Beware: every participant may join as {role.name!r}, which has powers: {' '.join(role.privileged_by)}."
+        f"Warning: every participant may join as {role.name!r}, which has powers: {' '.join(role.privileged_by)}."
         for role in found.values()
     )
 
 
 def _write(plan: _Plan, *, force: bool) -> dict[str, str | None]:
-    """Write the files; return their paths and those of the backups of what was there."""
+    """Write the files; return their paths and the paths of the backups."""
     files = [(Path(_ENV), _env_text(plan.env), 0o600)]
-    if plan.policy:  # before the file that points at it; a container reads it as somebody else
+    if plan.policy:  # before the file that points at it; readable, since a container runs as another user
         files.insert(0, (Path(_POLICY), plan.policy, 0o644))
     present = " and ".join(str(path) for path, *_ in files if path.exists())
     if present and not force:
         if not sys.stdin.isatty():
-            raise CommandError(f"there is {present} already; --force replaces it and keeps a backup")
-        click.confirm(f"There is {present} already. Replace it? A backup is kept", abort=True, err=True)
+            raise CommandError(f"{present} exists already; --force replaces it and keeps a backup")
+        click.confirm(f"{present} exists already. Replace it? A backup is kept", abort=True, err=True)
     written: dict[str, str | None] = {}
     for path, text, mode in files:
         name = path.name.lstrip(".").partition(".")[0]
@@ -182,14 +184,14 @@ def _back_up(path: Path) -> str | None:
 
 def _env_text(env: Mapping[str, str]) -> str:
     lines = "".join(f"{name}={_quoted(name, value)}\n" for name, value in sorted(env.items()))
-    return f"# Written by `gateway init`. Secrets: for nobody else's eyes, and not for version control.\n{lines}"
+    return f"# Written by `gateway init`. Contains secrets: do not share it or put it under version control.\n{lines}"
 
 
 def _quoted(name: str, value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
     if not value.isprintable() or "'" in value or "\\" in value:
-        raise CommandError(f"{name} has a quote, a backslash or a control character, which .env cannot hold")
+        raise CommandError(f"{name} has a quote, a backslash or a control character, which cannot be written to .env")
     return f"'{value}'"
 
 
@@ -197,9 +199,9 @@ def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
     for name in ("policy", "env"):
         if name in written:
             backup = written[f"{name}_backup"]
-            click.echo(f"Wrote {written[name]}" + (f"; the one before is {backup}" if backup else "") + ".")
+            click.echo(f"Wrote {written[name]}" + (f"; the previous file is {backup}" if backup else "") + ".")
     for note in plan.notes:
         click.echo(note)
     if process_env().get("GATEWAY_SECRET"):
-        click.echo("Beware: the environment has a GATEWAY_SECRET of its own, which goes before that of .env.")
+        click.echo("Warning: GATEWAY_SECRET of the environment overrides the one in .env.")
     click.echo("Next: gateway doctor; gateway users add NAME --role admin; gateway serve")

@@ -1,4 +1,4 @@
-"""`gateway policy`: what a policy says, and why a decision falls as it does."""
+"""`gateway policy`: checks a policy file and explains decisions."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gateway.settings import load_env, policy_path
 
 @click.group("policy")
 def policy_group() -> None:
-    """The policy: check a file, explain a decision."""
+    """Check a policy file, explain a decision."""
 
 
 @policy_group.command("check")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(file: Path | None, as_json: bool) -> None:
-    """Check a policy file and say what it grants; without FILE that of GATEWAY_POLICY, else the built-in one.
+    """Check a policy file and print what it grants. FILE defaults to GATEWAY_POLICY, then to the built-in policy.
 
-    A wrong file ends with code 1 and one line: file, key, reason.
+    If the file is wrong, the exit code is 1 and one line names file, key and reason.
     """
     policy = load_policy(file or policy_path(load_env()))
     if as_json:
@@ -41,7 +41,7 @@ policy_group.add_command(explain_command)
 def _print_policy(policy: Policy) -> None:
     click.echo(f"{policy.source} is valid.")
     for name, role in policy.roles.items():
-        uninvited = "" if role.open_rooms else "; joins no open room uninvited"
+        uninvited = "" if role.open_rooms else "; joins no open room without a relation"
         _entry("Role", name, f"may {' '.join(sorted(role.permissions)) or 'nothing'}{uninvited}")
         for limit in role.limits.values():
             click.echo(f"{'':14}{limit.id}: {limit.rate}, burst {limit.burst}{'; shadow' if limit.shadow else ''}")
@@ -49,16 +49,20 @@ def _print_policy(policy: Policy) -> None:
             shadow = "; shadow" if quota.shadow else ""
             click.echo(f"{'':14}{quota.id}: {quota.amount} per {quota.period}, {quota.zone}{shadow}")
     for alias, relations in policy.templates.items():
-        _entry("Template", alias, f"id {policy.template_ids.get(alias, 'of HMS_TEMPLATE_ID')}; roles, the least first:")
+        _entry(
+            "Template",
+            alias,
+            f"id {policy.template_ids.get(alias, 'from HMS_TEMPLATE_ID')}; roles, least privileged first:",
+        )
         for relation in RELATIONS:
             click.echo(f"{'':14}{relation}: {', '.join(relations.get(relation, ())) or 'none'}")
     rooms, registration, guests = policy.rooms, policy.registration, policy.guests
     _entry("Rooms", rooms.access, f"region {rooms.region}; {rooms.size} people; {rooms.active_per_owner} per owner")
     unique = "; names are unique" if rooms.unique_names else ""
     click.echo(f"{'':14}sessions of {_span(rooms.max_duration_s)}, join tokens {_span(rooms.token_ttl_s)}{unique}")
-    mode = registration.mode or "as GATEWAY_REGISTRATION says, else closed"
+    mode = registration.mode or "from GATEWAY_REGISTRATION, else closed"
     _entry("Registration", mode, f"roles: {' '.join(registration.roles) or 'none'}")
-    _entry("Guests", guests.role or "none", f"for {_span(guests.lasts_s)}" if guests.role else "no invite lets any in")
+    _entry("Guests", guests.role or "none", f"for {_span(guests.lasts_s)}" if guests.role else "no invites for guests")
 
 
 def _entry(title: str, name: str, text: str) -> None:

@@ -89,7 +89,7 @@ def _outcome(user: User, verdict: Verdict, role: RoleVerdict | None) -> tuple[bo
 
 
 def concerns_room(action: str) -> bool:
-    """Tell whether an action is about one room."""
+    """Tell whether an action is on one room."""
     return action in ROOM_ACTIONS
 
 

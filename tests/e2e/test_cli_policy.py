@@ -40,11 +40,11 @@ def test_a_good_policy_is_summed_up_without_any_setting_or_server(bare: Installa
         "Role          host: may rooms:create rooms:join usage:read-own\n",
         "rooms.create: 10/h, burst 5\n",
         "tokens-month: 5000 per month, Europe/Berlin\n",
-        "guest: may rooms:join usage:read-own; joins no open room uninvited\n",
+        "guest: may rooms:join usage:read-own; joins no open room without a relation\n",
         "owner: guest, host\n",
         "sessions of 12 h, join tokens 1 h\n",
         "50 per owner\n",
-        "Registration  as GATEWAY_REGISTRATION says, else closed: roles: member\n",
+        "Registration  from GATEWAY_REGISTRATION, else closed: roles: member\n",
         "Guests        guest: for 12 h\n",
     ):
         assert words in said
@@ -181,7 +181,7 @@ def test_explaining_charges_nothing_and_shows_what_is_left(installation: Install
     assert first["refused_now_by"] == []
 
 
-def test_the_stored_relation_and_the_implicit_one_are_told_apart(
+def test_the_stored_relation_and_the_implicit_one_are_distinguished(
     installation: Installation, rooms: dict[str, str]
 ) -> None:
     assert explained(installation, "mira", "rooms.read", rooms["open"])["relation"] == {
@@ -224,10 +224,10 @@ def test_without_100ms_the_policys_own_lists_stand_in_and_that_is_said(
     ("words", "said"),
     [
         (("nobody", "rooms.list"), "nobody"),
-        (("mira", "rooms.fly"), "there is no action 'rooms.fly'"),
-        (("mira", "tokens.mint"), "is about a room"),
-        (("mira", "rooms.list", "6" * 24), "is about no room"),
-        (("mira", "rooms.read", "6" * 24, "host"), "asks for no role"),
+        (("mira", "rooms.fly"), "unknown action 'rooms.fly'"),
+        (("mira", "tokens.mint"), "needs a room"),
+        (("mira", "rooms.list", "6" * 24), "takes no room"),
+        (("mira", "rooms.read", "6" * 24, "host"), "takes no role"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_one_line(

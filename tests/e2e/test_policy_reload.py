@@ -19,7 +19,7 @@ from tests.servers import NO_TLS, Installation
 pytestmark = pytest.mark.alone
 
 WORKERS = 2
-WITHIN_S = 2.7  # a look every 2 s, 0.2 s for whoever is still writing, and the request itself
+WITHIN_S = 2.7  # a look every 2 s, 0.2 s for a file that is being written, and the request itself
 CHANGED = "the policy has changed"
 WRONG = "the policy file is wrong and the old policy stays"
 
@@ -166,7 +166,7 @@ def test_a_pipe_in_the_place_of_the_file_stops_no_worker(running: Installation, 
         policy.unlink()
 
 
-def test_a_touched_file_changes_nothing_and_says_nothing(running: Installation, policy: Path) -> None:
+def test_a_touched_file_changes_nothing_and_logs_nothing(running: Installation, policy: Path) -> None:
     before = logged(running, CHANGED), logged(running, WRONG)
     policy.touch()
     time.sleep(WITHIN_S)
@@ -190,7 +190,7 @@ def test_a_new_template_can_be_used_and_its_roles_are_compared(running: Installa
     warned = next(line for line in running.gateway.output().splitlines() if template_id in line and "names" in line)
     assert "boss" in warned
     assert "stage, viewer" in warned
-    # taken away again: the room stays, and nobody joins it under a template that the policy does not have
+    # removed again: the room stays but cannot be joined under a template that the policy does not have
     before = logged(running, CHANGED)
     policy.write_text(roomy())
     wait_for_change(running, before)
@@ -209,7 +209,7 @@ def test_an_id_that_the_environment_gives_cannot_be_changed_by_the_file(running:
     assert is_original(running)
 
 
-def test_serve_warns_once_per_worker_of_roles_that_the_real_template_lacks(tmp_path: Path) -> None:
+def test_serve_warns_once_per_worker_of_roles_that_the_template_does_not_have(tmp_path: Path) -> None:
     at = Installation(tmp_path, workers=WORKERS)
     words = "the policy names roles that template"
     try:

@@ -193,7 +193,7 @@ def test_second_emulator_on_a_state_file_does_not_start_and_none_is_locked_out_b
         room = create_room(unstarted, "kept")
         refused = unstarted.command("emulator", "--port", str(free_port()), "--state", "emulator.json")
         assert_refused(refused, "another emulator uses the state file emulator.json", "--state")
-        unstarted.emulator.kill()  # SIGKILL: nobody tidies up
+        unstarted.emulator.kill()  # SIGKILL: nothing is cleaned up
         unstarted.start_emulator()
         assert room in (unstarted.folder / "emulator.json").read_text()
     finally:
@@ -222,7 +222,7 @@ def test_state_file_in_no_folder_is_said_in_one_line(unstarted: Installation) ->
     assert_refused(done, "no/folder/state.json", "No such file")
 
 
-def test_host_that_is_not_this_machines_is_said_in_one_line(unstarted: Installation) -> None:
+def test_host_that_is_not_this_machines_is_refused_in_one_line(unstarted: Installation) -> None:
     assert_refused(unstarted.command("serve", "--host", "192.0.2.1"), "192.0.2.1")  # TEST-NET-1, RFC 5737
 
 
@@ -317,7 +317,7 @@ def test_help_is_there_with_nothing_configured(unstarted: Installation) -> None:
 
 @pytest.mark.parametrize("path", [("--help",), ("serve", "--help"), ("users", "--help"), ("policy", "check", "--help")])
 def test_help_waits_for_no_library_that_only_running_needs(path: tuple[str, ...]) -> None:
-    """Half a second of imports lies between, for whoever asks `gateway serve` why it does not start, too."""
+    """The imports take half a second, also before `gateway serve` reports why it does not start."""
     show = "import sys; from gateway.cli import main; sys.argv[1:] = {!r}\ntry: main()\nfinally: print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", show.format(list(path))], capture_output=True, text=True, cwd=REPOSITORY, check=False

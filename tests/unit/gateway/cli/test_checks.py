@@ -92,7 +92,7 @@ async def test_a_redis_as_it_should_be_is_ok_throughout() -> None:
         # Valkey tells the version of Redis that it is compatible with as well
         ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, "FAIL", "Valkey 7.2.9 is too old"),
         ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok", "Valkey 9.1.2"),
-        ({"redis_version": ""}, "WARN", "tells no version"),
+        ({"redis_version": ""}, "WARN", "reports no version"),
     ],
 )
 async def test_the_version_is_that_of_the_product_which_answers(info: dict[str, str], status: str, words: str) -> None:
@@ -111,13 +111,13 @@ async def test_a_redis_that_forgets_accounts_fails_with_what_to_set() -> None:
     assert (await examine(GOOD_INFO | {"aof_last_write_status": "err"}))["append-only"].status == "FAIL"
 
 
-async def test_a_server_that_forbids_config_is_judged_by_what_info_tells() -> None:
-    told = await examine(GOOD_INFO | {"maxmemory_policy": "volatile-lru"}, None)
-    assert told["eviction"].status == "FAIL"
+async def test_a_server_that_forbids_config_is_judged_by_what_info_reports() -> None:
+    reported = await examine(GOOD_INFO | {"maxmemory_policy": "volatile-lru"}, None)
+    assert reported["eviction"].status == "FAIL"
     silent = await examine({name: GOOD_INFO[name] for name in ("redis_version", "used_memory")}, None)
     for check in ("append-only", "appendfsync", "eviction"):
         assert silent[check].status == "WARN", check
-        assert "does not tell" in silent[check].text
+        assert "does not report" in silent[check].text
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ async def test_a_server_that_forbids_config_is_judged_by_what_info_tells() -> No
         (Disk(error=ResponseError("MISCONF Redis is configured to save RDB snapshots")), "FAIL"),
     ],
 )
-async def test_a_write_that_the_disk_does_not_confirm_is_told(disk: Disk, status: str) -> None:
+async def test_a_write_that_the_disk_does_not_confirm_is_reported(disk: Disk, status: str) -> None:
     assert (await examine(disk=disk))["disk"].status == status
 
 
-async def test_a_memory_that_is_nearly_full_is_told_with_or_without_a_bound() -> None:
+async def test_a_nearly_full_memory_is_reported_with_or_without_a_bound() -> None:
     assert (await examine(GOOD_INFO | {"used_memory": str(900 * 2**20)}))["memory"].status == "WARN"
     unbound = GOOD_INFO | {"maxmemory": "0"}
     assert (await examine(unbound | {"used_memory": str(2**33)}))["memory"].status == "ok"
@@ -161,7 +161,7 @@ def test_clocks_a_second_apart_fail(ahead_s: float, status: str) -> None:
         ("abcdefghijklmnopqrstuvwxyz0123456789", "WARN"),
     ],
 )
-def test_a_secret_that_could_be_guessed_is_told_and_never_shown(secret: str, status: str) -> None:
+def test_a_secret_that_could_be_guessed_is_reported_and_never_shown(secret: str, status: str) -> None:
     found = check_secrets((secret,))
     assert found.status == status
     assert secret not in found.text
@@ -193,9 +193,9 @@ def test_a_template_without_the_roles_of_the_policy_fails_with_their_names_and_i
     assert "gateway init" not in found.text  # it refuses to replace a policy of one's own
 
 
-def test_the_built_in_policy_is_not_called_a_file_that_could_be_mended() -> None:
+def test_the_built_in_policy_is_not_called_a_file_to_correct() -> None:
     [found] = judge_template(replace(load_policy(), template_ids={"default": "4" * 24}), "default", template())
-    assert "which the built-in policy names; it has none. Let `gateway init` write a policy.toml" in found.text
+    assert "which the built-in policy lists; it has none. Run `gateway init`, which writes a policy.toml" in found.text
     assert "[templates.default]" not in found.text
 
 
@@ -209,7 +209,7 @@ def test_a_participant_with_powers_is_a_warning_that_names_role_and_powers() -> 
     assert "teacher" not in warned.text
 
 
-def test_a_template_that_is_not_there_names_the_setting_to_mend() -> None:
+def test_a_missing_template_names_the_setting_to_correct() -> None:
     [default] = judge_template(POLICY, "default", HmsNotFound("no"))
     [other] = judge_template(POLICY, "big", HmsNotFound("no"))
     assert default.status == other.status == "FAIL"
