@@ -52,14 +52,14 @@ def test_policy_and_setting_must_not_contradict_each_other(path: Path) -> None:
     closed = MINIMAL + '[registration]\nmode = "closed"\n'
     with pytest.raises(PolicyError, match=r"^mine\.toml: registration\.mode: differs from GATEWAY_REGISTRATION$"):
         policy_of(settings(path, closed, registration="open"))
-    nobody = MINIMAL + "[registration]\nroles = []\n"
+    no_roles = MINIMAL + "[registration]\nroles = []\n"
     with pytest.raises(PolicyError, match=r"registration\.roles: is missing; GATEWAY_REGISTRATION is open$"):
-        policy_of(settings(path, nobody, registration="open"))
-    assert policy_of(settings(path, nobody, registration="invite")).registration.mode == "invite"
+        policy_of(settings(path, no_roles, registration="open"))
+    assert policy_of(settings(path, no_roles, registration="invite")).registration.mode == "invite"
 
 
 @pytest.mark.parametrize("mode", ["", 'mode = "closed"\n', 'mode = "open"\n'])
-def test_nobody_registers_into_power(path: Path, mode: str) -> None:
+def test_registration_never_grants_power_over_others(path: Path, mode: str) -> None:
     powerful = MINIMAL + '[roles.boss]\npermissions = ["users:manage", "audit:read"]\n'
     powerful += 'limits.api = { rate = "120/min", burst = 60 }\n'
     text = powerful + f'[registration]\n{mode}roles = ["member", "boss"]\n'

@@ -216,17 +216,17 @@ def test_a_quota_is_every_roles_and_a_roles_own_number_counts(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["[roles", "a = ", "[roles.member]\n[roles.member]\n", "a = 1\na = 2\n", "\0"])
-def test_what_is_no_toml_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
+def test_invalid_toml_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
     found = refusal(tmp_path / "mine.toml", text)
     assert found.startswith("mine.toml: ")
     assert "line 1" in found or "line 2" in found or "end of document" in found
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "mine.toml", b"\xff\xfe\x00") == "mine.toml: is not UTF-8 text"
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"^no\.toml: cannot be read: No such file or directory$"):
         load_policy(tmp_path / "no.toml")
 

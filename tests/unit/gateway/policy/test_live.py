@@ -1,4 +1,4 @@
-"""The policy file is followed, whatever happens to it."""
+"""The policy file is followed through every kind of change and error."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def following(reload: PolicyReload, policy: PolicyInForce) -> AsyncIterato
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110  what it waits for is a file being read, which tells nobody
+        while not holds():  # noqa: ASYNC110  nothing signals that a file has been read
             await asyncio.sleep(LOOK_S / 4)
 
 
@@ -66,7 +66,7 @@ async def test_a_change_made_while_the_process_starts_is_not_lost(settings: Sett
         await until(lambda: sizes == [7])
 
 
-async def test_a_file_that_somebody_is_still_writing_is_left_alone(settings: Settings) -> None:
+async def test_a_file_that_is_still_being_written_is_not_read(settings: Settings) -> None:
     policy = PolicyInForce(policy_of(settings))
     async with following(PolicyReload(settings), policy) as sizes:
         for size in range(20, 60):
@@ -76,7 +76,7 @@ async def test_a_file_that_somebody_is_still_writing_is_left_alone(settings: Set
     assert len(sizes) < 10  # a loaded machine may let it settle now and then
 
 
-async def test_an_error_nobody_foresaw_does_not_end_the_following(
+async def test_an_unexpected_error_does_not_end_the_following(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = PolicyInForce(policy_of(settings))
@@ -169,7 +169,7 @@ async def test_the_built_in_policy_is_not_followed(settings: Settings) -> None:
         await PolicyReload(built_in).follow(PolicyInForce(policy_of(built_in)))
 
 
-def test_missing_roles_are_said_once_and_again_when_they_are_others(
+def test_missing_roles_are_reported_once_and_again_when_they_change(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)

@@ -43,7 +43,7 @@ def test_a_role_is_missing_unless_the_template_has_it_under_the_very_name(
     assert missing_roles(BUILT_IN, "default", frozenset(existing)) == missing
 
 
-def test_powers_of_what_a_participant_may_join_as_are_told_and_those_of_an_owner_are_not() -> None:
+def test_the_powers_of_a_participants_role_are_reported_and_those_of_an_owners_are_not() -> None:
     guest, host = HmsRole("guest", ("endRoom",)), HmsRole("host", ("endRoom", "removeOthers"))
     found = privileged_mints(BUILT_IN, "default", template(guest, host))
     assert found == [("participant", guest), ("viewer", guest)]
@@ -69,7 +69,7 @@ def test_who_is_in_charge_may_have_every_role_and_everybody_else_the_least() -> 
 def test_roles_that_no_join_token_can_hold_are_left_out() -> None:
     roles = (HmsRole("gäst", ()), HmsRole("what?", ()), HmsRole("__internal_recorder", ()), HmsRole("pupil", ()))
     assert recommended_mapping(template(*roles))["owner"] == ["pupil"]
-    assert unusable_names(template(*roles)) == ("gäst", "what?")  # 100ms's own are nobody's business
+    assert unusable_names(template(*roles)) == ("gäst", "what?")  # 100ms's own are left out
     with pytest.raises(NoMapping, match=r"plain ASCII.* 'gäst', 'what\?'") as refused:
         recommended_mapping(template(*roles[:3]))
     assert "\n" not in str(refused.value)
@@ -78,7 +78,7 @@ def test_roles_that_no_join_token_can_hold_are_left_out() -> None:
 
 
 def test_where_every_role_has_powers_everybody_else_gets_the_one_with_the_least_over_others() -> None:
-    spends = ("browserRecording", "rtmpStreaming", "hlsStreaming")  # what 100ms grants unless somebody takes it away
+    spends = ("browserRecording", "rtmpStreaming", "hlsStreaming")  # what 100ms grants by default
     moderator, chair = HmsRole("moderator", ("removeOthers",)), HmsRole("chair", ("endRoom", *spends))
     mapping = recommended_mapping(template(moderator, HmsRole("watcher", spends), chair))
     assert mapping["owner"] == ["watcher", "moderator", "chair"]

@@ -27,7 +27,7 @@ def test_no_relation_but_owner_and_cohost_changes_a_room() -> None:
 
 
 def test_an_operator_acts_on_a_room_by_no_relation() -> None:
-    """By which an operator's lock is told from an owner's."""
+    """This distinguishes an operator's lock from an owner's."""
     for relation, action in itertools.product((None, "participant", "viewer"), ("rooms.update", "rooms.end")):
         for roles in (("operator",), ("operator", "member")):
             verdict = decide(BUILT_IN, roles, action, RoomFacts(relation, "open", True, "default"))
@@ -36,7 +36,7 @@ def test_an_operator_acts_on_a_room_by_no_relation() -> None:
     assert (verdict.allowed, verdict.relation) == (True, "owner")
 
 
-def test_a_room_that_somebody_may_read_is_not_said_to_be_missing() -> None:
+def test_a_room_that_a_user_may_read_is_not_reported_missing() -> None:
     for action in ("members.change", "invites.manage"):
         verdict = decide(BUILT_IN, ("operator",), action, RoomFacts(None, "invited", True, "default"))
         assert (verdict.allowed, verdict.code) == (False, "forbidden")
@@ -55,7 +55,7 @@ def test_an_open_room_is_open_to_roles_that_join_open_rooms(roles: tuple[str, ..
     assert effective_relation(BUILT_IN, roles, replace(facts, relation="viewer")) == "viewer"
 
 
-# actor -> what he may make of an owner, a cohost, a participant, a viewer, a banned user, a stranger:
+# actor -> what they may make of an owner, a cohost, a participant, a viewer, a banned user, a stranger:
 # owner, cohost, participant, viewer, banned
 ALL, NONE, SMALL = "yyyyy", "-----", "--yyy"
 MAY = {
@@ -69,7 +69,7 @@ MAY = {
 
 
 @pytest.mark.parametrize("actor", MAY)
-def test_who_gives_whom_which_relation(actor: str) -> None:
+def test_who_may_give_which_relation(actor: str) -> None:
     for target, row in zip((*RELATIONS, BANNED, None), MAY[actor], strict=True):
         for wanted, expected in zip(GIVEN, row, strict=True):
             verdict = decide_member(actor, target, wanted)
