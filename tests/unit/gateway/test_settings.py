@@ -1,6 +1,7 @@
 """Settings: every refusal names its variable in one line and holds no secret."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,31 @@ def test_a_secret_of_few_different_characters_is_not_random(name: str, value: st
     assert refusal(**{name: value}).startswith(f"{name} is not random")
 
 
+@pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0123456789abcdef" * 2,
+        "kT4-pQ9_xW2mZ7vL" * 2,
+        "kT4-pQ9_xW2mZ7vL" * 2 + "kT4-pQ",
+        "kT4-pQ9_xW2mZ7vLkt4-Pq9_Xw2Mz7Vl",
+        "abcdefghijklmnopqrstuvwxyz012345",
+        "zyxwvutsrqponmlkjihgfedcba987654",
+        "qwertyuiopasdfghjklzxcvbnm123456",
+        "aabbccddeeffgghhiijjkkllmmnnoopp",
+    ],
+)
+def test_a_secret_that_repeats_or_follows_a_sequence_is_not_random(name: str, value: str) -> None:
+    assert refusal(**{name: value}) == f"{name} is not random: it repeats a shorter text or follows a sequence"
+
+
+def test_no_random_secret_is_refused() -> None:
+    for _ in range(2000):
+        for value in (secrets.token_hex(16), secrets.token_urlsafe(32)):
+            if len(set(value)) >= 10 and not value.startswith("my"):
+                Settings.from_env(GOOD | {"GATEWAY_SECRET": value})
+
+
 def test_the_gateways_secret_must_not_be_the_100ms_secret() -> None:
     for value in (HMS, f"{GATEWAY},{HMS}", f"{HMS} , {GATEWAY}"):
         assert refusal(GATEWAY_SECRET=value).startswith("GATEWAY_SECRET must differ from HMS_APP_SECRET")
@@ -129,7 +155,7 @@ def test_an_empty_place_in_the_list_of_secrets_is_refused(value: str) -> None:
     assert refusal(GATEWAY_SECRET=value).startswith("GATEWAY_SECRET ")
 
 
-@pytest.mark.parametrize("weak", ["short", "a" * 40, "change-me-0123456789abcdefghijklmn"])
+@pytest.mark.parametrize("weak", ["short", "a" * 40, "0123456789abcdef" * 2, "change-me-0123456789abcdefghijklmn"])
 def test_every_secret_of_the_list_is_checked(weak: str) -> None:
     assert refusal(GATEWAY_SECRET=f"{GATEWAY},{weak}").startswith("GATEWAY_SECRET ")
 
