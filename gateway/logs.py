@@ -15,6 +15,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _SECRET = re.compile(
     r"(?<![a-z2-7])[a-z2-7]{26}(?![a-z2-7])|eyJ[\w-]+\.[\w-]+\.[\w-]*|v1\.u[a-z2-7]{20}\.\w+\.\w+\.\w+"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def path_to_log(path: str) -> str:
@@ -38,14 +39,21 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
+def _ascii(text: str) -> str:
+    """Escape everything but printable ASCII: a user's text must not forge a line or control the terminal."""
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", escaped)
+
+
 class _Console(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         extra = "".join(f" {name}={value!s}" for name, value in getattr(record, "fields", {}).items())
-        text = f"{at} {record.levelname.lower():7} {record.getMessage()}{extra}"
-        # A user's text must not forge a second line, nor move the cursor of whoever reads it.
-        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        lines = [f"{at} {record.levelname.lower():7} {record.getMessage()}{extra}"]
+        if record.exc_info:
+            # Indented: a line break in an exception's text must not begin what looks like a log line.
+            lines += ("    " + line for line in self.formatException(record.exc_info).split("\n"))
+        return "\n".join(_ascii(line) for line in lines)
 
 
 def configure(log_format: str) -> None:
