@@ -40,6 +40,7 @@ from gateway.http.context import context_of
 from gateway.http.field_errors import of_body, of_parameter
 from gateway.logs import request_id
 from gateway.redis.durable import NotDurable
+from gateway.redis.refusals import log_refusal
 from gateway.redis.store import StoreError
 from gateway.rooms.create import RoomGone, TemplateNotAllowed
 from gateway.rooms.idempotency import InFlight, OtherRequest
@@ -229,7 +230,7 @@ _UNCONFIRMED = (
 
 def _store_away(exc: Exception) -> Problem:
     if isinstance(exc, RedisError):
-        log.error("Redis refused a command: %s", str(exc).split(" ")[0], exc_info=exc)
+        log_refusal(exc)
     text = "The gateway cannot reach its database at this moment; nothing can be decided. Try again shortly."
     return Problem(503, "unavailable", text, headers={"Retry-After": "1"})
 

@@ -25,12 +25,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.breaker import Breaker
+from gateway.redis.refusals import reply_text
 
 log = logging.getLogger("gateway.store")
 
 REPORT_DEADLINE_S = 2.0  # reports and the command line read much and decide nothing
 _CONNECT_S = 1.0
 _CONNECT_PATIENCE = 5  # deadlines that callers wait for a connection: opening one takes several round trips, once
+
+_PROBE = ("pr:1", "", "EX", 60)  # refused like any write: maxmemory, a read-only replica, too few replicas
+_PROBE_S = 1.0
 
 
 class StoreError(Exception):
@@ -89,6 +93,7 @@ class Store:
         self._patient_until = 0.0
         self._available = True
         self._closed = False
+        self._writable_until = 0.0
         self._breaker = Breaker()
 
     @property
@@ -112,6 +117,19 @@ class Store:
             call.words = ("EVALSHA", self._sha(words[1]), *words[2:])
         self._enqueue(call)
         return await call.future
+
+    async def check(self) -> None:
+        """Check that Redis answers, and that it accepts writes: a small one with an expiry, at most once a second.
+
+        Raises:
+            StoreError, redis.exceptions.RedisError: as for `execute`.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._writable_until:
+            await self.execute("PING")
+            return
+        await self.execute("SET", *_PROBE)
+        self._writable_until = now + _PROBE_S
 
     def post(self, *words: Any) -> None:
         """Send one command with the next flush and wait for nothing; what goes wrong is dropped.
@@ -186,13 +204,12 @@ class Store:
         except Exception as error:  # noqa: BLE001  whatever it was, the next call has to be able to connect anew
             self._connecting = None
             # Without an address and without the URL: it may hold the password.
-            self._fail_waiting(StoreError(f"connecting to Redis failed: {type(error).__name__}"))
+            self._fail_waiting(StoreError(f"connecting to Redis failed: {reply_text(error)}"))
             return
         self._connecting = None
         self._patient_until = 0.0
         self._link = link = _Link(connection)
         link.reader = asyncio.get_running_loop().create_task(self._read(link))
-        self._say_available()
         self._flush()
 
     async def _read(self, link: _Link) -> None:
@@ -207,13 +224,14 @@ class Store:
             raise
         except Exception as error:  # noqa: BLE001  a stream that cannot be read is over, whatever the reason
             if self._link is link:
-                self._drop(StoreError(f"the connection to Redis broke: {type(error).__name__}"))
+                self._drop(StoreError(f"the connection to Redis broke: {reply_text(error)}"))
 
     def _settle(self, link: _Link, reply: Any) -> None:
         """Give one reply to the oldest unanswered call."""
         link.alive_at = asyncio.get_running_loop().time()
         call = link.unanswered.popleft()
         self._breaker.succeeded()
+        self._say_available()
         if call.future.done():
             return
         if isinstance(reply, NoScriptError) and call.script is not None:

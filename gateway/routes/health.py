@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from redis.exceptions import RedisError
 
 from gateway.http.access import public
+from gateway.redis.refusals import log_refusal
 from gateway.redis.store import StoreError
 from gateway.routes.services import Services
 
@@ -31,12 +32,14 @@ async def live() -> Live:
 
 @get("/health/ready", opt=public(unready=True))
 async def ready(services: NamedDependency[Services]) -> Response[Ready]:
-    """Answer whether requests can be served, and what is missing if not.
+    """Answer whether requests can be served, and what is missing if not: Redis must answer and accept writes.
 
-    100ms is not among it: without it no room can be created, but everything else works.
+    100ms is not checked: without it no room can be created, but everything else works.
     """
     try:
-        await services.store.execute("PING")
-    except (StoreError, RedisError):
+        await services.store.check()
+    except (StoreError, RedisError) as error:
+        if isinstance(error, RedisError):
+            log_refusal(error)
         return Response(Ready("unavailable", ["redis"]), status_code=503)
     return Response(Ready("ok", []))

@@ -126,6 +126,30 @@ def test_redis_frozen_and_back(own: Installation, token: str, room_id: str) -> N
     assert not [line for line in log_since(own, position) if "traceback" in line]
 
 
+def test_a_redis_that_refuses_writes_makes_every_worker_unready(own: Installation, token: str, room_id: str) -> None:
+    assert_works(own, token, room_id)
+    time.sleep(1)  # what a check has written counts for a second
+    position = len(own.gateway.output())
+    with own.valkey.client() as server:
+        server.config_set("maxmemory", "1")
+        try:
+            for _ in range(10):
+                with own.client(token) as client:  # a fresh connection: any worker
+                    answer = client.post(f"/api/rooms/{room_id}/token", json={})
+                    assert_problem(answer, 503, "unavailable")
+                    assert int(answer.headers["retry-after"]) >= 1
+                    ready = client.get("/health/ready")
+                assert (ready.status_code, ready.json()) == (503, {"status": "unavailable", "missing": ["redis"]})
+        finally:
+            server.config_set("maxmemory", "0")
+    assert_works(own, token, room_id)
+    said = [line for line in log_since(own, position) if line["level"] == "error"]
+    assert not [line for line in said if "traceback" in line]
+    assert 1 <= len(said) <= own.workers, said  # one per outage and worker, not one per request
+    for line in said:
+        assert line["message"].startswith("Redis refuses commands: OOM command not allowed when used memory > "), line
+
+
 def test_redis_killed_again_and_again_under_requests(own: Installation, token: str, room_id: str) -> None:
     for _ in range(3):
         own.valkey.kill()

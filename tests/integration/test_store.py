@@ -13,6 +13,8 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from gateway.redis import store as store_module
+from gateway.redis.refusals import reply_text
 from gateway.redis.store import Store, StoreError, connect
 from tests.fake_redis import fake_redis
 from tests.servers import HOST, LockedValkey, Valkey, free_port
@@ -433,6 +435,43 @@ async def test_commands_that_redis_refuses_do_not_look_like_an_outage(store: Sto
 
 
 # --- closing ---
+
+
+REFUSALS = {
+    "maxmemory is reached": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "OOM"),
+    "a replica is missing": (
+        ("CONFIG", "SET", "min-replicas-to-write", "1"),
+        ("CONFIG", "SET", "min-replicas-to-write", "0"),
+        "NOREPLICAS",
+    ),
+    "the server is a replica": (("REPLICAOF", HOST, "1"), ("REPLICAOF", "NO", "ONE"), "READONLY"),
+}
+
+
+@pytest.mark.parametrize(("begin", "end", "code"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_check_fails_while_redis_refuses_writes(
+    own: Valkey, monkeypatch: pytest.MonkeyPatch, begin: tuple[str, ...], end: tuple[str, ...], code: str
+) -> None:
+    monkeypatch.setattr(store_module, "_PROBE_S", 0.0)
+    store = Store(connect(own.url), deadline_s=2)
+    await store.check()
+    with own.client() as client:
+        client.execute_command(*begin)
+        with pytest.raises(ResponseError) as refused:
+            await store.check()
+        assert reply_text(refused.value).startswith(code + " ")
+        client.execute_command(*end)
+    await store.check()
+    await store.close()
+
+
+async def test_a_check_writes_once_a_second_at_most_and_its_key_expires(store: Store, valkey: Valkey) -> None:
+    before = calls_of(valkey, "set")[0]
+    for _ in range(20):
+        await store.check()
+    assert calls_of(valkey, "set")[0] - before <= 2
+    assert await store.execute("KEYS", "*") == [b"pr:1"]
+    assert 0 < await store.execute("TTL", "pr:1") <= 60
 
 
 async def test_closing_fails_who_still_waits_and_can_be_repeated(own: Valkey, hasty: Store) -> None:

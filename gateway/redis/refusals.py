@@ -1,0 +1,46 @@
+"""What Redis refuses although it runs: out of memory, a read-only replica, a failed disk, a missing permission.
+
+Such a refusal concerns most requests for as long as the cause lasts. So it is an outage, logged once with the server's
+whole text, and not an error of one request.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+
+from redis.exceptions import RedisError, ResponseError
+
+log = logging.getLogger("gateway.store")
+
+QUIET_S = 60.0  # refusals of one kind that are less than this apart belong to the same outage
+# The first word of an error reply says its kind.
+_OUTAGE = re.compile(
+    r"(OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH|WRONGPASS) "
+)
+_last_s: dict[str, float] = {}
+
+
+def reply_text(error: BaseException) -> str:
+    """Return an error reply in the server's words, on one line; of any other error its type alone.
+
+    Other errors may hold the address of the server, and its URL may hold the password.
+    """
+    code = getattr(error, "status_code", None)  # redis-py takes it off the text, for the codes that it knows
+    if code is None and not isinstance(error, ResponseError):
+        return type(error).__name__
+    return " ".join(f"{code or ''} {error}".split())
+
+
+def log_refusal(error: RedisError) -> None:
+    """Log an error reply: one line per outage for a refusal of that kind, with a traceback each time for others."""
+    text = reply_text(error)
+    outage = _OUTAGE.match(text)
+    if outage is None:
+        log.error("Redis refused a command: %s", text, exc_info=error)
+        return
+    kind, now = outage[1], time.monotonic()
+    if now - _last_s.get(kind, -QUIET_S) >= QUIET_S:
+        log.error("Redis refuses commands: %s", text)
+    _last_s[kind] = now

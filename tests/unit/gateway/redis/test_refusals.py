@@ -1,0 +1,98 @@
+"""Refusals of Redis in the log."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from redis._parsers.hiredis import _HiredisParser
+from redis.exceptions import ConnectionError, RedisError
+
+from gateway.redis import refusals
+from gateway.redis.refusals import log_refusal, reply_text
+from gateway.redis.store import Store, StoreError, connect
+from tests.servers import HOST
+from tests.unit.gateway.redis.test_durable import FakeRedis
+
+REFUSED = [
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "READONLY You can't write against a read only replica.",
+    "MISCONF Errors writing to the AOF file: No space left on device",
+    "NOREPLICAS Not enough good replicas to write.",
+    "LOADING Valkey is loading the dataset in memory",
+    "NOPERM User gate has no permissions to run the 'set' command",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "_last_s", {})
+
+
+def error_of(reply: str) -> RedisError:
+    """Return the exception that redis-py makes of an error reply."""
+    error = _HiredisParser.parse_error(reply)
+    assert isinstance(error, RedisError)
+    return error
+
+
+@pytest.mark.parametrize("reply", [*REFUSED, "WRONGTYPE Operation against a key", "ERR syntax error"])
+def test_the_text_of_a_reply_is_whole(reply: str) -> None:
+    assert reply_text(error_of(reply)) == reply
+
+
+def test_of_another_error_only_the_type_is_told() -> None:
+    assert reply_text(ConnectionError("redis://:password@host")) == "ConnectionError"
+    assert reply_text(OSError("redis://:password@host")) == "OSError"
+
+
+@pytest.mark.parametrize("reply", REFUSED)
+def test_an_outage_is_one_line_with_the_whole_text_and_no_traceback(
+    reply: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        log_refusal(error_of(reply))
+    [record] = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.ERROR, f"Redis refuses commands: {reply}")
+    assert record.exc_info is None
+
+
+def test_two_kinds_of_refusal_are_two_outages(caplog: pytest.LogCaptureFixture) -> None:
+    for reply in REFUSED * 2:
+        log_refusal(error_of(reply))
+    assert len(caplog.records) == len(REFUSED)
+
+
+def test_an_outage_after_a_quiet_minute_is_a_new_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(refusals.time, "monotonic", lambda: now)
+    for step_s in (0, 59, 59, 60):
+        now += step_s
+        log_refusal(error_of(REFUSED[0]))
+    assert len(caplog.records) == 2
+
+
+def test_any_other_refusal_is_logged_each_time_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        log_refusal(error_of("WRONGTYPE Operation against a key"))
+    assert len(caplog.records) == 3
+    assert all(record.exc_info for record in caplog.records)
+
+
+async def test_a_redis_that_loads_its_data_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    server = FakeRedis()
+    await server.start()
+    store = Store(connect(f"redis://{HOST}:{server.port}/0"), deadline_s=1)
+    server.answer = lambda words: b"-" + REFUSED[4].encode() + b"\r\n" if words[0] == "PING" else b"+OK\r\n"
+    for _ in range(5):
+        with pytest.raises(StoreError, match=REFUSED[4]):
+            await store.execute("PING")
+    server.answer = lambda words: b"+OK\r\n"
+    assert await store.execute("PING") == b"OK"
+    away, back = [record.getMessage() for record in caplog.records]
+    assert away == f"Redis is unavailable: the connection to Redis broke: {REFUSED[4]}"
+    assert back == "Redis is available again"
+    await store.close()
+    await server.stop()
