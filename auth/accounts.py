@@ -23,8 +23,6 @@ from .password_policy import PasswordPolicy
 from .passwords import DamagedHash, Passwords
 from .users import FIELDS, Credentials, User, any_user_of, key_of, text_of, user_of
 
-__all__ = ["Accounts", "User"]
-
 log = logging.getLogger("auth")
 
 
@@ -168,10 +166,6 @@ class Accounts:
             return Credentials()
         return Credentials(user_of(uid, row[:-1]), text_of(row[-1]) or None)
 
-    async def authenticate(self, username: str, password: str) -> User:
-        """Return the user of a name, if the password is theirs. Raises: see `verify`"""
-        return await self.verify(await self.credentials(await self.find_id(username)), password)
-
     async def verify(self, credentials: Credentials, password: str) -> User:
         """Return the user whose credentials these are, if the password is theirs.
 
@@ -244,19 +238,19 @@ class Accounts:
             raise InvalidCredentials(uid=uid)
         return await self.get(uid)
 
-    async def renew_hash(self, uid: str, password: str) -> bool:
+    async def renew_hash(self, credentials: Credentials, password: str) -> bool:
         """Replace the hash of a right password if it is weaker than today's cost; tell whether that was done.
 
         Only the very hash that the password matches is replaced, never by one of less memory or fewer passes, and no
-        token becomes void. A full pool leaves it for the next login.
+        token becomes void. If the pool is full the next login tries again.
         """
-        stored = (await self.credentials(uid)).hash
-        if stored is None or not self._passwords.is_outdated(stored):
+        user, stored = credentials.user, credentials.hash
+        if user is None or stored is None or not self._passwords.is_outdated(stored):
             return False
         with contextlib.suppress(Busy, DamagedHash):
             if await self._passwords.verify(password, stored):
                 renewed = await self._passwords.hash(password, replacing=stored)
-                return bool(await self._write("EVAL", _RENEW, 1, key_of(uid), stored, renewed))
+                return bool(await self._write("EVAL", _RENEW, 1, key_of(user.id), stored, renewed))
         return False
 
     async def change(self, user: User, *, roles: Sequence[str] | None = None, status: str | None = None) -> User:

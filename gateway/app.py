@@ -26,6 +26,8 @@ from auth.vouchers import Vouchers
 from gateway import logs
 from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
+from gateway.accounts.password_change import PasswordChange
+from gateway.accounts.registration import Registration
 from gateway.apidoc.openapi import describe
 from gateway.audit import Audit
 from gateway.hms import client as hms_client
@@ -176,8 +178,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         derived=derived,
         user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
         user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links=links, invites=invites),
-        password_links=links,
-        account_invites=invites,
+        password_change=PasswordChange(accounts, sessions, links, audit),
+        registration=Registration(accounts, invites, policy, audit),
         audit=audit,
         report_audit=Audit(reports.execute),
         rooms=registry,

@@ -88,7 +88,6 @@ class Audit:
         by: str,
         subject: str = "",
         origin: Origin | None = None,
-        address: str = "",
         once_per_s: float = 0,
         **details: str | int,
     ) -> None:
@@ -98,10 +97,10 @@ class Audit:
         trail with repetitions.
         """
         if origin is not None:
-            address, details = origin.address, {"source": origin.source, **details}
+            details = {"source": origin.source, **details}
         if once_per_s and self._is_repeated((action, by, subject, *details.values()), once_per_s):
             return
-        words = _words(action, by, subject, details, address)
+        words = _words(action, by, subject, details, origin.address if origin else "")
         if self._post is not None:
             self._post(*words)
             now = time.monotonic()

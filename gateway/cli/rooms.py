@@ -13,9 +13,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
+from auth.users import User
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError

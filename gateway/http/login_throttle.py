@@ -138,12 +138,6 @@ class Throttle:
         """Return what the audit says of an address: a MAC that is the same for the same site, and no way back to it."""
         return Origin(address, self._ring.mac(f"source {site_of(address)}")[:16])
 
-    def source(self, address: str) -> str:
-        return self.origin(address).source
-
-    def note_wrong_code(self, kind: str, address: str) -> None:
-        self._audit.refused_code(kind, self.origin(address))
-
     async def refresh_allowed(self, sid: str, address: str) -> None:
         """Look whether a session may be refreshed again. Raises: Problem"""
         charge = Charge(self._limits.refresh)

@@ -35,6 +35,7 @@ from auth.errors import (
 )
 from gateway.accounts.actor import NotAllowed
 from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
+from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
 from gateway.http.field_errors import of_body, of_parameter
@@ -262,6 +263,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),
     (OtherRequest, lambda exc: Problem(422, "idempotency_mismatch", str(exc))),
     ((NotAllowed, Forbidden), lambda exc: Problem(403, "forbidden", str(exc))),
+    (RegistrationClosed, lambda exc: Problem(403, "registration_closed", str(exc))),
     (LastAdmin, lambda exc: Problem(409, "last_admin", str(exc))),
     (UnknownRole, lambda exc: invalid("roles", str(exc))),
     (AdminsBusy, _later(503, "busy", lambda exc: exc.retry_after_s)),

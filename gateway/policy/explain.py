@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from auth.accounts import User
+from auth.users import User
 from gateway.policy.decide import RoleVerdict, Verdict, decide, decide_role, effective_relation
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import ROOM_ACTIONS, Policy, RoomFacts

@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Grant, Sessions
+from auth.users import User
 from gateway.hms.client import HmsError
 from gateway.policy.model import Guests
 from gateway.rooms import keys

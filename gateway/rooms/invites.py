@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import InvalidVoucher, UnknownUser
+from auth.users import User
 from auth.vouchers import Voucher, Vouchers, ref_of
 from gateway.policy.decide import decide, decide_member, outranks
 from gateway.policy.live import PolicyInForce

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import UnknownUser
+from auth.users import User
 from gateway.audit import Audit
 from gateway.policy.decide import decide_member
 from gateway.policy.live import PolicyInForce

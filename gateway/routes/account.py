@@ -9,20 +9,16 @@ from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from auth.errors import InvalidCredentials, InvalidGrant, InvalidVoucher, UnknownUser
-from auth.vouchers import short_ref_of
-from gateway.audit import NOBODY
+from gateway.accounts.registration import Newcomer
 from gateway.http.access import needs, public
 from gateway.http.context import Call, context_of
 from gateway.http.problems import Problem
-from gateway.redis.durable import NotDurable
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
 from gateway.routes.services import Services
 from gateway.text import plain_text
 
 PASSWORD = Annotated[str, msgspec.Meta(max_length=4096)]
-_DEAD_LINK = "The code is invalid, expired or used. Ask for a new one."
 CODE = Annotated[str, msgspec.Meta(max_length=64)]
 
 
@@ -31,6 +27,9 @@ class Register(msgspec.Struct, forbid_unknown_fields=True):
     password: PASSWORD
     display_name: Annotated[str, msgspec.Meta(max_length=100)] | None = None
     invite: CODE | None = None
+
+    def __post_init__(self) -> None:
+        self.display_name = plain_text("display_name", self.display_name)
 
     def __repr__(self) -> str:
         return "Register(...)"
@@ -87,45 +86,13 @@ class SessionList(msgspec.Struct):
     ),
     status_code=201,
 )
-async def register(
-    data: JSONBody[Register],
-    request: Call,
-    services: NamedDependency[Services],
-) -> Registered:
+async def register(data: JSONBody[Register], request: Call, services: NamedDependency[Services]) -> Registered:
     """Create an account of one's own, where the operator allows that; with an invitation, in the roles it names."""
-    registration = services.policy.now.registration
-    if registration.mode == "closed" or (registration.mode == "invite" and data.invite is None):
-        wanted = (
-            "needs an invitation" if registration.mode == "invite" else "is closed; ask the operator for an account"
-        )
-        raise Problem(403, "registration_closed", f"Registration {wanted}.")
-    display_name = plain_text("display_name", data.display_name)
     address = context_of(request.scope).client
-    async with services.throttle.registration(address):
-        roles, by = registration.roles, NOBODY
-        if data.invite is not None:
-            try:
-                said = await services.account_invites.spend(data.invite)
-            except InvalidVoucher:
-                services.throttle.note_wrong_code("account", address)
-                raise
-            roles, by = tuple(said["roles"].split()), said["by"]
-        try:
-            user = await services.accounts.add(data.username, data.password, roles=roles, display_name=display_name)
-        except BaseException:
-            if data.invite is not None:
-                await services.account_invites.give_back(data.invite)
-            raise
-    source = services.throttle.source(address)
-    invite = short_ref_of(data.invite) if data.invite else ""
-    services.audit.note(
-        "account.registered",
-        by=user.id,
-        subject=user.id,
-        address=address,
-        source=source,
-        invited_by=by,
-        invite=invite,
+    user = await services.registration.register(
+        Newcomer(data.username, data.password, data.display_name or "", data.invite),
+        throttled=services.throttle.registration(address),
+        origin=services.throttle.origin(address),
     )
     return Registered(shapes.User.of(user))
 
@@ -135,30 +102,17 @@ async def register(
     opt=needs("account.manage", refuses=("invalid_credentials", "weak_password", "too_many_attempts", "busy")),
     status_code=204,
 )
-async def change_password(
-    data: JSONBody[ChangePassword],
-    request: Call,
-    services: NamedDependency[Services],
-) -> None:
-    """Change one's password. Every other session ends; this one goes on with the next refresh."""
-    uid: str = request.user.uid
+async def change_password(data: JSONBody[ChangePassword], request: Call, services: NamedDependency[Services]) -> None:
+    """Change one's password. Every other session ends; this one goes on with its next refresh."""
     address = context_of(request.scope).client
-    source = services.throttle.source(address)
-    unconfirmed: NotDurable | None = None
-    try:
-        # Guessing a password with a stolen token is throttled like guessing it without.
-        async with services.throttle.login(address, (await services.accounts.get(uid)).username):
-            user = await services.accounts.change_password(uid, data.current_password, data.new_password)
-    except InvalidCredentials:
-        services.audit.note("password.refused", by=uid, subject=uid, address=address, source=source)
-        raise
-    except NotDurable as error:  # it is in force, so that the rest of it has to be done as well
-        unconfirmed, user = error, await services.accounts.get(uid)
-    services.audit.note("password.changed", by=uid, subject=uid, address=address, source=source)
-    await services.sessions.keep(user, request.user.sid)
-    await services.sessions.end_all(uid, but=request.user.sid)
-    if unconfirmed is not None:
-        raise unconfirmed
+    user = await services.accounts.get(request.user.uid)
+    await services.password_change.by_owner(
+        request.user,
+        data.current_password,
+        data.new_password,
+        throttled=services.throttle.login(address, user.username),
+        origin=services.throttle.origin(address),
+    )
 
 
 @post(
@@ -166,36 +120,10 @@ async def change_password(
     opt=public(throttled=True, refuses=("invalid_grant", "weak_password", "busy")),
     status_code=204,
 )
-async def set_password(
-    data: JSONBody[SetPassword],
-    request: Call,
-    services: NamedDependency[Services],
-) -> None:
+async def set_password(data: JSONBody[SetPassword], request: Call, services: NamedDependency[Services]) -> None:
     """Set a password with the code an operator gave; it works once. Every session of the user ends."""
-    address = context_of(request.scope).client
-    try:
-        said = (await services.password_links.look(data.token)).payload
-        if (await services.accounts.get(said["uid"])).mark != said["mark"]:
-            raise InvalidGrant(_DEAD_LINK)
-        await services.accounts.check_password(said["uid"], data.new_password)  # a weak one must not use the code up
-        uid = (await services.password_links.spend(data.token))["uid"]
-    except (InvalidVoucher, InvalidGrant, UnknownUser):
-        services.throttle.note_wrong_code("password", address)
-        raise InvalidGrant(_DEAD_LINK) from None
-    unconfirmed: NotDurable | None = None
-    try:
-        await services.accounts.set_password(uid, data.new_password, mark=said["mark"])
-    except (InvalidCredentials, UnknownUser):
-        raise InvalidGrant(_DEAD_LINK) from None
-    except NotDurable as error:
-        unconfirmed = error
-    except BaseException:
-        await services.password_links.give_back(data.token)
-        raise
-    services.audit.note("password.set", by=uid, subject=uid, address=address, source=services.throttle.source(address))
-    await services.sessions.end_all(uid)
-    if unconfirmed is not None:
-        raise unconfirmed
+    origin = services.throttle.origin(context_of(request.scope).client)
+    await services.password_change.by_link(data.token, data.new_password, origin=origin)
 
 
 @get("/api/auth/sessions", opt=needs("account.read"))

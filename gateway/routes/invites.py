@@ -143,8 +143,8 @@ async def _accept_as_guest(code: str, display_name: str, request: Call, services
                 code, display_name, address=address, agent=agent
             )
     except InvalidVoucher:
-        services.throttle.note_wrong_code("room", address)
+        services.audit.refused_code("room", services.throttle.origin(address))
         raise
-    source = services.throttle.source(address)
-    services.audit.note("guest.accepted", by=guest.id, subject=guest.id, address=address, source=source, room=room.id)
+    origin = services.throttle.origin(address)
+    services.audit.note("guest.accepted", by=guest.id, subject=guest.id, origin=origin, room=room.id)
     return InviteAccepted(shapes.Room.of(room), relation, shapes.LoggedIn.of(grant, guest, services.tokens))

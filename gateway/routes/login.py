@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Annotated, Literal
 
@@ -14,6 +15,8 @@ from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, TokenExpired, UnknownUser
+from auth.tokens import Principal
+from auth.users import Credentials
 from gateway.audit import NOBODY
 from gateway.http.access import needs, public
 from gateway.http.admission import bearer_of
@@ -60,30 +63,29 @@ class Me(msgspec.Struct):
     opt=public(throttled=True, refuses=("invalid_credentials", "too_many_attempts", "busy")),
     status_code=200,
 )
-async def login(
-    data: JSONBody[Login],
-    request: Call,
-    services: NamedDependency[Services],
-) -> Response[LoggedIn]:
+async def login(data: JSONBody[Login], request: Call, services: NamedDependency[Services]) -> Response[LoggedIn]:
     """Exchange a user name and a password for an access token and a refresh token."""
-    address = context_of(request.scope).client
-    source = services.throttle.source(address)
+    address, agent = context_of(request.scope).client, agent_of(request.scope)
+    origin, audit = services.throttle.origin(address), services.audit
     try:
-        async with services.throttle.login(address, data.username):
-            user = await services.accounts.authenticate(data.username, data.password)
-        decision = await services.limiter.take(user.id, (), metric="login")
-        if not decision.allowed:  # an operator's block
-            services.audit.note("login.blocked", by=NOBODY, subject=user.id, address=address, source=source)
-            raise RateLimited(decision)
-        grant = await services.sessions.open(user, address=address, agent=agent_of(request.scope))
+        async with services.throttle.login(address, data.username) as attempt:
+            user = await services.accounts.verify(attempt.credentials, data.password)
+            # Issued together, so that they leave in one write.
+            decision, grant, _ = await asyncio.gather(
+                services.limiter.take(user.id, (), metric="login"),
+                services.sessions.open(user, address=address, agent=agent),
+                attempt.succeeded(),
+            )
     except InvalidCredentials as error:
-        services.audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, address=address, source=source)
+        audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, origin=origin)
         raise
-    services.audit.note(
-        "login", by=user.id, subject=user.id, address=address, source=source, session=grant.principal.sid
-    )
+    if not decision.allowed:  # an operator has blocked the user
+        audit.note("login.blocked", by=NOBODY, subject=user.id, origin=origin)
+        await services.sessions.end(user.id, grant.principal.sid)
+        raise RateLimited(decision)
+    audit.note("login", by=user.id, subject=user.id, origin=origin, session=grant.principal.sid)
     # After the answer: a hash of older parameters is renewed while the password is at hand.
-    renewal = BackgroundTask(_renew_hash, services.accounts, user.id, data.password)
+    renewal = BackgroundTask(_renew_hash, services.accounts, attempt.credentials, data.password)
     return Response(LoggedIn.of(grant, user, services.tokens), background=renewal)
 
 
@@ -92,21 +94,17 @@ async def login(
     opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts")),
     status_code=200,
 )
-async def refresh(
-    data: JSONBody[Refresh],
-    request: Call,
-    services: NamedDependency[Services],
-) -> LoggedIn:
-    """Exchange a refresh token for the next pair of tokens, with the roles of this moment."""
+async def refresh(data: JSONBody[Refresh], request: Call, services: NamedDependency[Services]) -> LoggedIn:
+    """Exchange a refresh token for the next pair of tokens, with the user's current roles."""
+    address = context_of(request.scope).client
     uid, sid = services.sessions.owner_of(data.refresh_token)
-    await services.throttle.refresh_allowed(sid, context_of(request.scope).client)
+    await services.throttle.refresh_allowed(sid, address)
     try:
         grant = await services.sessions.refresh(data.refresh_token)
     except InvalidGrant as error:
         if error.reused_by:
-            address = context_of(request.scope).client
-            source = services.throttle.source(address)
-            services.audit.note("refresh.reused", by=NOBODY, subject=uid, address=address, source=source, session=sid)
+            origin = services.throttle.origin(address)
+            services.audit.note("refresh.reused", by=NOBODY, subject=uid, origin=origin, session=sid)
         raise
     if grant.rotated:
         await services.throttle.refreshed(sid)
@@ -122,11 +120,7 @@ async def refresh(
     opt=public(throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired")),
     status_code=204,
 )
-async def logout(
-    data: JSONBody[Logout],
-    request: Call,
-    services: NamedDependency[Services],
-) -> None:
+async def logout(data: JSONBody[Logout], request: Call, services: NamedDependency[Services]) -> None:
     """End this session, the user's others, or all of them; at once, on every worker.
 
     Either token names the session. Ending what has ended is no error; an expired access token is refused all the same.
@@ -137,34 +131,41 @@ async def logout(
     else:
         principal = services.tokens.verify(bearer_of(request.scope))
         uid, sid = principal.uid, principal.sid
-    ended = False
-    try:
-        if data.scope == "current":
-            ended = await services.sessions.end(uid, sid)
-        elif await services.sessions.is_live(uid, sid):
-            # A token of an ended session may end nothing but itself, nor may one that is void.
-            if principal is not None and not await services.sessions.is_current(principal):
-                raise TokenExpired("The account has changed since this token was issued. Refresh it.")
-            ended = True
-            if data.scope == "all":
-                await services.accounts.void_tokens(uid)
-            await services.sessions.end_all(uid, but=sid if data.scope == "others" else None)
-        elif data.scope == "others":
-            raise InvalidToken("The session has ended. Log in again.")
-    finally:  # over they are from the first write on, whether the disk has confirmed it or not
-        if ended:
-            services.audit.note("logout", by=uid, subject=uid, session=sid, scope=data.scope)
+    if data.scope != "current":
+        await _end_several(services, data.scope, uid, sid, principal)
+    elif await services.sessions.end(uid, sid):
+        services.audit.note("logout", by=uid, subject=uid, session=sid, scope=data.scope)
 
 
 @get("/api/auth/me", opt=needs("account.read"))
 async def me(request: Call, services: NamedDependency[Services]) -> Me:
-    """Tell the caller who he is and what he may do."""
+    """Return the caller's account and permissions."""
     user = await services.accounts.get(request.user.uid)
     return Me(shapes.User.of(user), sorted(services.policy.now.permissions(user.roles)))
 
 
-async def _renew_hash(accounts: Accounts, uid: str, password: str) -> None:
+async def _end_several(services: Services, scope: str, uid: str, sid: str, principal: Principal | None) -> None:
+    """End all sessions of a user, or all but this one. A token that is void, or of an ended session, ends none.
+
+    Raises:
+        InvalidToken, TokenExpired
+    """
+    if not await services.sessions.is_live(uid, sid):
+        if scope == "others":
+            raise InvalidToken("The session has ended. Log in again.")
+        return
+    if principal is not None and not await services.sessions.is_current(principal):
+        raise TokenExpired("The account has changed since this token was issued. Refresh it.")
     try:
-        await accounts.renew_hash(uid, password)
+        if scope == "all":
+            await services.accounts.void_tokens(uid)
+        await services.sessions.end_all(uid, but=sid if scope == "others" else None)
+    finally:  # they are over from the first write on, whether or not the disk has confirmed it
+        services.audit.note("logout", by=uid, subject=uid, session=sid, scope=scope)
+
+
+async def _renew_hash(accounts: Accounts, credentials: Credentials, password: str) -> None:
+    try:
+        await accounts.renew_hash(credentials, password)
     except (StoreError, RedisError):
-        log.warning("a password hash was not renewed: the store is away; the next login tries again")
+        log.warning("a password hash was not renewed: Redis is unavailable; the next login tries again")

@@ -10,8 +10,9 @@ from litestar import delete, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import UnknownUser
+from auth.users import User
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.policy.model import BANNED

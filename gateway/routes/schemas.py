@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from auth.accounts import User as Account
 from auth.sessions import Grant
 from auth.tokens import LoginTokens
+from auth.users import User as Account
 from gateway.rooms.room import Room as RegisteredRoom
 from limits.policy import US_PER_S, Decision
 

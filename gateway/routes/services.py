@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from auth.accounts import Accounts
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
-from auth.vouchers import Vouchers
 from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
+from gateway.accounts.password_change import PasswordChange
+from gateway.accounts.registration import Registration
 from gateway.audit import Audit
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
@@ -46,8 +47,8 @@ class Services:
     sessions: Sessions
     tokens: LoginTokens
     throttle: Throttle
-    password_links: Vouchers
-    account_invites: Vouchers
+    password_change: PasswordChange
+    registration: Registration
     user_admin: UserAdmin
     user_limits: UserLimits
     rooms: Rooms

@@ -9,7 +9,7 @@ from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from auth.accounts import User
+from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes
 from gateway.http.access import needs

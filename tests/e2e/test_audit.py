@@ -297,13 +297,15 @@ def test_neither_the_trail_nor_anything_else_in_redis_nor_the_log_holds_a_secret
         assert secret[-20:] not in said
 
 
-def test_a_login_to_a_blocked_account_is_audited(admin: Admin) -> None:
+def test_a_login_to_a_blocked_account_is_audited_and_leaves_no_session(admin: Admin) -> None:
     person = admin.add()
     body = {"block": True, "lasts_s": 60, "reason": "a test"}
     assert admin.ask("PUT", f"/api/admin/limits/{person.id}/override", json=body).status_code == 200
     answer = person.try_to_log_in(person.password)
     assert_problem(answer, 429, "rate_limited")
     assert whom(entry_of(admin, answer, "login.blocked")) == ("", person.id)
+    with admin.installation.valkey.client() as client:
+        assert list(client.scan_iter(f"s:1:{{{person.id}}}:*")) == []
 
 
 def test_what_a_room_refuses_its_own_people_is_audited(admin: Admin) -> None:

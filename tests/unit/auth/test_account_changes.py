@@ -14,6 +14,7 @@ from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
 from auth.users import User
 from tests.fake_redis import fake_redis
+from tests.unit.auth.logging_in import authenticate
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -64,9 +65,9 @@ class AccountChangesContract:
     async def test_a_changed_password_is_the_only_one(self, accounts: Accounts, user: User) -> None:
         changed = await accounts.change_password(user.id, OLD, NEW)
         assert changed.ver == user.ver + 1
-        assert await accounts.authenticate("ada.l", NEW) == changed
+        assert await authenticate(accounts, "ada.l", NEW) == changed
         with pytest.raises(InvalidCredentials):
-            await accounts.authenticate("ada.l", OLD)
+            await authenticate(accounts, "ada.l", OLD)
 
     async def test_a_wrong_current_or_weak_new_password_changes_nothing(self, accounts: Accounts, user: User) -> None:
         with pytest.raises(InvalidCredentials) as caught:
@@ -78,7 +79,7 @@ class AccountChangesContract:
             await accounts.change_password(user.id, OLD, "ada.l is my own name")
         with pytest.raises(UnknownUser):
             await accounts.change_password("u" + "a" * 20, OLD, NEW)
-        assert await accounts.authenticate("ada.l", OLD) == user
+        assert await authenticate(accounts, "ada.l", OLD) == user
 
     async def test_of_ten_changes_at_once_one_is_made(self, accounts: Accounts, user: User) -> None:
         wanted = [f"{number} seventeen green umbrellas" for number in range(10)]
@@ -87,7 +88,7 @@ class AccountChangesContract:
         )
         [winner] = [new for new, outcome in zip(wanted, outcomes, strict=True) if isinstance(outcome, User)]
         assert sum(isinstance(outcome, InvalidCredentials) for outcome in outcomes) == 9
-        assert (await accounts.authenticate("ada.l", winner)).ver == user.ver + 1
+        assert (await authenticate(accounts, "ada.l", winner)).ver == user.ver + 1
 
     async def test_a_password_change_ends_every_session_in_the_same_write_but_the_one_that_is_kept(
         self, accounts: Accounts, sessions: Sessions, user: User
@@ -141,7 +142,7 @@ class AccountChangesContract:
         await accounts.change_password(user.id, OLD, NEW)
         with pytest.raises(InvalidCredentials):
             await accounts.set_password(user.id, OTHER, mark=mark)
-        assert await accounts.authenticate("ada.l", NEW)
+        assert await authenticate(accounts, "ada.l", NEW)
 
     async def test_of_ten_links_to_the_first_password_one_sets_it(self, accounts: Accounts) -> None:
         user = await accounts.add("waiting", None, roles=[])
@@ -155,7 +156,7 @@ class AccountChangesContract:
         await accounts.add("waiting", None, roles=[])
         for password in ("", "None", OLD):
             with pytest.raises(InvalidCredentials):
-                await accounts.authenticate("waiting", password)
+                await authenticate(accounts, "waiting", password)
 
     async def test_a_link_is_void_after_a_change_that_was_undone(self, accounts: Accounts, user: User) -> None:
         """Whoever disables somebody because his link leaked, and enables him again, has voided it."""
@@ -173,14 +174,14 @@ class AccountChangesContract:
             await change()
             with pytest.raises(InvalidCredentials):
                 await accounts.set_password(user.id, OTHER, mark=mark)
-        assert await accounts.authenticate("ada.l", OLD)
+        assert await authenticate(accounts, "ada.l", OLD)
 
     async def test_a_link_outlives_what_changes_no_power(self, accounts: Accounts, user: User) -> None:
         mark = (await accounts.get(user.id)).mark
         await accounts.set_display_name(user.id, "Countess")
         await accounts.void_tokens(user.id)
         await accounts.set_password(user.id, NEW, mark=mark)
-        assert await accounts.authenticate("ada.l", NEW)
+        assert await authenticate(accounts, "ada.l", NEW)
 
     async def test_a_link_is_void_if_its_user_is_promoted_while_the_password_is_hashed(
         self, accounts: Accounts, user: User, passwords: Passwords, monkeypatch: pytest.MonkeyPatch
@@ -209,7 +210,7 @@ class AccountChangesContract:
         with pytest.raises(InvalidCredentials):
             await accounts.change_password(user.id, OLD, NEW)
         await accounts.change(await accounts.get(user.id), status="active")
-        assert await accounts.authenticate("ada.l", OLD)
+        assert await authenticate(accounts, "ada.l", OLD)
 
     # --- changes decided on what was ---
 
@@ -336,7 +337,7 @@ class AccountChangesContract:
             await Accounts(execute, passwords, write=beaten).add("ADA", NEW, roles=["admin"])
         assert await accounts.page() == (first, None)
         assert await accounts.search("a") == (first, None)
-        assert await accounts.authenticate("ada", OLD) == first[0]
+        assert await authenticate(accounts, "ada", OLD) == first[0]
 
     # --- names ---
 

@@ -14,6 +14,7 @@ from auth.password_policy import PasswordPolicy
 from auth.passwords import Passwords
 from auth.users import User
 from tests.fake_redis import fake_redis
+from tests.unit.auth.logging_in import authenticate
 
 Execute = Callable[..., Awaitable[Any]]
 
@@ -172,7 +173,7 @@ class AccountsContract:
     async def test_the_right_password_brings_the_user(self, accounts: Accounts) -> None:
         user = await accounts.add("Zoe.R", PASSWORD, roles=["member"])
         for name in ("Zoe.R", "zoe.r", "ｚｏｅ.R"):
-            assert await accounts.authenticate(name, PASSWORD) == user
+            assert await authenticate(accounts, name, PASSWORD) == user
 
     async def test_unknown_wrong_and_disabled_are_one_error_and_none_is_quick(self, accounts: Accounts) -> None:
         await accounts.add("known", PASSWORD, roles=[])
@@ -183,7 +184,7 @@ class AccountsContract:
         async def attempt(name: str, password: str) -> tuple[type, str, object, float]:
             begun = loop.time()
             with pytest.raises(InvalidCredentials) as caught:
-                await accounts.authenticate(name, password)
+                await authenticate(accounts, name, password)
             took_s = loop.time() - begun
             return type(caught.value), str(caught.value), caught.value.__cause__, took_s
 
@@ -199,7 +200,7 @@ class AccountsContract:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         with pytest.raises(InvalidCredentials):
-            await accounts.authenticate("nobody", PASSWORD)
+            await authenticate(accounts, "nobody", PASSWORD)
         assert loop.time() - begun >= FAILURE_FLOOR_S + 0.049
 
     async def test_a_name_whose_user_is_gone_is_like_any_unknown_name(
@@ -208,13 +209,13 @@ class AccountsContract:
         user = await accounts.add("known", PASSWORD, roles=[])
         await execute("DEL", f"u:1:{{{user.id}}}")
         with pytest.raises(InvalidCredentials):
-            await accounts.authenticate("known", PASSWORD)
+            await authenticate(accounts, "known", PASSWORD)
 
     async def test_a_user_without_a_password_cannot_log_in(self, accounts: Accounts, execute: Execute) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
         await execute("HDEL", f"u:1:{{{user.id}}}", "password")
         with pytest.raises(InvalidCredentials):
-            await accounts.authenticate("known", "")
+            await authenticate(accounts, "known", "")
 
     @pytest.mark.parametrize(
         "damage",
@@ -240,7 +241,7 @@ class AccountsContract:
         for _ in range(2):
             begun = loop.time()
             with pytest.raises(InvalidCredentials) as caught:
-                await accounts.authenticate("known", PASSWORD)
+                await authenticate(accounts, "known", PASSWORD)
             assert loop.time() - begun >= FAILURE_FLOOR_S - 0.001
             assert (str(caught.value), caught.value.__cause__) == (str(InvalidCredentials()), None)
         [line] = [record.getMessage() for record in caplog.records]
@@ -261,15 +262,15 @@ class AccountsContract:
         assert field != "ver" or read.ver == 0
         if field == "status":
             with pytest.raises(InvalidCredentials):
-                await accounts.authenticate("known", PASSWORD)
+                await authenticate(accounts, "known", PASSWORD)
         else:
-            assert await accounts.authenticate("known", PASSWORD) == read
+            assert await authenticate(accounts, "known", PASSWORD) == read
 
     async def test_a_user_enabled_again_can_log_in_again(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
         await accounts.change(await accounts.get(user.id), status="disabled")
         await accounts.change(await accounts.get(user.id), status="active")
-        assert (await accounts.authenticate("known", PASSWORD)).ver == 3
+        assert (await authenticate(accounts, "known", PASSWORD)).ver == 3
 
     # --- renewing a hash ---
 
@@ -277,11 +278,11 @@ class AccountsContract:
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=["member"])
-        assert await stronger.renew_hash(user.id, PASSWORD)
+        assert await stronger.renew_hash(await stronger.credentials(user.id), PASSWORD)
         assert (await stored_hash(execute, user)).startswith("$argon2id$v=19$m=16,t=2,p=1$")
-        assert await stronger.authenticate("known", PASSWORD) == user
+        assert await authenticate(stronger, "known", PASSWORD) == user
         with pytest.raises(InvalidCredentials):
-            await stronger.authenticate("known", PASSWORD + "!")
+            await authenticate(stronger, "known", PASSWORD + "!")
 
     async def test_a_hash_as_strong_or_stronger_stays(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
@@ -289,31 +290,36 @@ class AccountsContract:
         user = await stronger.add("known", PASSWORD, roles=[])
         old = await stored_hash(execute, user)
         for those in (stronger, accounts):
-            assert not await those.renew_hash(user.id, PASSWORD)
+            assert not await those.renew_hash(await those.credentials(user.id), PASSWORD)
         assert await stored_hash(execute, user) == old
 
     async def test_a_password_changed_meanwhile_is_not_undone(
         self, accounts: Accounts, execute: Execute, stronger: Accounts, passwords: Passwords
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
+        before = await stronger.credentials(user.id)
         changed = await passwords.hash("another horse battery staple")
         await execute("HSET", f"u:1:{{{user.id}}}", "password", changed)
-        assert not await stronger.renew_hash(user.id, PASSWORD)
+        for credentials in (before, await stronger.credentials(user.id)):
+            assert not await stronger.renew_hash(credentials, PASSWORD)
         assert await stored_hash(execute, user) == changed
 
     async def test_of_ten_renewals_at_once_one_is_done(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
-        assert sum(await asyncio.gather(*(stronger.renew_hash(user.id, PASSWORD) for _ in range(10)))) == 1
-        assert await stronger.authenticate("known", PASSWORD) == user
+        credentials = await stronger.credentials(user.id)
+        assert sum(await asyncio.gather(*(stronger.renew_hash(credentials, PASSWORD) for _ in range(10)))) == 1
+        assert await authenticate(stronger, "known", PASSWORD) == user
 
     async def test_renewing_brings_no_deleted_user_back(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
+        before = await stronger.credentials(user.id)
         await execute("DEL", f"u:1:{{{user.id}}}")
-        assert not await stronger.renew_hash(user.id, PASSWORD)
+        for credentials in (before, await stronger.credentials(user.id)):
+            assert not await stronger.renew_hash(credentials, PASSWORD)
         assert not await execute("EXISTS", f"u:1:{{{user.id}}}")
 
     async def test_a_full_pool_leaves_the_hash_for_the_next_login(
@@ -325,7 +331,7 @@ class AccountsContract:
         user = await accounts.add("known", PASSWORD, roles=[])
         old = await stored_hash(execute, user)
         monkeypatch.setattr(Passwords, "hash", busy)
-        assert not await stronger.renew_hash(user.id, PASSWORD)
+        assert not await stronger.renew_hash(await stronger.credentials(user.id), PASSWORD)
         assert await stored_hash(execute, user) == old
 
     # --- changing ---

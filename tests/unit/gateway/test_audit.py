@@ -11,7 +11,7 @@ import fakeredis
 import pytest
 
 from gateway import audit as module
-from gateway.audit import KEEP_S, MOST_ENTRIES, STREAM, Audit
+from gateway.audit import KEEP_S, MOST_ENTRIES, STREAM, Audit, Origin
 from gateway.logs import request_id
 from tests.fake_redis import fake_redis
 
@@ -66,7 +66,7 @@ async def test_an_address_is_in_the_log_line_alone(
     trail: Audit, posted: Posted, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "gateway.audit")
-    trail.note("login", by="u1", subject="u1", address="192.0.2.7", source="abc")
+    trail.note("login", by="u1", subject="u1", origin=Origin("192.0.2.7", "abc"))
     assert "192.0.2.7" not in json.dumps(posted.entries())
     assert caplog.records[0].fields["address"] == "192.0.2.7"  # type: ignore[attr-defined]
 

@@ -20,6 +20,7 @@ from gateway.accounts.password_change import PasswordChange
 from gateway.audit import Audit, Origin
 from gateway.redis.durable import NotDurable
 from tests.fake_redis import fake_redis
+from tests.unit.auth.logging_in import authenticate
 
 OLD, NEW = "correct horse battery staple", "seventeen green umbrellas"
 ORIGIN = Origin("192.0.2.7", "f" * 16)
@@ -91,7 +92,7 @@ async def test_an_unconfirmed_change_by_the_owner_is_in_force_audited_and_ends_t
         await house.change.by_owner(here.principal, OLD, NEW, throttled=house.attempt(), origin=ORIGIN)
     assert await house.live(here, there) == [True, False]
     assert house.trail.actions == ["password.changed"]
-    assert await house.accounts.authenticate("ada", NEW)
+    assert await authenticate(house.accounts, "ada", NEW)
 
 
 async def test_an_unconfirmed_change_by_link_is_in_force_audited_and_uses_the_link_up(house: House) -> None:
@@ -102,7 +103,7 @@ async def test_an_unconfirmed_change_by_link_is_in_force_audited_and_uses_the_li
         await house.change.by_link(code, NEW, origin=ORIGIN)
     assert await house.live(session) == [False]
     assert house.trail.actions == ["password.set"]
-    assert await house.accounts.authenticate("ada", NEW)
+    assert await authenticate(house.accounts, "ada", NEW)
     with pytest.raises(InvalidGrant):
         await house.change.by_link(code, OLD, origin=ORIGIN)
 
@@ -133,7 +134,7 @@ async def test_a_wrong_current_password_is_audited_charged_and_changes_nothing(h
     assert [type(end) for end in house.throttled] == [InvalidCredentials]
     assert house.trail.actions == ["password.refused"]
     assert await house.live(here, there) == [True, True]
-    assert await house.accounts.authenticate("ada", OLD) == user
+    assert await authenticate(house.accounts, "ada", OLD) == user
 
 
 async def test_a_refusal_by_the_throttle_is_neither_audited_as_a_guess_nor_changes_anything(house: House) -> None:
@@ -147,7 +148,7 @@ async def test_a_refusal_by_the_throttle_is_neither_audited_as_a_guess_nor_chang
     with pytest.raises(PermissionError):
         await house.change.by_owner(here.principal, OLD, NEW, throttled=refusing(), origin=ORIGIN)
     assert house.trail.actions == []
-    assert await house.accounts.authenticate("ada", OLD) == user
+    assert await authenticate(house.accounts, "ada", OLD) == user
 
 
 async def test_links_that_are_not_valid_end_in_one_error_and_are_audited(house: House) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from auth.accounts import Accounts, User
+from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
+from auth.users import User
 from gateway.audit import Audit
 from gateway.hms.client import HmsTimeout
 from gateway.policy.live import PolicyInForce

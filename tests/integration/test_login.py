@@ -1,0 +1,77 @@
+"""What a login costs in Redis: the whole application, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway.app import create_app
+from gateway.redis.store import Store, connect
+from gateway.settings import Settings
+
+PASSWORD = "correct horse battery staple"
+
+
+class Rounds:
+    """Counts the turns of the event loop in which commands were issued whose replies somebody awaits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._open = False
+        self.commands: list[list[str]] = []
+        execute = Store.execute
+
+        async def counted(store: Store, *words: Any) -> Any:
+            if not self._open:
+                self._open = True
+                self.commands.append([])
+                asyncio.get_running_loop().call_soon(self._close)
+            self.commands[-1].append(words[0])
+            return await execute(store, *words)
+
+        monkeypatch.setattr(Store, "execute", counted)
+
+    def _close(self) -> None:
+        self._open = False
+
+
+@pytest.fixture
+async def gateway(redis_url: str, store: Store) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, whose Redis has one user, `ada`."""
+    settings = Settings(redis_url, "key", secrets.token_hex(16), "a" * 24, (secrets.token_hex(32),))
+    passwords = Passwords()
+    await Accounts(store.execute, passwords).add("ada", PASSWORD, roles=["member"])
+    passwords.close()
+    app = create_app(settings, redis=connect(redis_url), http=httpx.AsyncClient())
+    transport = httpx.ASGITransport(app, client=("198.51.100.1", 1234))  # type: ignore[arg-type]  # Litestar's ASGI
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        yield client
+
+
+async def log_in(gateway: httpx.AsyncClient, password: str) -> int:
+    answer = await gateway.post("/api/auth/login", json={"username": "ada", "password": password})
+    return answer.status_code
+
+
+async def test_a_login_takes_at_most_four_round_trips(
+    gateway: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = Rounds(monkeypatch)
+    for _ in range(3):  # from a new address, then from a known one
+        rounds.commands.clear()
+        assert await log_in(gateway, PASSWORD) == 200
+        assert len(rounds.commands) <= 4, rounds.commands
+
+
+async def test_a_wrong_password_takes_at_most_three(
+    gateway: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = Rounds(monkeypatch)
+    assert await log_in(gateway, PASSWORD + "!") == 401
+    assert len(rounds.commands) <= 3, rounds.commands
