@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import unicodedata
+from dataclasses import replace
 
 from ulid import ULID
 
@@ -68,19 +69,7 @@ class Rooms:
                 size=policy.rooms.size,
                 max_duration_s=policy.rooms.max_duration_s,
             )
-            room = Room(
-                id=created.id,
-                name=new.name,
-                description=new.description,
-                access=new.access,
-                template=new.template,
-                owner_id=uid,
-                enabled=True,
-                created_ms=_now_ms(),
-                creator_id=uid,
-                lease=lease,
-                upstream=upstream,
-            )
+            room = _room(created.id, new, uid, lease=lease, upstream=upstream, created_ms=_now_ms())
             await claim.hand_over(room.id)
             had = await self._register(room)
             if had is not None and (had.creator_id, had.upstream) != (uid, upstream):
@@ -109,22 +98,13 @@ class Rooms:
         aliases = [alias for alias, template_id in policy.template_ids.items() if template_id == found.template_id]
         if not aliases:
             raise NotOurs(f"its template {found.template_id or '(unknown)'} is none of the policy's [templates.*]")
-        name = name or _theirs(found.name, 100) or UNTITLED
-        created_ms = int((found.created_at or time.time()) * 1000)
-        room = Room(
-            id=found.id,
-            name=name,
-            description=_theirs(found.description, 500),
-            access=access or policy.rooms.access,
-            template=aliases[0],
-            owner_id=owner,
-            enabled=found.enabled,
-            created_ms=created_ms,
-            creator_id=owner,
-            lease=f"adopted-{found.id}",
-            upstream=found.name,
-        )
-        async with self._names.claimed(name, found.id):
+        texts = name or _theirs(found.name, 100) or UNTITLED, _theirs(found.description, 500)
+        new = NewRoom(*texts, access or policy.rooms.access, aliases[0])
+        created_ms = int(found.created_at * 1000) if found.created_at else _now_ms()
+        lease = f"adopted-{found.id}"
+        room = _room(found.id, new, owner, lease=lease, upstream=found.name, created_ms=created_ms)
+        room = replace(room, enabled=found.enabled)
+        async with self._names.claimed(room.name, found.id):
             if await self._register(room) is not None:
                 raise NotOurs(f"room {room_id} has just been registered")
             await self._list(room)
@@ -223,6 +203,11 @@ class Rooms:
             if (room := room_of(rid, row)) and (uid is None or _shows(room, uid, relation, open_rooms))
         ]
         return rooms, shown[-1] if len(found) > size else None
+
+
+def _room(room_id: str, new: NewRoom, owner: str, *, lease: str, upstream: str, created_ms: int) -> Room:
+    texts = (new.name, new.description, new.access, new.template)
+    return Room(room_id, *texts, owner, True, created_ms, creator_id=owner, lease=lease, upstream=upstream)
 
 
 def upstream_name(name: str) -> str:

@@ -77,10 +77,7 @@ class InviteAccepted(msgspec.Struct):
 
 @post("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage", refuses=("forbidden",)), status_code=201)
 async def make_invite(
-    room_id: FromPath[str],
-    data: JSONBody[MakeInvite],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: FromPath[str], data: JSONBody[MakeInvite], request: Call, services: NamedDependency[Services]
 ) -> InviteMade:
     """Make a code that gives whoever accepts it a relation to this room. Only an owner invites cohosts."""
     found, relation = request.auth.room()
@@ -103,10 +100,7 @@ async def list_invites(room_id: FromPath[str], request: Call, services: NamedDep
 
 @delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("invites.manage"), status_code=204)
 async def revoke_invite(
-    room_id: FromPath[str],
-    invite_id: FromPath[str],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: FromPath[str], invite_id: FromPath[str], request: Call, services: NamedDependency[Services]
 ) -> None:
     """Void an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()
@@ -121,10 +115,7 @@ async def revoke_invite(
     status_code=200,
 )
 async def accept_invite(
-    code: FromPath[str],
-    data: JSONBody[AcceptInvite],
-    request: Call,
-    services: NamedDependency[Services],
+    code: FromPath[str], data: JSONBody[AcceptInvite], request: Call, services: NamedDependency[Services]
 ) -> InviteAccepted:
     """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
     if context_of(request.scope).admitted is None:

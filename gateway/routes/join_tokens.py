@@ -44,10 +44,7 @@ class Minted(msgspec.Struct):
     status_code=200,
 )
 async def mint_token(
-    room_id: FromPath[str],
-    data: JSONBody[MintToken],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: FromPath[str], data: JSONBody[MintToken], request: Call, services: NamedDependency[Services]
 ) -> Minted:
     """Mint a 100ms join token for the logged-in user, in a role that the policy allows them in this room."""
     found, relation = request.auth.room()

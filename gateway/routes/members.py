@@ -97,10 +97,7 @@ async def set_member(
     status_code=204,
 )
 async def ban_member(
-    room_id: FromPath[str],
-    user: FromPath[str],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: FromPath[str], user: FromPath[str], request: Call, services: NamedDependency[Services]
 ) -> None:
     """Ban a user: they get no join token any more and are removed. A token that they have is valid until it expires."""
     await _change(request, services, user, BANNED)

@@ -123,12 +123,7 @@ async def create_room(
     """Create a room at 100ms. The caller owns it."""
     try:
         created = await services.creation.create(
-            request.user,
-            key,
-            name=data.name,
-            description=data.description,
-            access=data.access,
-            template=data.template,
+            request.user, key, name=data.name, description=data.description, access=data.access, template=data.template
         )
     except (InFlight, TooManyRooms) as error:  # neither uses up what limits creates
         request.auth.count_as(error.outcome, refund=True)
@@ -166,15 +161,9 @@ async def read_room(room_id: FromPath[str], request: Call) -> OneRoom:
     return OneRoom(msgspec.structs.replace(shapes.Room.of(found.room), relation=relation))
 
 
-@patch(
-    "/api/rooms/{room_id:str}",
-    opt=needs("rooms.update", refuses=("name_taken", "room_disabled", *_UPSTREAM)),
-)
+@patch("/api/rooms/{room_id:str}", opt=needs("rooms.update", refuses=("name_taken", "room_disabled", *_UPSTREAM)))
 async def change_room(
-    room_id: FromPath[str],
-    data: JSONBody[ChangeRoom],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: FromPath[str], data: JSONBody[ChangeRoom], request: Call, services: NamedDependency[Services]
 ) -> OneRoom:
     """Change name, description, access, or whether the room can be joined; what is left out stays as it is.
 
@@ -188,16 +177,9 @@ async def change_room(
     return OneRoom(msgspec.structs.replace(shapes.Room.of(changed), relation=relation))
 
 
-@post(
-    "/api/rooms/{room_id:str}/end",
-    opt=needs("rooms.end", refuses=_UPSTREAM),
-    status_code=202,
-)
+@post("/api/rooms/{room_id:str}/end", opt=needs("rooms.end", refuses=_UPSTREAM), status_code=202)
 async def end_room(
-    room_id: FromPath[str],
-    data: JSONBody[EndRoom],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: FromPath[str], data: JSONBody[EndRoom], request: Call, services: NamedDependency[Services]
 ) -> Ending:
     """Remove everybody from the session; with `lock` nobody can join again. No owner undoes an operator's lock."""
     found, _ = request.auth.room()
