@@ -1,4 +1,4 @@
-"""A ban against mints that are under way: first nobody mints, then nobody is left (CWE-362, CWE-367).
+"""A ban during mints: first no mint succeeds, then no peer is left (CWE-362, CWE-367).
 
 A token minted before the ban lets its holder in until it expires; that is why its lifetime is policy (docs/policy.md).
 """
@@ -29,7 +29,7 @@ from tests.servers import Installation, wait_until
 
 
 async def test_after_the_answer_to_a_ban_no_mint_succeeds_and_no_peer_is_left(target: Installation) -> None:
-    """A ban in the midst of 200 mints on two workers, while he is in the room with five devices."""
+    """A ban during 200 mints on two workers, while the user is in the room with five devices."""
     owner, mallory, mira = await arrive(target, "host", "member", "member")
     room = await asyncio.to_thread(new_room, target, owner)
     for number in range(5):
@@ -58,7 +58,7 @@ async def test_after_the_answer_to_a_ban_no_mint_succeeds_and_no_peer_is_left(ta
 
 @pytest.mark.parametrize("lowered", ["banned", "participant"])
 def test_registry_is_written_before_100ms_is_asked(target: Installation, lowered: str) -> None:
-    """While 100ms still takes its time to say who is there, the token he could come back with is gone already."""
+    """While 100ms is still listing the peers, no token to come back with is minted any more."""
     owner, carl = newcomers(target, "host", "member")
     room = new_room(target, owner)
     path = f"/rooms/{room}/members/{carl.id}"
@@ -79,7 +79,7 @@ def test_registry_is_written_before_100ms_is_asked(target: Installation, lowered
 
 
 async def test_of_racing_bans_and_promotions_by_cohost_and_owner_none_is_half_done(target: Installation) -> None:
-    """A cohost bans a viewer whom the owner promotes at that moment: he may come first, but he never bans a cohost."""
+    """A cohost bans a viewer whom the owner promotes at that moment: the ban may come first, never after."""
     owner, carl, mira = await arrive(target, "host", "member", "member")
     room = await asyncio.to_thread(new_room, target, owner)
     path = f"/rooms/{room}/members"

@@ -49,7 +49,7 @@ def guest(target: Installation, host: Person, room: str) -> Person:
         ("PUT", "/admin/limits/{me}/override", {"name": "api", "rate": "9/s", "burst": 9, "lasts_s": 9, "reason": "r"}),
     ],
 )
-def test_guest_is_refused_whatever_is_more_than_joining(
+def test_guest_is_refused_everything_beyond_joining(
     target: Installation, host: Person, room: str, guest: Person, method: str, path: str, body: Any
 ) -> None:
     before = target.upstream_calls()
@@ -84,7 +84,7 @@ def test_guest_is_not_put_in_charge_even_by_the_owner(
     assert_problem(answer, 400, "invalid_request", field="relation")
 
 
-def test_guest_is_put_into_no_other_room_even_by_its_owner(target: Installation, guest: Person) -> None:
+def test_guest_is_not_added_to_another_room_even_by_its_owner(target: Installation, guest: Person) -> None:
     [other] = newcomers(target, "host")
     room = new_room(target, other, access="invited")
     for relation in ("participant", "viewer"):
@@ -94,7 +94,7 @@ def test_guest_is_put_into_no_other_room_even_by_its_owner(target: Installation,
     assert ask(target, other, "DELETE", f"/rooms/{room}/members/{guest.id}").status_code == 204
 
 
-def test_guest_is_made_a_viewer_and_a_participant_again_where_he_was_invited(
+def test_guest_is_made_a_viewer_and_a_participant_again_in_their_own_room(
     target: Installation, host: Person, room: str, guest: Person
 ) -> None:
     for relation in ("viewer", "participant"):
@@ -102,7 +102,7 @@ def test_guest_is_made_a_viewer_and_a_participant_again_where_he_was_invited(
         assert answer.status_code == 200, answer.text
 
 
-def test_banned_guest_is_out_and_stays_out(target: Installation, host: Person) -> None:
+def test_banned_guest_is_removed_and_does_not_return(target: Installation, host: Person) -> None:
     room = new_room(target, host, access="invited")
     code = ask(target, host, "POST", f"/rooms/{room}/invites", {"guests": True}).json()["code"]
     login = ask(target, None, "POST", f"/invites/{code}/accept", {}).json()["login"]
@@ -113,7 +113,7 @@ def test_banned_guest_is_out_and_stays_out(target: Installation, host: Person) -
     assert ask(target, gus, "GET", "/rooms").json()["rooms"] == []
 
 
-def test_guest_cannot_make_his_account_last(target: Installation, guest: Person) -> None:
+def test_guest_cannot_make_their_account_permanent(target: Installation, guest: Person) -> None:
     body = {"current_password": "", "new_password": "a long enough passphrase 7"}
     answer = ask(target, guest, "POST", "/auth/password", body)
     assert answer.status_code in (400, 401)

@@ -39,11 +39,11 @@ def victim(target: Installation) -> Person:
 
 @pytest.fixture(scope="module")
 def mallory(target: Installation) -> Person:
-    """An attacker who may create rooms of his own."""
+    """An attacker who may create rooms."""
     return newcomers(target, "host")[0]
 
 
-def test_room_that_is_not_ours_reaches_100ms_by_no_route(target: Installation, mallory: Person) -> None:
+def test_unregistered_room_reaches_100ms_by_no_route(target: Installation, mallory: Person) -> None:
     before = target.upstream_calls()
     for room, (method, path, body) in itertools.product(FOREIGN_IDS, ON_A_ROOM):
         answer = ask(target, mallory, method, f"/rooms/{room}{path.format(me=mallory.id)}", body)
@@ -52,7 +52,7 @@ def test_room_that_is_not_ours_reaches_100ms_by_no_route(target: Installation, m
     assert calls_since(target, before) == []
 
 
-def test_room_that_100ms_has_and_we_have_not_is_nobodys(target: Installation, mallory: Person) -> None:
+def test_room_that_only_100ms_has_belongs_to_no_user(target: Installation, mallory: Person) -> None:
     """A room made in the dashboard, or by another system of the workspace."""
     template = target.env["HMS_TEMPLATE_ID"]
     room = new_room(target, mallory)
@@ -66,7 +66,7 @@ def test_room_that_100ms_has_and_we_have_not_is_nobodys(target: Installation, ma
     assert calls_since(target, before) == []
 
 
-def test_invited_room_of_somebody_else_answers_as_if_it_were_not_there(
+def test_invited_room_of_another_user_answers_as_if_it_did_not_exist(
     target: Installation, victim: Person, mallory: Person
 ) -> None:
     room = new_room(target, victim, access="invited")
@@ -101,7 +101,7 @@ def test_invited_room_of_somebody_else_answers_as_if_it_were_not_there(
         ("GET", "/invites", None),
     ],
 )
-def test_implicit_participant_of_an_open_room_rules_nothing(
+def test_implicit_participant_of_an_open_room_changes_nothing(
     target: Installation, victim: Person, mallory: Person, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     room = new_room(target, victim)
@@ -114,7 +114,7 @@ def test_implicit_participant_of_an_open_room_rules_nothing(
 @pytest.mark.parametrize(
     "field", ["owner_id", "owner", "creator", "created_by", "relation", "user_id", "held", "lease"]
 )
-def test_owner_is_nobodys_to_name(target: Installation, victim: Person, mallory: Person, field: str) -> None:
+def test_no_request_field_names_the_owner(target: Installation, victim: Person, mallory: Person, field: str) -> None:
     room = new_room(target, mallory)
     before = target.upstream_calls()
     for method, path in (("POST", "/rooms"), ("PATCH", f"/rooms/{room}")):
@@ -124,7 +124,7 @@ def test_owner_is_nobodys_to_name(target: Installation, victim: Person, mallory:
     assert ask(target, mallory, "GET", f"/rooms/{room}").json()["room"]["owner_id"] == mallory.id
 
 
-def test_name_of_anothers_room_at_100ms_selects_it_neither_by_create_nor_by_rename(
+def test_upstream_name_of_another_users_room_selects_it_neither_by_create_nor_by_rename(
     target: Installation, victim: Person, mallory: Person
 ) -> None:
     room = new_room(target, victim, name="Board meeting")
@@ -141,7 +141,7 @@ def test_name_of_anothers_room_at_100ms_selects_it_neither_by_create_nor_by_rena
     assert upstream(target, f"/rooms/{room}")["name"] == upstream_name
 
 
-def test_100ms_answering_a_create_with_anothers_room_gives_it_to_nobody(
+def test_answer_of_100ms_with_another_users_room_gives_it_to_no_other(
     target: Installation, victim: Person, mallory: Person
 ) -> None:
     """Whatever led there, a name used twice or a mistake of 100ms: the victim's room stays as it was."""
@@ -161,10 +161,10 @@ def test_100ms_answering_a_create_with_anothers_room_gives_it_to_nobody(
     assert room not in ask(target, mallory, "GET", "/rooms?limit=100").text
 
 
-def test_user_named_like_anothers_id_gets_none_of_what_is_meant_for_him(target: Installation, victim: Person) -> None:
-    """An owner names a member by id; whoever has that id as his name must not be taken for him (CWE-706).
+def test_user_named_like_another_users_id_gets_none_of_their_relations(target: Installation, victim: Person) -> None:
+    """An owner names a member by id; a user whose name is that id must not be taken for them (CWE-706).
 
-    Today nobody gets such a name; this one is of before that rule.
+    Such names are refused today; this one is older than that rule.
     """
     bob, squatter = newcomers(target, "member", "member")
     with target.valkey.client() as redis:

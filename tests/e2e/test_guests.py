@@ -41,7 +41,7 @@ def cast(house: Installation) -> list[Person]:
 
 @pytest.fixture
 def room(house: Installation) -> tuple[Person, str]:
-    """A host, and his invited room."""
+    """A host and their invited room."""
     [host] = newcomers(house, "host")
     return host, new_room(house, host, access="invited")
 
@@ -53,7 +53,7 @@ def guest_of(house: Installation, code: str, name: str = "Gus") -> Person:
     return Person(login["user"]["id"], login["user"]["username"], login["access_token"])
 
 
-def test_guest_has_one_room_and_is_limited_and_counted_like_anyone(
+def test_guest_has_one_room_and_is_limited_and_counted_like_any_user(
     house: Installation, room: tuple[Person, str], cast: list[Person]
 ) -> None:
     host, room_id = room
@@ -75,7 +75,7 @@ def test_guest_has_one_room_and_is_limited_and_counted_like_anyone(
     assert [one["display_name"] for one in members if one["user_id"] == guest.id] == ["Gus"]
 
 
-def test_invite_for_users_lets_nobody_in_without_login(house: Installation, room: tuple[Person, str]) -> None:
+def test_invite_for_users_requires_a_login(house: Installation, room: tuple[Person, str]) -> None:
     host, room_id = room
     code = invite(house, host, room_id)
     assert_problem(accept(house, None, code), 403, "invite_invalid")
@@ -83,7 +83,7 @@ def test_invite_for_users_lets_nobody_in_without_login(house: Installation, room
     assert listed["uses_left"] == 1
 
 
-def test_broken_login_is_not_taken_for_a_guest(house: Installation, room: tuple[Person, str]) -> None:
+def test_request_with_a_broken_login_does_not_become_a_guest(house: Installation, room: tuple[Person, str]) -> None:
     host, room_id = room
     code = invite(house, host, room_id, guests=True)
     for header in ("Bearer x", "Basic eDp5", "", "Bearer"):
@@ -93,7 +93,7 @@ def test_broken_login_is_not_taken_for_a_guest(house: Installation, room: tuple[
     assert guest_of(house, code)
 
 
-def test_guest_refreshes_until_his_time_is_up_and_not_after(house: Installation, room: tuple[Person, str]) -> None:
+def test_guest_refreshes_until_they_expire_and_not_after(house: Installation, room: tuple[Person, str]) -> None:
     host, room_id = room
     login = accept(house, None, invite(house, host, room_id, guests=True)).json()["login"]
     assert login["refresh_expires_in"] == 300
@@ -132,7 +132,7 @@ async def sweep(house: Installation) -> int:
         passwords.close()
 
 
-def test_guest_whose_time_is_up_is_erased_but_for_what_he_used(house: Installation, room: tuple[Person, str]) -> None:
+def test_expired_guest_is_erased_except_for_their_usage(house: Installation, room: tuple[Person, str]) -> None:
     host, room_id = room
     code = invite(house, host, room_id, guests=True, max_uses=2)
     gone, kept = guest_of(house, code, "Gone With The Wind"), guest_of(house, code, "Kept")
@@ -143,7 +143,7 @@ def test_guest_whose_time_is_up_is_erased_but_for_what_he_used(house: Installati
         redis.zadd("gu:1", {gone.id: 1})
         asyncio.run(sweep(house))
         # The house's own sweep may have been at it already.
-        wait_until(lambda: redis.zscore("gu:1", gone.id) is None, "he is gone")
+        wait_until(lambda: redis.zscore("gu:1", gone.id) is None, "the guest is gone")
     assert_problem(ask(house, gone, "GET", f"/rooms/{room_id}"), 401, "invalid_token")
     assert peers(house, room_id) == {f"{room_id}-{kept.name}"}
     assert mint(house, kept, room_id).status_code == 200
@@ -157,7 +157,7 @@ def test_guest_whose_time_is_up_is_erased_but_for_what_he_used(house: Installati
     assert any(key.startswith("uc:1:") for key in left)
 
 
-def test_guest_who_was_made_more_stays_when_his_time_is_up(house: Installation, room: tuple[Person, str]) -> None:
+def test_guest_who_was_given_another_role_does_not_expire(house: Installation, room: tuple[Person, str]) -> None:
     """He has an account by then: it is not swept away with its powers, past the last-admin rule and the audit."""
     host, room_id = room
     promoted = guest_of(house, invite(house, host, room_id, guests=True), "Promoted")
@@ -168,8 +168,8 @@ def test_guest_who_was_made_more_stays_when_his_time_is_up(house: Installation, 
         assert redis.hget(f"u:1:{{{promoted.id}}}", "username") == promoted.name.encode()
 
 
-def test_token_of_a_guest_ends_with_him(house: Installation, room: tuple[Person, str]) -> None:
-    """Its hour would outlast his five minutes: what 100ms lets in, we could not keep out."""
+def test_token_of_a_guest_expires_with_the_guest(house: Installation, room: tuple[Person, str]) -> None:
+    """A token of an hour would outlast a guest of five minutes, and 100ms would accept it."""
     host, room_id = room
     gus = guest_of(house, invite(house, host, room_id, guests=True))
     for left_s in (120, 3):
@@ -185,7 +185,7 @@ def test_token_of_a_guest_ends_with_him(house: Installation, room: tuple[Person,
     assert datetime.fromisoformat(other["expires_at"]).timestamp() > time.time() + 500
 
 
-def test_policy_without_guests_lets_nobody_in(tmp_path: Path) -> None:
+def test_policy_without_guests_admits_none(tmp_path: Path) -> None:
     policy, removed = re.subn(r'\n\[guests\]\nrole = "guest"\nlasts = "12h"[^\n]*\n', "\n", roomy())
     assert removed == 1
     with Installation(tmp_path, policy=policy) as closed:

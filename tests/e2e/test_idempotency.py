@@ -37,7 +37,7 @@ def create(house: Installation, who: Person, key: str, **body: Any) -> httpx.Res
 
 
 def forget_what_it_became(house: Installation, host: Person) -> None:
-    """Leave his only key as an attempt does that died between the registration of its room and remembering it."""
+    """Leave the host's only key as an attempt does that died after it had registered its room."""
     with house.valkey.client() as redis:
         [record] = redis.keys(f"ik:1:{{{host.id}}}:*")  # type: ignore[misc]
         redis.hdel(record, "room")
@@ -54,11 +54,11 @@ def names_asked(house: Installation, before: list[dict[str, Any]]) -> list[str]:
 
 
 def heard(house: Installation, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what 100ms was asked, but for those whom the sweep of guests throws out: another test's time is up."""
+    """Return what 100ms was asked, except by the sweep of other tests' guests."""
     return [call for call in calls_since(house, before) if not call["path"].startswith("/v2/active-rooms")]
 
 
-def test_repeat_is_answered_with_the_room_of_the_first_and_charged_for_nothing(
+def test_repetition_is_answered_with_the_room_of_the_first_and_charged_nothing(
     house: Installation, host: Person
 ) -> None:
     before = house.upstream_calls()
@@ -93,7 +93,7 @@ async def test_of_fifty_at_once_one_makes_the_room_and_the_others_wait_or_get_it
     assert (usage(house, host, "rooms.create")["ok"], places(house, host)) == (1, 1)
 
 
-def test_asking_whether_the_first_is_through_uses_up_no_creates(house: Installation, host: Person) -> None:
+def test_repetitions_during_the_first_request_use_up_no_creates(house: Installation, host: Person) -> None:
     with house.client_of("ada") as ada:
         override = {"name": "rooms.create", "rate": "1/h", "burst": 3, "lasts_s": 600, "reason": "a test"}
         assert ada.put(f"/api/admin/limits/{host.id}/override", json=override).status_code == 200
@@ -117,7 +117,7 @@ def test_asking_whether_the_first_is_through_uses_up_no_creates(house: Installat
     assert left == [201, 201, 429], "one create has cost one"
 
 
-def test_repeat_with_another_body_is_refused_and_one_that_says_the_same_is_not(
+def test_repetition_with_another_body_is_refused_and_one_with_reordered_fields_is_not(
     house: Installation, host: Person
 ) -> None:
     first = create(house, host, "k-1", name=f"Tea of {host.name}", access="open")
@@ -135,7 +135,7 @@ def test_keys_are_of_one_user(house: Installation, host: Person) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 129, "caf\u00e9"])
-def test_what_is_no_key_is_refused_before_100ms_hears_of_it(house: Installation, host: Person, key: str) -> None:
+def test_malformed_key_is_refused_before_100ms_is_asked(house: Installation, host: Person, key: str) -> None:
     before = house.upstream_calls()
     with house.client(host.token) as client:
         answer = client.post("/api/rooms", json={}, headers=[(b"Idempotency-Key", key.encode())])
@@ -144,7 +144,7 @@ def test_what_is_no_key_is_refused_before_100ms_hears_of_it(house: Installation,
     assert places(house, host) == 0
 
 
-def test_two_keys_are_none(house: Installation, host: Person) -> None:
+def test_two_keys_are_refused(house: Installation, host: Person) -> None:
     before = house.upstream_calls()
     with house.client(host.token) as client:
         answer = client.post("/api/rooms", json={}, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
@@ -152,15 +152,15 @@ def test_two_keys_are_none(house: Installation, host: Person) -> None:
     assert heard(house, before) == []
 
 
-def test_repeat_is_answered_when_all_places_are_taken(house: Installation, host: Person) -> None:
+def test_repetition_is_answered_when_all_places_are_taken(house: Installation, host: Person) -> None:
     last = [create(house, host, f"k-{number}") for number in range(3)][-1]
     assert_problem(create(house, host, "k-3"), 429, "quota_exceeded")
     assert create(house, host, "k-2").json() == last.json()
     assert places(house, host) == 3
 
 
-def test_repeat_after_a_time_out_asks_for_the_same_room(house: Installation, host: Person) -> None:
-    """100ms makes the room although nobody waits any more; the repeat must find it, not make a second one."""
+def test_repetition_after_a_time_out_asks_for_the_same_room(house: Installation, host: Person) -> None:
+    """100ms makes the room although the request has timed out; the repetition must find it."""
     before = house.upstream_calls()
     strike(house, "delay=30", match="/v2/rooms")
     assert_problem(create(house, host, "slow", name=f"Tea of {host.name}"), 504, "upstream_timeout")
@@ -176,7 +176,7 @@ def test_repeat_after_a_time_out_asks_for_the_same_room(house: Installation, hos
     assert (tally["ok"], tally["failed"], places(house, host)) == (1, 1, 1)
 
 
-def test_failure_lets_the_repeat_through_at_once(house: Installation, host: Person) -> None:
+def test_repetition_after_a_failure_begins_at_once(house: Installation, host: Person) -> None:
     for _ in range(2):
         strike(house, "status=400", match="/v2/rooms")
         assert_problem(create(house, host, "k"), 502, "upstream_error")
@@ -184,9 +184,7 @@ def test_failure_lets_the_repeat_through_at_once(house: Installation, host: Pers
     assert places(house, host) == 1
 
 
-def test_repeat_after_the_room_was_handed_over_and_its_maker_banned_tells_him_nothing(
-    house: Installation, host: Person
-) -> None:
+def test_repetition_by_a_creator_who_was_banned_meanwhile_is_not_found(house: Installation, host: Person) -> None:
     [heir] = newcomers(house, "host")
     room = create(house, host, "k").json()["room"]["id"]
     for who, whom, relation in ((host, heir, "owner"), (heir, host, "banned")):
@@ -272,7 +270,7 @@ def test_room_that_was_registered_and_not_remembered_holds_one_place_and_is_audi
     assert places(house, host) == 1
 
 
-def test_repeat_that_fails_does_not_give_back_the_place_of_a_room_that_stands(
+def test_repetition_that_fails_does_not_give_back_the_place_of_a_registered_room(
     house: Installation, host: Person
 ) -> None:
     """The first attempt died after it had registered the room, before that was remembered."""
@@ -285,9 +283,7 @@ def test_repeat_that_fails_does_not_give_back_the_place_of_a_room_that_stands(
     assert places(house, host) == 1
 
 
-def test_place_of_a_key_whose_room_was_locked_and_unlocked_is_the_rooms_own_by_then(
-    house: Installation, host: Person
-) -> None:
+def test_repetition_after_a_lock_and_an_unlock_takes_no_second_place(house: Installation, host: Person) -> None:
     room = create(house, host, "k").json()["room"]["id"]
     for enabled in (False, True):
         assert ask(house, host, "PATCH", f"/rooms/{room}", {"enabled": enabled}).status_code == 200

@@ -22,7 +22,7 @@ def cast(house: Installation) -> list[Person]:
 
 @pytest.fixture
 def room(house: Installation) -> tuple[Person, str]:
-    """A host of its own, and his invited room."""
+    """A new host and their invited room."""
     [host] = newcomers(house, "host")
     return host, new_room(house, host, access="invited")
 
@@ -62,9 +62,7 @@ async def test_of_fifty_who_accept_at_once_as_many_get_in_as_there_are_uses(hous
 
 
 @pytest.mark.parametrize("end", ["used", "revoked", "expired", "maker demoted", "maker disabled", "banned", "unknown"])
-def test_whatever_is_wrong_with_an_invite_the_answer_is_the_same(
-    house: Installation, room: tuple[Person, str], end: str
-) -> None:
+def test_every_invalid_invite_has_the_same_answer(house: Installation, room: tuple[Person, str], end: str) -> None:
     host, room_id = room
     cohost, mira, nora = newcomers(house, "member", "member", "member")
     path = f"/rooms/{room_id}/members"
@@ -109,9 +107,7 @@ def test_cohost_invites_participants_and_viewers_and_no_cohosts(house: Installat
     assert_problem(ask(house, mira, "GET", f"/rooms/{room_id}/invites"), 403, "forbidden")
 
 
-def test_who_was_lowered_does_not_raise_himself_by_the_invite_he_came_with(
-    house: Installation, room: tuple[Person, str]
-) -> None:
+def test_lowered_user_is_not_raised_by_the_invite_they_used(house: Installation, room: tuple[Person, str]) -> None:
     host, room_id = room
     [mira] = newcomers(house, "member")
     code = invite(house, host, room_id, relation="cohost", max_uses=10)
@@ -136,7 +132,7 @@ def test_who_was_lowered_does_not_raise_himself_by_the_invite_he_came_with(
         ({"by": "x"}, "by"),
     ],
 )
-def test_invite_that_may_not_be_is_refused_by_name(
+def test_invite_with_invalid_fields_is_refused_by_field(
     house: Installation, cast: list[Person], body: dict[str, Any], field: str
 ) -> None:
     [host] = newcomers(house, "host")

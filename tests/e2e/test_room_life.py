@@ -48,7 +48,7 @@ def operator(house: Installation) -> Person:
 # --- PATCH ---
 
 
-def test_change_says_what_the_room_is_now_and_100ms_hears_of_the_description_alone(
+def test_change_answers_with_the_room_and_sends_only_the_description_to_100ms(
     house: Installation, host: Person
 ) -> None:
     room = new_room(house, host, name=f"Tea of {host.name}", description="about")
@@ -81,14 +81,16 @@ def test_change_that_100ms_refuses_changes_nothing(house: Installation, host: Pe
     [({"owner_id": "x"}, "owner_id"), ({"template": "x"}, "template"), ({"size": 3}, "size"), ({"held": 0}, "held"),
      ({"enabled": "no"}, "enabled"), ({"access": "secret"}, "access"), ({"name": "a\nb"}, "name")],
 )  # fmt: skip
-def test_change_of_what_is_not_the_callers_is_refused_by_name(
+def test_change_by_a_user_without_the_relation_is_refused(
     house: Installation, host: Person, body: dict[str, Any], field: str
 ) -> None:
     room = new_room(house, host)
     assert_problem(patch(house, host, room, **body), 400, "invalid_request", field=field)
 
 
-def test_room_that_is_closed_is_seen_no_more_by_who_had_only_joined_it(house: Installation, host: Person) -> None:
+def test_room_that_becomes_invited_is_hidden_from_users_who_had_only_joined_it(
+    house: Installation, host: Person
+) -> None:
     [mira] = newcomers(house, "member")
     room = new_room(house, host, name=f"Secret of {host.name}")
     assert mint(house, mira, room).status_code == 200
@@ -99,7 +101,7 @@ def test_room_that_is_closed_is_seen_no_more_by_who_had_only_joined_it(house: In
     assert_problem(mint(house, mira, room), 404, "not_found")
 
 
-def test_room_that_is_closed_is_left_by_whoever_has_no_relation_to_it(house: Installation, host: Person) -> None:
+def test_when_a_room_becomes_invited_everybody_without_a_relation_is_removed(house: Installation, host: Person) -> None:
     """Demotion removes: who may not mint any more is not in the session either, and a repeat sees to who stayed."""
     mira, nils, olaf = newcomers(house, "member", "member", "member")
     room = new_room(house, host)
@@ -118,8 +120,8 @@ def test_room_that_is_closed_is_left_by_whoever_has_no_relation_to_it(house: Ins
     assert peers(house, room) == {f"{room}-{who.name}" for who in (host, nils)}
 
 
-def test_room_that_is_closed_is_left_by_the_banned_too(house: Installation, host: Person) -> None:
-    """His token of before lets him in again after a ban, until it expires; no closing overlooks him."""
+def test_when_a_room_becomes_invited_banned_users_are_removed_too(house: Installation, host: Person) -> None:
+    """An old token lets them in again after a ban, until it expires."""
     [mallory] = newcomers(house, "member")
     room = new_room(house, host)
     token = mint(house, mallory, room).json()["token"]
@@ -134,7 +136,7 @@ def test_room_that_is_closed_is_left_by_the_banned_too(house: Installation, host
 # --- end and lock ---
 
 
-def test_ending_throws_everybody_out_and_leaves_the_room_open(house: Installation, host: Person) -> None:
+def test_ending_removes_everybody_and_leaves_the_room_open(house: Installation, host: Person) -> None:
     room = new_room(house, host)
     assert join(house, mint(house, host, room).json()["token"], f"{host.name}-1").status_code == 200
     ended = ask(house, host, "POST", f"/rooms/{room}/end", {"reason": "supper"})
@@ -160,7 +162,7 @@ def test_ending_with_a_lock_stops_tokens_old_and_new(house: Installation, host: 
     assert join(house, mint(house, host, room).json()["token"], f"{host.name}-3").status_code == 200
 
 
-def test_lock_stands_when_100ms_fails_and_the_repeat_reaches_100ms(house: Installation, host: Person) -> None:
+def test_lock_holds_when_100ms_fails_and_the_repetition_reaches_100ms(house: Installation, host: Person) -> None:
     room = new_room(house, host)
     strike(house, "status=400", match=f"/v2/rooms/{room}")
     refused = assert_problem(patch(house, host, room, enabled=False), 502, "upstream_error")
@@ -172,7 +174,7 @@ def test_lock_stands_when_100ms_fails_and_the_repeat_reaches_100ms(house: Instal
 
 
 @pytest.mark.parametrize("how", ["patch", "end", "patch after the owner", "end after the owner"])
-def test_what_an_operator_has_locked_no_owner_unlocks(house: Installation, host: Person, how: str) -> None:
+def test_no_owner_unlocks_a_room_that_an_operator_locked(house: Installation, host: Person, how: str) -> None:
     otto, room = operator(house), new_room(house, host)
     if "owner" in how:
         assert patch(house, host, room, enabled=False).status_code == 200
@@ -188,7 +190,7 @@ def test_what_an_operator_has_locked_no_owner_unlocks(house: Installation, host:
 
 
 @pytest.mark.parametrize("relation", ["viewer", None])
-def test_operators_change_tells_the_relation_he_has_and_reaches_nothing_but_the_lock(
+def test_operator_without_a_relation_changes_only_the_lock(
     house: Installation, host: Person, relation: str | None
 ) -> None:
     otto, room = operator(house), new_room(house, host)
@@ -260,7 +262,7 @@ def test_handing_a_room_over_frees_no_place(house: Installation, host: Person) -
     assert places(house, host) == 2
 
 
-def test_create_that_100ms_refuses_keeps_no_place_and_no_name(house: Installation, host: Person) -> None:
+def test_create_that_100ms_refuses_holds_no_place_and_no_name(house: Installation, host: Person) -> None:
     for _ in range(3):
         strike(house, "status=400", match="/v2/rooms")
         refused = ask(house, host, "POST", "/rooms", {"name": f"Tea of {host.name}"})
@@ -304,6 +306,6 @@ def test_names_differ_in_more_than_case_and_move_with_a_rename(house: Installati
     assert patch(house, other, theirs, name=tea).status_code == 200
 
 
-def test_rooms_nobody_named_are_as_many_as_wanted(house: Installation, host: Person) -> None:
+def test_unnamed_rooms_may_be_as_many_as_wanted(house: Installation, host: Person) -> None:
     """The seed's client creates rooms without a word."""
     assert len({new_room(house, host) for _ in range(3)}) == 3

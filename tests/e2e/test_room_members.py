@@ -1,4 +1,4 @@
-"""Relations to a room over HTTP: who gives which, hand-over, who is thrown out; lists of rooms."""
+"""Relations to a room over HTTP: who gives which, hand-over, who is removed; lists of rooms."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_member_list_fails_while_accounts_cannot_be_read_and_names_no_deleted_us
     assert broken.status_code >= 500
 
 
-# who -> whom -> what of owner, cohost, participant, viewer, banned he may make him: y or 403
+# who -> whom -> which of owner, cohost, participant, viewer, banned they may give: y or 403
 @pytest.mark.parametrize(
     ("actor", "target", "may"),
     [
@@ -107,7 +107,7 @@ def test_who_may_give_whom_which_relation(
         assert relations(installation, cast[0], room) == before
 
 
-def test_nobody_changes_his_own_relation(installation: Installation, cast: list[Person], room: str) -> None:
+def test_a_user_does_not_change_their_own_relation(installation: Installation, cast: list[Person], room: str) -> None:
     for who in cast[:2]:
         for relation in ("owner", "cohost", "viewer", "banned"):
             assert_problem(put(installation, who, room, who.id, relation), 403, "forbidden")
@@ -115,7 +115,7 @@ def test_nobody_changes_his_own_relation(installation: Installation, cast: list[
         assert_problem(ask(installation, who, "DELETE", f"/rooms/{room}/members/{who.id}"), 403, "forbidden")
 
 
-def test_nobody_who_does_not_exist_becomes_a_member(installation: Installation, cast: list[Person], room: str) -> None:
+def test_unknown_user_does_not_become_a_member(installation: Installation, cast: list[Person], room: str) -> None:
     for nobody in ("u" + "a" * 20, "nobody-at-all"):
         assert_problem(put(installation, cast[0], room, nobody, "viewer"), 404, "not_found")
     assert_problem(put(installation, cast[0], room, cast[3].id, "admin"), 400, "invalid_request", field="relation")
@@ -135,7 +135,7 @@ def test_room_is_handed_over_to_whoever_may_own_one(installation: Installation, 
     assert_problem(ask(installation, cast[0], "GET", f"/rooms/{room}"), 404, "not_found")
 
 
-def test_demotion_throws_all_peers_out_and_the_next_token_has_the_lower_role(
+def test_demotion_removes_all_peers_and_the_next_token_has_the_lower_role(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     owner, cohost, member, _ = cast
@@ -150,7 +150,7 @@ def test_demotion_throws_all_peers_out_and_the_next_token_has_the_lower_role(
     assert mint(installation, cohost, room).json()["role"] == "guest"
 
 
-def test_demotion_that_100ms_does_not_carry_out_stands_is_audited_and_can_be_repeated(
+def test_demotion_that_100ms_does_not_carry_out_holds_is_audited_and_can_be_repeated(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     owner, cohost, *_ = cast
@@ -166,7 +166,7 @@ def test_demotion_that_100ms_does_not_carry_out_stands_is_audited_and_can_be_rep
     assert peers(installation, room) == set()
 
 
-def test_lowering_that_100ms_does_not_carry_out_is_repeated_by_the_same_request(
+def test_demotion_that_100ms_did_not_carry_out_is_carried_out_by_the_same_request(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     owner, cohost, *_ = cast
@@ -180,7 +180,7 @@ def test_lowering_that_100ms_does_not_carry_out_is_repeated_by_the_same_request(
     assert peers(installation, room) == set()
 
 
-def test_relation_that_somebody_has_already_throws_him_out_of_no_role_it_gives(
+def test_setting_the_same_relation_removes_nobody_from_a_role_it_gives(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     """A page that saves twice, or a client that repeats a call whose answer it lost, ends nobody's call."""
@@ -195,7 +195,7 @@ def test_relation_that_somebody_has_already_throws_him_out_of_no_role_it_gives(
 def test_demotion_that_cannot_be_audited_removes_all_the_same(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
-    """The relation is written before its entry: without the entry the answer is an error, and he is out."""
+    """The relation is written before its entry: without the entry the answer is an error, and they are removed."""
     owner, cohost, *_ = cast
     assert join(installation, mint(installation, cohost, room).json()["token"], f"{room}-1").status_code == 200
     with installation.valkey.client() as redis:

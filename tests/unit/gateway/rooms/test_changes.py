@@ -21,7 +21,7 @@ from tests.unit.gateway.room_bench import Execute, RoomBench
 class RoomChangesContract(RoomBench):
     # --- locking and unlocking ---
 
-    async def test_minting_stops_before_100ms_hears_of_it(self, rooms: Rooms, ledger: Ledger) -> None:
+    async def test_minting_stops_before_100ms_is_asked(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
         for change in (rooms.update(room, RoomChanges(enabled=False)), self.end(rooms, room)):
             ledger.lines.clear()
@@ -33,7 +33,7 @@ class RoomChangesContract(RoomBench):
     async def end(self, rooms: Rooms, room: Room) -> bool:
         return await rooms.locks.end(room, lock=True, held=False, reason="over")
 
-    async def test_a_lock_stands_though_100ms_fails_and_is_sent_again(
+    async def test_a_lock_holds_when_100ms_fails_and_is_sent_again(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
         room = await self.create(rooms)
@@ -47,7 +47,7 @@ class RoomChangesContract(RoomBench):
         assert ledger.upstream() == [("disable", room.id)]
 
     @pytest.mark.parametrize("fails", ["end", "disable"])
-    async def test_an_end_that_100ms_fails_says_that_the_lock_stands(
+    async def test_an_end_that_100ms_fails_says_that_the_lock_holds(
         self, rooms: Rooms, hms: Fake100ms, fails: str
     ) -> None:
         room = await self.create(rooms)
@@ -58,9 +58,7 @@ class RoomChangesContract(RoomBench):
         assert caught.value.retry_after_s == 3
         assert not (await self.now(rooms, room)).enabled
 
-    async def test_what_stands_of_a_change_is_said_and_nothing_where_nothing_does(
-        self, rooms: Rooms, hms: Fake100ms
-    ) -> None:
+    async def test_an_error_says_what_of_a_change_holds(self, rooms: Rooms, hms: Fake100ms) -> None:
         room = await self.create(rooms)
         hms.fails = dict.fromkeys(("update", "end", "enable"), HmsUnreachable("x"))
         with pytest.raises(HmsUnreachable, match=r"^x$"):
@@ -77,16 +75,14 @@ class RoomChangesContract(RoomBench):
         now = await self.now(rooms, room)
         assert (now.enabled, now.name, now.description) == (True, "Tea", "about")
 
-    async def test_an_operator_holds_a_room_that_its_owner_had_locked(self, rooms: Rooms) -> None:
+    async def test_an_operator_holds_a_room_that_its_owner_locked(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
         await rooms.update(room, RoomChanges(enabled=False))
         assert not (await self.now(rooms, room)).held
         await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False), held=True)
         assert (await self.now(rooms, room)).held
 
-    async def test_an_owner_who_locks_at_the_same_moment_does_not_take_the_operators_hold_away(
-        self, rooms: Rooms
-    ) -> None:
+    async def test_an_owner_who_locks_at_the_same_moment_does_not_undo_the_operators_hold(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
         await rooms.locks.end(room, lock=True, held=True, reason="by an operator")
         await rooms.locks.end(room, lock=True, held=False, reason="by the owner, who saw it unlocked")
@@ -177,7 +173,7 @@ class RoomChangesContract(RoomBench):
     async def test_places_and_100ms_agree_with_the_rows_whatever_order_locks_and_unlocks_come_in(
         self, rooms: Rooms, hms: Fake100ms, seed: int
     ) -> None:
-        """Else an owner who locks and unlocks at once has more rooms than he may, or tokens for one nobody can join."""
+        """Otherwise an owner who locks and unlocks at once has too many rooms, or tokens for a locked one."""
         chance = random.Random(seed)
         hms.delays = chance
         made = [await self.create(rooms, name) for name in ("Tea", "Coffee")]
@@ -242,7 +238,7 @@ class RoomChangesContract(RoomBench):
             ("", ""),
         ],
     )
-    async def test_texts_of_an_adopted_room_are_what_a_user_may_write(
+    async def test_texts_of_an_adopted_room_are_texts_that_a_user_may_write(
         self, rooms: Rooms, hms: Fake100ms, text: str, kept: str
     ) -> None:
         hms.rooms["e" * 24] = HmsRoom("e" * 24, text, True, TEMPLATE, description=text)
@@ -250,7 +246,7 @@ class RoomChangesContract(RoomBench):
         now = await self.now(rooms, room)
         assert (now.description, now.name, now.upstream) == (kept, kept[:100] or "Untitled room", text)
 
-    async def test_two_who_adopt_at_once_do_not_both_own_it(self, rooms: Rooms, hms: Fake100ms) -> None:
+    async def test_of_two_simultaneous_adoptions_one_wins(self, rooms: Rooms, hms: Fake100ms) -> None:
         hms.rooms["e" * 24] = HmsRoom("e" * 24, "old-room", True, "89abcdef0123456789abcdef")
         names = {OWNER: "Mine", STRANGER: "Yours"}
         tries = (rooms.adopt("e" * 24, uid, name=name) for uid, name in names.items())
@@ -262,7 +258,9 @@ class RoomChangesContract(RoomBench):
             assert [one.id for one in listed] == ([adopted.id] if uid == adopted.owner_id else [])
 
     @pytest.mark.parametrize("room_id", ["", "x", "E" * 24, "../rooms", "f" * 24])
-    async def test_what_100ms_does_not_have_is_not_adopted(self, rooms: Rooms, room_id: str, ledger: Ledger) -> None:
+    async def test_a_room_that_100ms_does_not_have_is_not_adopted(
+        self, rooms: Rooms, room_id: str, ledger: Ledger
+    ) -> None:
         with pytest.raises(NotOurs):
             await rooms.adopt(room_id, OWNER, name="Old")
         assert ledger.upstream() == ([("get", room_id)] if room_id == "f" * 24 else [])

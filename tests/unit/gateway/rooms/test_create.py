@@ -178,7 +178,7 @@ class RoomCreationContract(RoomBench):
         made = await creation.create(HOST, "k", name="Tea")
         assert (len(hms.rooms), await self.places(rooms)) == (1, 1)
         assert made.is_replayed == (step == "before the room is remembered")
-        assert made.is_charged, "the attempt that died was answered to nobody"
+        assert made.is_charged, "the attempt that died answered no client"
 
     @pytest.mark.usefixtures("brief_holds")
     async def test_an_attempt_that_lost_its_hold_leaves_the_place_to_the_next(

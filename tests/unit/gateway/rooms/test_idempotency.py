@@ -29,11 +29,11 @@ class IdempotencyContract:
     async def begin(self, keys: Idempotency, key: str = "k", asked: bytes = b"{}", name: str = "n.1") -> Attempt:
         return await keys.begin(UID, "rooms.create", key, asked, name=name)
 
-    async def test_a_first_request_goes_on_under_its_own_name(self, keys: Idempotency) -> None:
+    async def test_a_first_request_has_its_own_name(self, keys: Idempotency) -> None:
         attempt = await self.begin(keys)
         assert (attempt.name, attempt.room_id) == ("n.1", "")
 
-    async def test_while_the_first_is_under_way_a_second_waits(self, keys: Idempotency) -> None:
+    async def test_during_the_first_request_a_second_is_refused(self, keys: Idempotency) -> None:
         await self.begin(keys)
         with pytest.raises(InFlight):
             await self.begin(keys, name="n.2")
@@ -138,7 +138,7 @@ class IdempotencyContract:
         for uid, route, key in ((OTHER, "rooms.create", "k"), (UID, "invites.make", "k"), (UID, "rooms.create", "K")):
             assert (await keys.begin(uid, route, key, b"{}", name="n.9")).name == "n.9"
 
-    async def test_of_fifty_at_once_one_goes_on(self, keys: Idempotency) -> None:
+    async def test_of_fifty_at_once_one_begins(self, keys: Idempotency) -> None:
         outcomes = await asyncio.gather(*(self.begin(keys, name=f"n.{n}") for n in range(50)), return_exceptions=True)
         assert sum(isinstance(one, Attempt) for one in outcomes) == 1
         assert sum(isinstance(one, InFlight) for one in outcomes) == 49
@@ -153,7 +153,7 @@ class IdempotencyContract:
         fresh = await self.begin(keys, key="another")
         assert KEEP_MS - 5000 < await execute("PTTL", fresh.record) <= KEEP_MS
 
-    async def test_the_key_itself_is_not_kept(self, keys: Idempotency, execute: Execute) -> None:
+    async def test_the_key_itself_is_not_stored(self, keys: Idempotency, execute: Execute) -> None:
         attempt = await self.begin(keys, key="order-of-mr-smith")
         assert "smith" not in attempt.record
         assert re.fullmatch(rf"ik:1:\{{{UID}\}}:[0-9a-f]{{32}}", attempt.record)

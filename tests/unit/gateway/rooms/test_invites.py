@@ -120,26 +120,26 @@ class RoomInvitesContract:
         in_room = [user for user in users if await house.members.relation(house.room, user.id)]
         assert len(in_room) == 7
 
-    async def test_one_user_racing_himself_uses_one_up(self, house: House) -> None:
+    async def test_one_user_in_several_tabs_uses_one_up(self, house: House) -> None:
         code = await house.code(uses=10)
         outcomes = await asyncio.gather(*(house.invites.accept(code, house.mira) for _ in range(8)))
         assert outcomes == [(house.room, "participant")] * 8
         assert await house.uses_left(code) == 9
 
-    async def test_who_has_as_much_uses_nothing_up(self, house: House) -> None:
+    async def test_a_user_with_as_high_a_relation_uses_nothing_up(self, house: House) -> None:
         code = await house.code("participant")
         assert await house.invites.accept(code, house.cohost) == (house.room, "cohost")
         assert await house.invites.accept(code, house.owner) == (house.room, "owner")
         assert await house.uses_left(code) == 1
 
-    async def test_the_banned_are_refused_and_use_nothing_up(self, house: House) -> None:
+    async def test_a_banned_user_is_refused_and_uses_nothing_up(self, house: House) -> None:
         code = await house.code()
         await house.set(house.mira, "banned")
         await house.refused(code, house.mira)
         assert await house.uses_left(code) == 1
         assert await house.members.relation(house.room, house.mira.id) == "banned"
 
-    async def test_who_was_lowered_does_not_raise_himself_again(self, house: House) -> None:
+    async def test_a_lowered_user_is_not_raised_by_the_same_invite_again(self, house: House) -> None:
         code = await house.code("cohost", uses=5)
         await house.invites.accept(code, house.mira)
         await house.set(house.mira, "viewer")
@@ -148,13 +148,13 @@ class RoomInvitesContract:
         assert await house.members.relation(house.room, house.mira.id) == "viewer"
 
     @pytest.mark.parametrize("code", ["", "x", "a" * 26, "A" * 26, "a" * 27, "../x"])
-    async def test_what_is_no_code_is_refused(self, house: House, code: str) -> None:
+    async def test_a_malformed_code_is_refused(self, house: House, code: str) -> None:
         await house.refused(code, house.mira)
 
     # --- an invite is worth what its maker may do now ---
 
     @pytest.mark.parametrize("relation", ["participant", "viewer", "banned"])
-    async def test_an_invite_ends_with_the_power_of_who_made_it(self, house: House, relation: str) -> None:
+    async def test_an_invite_ends_with_the_relation_of_its_maker(self, house: House, relation: str) -> None:
         code = await house.code(by=house.cohost)
         await house.set(house.cohost, relation)
         await house.refused(code, house.mira)
@@ -168,7 +168,7 @@ class RoomInvitesContract:
         assert (await house.invites.accept(participants, house.mira))[1] == "participant"
 
     @pytest.mark.parametrize("how", ["disabled", "deleted", "unknown role"])
-    async def test_an_invite_ends_with_the_account_of_who_made_it(self, house: House, how: str) -> None:
+    async def test_an_invite_ends_with_the_account_of_its_maker(self, house: House, how: str) -> None:
         code = await house.code(guests=True, uses=5)
         match how:
             case "disabled":
@@ -215,7 +215,7 @@ class RoomInvitesContract:
         assert not await house.invites.revoke(house.room, ref_of(code))
         assert await execute("ZCARD", f"vi:1:{{{house.room.id}}}") == 0
 
-    async def test_an_invite_ends_when_its_time_is_up(self, house: House) -> None:
+    async def test_an_invite_expires(self, house: House) -> None:
         code = await house.code(lasts_s=1)
         await asyncio.sleep(1.05)
         await house.refused(code, house.mira)
@@ -306,7 +306,7 @@ class RoomInvitesContract:
         assert await execute("KEYS", "un:1:guest-*") == []
         assert len(await house.members.all(house.room)) == 2
 
-    async def test_a_guest_whom_somebody_is_changing_is_left_to_the_next_sweep(
+    async def test_a_guest_who_is_being_changed_is_left_to_the_next_sweep(
         self, house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         guest = await house.guest(await house.code(guests=True))
@@ -337,7 +337,7 @@ class RoomInvitesContract:
         assert await house.guests.sweep() == 1
         assert await house.members.relation(house.room, guest.id) is None
 
-    async def test_guests_are_swept_when_their_time_is_up_and_not_before(self, house: House, execute: Execute) -> None:
+    async def test_guests_are_removed_when_they_expire_and_not_before(self, house: House, execute: Execute) -> None:
         code = await house.code(guests=True, uses=2)
         gone = await house.guest(code, "Gone")
         kept = await house.guest(code, "Kept")
@@ -354,9 +354,7 @@ class RoomInvitesContract:
         assert await house.members.relation(house.room, kept.id) == "participant"
         assert await execute("ZRANGE", GUESTS, 0, -1) == [kept.id.encode()]
 
-    async def test_a_guest_whom_100ms_does_not_throw_out_is_insisted_on_for_an_hour(
-        self, house: House, execute: Execute
-    ) -> None:
+    async def test_removing_a_guest_at_100ms_is_retried_for_an_hour(self, house: House, execute: Execute) -> None:
         code = await house.code(guests=True, uses=2)
         guest = await house.guest(code)
         house.hms.peers[guest.id] = ["p-1"]
@@ -374,17 +372,19 @@ class RoomInvitesContract:
         with pytest.raises(UnknownUser):
             await house.accounts.get(stubborn.id)
 
-    async def test_guests_of_a_policy_without_guests_are_seen_out_too(self, house: House, execute: Execute) -> None:
+    async def test_guests_expire_even_if_the_policy_has_no_guests_any_more(
+        self, house: House, execute: Execute
+    ) -> None:
         guest = await house.guest(await house.code(guests=True))
         house.policy.now = replace(house.policy.now, guests=Guests())
         await execute("ZADD", GUESTS, 1, guest.id)
         assert await house.guests.sweep() == 1
         assert await house.members.relation(house.room, guest.id) is None
 
-    async def test_a_guest_nobody_could_write_down_is_none(
+    async def test_a_guest_who_could_not_be_listed_is_not_made(
         self, house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """He would never be seen out."""
+        """They would never be removed."""
 
         async def fail(*words: Any) -> Any:
             if words[:2] == ("ZADD", GUESTS):

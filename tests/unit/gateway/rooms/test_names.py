@@ -25,7 +25,7 @@ class RoomNamesContract(RoomBench):
         since = int(await ledger("HGET", key, "at"))
         await ledger("HSET", key, "at", since - 60_000)
 
-    async def test_a_repeat_finds_the_room_that_was_registered_and_changes_nothing_of_it(
+    async def test_a_repetition_finds_the_registered_room_and_changes_nothing_of_it(
         self, rooms: Rooms, ledger: Ledger
     ) -> None:
         """An attempt registered it and died. What happened to the room since must not be undone by the repeat."""
@@ -39,14 +39,14 @@ class RoomNamesContract(RoomBench):
         assert (again.name, again.owner_id, again.enabled, again.held) == ("Coffee", STRANGER, False, True)
         assert again.lease == room.lease
 
-    async def test_a_repeat_has_its_unique_name_already(self, rooms: Rooms) -> None:
+    async def test_a_repetition_has_its_unique_name_already(self, rooms: Rooms) -> None:
         room = await self.create(rooms, upstream="tea.1")
         new = NewRoom("Tea", "about", "open", "default")
         assert await rooms.create(OWNER, new, lease="another", upstream="tea.1") == (room, False)
         with pytest.raises(NameTaken):
             await self.create(rooms, "TEA")
 
-    async def test_100ms_answering_with_somebody_elses_room_overwrites_nothing(
+    async def test_an_answer_of_100ms_with_another_users_room_overwrites_nothing(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
         room = await self.create(rooms)
@@ -77,7 +77,7 @@ class RoomNamesContract(RoomBench):
         hms.fails.clear()
         await rooms.create(OWNER, new, lease="l", upstream="tea.2")
 
-    async def test_rooms_nobody_named_may_be_many(self, rooms: Rooms) -> None:
+    async def test_unnamed_rooms_may_be_many(self, rooms: Rooms) -> None:
         new = NewRoom(UNTITLED, "", "open", "default")
         made = [await rooms.create(OWNER, new, lease="l", upstream=upstream_name("x")) for _ in range(3)]
         assert len({room.id for room, _ in made}) == 3
@@ -92,7 +92,7 @@ class RoomNamesContract(RoomBench):
         await self.a_minute_later(ledger, "tea")
         assert (await self.create(rooms, "Tea", uid=STRANGER)).name == "Tea"
 
-    async def test_a_rename_to_a_name_of_others_changes_nothing(self, rooms: Rooms) -> None:
+    async def test_a_rename_to_a_taken_name_changes_nothing(self, rooms: Rooms) -> None:
         room, other = await self.create(rooms), await self.create(rooms, "Coffee")
         with pytest.raises(NameTaken):
             await rooms.update(room, RoomChanges(name="COFFEE", access="invited", description="x"))
@@ -172,7 +172,7 @@ class RoomNamesContract(RoomBench):
         await self.a_minute_later(ledger, "tea")
         assert (await self.create(rooms, "Tea", uid=STRANGER)).name == "Tea"
 
-    async def test_a_name_is_a_rooms_from_before_its_row_has_it_for_ever(
+    async def test_a_name_belongs_to_its_room_from_before_the_room_is_written(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whatever stops halfway: a room that has the name keeps it, and one that never got it does not."""
@@ -196,7 +196,7 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "Tea", uid=STRANGER)
 
-    async def test_a_repeat_of_what_stopped_halfway_has_its_name_already(
+    async def test_a_repetition_of_a_request_that_stopped_halfway_has_its_name_already(
         self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The client repeats a 503 under the same key at once; its own first attempt must not be in its way."""
@@ -239,7 +239,9 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "Coffee", uid=STRANGER)
 
-    async def test_of_many_who_replace_a_crashed_holder_one_gets_the_name(self, rooms: Rooms, ledger: Ledger) -> None:
+    async def test_of_many_requests_that_replace_a_crashed_holder_one_gets_the_name(
+        self, rooms: Rooms, ledger: Ledger
+    ) -> None:
         await ledger("HSET", "nm:1:tea", "holder", "tea.1", "at", 0)
         many = [NewRoom("Tea", "", "open", "default") for _ in range(8)]
         made = await asyncio.gather(
@@ -247,7 +249,7 @@ class RoomNamesContract(RoomBench):
         )
         assert sorted(type(one).__name__ for one in made) == ["NameTaken"] * 7 + ["tuple"]
 
-    async def test_a_name_somebody_is_about_to_use_is_taken(self, rooms: Rooms, hms: Fake100ms) -> None:
+    async def test_a_name_that_another_request_is_about_to_use_is_taken(self, rooms: Rooms, hms: Fake100ms) -> None:
         room = await self.create(rooms)
 
         async def another() -> None:

@@ -111,7 +111,7 @@ async def test_a_new_room_is_registered_with_its_owner(rooms: Rooms, execute: Co
         assert await execute("ZSCORE", key, room.id) == room.created_ms
 
 
-async def test_100ms_gets_a_generated_name_and_what_the_policy_says(rooms: Rooms, hms: FakeHms) -> None:
+async def test_100ms_gets_a_generated_name_and_the_policys_settings(rooms: Rooms, hms: FakeHms) -> None:
     await create(rooms, OWNER, NEW, lease="l")
     [asked] = hms.created
     assert re.fullmatch(r"grosse-besprechung\.[0-9a-z]{26}|groe-besprechung\.[0-9a-z]{26}", asked.pop("name"))
@@ -138,7 +138,9 @@ async def test_the_users_own_name_is_kept_as_it_is(rooms: Rooms) -> None:
     assert found.room.name == name
 
 
-async def test_a_room_100ms_did_not_create_is_not_registered(rooms: Rooms, hms: FakeHms, execute: Counting) -> None:
+async def test_a_room_that_100ms_did_not_create_is_not_registered(
+    rooms: Rooms, hms: FakeHms, execute: Counting
+) -> None:
     hms.error = HmsUnreachable("x")
     with pytest.raises(HmsUnreachable):
         await create(rooms, OWNER, NEW, lease="l")
@@ -206,7 +208,7 @@ async def test_the_facts_of_a_room_are_those_a_decision_needs(rooms: Rooms, exec
         "\ud800" * 24,
     ],
 )
-async def test_what_is_no_room_id_reaches_neither_redis_nor_100ms(
+async def test_a_malformed_room_id_reaches_neither_redis_nor_100ms(
     rooms: Rooms, execute: Counting, hms: FakeHms, room_id: str
 ) -> None:
     assert await rooms.find(room_id, OWNER) is None
@@ -214,7 +216,7 @@ async def test_what_is_no_room_id_reaches_neither_redis_nor_100ms(
     assert hms.created == []
 
 
-async def test_a_room_that_is_not_ours_is_not_found_and_100ms_is_not_asked(rooms: Rooms, hms: FakeHms) -> None:
+async def test_an_unregistered_room_is_not_found_and_100ms_is_not_asked(rooms: Rooms, hms: FakeHms) -> None:
     await create(rooms, OWNER, NEW, lease="l")
     hms.error = AssertionError("100ms was asked")
     assert await rooms.find("f" * 24, OWNER) is None
@@ -242,7 +244,7 @@ async def test_a_find_is_three_commands_of_one_turn(rooms: Rooms, execute: Count
 # --- enlisting ---
 
 
-async def test_an_open_room_enters_the_list_of_who_joined_it_once(rooms: Rooms, execute: Counting) -> None:
+async def test_an_open_room_enters_the_list_of_a_user_who_joins_it_once(rooms: Rooms, execute: Counting) -> None:
     room = await create(rooms, OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -261,7 +263,7 @@ async def test_an_open_room_enters_the_list_of_who_joined_it_once(rooms: Rooms, 
 # --- listing ---
 
 
-async def test_a_list_is_of_ones_own_rooms_newest_first(rooms: Rooms, execute: Counting) -> None:
+async def test_a_list_has_the_users_own_rooms_newest_first(rooms: Rooms, execute: Counting) -> None:
     mine = [await create(rooms, OWNER, NEW, lease="l") for _ in range(5)]
     for n, room in enumerate(mine):
         await place(execute, 1_800_000_000_000 + n, room)
@@ -286,7 +288,7 @@ async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms,
     assert 0 < len(seen[-1]) <= size
 
 
-async def test_a_room_created_between_two_pages_moves_nothing(rooms: Rooms, execute: Counting) -> None:
+async def test_a_room_created_between_two_pages_moves_no_other(rooms: Rooms, execute: Counting) -> None:
     made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(4)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)

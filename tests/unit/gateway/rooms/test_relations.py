@@ -72,37 +72,37 @@ class MembersContract:
             ("participant", "viewer", None),  # both may be guests
             (None, "viewer", None),
             ("banned", "viewer", None),
-            ("participant", "participant", {"guest"}),  # he may have been more, and 100ms did not throw him out
+            ("participant", "participant", {"guest"}),  # they may have been more, and 100ms did not remove them
             ("cohost", "cohost", None),  # nobody has more
             ("viewer", "banned", set()),
             (None, "banned", set()),
             ("banned", "banned", set()),
         ],
     )
-    async def test_who_loses_a_100ms_role_is_to_be_thrown_out(
+    async def test_a_user_who_loses_a_100ms_role_is_to_be_removed(
         self, members: Members, ledger: Ledger, before: str | None, after: str, sparing: set[str] | None
     ) -> None:
         if before:
             await ledger("HSET", f"rr:1:{{{ROOM.id}}}", STRANGER, before)
         assert await members.set(ROOM, STRANGER, after, before=before, by=BY_OWNER) == sparing
 
-    async def test_the_banned_are_thrown_out_whatever_the_template_says_of_their_roles(
+    async def test_a_banned_user_is_removed_whatever_the_template_says_of_their_roles(
         self, ledger: Ledger, hms: Fake100ms
     ) -> None:
-        """The policy may have changed since he came in."""
+        """The policy may have changed since they joined."""
         members = Members(ledger, hms, with_roles(policy(), participant=()))  # type: ignore[arg-type]
         assert await members.set(ROOM, MEMBER, "banned", before="participant", by=BY_OWNER) == frozenset()
 
-    async def test_who_is_banned_is_forgotten_as_well(self, members: Members, ledger: Ledger) -> None:
+    async def test_a_banned_user_is_forgotten_as_well(self, members: Members, ledger: Ledger) -> None:
         await members.set(ROOM, MEMBER, "viewer", before="participant", by=BY_OWNER)
         await members.set(ROOM, MEMBER, "banned", before="viewer", by=BY_OWNER)
         await members.forget(MEMBER)
         assert await ledger("HGET", f"rr:1:{{{ROOM.id}}}", MEMBER) is None
 
-    async def test_a_change_decided_on_what_holds_no_more_is_not_written(
+    async def test_a_change_that_was_decided_on_an_outdated_relation_is_not_written(
         self, members: Members, ledger: Ledger
     ) -> None:
-        """The owner has made him cohost meanwhile; a cohost who saw a participant must not ban him."""
+        """The owner has made them cohost meanwhile; a cohost who saw a participant must not ban them."""
         await members.set(ROOM, MEMBER, "cohost", before="participant", by=BY_OWNER)
         with pytest.raises(Overtaken):
             await members.set(ROOM, MEMBER, "banned", before="participant", by=BY_COHOST)
@@ -112,7 +112,7 @@ class MembersContract:
         assert await ledger("HGET", f"rr:1:{{{ROOM.id}}}", MEMBER) == b"cohost"
 
     @pytest.mark.parametrize("now", ["banned", "participant", None])
-    async def test_who_was_lowered_himself_changes_nobody(
+    async def test_a_user_who_was_lowered_meanwhile_changes_no_relation(
         self, members: Members, ledger: Ledger, now: str | None
     ) -> None:
         key = f"rr:1:{{{ROOM.id}}}"
@@ -146,7 +146,7 @@ class MembersContract:
         with pytest.raises(NotInCharge):
             await members.set(ROOM, COHOST, "banned", before="cohost", by=BY_OWNER)
 
-    async def test_a_former_owner_who_loses_a_role_is_to_be_thrown_out(self, ledger: Ledger, hms: Fake100ms) -> None:
+    async def test_a_former_owner_who_loses_a_role_is_to_be_removed(self, ledger: Ledger, hms: Fake100ms) -> None:
         only_owners = with_roles(policy(), owner=("guest", "host", "chair"))
         assert await Members(ledger, hms, only_owners).hand_over(ROOM, MEMBER)  # type: ignore[arg-type]
 
@@ -177,7 +177,7 @@ class MembersContract:
         assert await self.let_in(members, MEMBER, "cohost") == ("banned", False)
         assert await members.relation(ROOM, MEMBER) == "banned"
 
-    async def test_who_was_lowered_does_not_raise_himself_by_the_same_invite(self, members: Members) -> None:
+    async def test_a_lowered_user_is_not_raised_by_the_same_invite(self, members: Members) -> None:
         await self.let_in(members, MEMBER, "cohost")
         await members.set(ROOM, MEMBER, "viewer", before="cohost", by=BY_OWNER)
         assert await self.let_in(members, MEMBER, "cohost") == ("", False)
@@ -207,7 +207,7 @@ class MembersContract:
         assert await members.remove_strangers(ROOM, reason="x") == 3
         assert ledger.upstream() == [("list", None), ("remove", "p3"), ("remove", "p4"), ("remove", "p5")]
 
-    async def test_one_peer_that_cannot_be_removed_does_not_save_the_others(
+    async def test_the_other_peers_are_removed_when_one_cannot_be(
         self, members: Members, hms: Fake100ms, ledger: Ledger
     ) -> None:
         hms.peers = {MEMBER: ["p1", "p2", "p3"]}
@@ -224,7 +224,7 @@ class MembersContract:
             ("remove", "p3"),
         ]
 
-    async def test_a_hand_over_that_cannot_be_repeated_tells_what_to_do_instead(
+    async def test_an_error_after_a_hand_over_says_what_to_do_instead_of_repeating_it(
         self, ledger: Ledger, hms: Fake100ms
     ) -> None:
         only_owners = with_roles(policy(), owner=("guest", "host", "chair"))
@@ -235,9 +235,9 @@ class MembersContract:
             await members.remove_peers(ROOM, OWNER, reason="x")
         by = InCharge(COHOST, "owner")
         sparing = await members.set(ROOM, OWNER, "cohost", before="cohost", by=by)
-        assert sparing == {"guest", "host"}, "that throws him out as a chair"
+        assert sparing == {"guest", "host"}, "that removes them as a chair"
 
-    async def test_who_is_forgotten_has_no_relation_anywhere(self, members: Members, ledger: Ledger) -> None:
+    async def test_a_forgotten_user_has_no_relation_anywhere(self, members: Members, ledger: Ledger) -> None:
         await self.let_in(members, STRANGER, "participant")
         await members.forget(STRANGER)
         assert await members.relation(ROOM, STRANGER) is None
