@@ -1,4 +1,4 @@
-/** The client: the seed's class with its methods, and the rest of the gateway's API. */
+/** The client: the methods of the seed's class, and the rest of the gateway's API. */
 
 import { newIdempotencyKey } from "./idempotency.js";
 import { GatewayProblem } from "./problem.js";
@@ -34,15 +34,15 @@ import { type Call, Transport, type TransportOptions, segment } from "./transpor
 export interface HMSServiceOptions extends TransportOptions {
   /** Where the login is kept; in memory by default. */
   readonly storage?: SessionStorage;
-  /** Told once when the gateway has ended the login: time for the login page. Not told of one's own logout. */
+  /** Called once when the gateway has ended the login, to show the login page. Not called after `logout()`. */
   readonly onSessionLost?: (problem: GatewayProblem) => void;
 }
 
 /**
  * One user of one gateway.
  *
- * Methods throw GatewayProblem when the gateway refuses and GatewayUnreachable when no answer comes; `createRoom` alone
- * answers `{ success: false, error }` instead, as the seed's does.
+ * Methods throw GatewayProblem when the gateway refuses and GatewayUnreachable when there is no answer. `createRoom`
+ * returns `{ success: false, error }` instead, like the seed's.
  */
 export class HMSServiceClass {
   readonly #transport: Transport;
@@ -54,14 +54,14 @@ export class HMSServiceClass {
     this.#sessions = new Sessions(options.storage ?? memoryStorage(), this.#transport, options.onSessionLost);
   }
 
-  /** How the limits stood after the last answer that said so, the tightest first. */
+  /** The limits after the last answer that reported them, the tightest first. */
   get rateLimits(): readonly RateLimit[] {
     return this.#transport.rateLimits;
   }
 
   // --- Rooms, as in the seed ---------------------------------------------------------------------------------------
 
-  /** Create a room; without options an untitled one. Never throws. */
+  /** Create a room, untitled if there are no options. Never throws. */
   async createRoom(options?: CreateRoomOptions): Promise<CreateRoomResponse> {
     const { idempotencyKey = newIdempotencyKey(), ...room } = options ?? {};
     const body = Object.keys(room).length > 0 ? room : undefined;
@@ -76,14 +76,14 @@ export class HMSServiceClass {
     }
   }
 
-  /** Return a join token for the logged-in user; without a role, in the least of those he may have. */
+  /** Return a join token for the logged-in user. Without a role, it has the least privileged role they may have. */
   async getAuthToken(roomId: string, role?: string): Promise<string> {
     return (await this.mintToken(roomId, role)).token;
   }
 
-  // --- Who is calling ----------------------------------------------------------------------------------------------
+  // --- Account and sessions ----------------------------------------------------------------------------------------
 
-  /** Log in; every later call is this user's. */
+  /** Log in. Every later call is made as this user. */
   async login(username: string, password: string): Promise<User> {
     const body = { username, password };
     const call: Call = { method: "POST", path: "/auth/login", body, answers: "access_token" };
@@ -93,13 +93,13 @@ export class HMSServiceClass {
   /**
    * End this session, the user's others, or all of them.
    *
-   * Unless it is `others`, this client forgets its login in any case, also when no answer comes and it throws.
+   * Except for `others`, the client always forgets its login, even if there is no answer and it throws.
    */
   async logout(scope: "current" | "others" | "all" = "current"): Promise<void> {
     const held = await this.#sessions.held();
     if (!held) return;
     if (scope !== "others") await this.#sessions.drop();
-    // The refresh token names the session even when the access token has expired.
+    // The refresh token identifies the session even if the access token has expired.
     const body = { refresh_token: held.refreshToken, scope };
     try {
       await this.#transport.send({ method: "POST", path: "/auth/logout", body, answers: null, repeatable: true });
@@ -109,30 +109,30 @@ export class HMSServiceClass {
     }
   }
 
-  /** Renew the tokens now, e.g. to have new roles. Calls renew them by themselves when they must. */
+  /** Renew the tokens now, for example after a change of roles. Calls renew them automatically when needed. */
   async refresh(): Promise<User> {
     const held = await this.#sessions.required();
     return (await this.#sessions.renewed(held)).user;
   }
 
-  /** Return the user of the kept login without asking the gateway; null if nobody is logged in. */
+  /** Return the user of the stored login without a request, or null if there is none. */
   async currentUser(): Promise<User | null> {
     return (await this.#sessions.held())?.user ?? null;
   }
 
-  /** Ask who the caller is and what he may do. */
+  /** Return the caller and their permissions. */
   async me(): Promise<Me> {
     return await this.#read<Me>("/auth/me", "user");
   }
 
-  /** Create an account, where registration is open or with an invite. Does not log in. */
+  /** Create an account, if registration is open or with an invite. Does not log in. */
   async register({ username, password, displayName, invite }: NewUser): Promise<User> {
     const body = { username, password, display_name: displayName, invite };
     const call: Call = { method: "POST", path: "/auth/register", body, answers: "user" };
     return (await this.#transport.send<{ user: User }>(call)).user;
   }
 
-  /** Change the own password; the user's other sessions end. */
+  /** Change the user's password. Their other sessions end. */
   async changePassword(currentPassword: string, newPassword: string): Promise<void> {
     const body = { current_password: currentPassword, new_password: newPassword };
     await this.#call({ method: "POST", path: "/auth/password", body, answers: null });
@@ -151,7 +151,7 @@ export class HMSServiceClass {
 
   // --- Rooms -------------------------------------------------------------------------------------------------------
 
-  /** Go through the user's rooms, newest first, page by page as they are asked for. */
+  /** Iterate over the user's rooms, newest first. Pages are fetched on demand. */
   async *rooms(pageSize = 50): AsyncGenerator<Room, void, undefined> {
     let cursor: string | null | undefined;
     do {
@@ -161,7 +161,7 @@ export class HMSServiceClass {
     } while (cursor);
   }
 
-  /** Return one page of the user's rooms, newest first; `limit` is 100 at most. */
+  /** Return one page of the user's rooms, newest first. `limit` is at most 100. */
   async roomPage(options: PageOptions = {}): Promise<RoomPage> {
     return await this.#read<RoomPage>(`/rooms${query(options)}`, "rooms");
   }
@@ -171,25 +171,25 @@ export class HMSServiceClass {
     return (await this.#read<{ room: Room }>(`/rooms/${segment(roomId)}`, "room")).room;
   }
 
-  /** Change a room; what is left out stays. */
+  /** Change a room. Omitted fields keep their values. */
   async updateRoom(roomId: string, changes: RoomChanges): Promise<Room> {
     const call: Call = { method: "PATCH", path: `/rooms/${segment(roomId)}`, body: changes, answers: "room" };
     return (await this.#call<{ room: Room }>(call)).room;
   }
 
-  /** Throw everybody out of a room; `lock`: nobody gets in again. */
+  /** Remove all peers from a room. With `lock`, prevent further joins. */
   async endRoom(roomId: string, options: { lock?: boolean; reason?: string } = {}): Promise<Ending> {
     const path = `/rooms/${segment(roomId)}/end`;
     return await this.#call<Ending>({ method: "POST", path, body: options, answers: "ended" });
   }
 
-  /** As `getAuthToken`, with what else the gateway says: role, user, expiry. */
+  /** Return a join token with its role, user and expiry. */
   async mintToken(roomId: string, role?: string): Promise<MintedToken> {
     const path = `/rooms/${segment(roomId)}/token`;
     return await this.#call<MintedToken>({ method: "POST", path, body: { role }, answers: "token", repeatable: true });
   }
 
-  /** Go through those who have a relation of their own to a room, the owner first; banned ones too. */
+  /** Iterate over the users with a relation to a room, the owner first, banned ones included. */
   async *members(roomId: string, pageSize = 100): AsyncGenerator<Member, void, undefined> {
     let cursor: string | null | undefined;
     do {
@@ -199,24 +199,24 @@ export class HMSServiceClass {
     } while (cursor);
   }
 
-  /** Return one page of a room's members; `limit` is 500 at most. */
+  /** Return one page of a room's members. `limit` is at most 500. */
   async memberPage(roomId: string, options: PageOptions = {}): Promise<MemberPage> {
     return await this.#read<MemberPage>(`/rooms/${segment(roomId)}/members${query(options)}`, "members");
   }
 
-  /** Give a user, by id or name, a relation to a room. `owner` hands it over, `banned` throws him out as well. */
+  /** Set the relation of a user, by id or name. `owner` hands the room over, `banned` also removes the user from it. */
   async setMember(roomId: string, user: string, relation: Relation): Promise<MemberSet> {
     const path = `/rooms/${segment(roomId)}/members/${segment(user)}`;
     return await this.#call<MemberSet>({ method: "PUT", path, body: { relation }, answers: "member" });
   }
 
-  /** Ban a user, by id or name, from a room, and throw him out. */
+  /** Ban a user, by id or name, from a room, and remove them from it. */
   async banMember(roomId: string, user: string): Promise<void> {
     const path = `/rooms/${segment(roomId)}/members/${segment(user)}`;
     await this.#call({ method: "DELETE", path, answers: null });
   }
 
-  /** Make a code that gives whoever accepts it a relation to a room. */
+  /** Create a code that gives each user who accepts it a relation to a room. */
   async createInvite(roomId: string, options: NewInvite = {}): Promise<InviteMade> {
     const { relation, maxUses, expiresInS, guests } = options;
     const path = `/rooms/${segment(roomId)}/invites`;
@@ -224,20 +224,20 @@ export class HMSServiceClass {
     return await this.#call<InviteMade>({ method: "POST", path, body, answers: "code" });
   }
 
-  /** List the invites of a room that can still be used, without their codes. */
+  /** List the usable invites of a room, without their codes. */
   async invites(roomId: string): Promise<readonly Invite[]> {
     return (await this.#read<{ invites: Invite[] }>(`/rooms/${segment(roomId)}/invites`, "invites")).invites;
   }
 
-  /** Void an invite. Who has accepted it keeps what it gave. */
+  /** Revoke an invite. Users who have accepted it keep their relation. */
   async revokeInvite(roomId: string, inviteId: string): Promise<void> {
     const path = `/rooms/${segment(roomId)}/invites/${segment(inviteId)}`;
     await this.#call({ method: "DELETE", path, answers: null });
   }
 
   /**
-   * Accept an invite. Where nobody is logged in and the invite is for guests, this makes a guest, who is logged in from
-   * then on; `displayName` is his.
+   * Accept an invite. Without a login, an invite for guests creates a guest with this `displayName`, and the client is
+   * then logged in as the guest.
    */
   async acceptInvite(code: string, options: { displayName?: string | undefined } = {}): Promise<InviteAccepted> {
     const path = `/invites/${segment(code)}/accept`;
@@ -252,7 +252,7 @@ export class HMSServiceClass {
 
   // --- Usage -------------------------------------------------------------------------------------------------------
 
-  /** Return the caller's limits as they stand and what he has used. Costs nothing. */
+  /** Return the caller's current limits and usage. Free of charge. */
   async usage(): Promise<Usage> {
     return await this.#read<Usage>("/usage", "usage");
   }
@@ -261,7 +261,7 @@ export class HMSServiceClass {
     return await this.#call<T>({ method: "GET", path, answers, repeatable: true });
   }
 
-  /** Send a call as the logged-in user; once more if the gateway does not take the token (then it did nothing). */
+  /** Send a call as the logged-in user. Repeat it once if the gateway refuses the token (then it did nothing). */
   async #call<T>(call: Call): Promise<T> {
     const session = await this.#sessions.current();
     try {
@@ -275,7 +275,7 @@ export class HMSServiceClass {
   }
 }
 
-/** Return the query of a page; what is left out is not sent. */
+/** Return the query of a page, without omitted options. */
 function query(options: PageOptions): string {
   const pairs = Object.entries(options).filter(([, value]) => value !== undefined);
   if (pairs.length === 0) return "";

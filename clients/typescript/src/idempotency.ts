@@ -1,4 +1,4 @@
-/** A key no other call has. It is no secret: where the platform has no good random numbers, time and chance do. */
+/** Return a unique key. It is not a secret, so time and Math.random suffice where secure random numbers are missing. */
 export function newIdempotencyKey(): string {
   const bytes = new Uint8Array(16);
   // React Native and Node 18 may lack it

@@ -1,8 +1,8 @@
-/** What goes wrong: an answer that refuses (GatewayProblem), or no answer at all (GatewayUnreachable). */
+/** The errors: a refusal (GatewayProblem), or no answer (GatewayUnreachable). */
 
 import { type RateLimit, parseRateLimits, parseRetryAfter } from "./rate-limit.js";
 
-/** Every code the gateway answers with. A later gateway may know more. */
+/** All codes of the gateway. A newer gateway may have more. */
 export const PROBLEM_CODES = [
   "invalid_request",
   "invalid_grant",
@@ -41,10 +41,10 @@ export const PROBLEM_CODES = [
 
 export type ProblemCode = (typeof PROBLEM_CODES)[number];
 
-/** The client's own codes: nobody is logged in here; the answer did not come from a gateway. */
+/** The client's own codes: there is no login; the answer did not come from a gateway. */
 export type ClientCode = "no_session" | "unexpected_answer";
 
-/** One field of the request that breaks one rule. */
+/** A field of the request and the rule that it breaks. */
 export interface FieldError {
   readonly field: string;
   readonly rule: string;
@@ -65,28 +65,28 @@ export interface ProblemFields {
   readonly rateLimits?: readonly RateLimit[];
 }
 
-/** A refusal: the gateway's problem document (RFC 9457) with what its header fields add. It never holds a token. */
+/** A refusal: the gateway's problem document (RFC 9457) and its header fields. It never contains a token. */
 export class GatewayProblem extends Error {
-  /** HTTP status; 401 also for `no_session`, which no server was asked about. */
+  /** HTTP status. Also 401 for `no_session`, where no request was sent. */
   readonly status: number;
-  /** What programs decide by. */
+  /** The code for programs. */
   readonly code: ProblemCode | ClientCode | (string & {});
-  /** A sentence for a person; also the error's message. */
+  /** The text for users; also the error's message. */
   readonly detail: string;
   readonly title: string | undefined;
-  /** By this the operator finds the request in his log. */
+  /** The id by which the operator finds the request in the log. */
   readonly requestId: string | undefined;
-  /** `invalid_request`: which fields break which rule. */
+  /** `invalid_request`: the invalid fields with their rules. */
   readonly errors: readonly FieldError[];
-  /** `weak_password`: why. */
+  /** `weak_password`: the reasons. */
   readonly reasons: readonly string[];
-  /** `role_not_allowed`, `unknown_role`: the roles that may be asked for. */
+  /** `role_not_allowed`, `unknown_role`: the allowed roles. */
   readonly allowedRoles: readonly string[];
-  /** `forbidden`: the permission that is missing, if it is one. */
+  /** `forbidden`: the missing permission, if that is the reason. */
   readonly missingPermission: string | undefined;
-  /** `rate_limited`, `quota_exceeded`: the limits that denied. */
+  /** `rate_limited`, `quota_exceeded`: the limits that denied the request. */
   readonly violatedPolicies: readonly string[];
-  /** After so many seconds the same request may pass. */
+  /** Seconds after which the request may be repeated. */
   readonly retryAfterS: number | undefined;
   readonly rateLimits: readonly RateLimit[];
 
@@ -108,7 +108,7 @@ export class GatewayProblem extends Error {
   }
 }
 
-/** No answer came: the network, the name, the timeout. Nobody knows whether the request was carried out. */
+/** There was no answer because of the network, the host name or the timeout. The outcome of the request is unknown. */
 export class GatewayUnreachable extends Error {
   readonly timedOut: boolean;
 
@@ -119,15 +119,15 @@ export class GatewayUnreachable extends Error {
   }
 }
 
-/** Return the problem that an answer with a status of 400 or more means; `text` need not come from a gateway. */
+/** Return the problem of an answer with a status of 400 or more. `text` may come from another server. */
 export function problemOf(status: number, headers: Headers, text: string, nowMs: number): GatewayProblem {
   const document = parseObject(text) ?? {};
   const detail = string(document["detail"]) ?? string(document["error"]);
   return new GatewayProblem({
     status,
     code: string(document["code"]) ?? "unexpected_answer",
-    // Whatever else stands between us and the gateway answered; its page is not repeated: it may echo the request.
-    detail: detail ?? `The server answered ${status} without saying why.`,
+    // A proxy answered. Its page is not repeated, because it may contain the request.
+    detail: detail ?? `The server answered ${status} without a reason.`,
     title: string(document["title"]),
     requestId: string(document["request_id"]) ?? headers.get("x-request-id") ?? undefined,
     errors: list(document["errors"]).filter(isFieldError),

@@ -1,41 +1,41 @@
 /** RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11), and Retry-After (RFC 9110). */
 
-/** How one limit stands after an answer. */
+/** The state of one limit after an answer. */
 export interface RateLimit {
   /** Name of the limit in the gateway's policy, e.g. `tokens.mint`. */
   readonly policy: string;
   /** Units left now. */
   readonly remaining: number;
-  /** Seconds in which the units left may be spent; with none left, until there is one. */
+  /** Seconds in which the remaining units may be used. If none remain, seconds until there is one. */
   readonly resetS: number | undefined;
-  /** Units at most at once. */
+  /** Maximum number of units at once. */
   readonly quota: number | undefined;
-  /** Seconds in which all of them come back. */
+  /** Seconds in which all units are restored. */
   readonly windowS: number | undefined;
 }
 
 type Item = { readonly value: string; readonly parameters: ReadonlyMap<string, string | number | boolean> };
 
-/** Read both fields; the order is the gateway's, the tightest limit first. What is malformed counts as not sent. */
+/** Read both fields, in the gateway's order with the tightest limit first. A malformed field counts as missing. */
 export function parseRateLimits(rateLimit: string | null, policy: string | null): RateLimit[] {
   const policies = new Map(parseList(policy ?? "").map((item) => [item.value, item.parameters]));
   const limits: RateLimit[] = [];
   for (const { value, parameters } of parseList(rateLimit ?? "")) {
     const remaining = number(parameters.get("r"));
     if (remaining === undefined) continue; // the draft requires it
-    const told = policies.get(value);
+    const policy = policies.get(value);
     limits.push({
       policy: value,
       remaining,
       resetS: number(parameters.get("t")),
-      quota: number(told?.get("q")),
-      windowS: number(told?.get("w")),
+      quota: number(policy?.get("q")),
+      windowS: number(policy?.get("w")),
     });
   }
   return limits;
 }
 
-/** Return the seconds of Retry-After, which may also be a date; undefined if it is missing or says nothing. */
+/** Return the seconds of Retry-After, which may be a date, or undefined if it is missing or malformed. */
 export function parseRetryAfter(field: string | null, nowMs: number): number | undefined {
   if (field === null) return undefined;
   if (/^\s*\d{1,9}\s*$/.test(field)) return Number(field);
@@ -66,7 +66,7 @@ class Scanner {
     return this.#at === this.text.length;
   }
 
-  /** Return what a sticky pattern matches here (its group, if it has one) and move on; undefined if it does not. */
+  /** Return the match of a sticky pattern here (or its group) and advance, or undefined if there is none. */
   take(pattern: RegExp): string | undefined {
     pattern.lastIndex = this.#at;
     const match = pattern.exec(this.text);
@@ -76,7 +76,7 @@ class Scanner {
   }
 }
 
-/** Parse an RFC 9651 list; `[]` if any of it is malformed (section 4.2). Members that are no strings are left out. */
+/** Parse an RFC 9651 list; `[]` if any part is malformed (section 4.2). Members that are not strings are omitted. */
 function parseList(text: string): Item[] {
   const scanner = new Scanner(text.trim());
   const items: Item[] = [];

@@ -1,13 +1,13 @@
-/** Who is logged in: keeps the tokens, renews them once for however many calls need it, notices when it is over. */
+/** The login: stores the tokens, renews them once for all waiting calls, and notices when the login has ended. */
 
 import { GatewayProblem, GatewayUnreachable } from "./problem.js";
 import type { TokenAnswer } from "./shapes.js";
 import { type Session, type SessionStorage, checked } from "./storage.js";
 import { type Transport, notify } from "./transport.js";
 
-/** The access token is renewed so long before it expires: longer than a call may wait for its repetitions. */
+/** The access token is renewed this long before it expires, which is longer than a call may wait for its retries. */
 const EARLY_MS = 30_000;
-/** The gateway gives the same tokens again for 30 s, so a renewal whose answer was lost must be repeated by then. */
+/** The gateway returns the same tokens for 30 s, so a renewal with a lost answer must be repeated within that time. */
 const REFRESH_TIMEOUT_MS = 10_000;
 const REFRESH_PAUSE_MS = 1_000;
 
@@ -16,7 +16,7 @@ export class Sessions {
   readonly #transport: Transport;
   readonly #onLost: ((problem: GatewayProblem) => void) | undefined;
   #renewal: Promise<Session> | undefined;
-  /** Counts logins and logouts, so that a renewal they overtook does not bring the old login back. */
+  /** Counts logins and logouts, so that a slower renewal does not restore the old login. */
   #epoch = 0;
 
   constructor(
@@ -29,19 +29,19 @@ export class Sessions {
     this.#onLost = onLost;
   }
 
-  /** Return the login as it is kept, or null. */
+  /** Return the stored login, or null. */
   async held(): Promise<Session | null> {
     return checked(await this.#storage.get());
   }
 
-  /** Return the login as it is kept. Throws `no_session` if there is none. */
+  /** Return the stored login. Throws `no_session` if there is none. */
   async required(): Promise<Session> {
     const held = await this.held();
     if (!held) throw noSession("Log in first.");
     return held;
   }
 
-  /** Take over the tokens of a login. */
+  /** Store the tokens of a login. */
   async adopt(answer: TokenAnswer): Promise<Session> {
     const session = this.#sessionOf(answer);
     this.#turn();
@@ -55,14 +55,14 @@ export class Sessions {
     await this.#storage.clear();
   }
 
-  /** Return the login with an access token that is good for the next call. Throws `no_session` if there is none. */
+  /** Return the login with an access token that is valid for the next call. Throws `no_session` if there is none. */
   async current(): Promise<Session> {
     const held = await this.required();
     if (this.#transport.now() < held.renewAtMs) return held;
     try {
       return await this.renewed(held);
     } catch (error) {
-      // Renewing ahead of time may fail; the old token still serves. It does not serve a login that is over.
+      // An early renewal may fail, because the old token is still valid, unless the login has ended.
       const over = error instanceof GatewayProblem && [400, 401].includes(error.status);
       if (over || this.#transport.now() >= held.expiresAtMs) throw error;
       return held;
@@ -70,16 +70,16 @@ export class Sessions {
   }
 
   /**
-   * Return the login with other tokens than those that were `used`: one request, however many calls ask.
+   * Return the login with other tokens than those that were `used`. Calls share one request.
    *
-   * A network that fails leaves the login as it is.
+   * A network failure does not change the login.
    */
   async renewed(used: Session): Promise<Session> {
     for (;;) {
       const joined = this.#renewal;
       const session = await (joined ?? this.#begin(used));
       if (session.sessionId !== used.sessionId) throw replaced();
-      // A renewal that another call began may have found these very tokens still good.
+      // A renewal by another call may have found these tokens still valid.
       if (!joined || session.accessToken !== used.accessToken) return session;
     }
   }
@@ -97,7 +97,7 @@ export class Sessions {
     const held = await this.held();
     if (!held) throw noSession("The session has ended. Log in again.");
     const isNewer = held.accessToken !== used.accessToken || held.sessionId !== used.sessionId;
-    if (isNewer && this.#transport.now() < held.renewAtMs) return held; // another tab was faster
+    if (isNewer && this.#transport.now() < held.renewAtMs) return held; // another tab has renewed it
     let answer: TokenAnswer;
     try {
       answer = await this.#ask(held.refreshToken);
@@ -107,7 +107,7 @@ export class Sessions {
     }
     const now = await this.held();
     if (epoch !== this.#epoch || now?.sessionId !== held.sessionId) throw replaced(); // here, or in another tab
-    if (now.refreshToken !== held.refreshToken) return now; // another tab was faster, and may be further by now
+    if (now.refreshToken !== held.refreshToken) return now; // another tab has renewed it, perhaps several times
     const session = this.#sessionOf(answer);
     await this.#storage.set(session);
     return session;
@@ -131,7 +131,7 @@ export class Sessions {
     }
   }
 
-  /** Forget a login whose refresh token was refused, unless another one has taken its place meanwhile. */
+  /** Forget a login whose refresh token was refused, unless another login has replaced it. */
   async #lose(lost: Session, problem: GatewayProblem): Promise<void> {
     if ((await this.held())?.refreshToken !== lost.refreshToken) return;
     await this.drop();
@@ -161,7 +161,7 @@ function noSession(detail: string): GatewayProblem {
   return new GatewayProblem({ status: 401, code: "no_session", detail });
 }
 
-/** A call of one user is never carried out as another. */
+/** A call of one user is never executed as another. */
 function replaced(): GatewayProblem {
-  return noSession("Somebody logged out or in while this call was under way.");
+  return noSession("The login changed while this call was running.");
 }

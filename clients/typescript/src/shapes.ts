@@ -1,4 +1,4 @@
-/** The gateway's JSON, unrenamed: what it answers is snake_case. What the client is given is camelCase. */
+/** The gateway's JSON. Answers keep its snake_case; options of the client are camelCase. */
 
 import type { GatewayProblem } from "./problem.js";
 
@@ -9,7 +9,7 @@ export interface User {
   readonly roles: readonly string[];
 }
 
-/** Answer to a login or a refresh. The client keeps it to itself. */
+/** The answer to a login or a refresh. Used only inside the client. */
 export interface TokenAnswer {
   readonly access_token: string;
   readonly token_type: string;
@@ -35,10 +35,10 @@ export interface NewUser {
 /** One login of the user, on one device. */
 export interface LoginSession {
   readonly id: string;
-  /** It is the one that asked. */
+  /** True for the session of the caller. */
   readonly current: boolean;
   readonly created_at: string;
-  /** When its tokens were last renewed. */
+  /** The time of the last renewal of its tokens. */
   readonly used_at: string;
   readonly expires_at: string;
   readonly address: string;
@@ -56,13 +56,13 @@ export interface Room {
   readonly template: string;
   readonly owner_id: string;
   readonly enabled: boolean;
-  /** RFC 3339, UTC; so are all times. */
+  /** RFC 3339 in UTC, like all times. */
   readonly created_at: string;
-  /** The caller's relation to the room, where one room is asked for. */
+  /** The caller's relation to the room. Only in the answer for a single room. */
   readonly relation?: Relation | null;
 }
 
-/** `cursor` is the `next_cursor` of the page before. */
+/** `cursor` is the `next_cursor` of the previous page. */
 export interface PageOptions {
   readonly limit?: number | undefined;
   readonly cursor?: string | undefined;
@@ -79,11 +79,11 @@ export interface CreateRoomOptions {
   readonly access?: Access | undefined;
   /** Name of a template in the gateway's policy. */
   readonly template?: string | undefined;
-  /** The same key creates no second room. Made anew for each call if left out; give your own to repeat a call. */
+  /** A repeated key creates no second room. Generated for each call by default; set it to repeat a call. */
   readonly idempotencyKey?: string | undefined;
 }
 
-/** The seed's answer. `error` is a sentence for a person, `problem` what a program needs to know of a refusal. */
+/** The seed's answer. `error` is a text for users, `problem` the refusal for programs. */
 export type CreateRoomResponse =
   | {
       readonly success: true;
@@ -97,7 +97,7 @@ export type CreateRoomResponse =
       readonly room?: never;
       readonly error: string;
       readonly problem?: GatewayProblem;
-      /** Repeat the call with it when no answer came. */
+      /** Repeat the call with this key if there was no answer. */
       readonly idempotencyKey: string;
     };
 
@@ -119,7 +119,7 @@ export interface MintedToken {
 
 export type Relation = "owner" | "cohost" | "participant" | "viewer" | "banned";
 
-/** Somebody with a relation of his own to a room. No name: the account was deleted. */
+/** A user with a relation to a room. A deleted account has no name. */
 export interface Member {
   readonly user_id: string;
   readonly username: string;
@@ -132,26 +132,26 @@ export interface MemberPage {
   readonly next_cursor: string | null;
 }
 
-/** `removed` peers of the user were thrown out of the running session. */
+/** `removed` is the number of the user's peers that were removed from the running session. */
 export interface MemberSet {
   readonly member: Member;
   readonly removed: number;
 }
 
-/** `ended`: somebody was in the room and is being thrown out. `locked`: nobody can join any more. */
+/** `ended`: a session was running and is being ended. `locked`: further joins are refused. */
 export interface Ending {
   readonly ended: boolean;
   readonly locked: boolean;
 }
 
 export interface NewInvite {
-  /** What whoever accepts becomes; a participant if left out. */
+  /** The relation of users who accept it, by default participant. */
   readonly relation?: "cohost" | "participant" | "viewer" | undefined;
-  /** One if left out. */
+  /** One by default. */
   readonly maxUses?: number | undefined;
-  /** A day if left out. */
+  /** One day by default. */
   readonly expiresInS?: number | undefined;
-  /** Whoever has the code may come in without an account. */
+  /** Allows users without an account to accept it as guests. */
   readonly guests?: boolean | undefined;
 }
 
@@ -162,23 +162,23 @@ export interface Invite {
   readonly uses_left: number;
   readonly expires_at: string;
   readonly guests: boolean;
-  /** Id of the user who made it. */
+  /** The id of the user who created it. */
   readonly by: string;
 }
 
-/** The code is told this once. */
+/** The code is returned only here. */
 export interface InviteMade {
   readonly code: string;
   readonly invite: Invite;
 }
 
-/** The room, and the relation to it that the caller has now. */
+/** The room, and the caller's new relation to it. */
 export interface InviteAccepted {
   readonly room: Room;
   readonly relation: Relation;
 }
 
-/** Requests of one action by outcome: done, denied per limit, refused per code, failed on the gateway's side. */
+/** Requests of one action by outcome: succeeded, denied per limit, refused per code, failed in the gateway. */
 export interface Tally {
   readonly ok: number;
   readonly denied: Readonly<Record<string, number>>;
@@ -187,12 +187,12 @@ export interface Tally {
   readonly would_deny: Readonly<Record<string, number>>;
 }
 
-/** By action, e.g. `tokens.mint`. */
+/** By action, such as `tokens.mint`. */
 export type Tallies = Readonly<Record<string, Tally>>;
 
 export interface LimitState {
   readonly name: string;
-  /** E.g. `60/min`. */
+  /** For example `60/min`. */
   readonly rate: string;
   readonly burst: number;
   readonly remaining: number;
@@ -221,7 +221,7 @@ export interface LeaseState {
   readonly held: number;
 }
 
-/** The caller's own limits and counters; days and months are UTC's. */
+/** The caller's own limits and counters, by days and months in UTC. */
 export interface Usage {
   readonly user_id: string;
   readonly limits: readonly LimitState[];

@@ -1,27 +1,27 @@
-/** Where a login is kept between calls. In memory by default; the application decides whether it outlives a reload. */
+/** Storage of the login between calls. In memory by default; the application decides whether it survives a reload. */
 
 import type { User } from "./shapes.js";
 
-/** A login. Whoever has it is the user: keep it out of logs. */
+/** A login. It gives full access as the user: keep it out of logs. */
 export interface Session {
   readonly accessToken: string;
   readonly refreshToken: string;
   readonly sessionId: string;
   readonly user: User;
-  /** From then on the access token is renewed before it is used; ms since 1970, by this machine's clock. */
+  /** The time after which the access token is renewed before use, in ms since 1970 by the local clock. */
   readonly renewAtMs: number;
-  /** From then on the gateway refuses it. */
+  /** The time after which the gateway refuses the access token. */
   readonly expiresAtMs: number;
 }
 
-/** The client asks it before every call, so that tabs which share one never use each other's spent tokens. */
+/** The client reads it before every call, so that tabs that share one never use outdated tokens. */
 export interface SessionStorage {
   get(): Session | null | Promise<Session | null>;
   set(session: Session): void | Promise<void>;
   clear(): void | Promise<void>;
 }
 
-/** What localStorage, sessionStorage and React Native's AsyncStorage have in common. */
+/** The common methods of localStorage, sessionStorage and React Native's AsyncStorage. */
 export interface KeyValueStore {
   getItem(key: string): string | null | Promise<string | null>;
   setItem(key: string, value: string): void | Promise<void>;
@@ -42,7 +42,7 @@ export function memoryStorage(): SessionStorage {
   };
 }
 
-/** Keep the login in a key-value store, as JSON under one key. What cannot be read counts as no login. */
+/** Keep the login in a key-value store, as JSON under one key. An unreadable value counts as no login. */
 export function keyValueStorage(store: KeyValueStore, key = "hms-gateway.session"): SessionStorage {
   return {
     async get() {
@@ -60,7 +60,7 @@ export function keyValueStorage(store: KeyValueStore, key = "hms-gateway.session
 
 const TOKEN = /^[\x21-\x7e]+$/;
 
-/** Return what a storage gave, if it is a login. A token that is no header value would be shown in fetch's error. */
+/** Return the stored value if it is a login. An error of fetch would reveal a token that is no header value. */
 export function checked(session: Session | null): Session | null {
   const { accessToken, refreshToken, sessionId, renewAtMs, expiresAtMs }: Partial<Session> = session ?? {};
   const tokens = [accessToken, refreshToken].every((token) => typeof token === "string" && TOKEN.test(token));

@@ -1,56 +1,56 @@
-/** One request to the gateway: its deadline, its repetitions after 429 and 503, its errors. Knows no session. */
+/** One request to the gateway: its timeout, its retries after 429 and 503, its errors. Independent of the session. */
 
 import { GatewayProblem, GatewayUnreachable, parseObject, problemOf } from "./problem.js";
 import { type RateLimit, parseRateLimits } from "./rate-limit.js";
 
-/** When a refused request is sent again. Only a refusal that names a time (Retry-After) is. */
+/** How often a refused request is repeated. Only refusals with Retry-After are. */
 export interface RetryOptions {
-  /** Times at most; 2 by default. */
+  /** Maximum number of repetitions, by default 2. */
   readonly most?: number;
-  /** Time at most that one call may spend waiting, all its repetitions together; 10,000 ms by default. */
+  /** Maximum total wait of one call in ms, by default 10,000. */
   readonly waitMs?: number;
 }
 
 export interface TransportOptions {
-  /** The gateway's http(s) address up to and with `/api`. */
+  /** The gateway's http(s) address, including `/api`. */
   readonly baseUrl: string;
-  /** Time at most for one answer, its body included; 15,000 ms by default. */
+  /** Maximum time for one answer with its body in ms, by default 15,000. */
   readonly timeoutMs?: number;
-  /** `false`: never wait, let the application decide. */
+  /** `false` disables repetitions. */
   readonly retry?: RetryOptions | false;
-  /** Told how the limits stand after each answer that says so, the tightest first. */
+  /** Called with the limits after each answer that reports them, the tightest first. */
   readonly onRateLimits?: (limits: readonly RateLimit[]) => void;
-  /** The platform's by default. */
+  /** The platform's fetch by default. */
   readonly fetch?: typeof fetch;
-  /** Clock and waiting, for tests. */
+  /** The clock and the wait, for tests. */
   readonly now?: () => number;
   readonly sleep?: (ms: number) => Promise<void>;
 }
 
 export interface Call {
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
-  /** After the base URL, its parts escaped. */
+  /** The path after the base URL, with its parts escaped. */
   readonly path: string;
-  /** The path as errors may show it, where it holds a secret. */
+  /** The path for errors, if `path` contains a secret. */
   readonly shown?: string;
   readonly body?: object | undefined;
   readonly headers?: Readonly<Record<string, string>>;
   /**
-   * Repeat after a 503, too, and while a first try is still under way (409 idempotency_conflict): a second execution does
-   * no harm. After a 429 nothing was executed.
+   * Also repeat after a 503 and while the first attempt is running (409 idempotency_conflict), because executing
+   * it twice is harmless. After a 429 nothing was executed.
    */
   readonly repeatable?: boolean;
-  /** The field without which an answer is none; `null`: no body is needed. */
+  /** The field that an answer must have; `null` if it needs no body. */
   readonly answers: string | null;
-  /** Instead of the client's, if shorter. */
+  /** Replaces the client's timeout if it is shorter. */
   readonly timeoutMs?: number;
 }
 
-// React Native's URL is a stub. No user:password, which fetch refuses, and nothing after the path, which would cut off
-// what is appended.
+// A pattern, because React Native's URL is a stub. No user:password, which fetch refuses, and nothing after the path,
+// which would cut off the appended path.
 const BASE_URL = /^https?:\/\/[^\s/?#@\\]+(\/[^\s?#\\]*)?$/i;
 
-/** Sends calls. `now` and `sleep` are the clock that everything in the client goes by. */
+/** Sends calls. `now` and `sleep` are the clock of the whole client. */
 export class Transport {
   readonly now: () => number;
   readonly sleep: (ms: number) => Promise<void>;
@@ -68,20 +68,20 @@ export class Transport {
     const retry = options.retry === false ? { most: 0 } : options.retry;
     this.#most = retry?.most ?? 2;
     this.#waitMs = retry?.waitMs ?? 10_000;
-    // Looked up at each call, so that a polyfill may come later; and browsers refuse a fetch that is nobody's method.
+    // Looked up at each call, so that a polyfill can be installed later. Browsers refuse a detached fetch.
     this.#fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
     this.#onRateLimits = options.onRateLimits;
     this.now = options.now ?? Date.now;
     this.sleep = options.sleep ?? ((ms) => new Promise((resolve) => setTimeout(resolve, ms)));
   }
 
-  /** How the limits stood after the last answer that said so. */
+  /** The limits after the last answer that reported them. */
   get rateLimits(): readonly RateLimit[] {
     return this.#rateLimits;
   }
 
   /**
-   * Send a call, again where that is allowed, and return the JSON of its answer.
+   * Send a call, repeat it where that is allowed, and return the JSON of its answer.
    *
    * Throws GatewayProblem or GatewayUnreachable.
    */
@@ -94,7 +94,7 @@ export class Transport {
       } catch (error) {
         const waitMs = repeatAfterMs(call, error);
         if (waitMs === undefined || repeated >= most || waitedMs + waitMs > this.#waitMs) throw error;
-        if (most > 0 && isUnderWay(error)) most++; // it ends, one way or the other: only the time is bounded
+        if (most > 0 && isUnderWay(error)) most++; // the first attempt will end; only the time limits this
         waitedMs += waitMs;
         await this.sleep(waitMs);
       }
@@ -103,7 +103,7 @@ export class Transport {
 
   async #inTime(call: Call, token: string | undefined): Promise<unknown> {
     const timeoutMs = Math.min(call.timeoutMs ?? this.#timeoutMs, this.#timeoutMs);
-    // AbortSignal.timeout is missing in React Native, whose fetch may moreover ignore the signal: hence the race.
+    // A race, because React Native lacks AbortSignal.timeout and its fetch may ignore the signal.
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
@@ -128,7 +128,7 @@ export class Transport {
     throw new GatewayProblem({
       status: response.status,
       code: "unexpected_answer",
-      detail: `${name(call)}: the answer is not a gateway's. Does the base URL end in /api?`,
+      detail: `${name(call)}: the answer did not come from a gateway. Check that the base URL ends in /api.`,
     });
   }
 
@@ -138,7 +138,7 @@ export class Transport {
     signal: AbortSignal,
   ): Promise<{ response: Response; text: string }> {
     const headers: Record<string, string> = { Accept: "application/json", ...call.headers };
-    // An empty body with a JSON type means {}: so the seed's createRoom() has it.
+    // An empty body with a JSON type means {}, as in the seed's createRoom().
     if (call.method !== "GET" && call.method !== "DELETE") headers["Content-Type"] = "application/json";
     if (token !== undefined) headers["Authorization"] = `Bearer ${token}`;
     const init: RequestInit = { method: call.method, headers, signal, redirect: "error" }; // tokens follow no redirect
@@ -147,7 +147,7 @@ export class Transport {
       const response = await this.#fetch(this.#baseUrl + call.path, init);
       return { response, text: await response.text() };
     } catch (error) {
-      // The error itself is not handed on: what fetch throws may hold the request with its headers.
+      // The error itself is not passed on, because it may contain the request with its headers.
       throw new GatewayUnreachable(`${name(call)}: the gateway cannot be reached${reason(error)}`, false);
     }
   }
@@ -160,19 +160,19 @@ export class Transport {
   }
 }
 
-/** Call back on a turn of its own: an application's error must neither break the call nor vanish. */
+/** Call back in a separate task: an application's error must neither break the call nor be lost. */
 export function notify<T>(listener: ((value: T) => void) | undefined, value: T): void {
   if (listener) void Promise.resolve(value).then(listener);
 }
 
 /** Escape one part of a path. */
 export function segment(text: string): string {
-  // "." and ".." survive escaping and would climb up the path
+  // "." and ".." are not escaped and would change the path
   if (/^\.{0,2}$/.test(text)) throw new TypeError("an id must not be empty");
   return encodeURIComponent(text);
 }
 
-/** Refuse at once what would fail, or go elsewhere, at the first call. The value itself may hold a password. */
+/** Refuse a base URL that would fail or lead elsewhere. The error omits the value, which may contain a password. */
 function checkedUrl(baseUrl: unknown): string {
   if (typeof baseUrl === "string" && BASE_URL.test(baseUrl)) return baseUrl;
   throw new TypeError(
@@ -186,7 +186,7 @@ function repeatAfterMs(call: Call, error: unknown): number | undefined {
   return error.status === 429 || harmless ? error.retryAfterS * 1000 : undefined;
 }
 
-/** Tell whether the first call under the same Idempotency-Key has not been answered yet. */
+/** Return whether the first call with the same Idempotency-Key is still running. */
 function isUnderWay(error: unknown): boolean {
   return error instanceof GatewayProblem && error.code === "idempotency_conflict";
 }
@@ -195,7 +195,7 @@ function name(call: Call): string {
   return `${call.method} ${(call.shown ?? call.path).replace(/\?.*/, "")}`;
 }
 
-/** Return a system's error code such as ECONNREFUSED, which Node puts into the cause. */
+/** Return a system's error code such as ECONNREFUSED, which Node sets as the cause. */
 function reason(error: unknown): string {
   const code: unknown = (error as { cause?: { code?: unknown } } | null)?.cause?.code;
   return typeof code === "string" && /^[A-Z][A-Z0-9_]{2,40}$/.test(code) ? ` (${code})` : "";

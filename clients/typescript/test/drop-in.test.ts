@@ -14,7 +14,7 @@ async function application(service: Pick<SeedClass, "createRoom" | "getAuthToken
   return await service.getAuthToken(response.room.id, "host");
 }
 
-test("an application of the seed's takes this client for the seed's", async () => {
+test("an application of the seed runs with this client", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /rooms", { status: 201, body: { success: true, room: ROOM } });
@@ -22,7 +22,7 @@ test("an application of the seed's takes this client for the seed's", async () =
   assert.equal(await application(client), "joined"); // that it compiles is half of the test
 });
 
-test("a client asks the gateway at its base URL, with or without a slash at its end", async () => {
+test("a base URL works with and without a trailing slash", async () => {
   const asked: string[] = [];
   const fetch: typeof globalThis.fetch = async (input) => {
     asked.push(String(input));

@@ -16,7 +16,7 @@ async function problemFor(answer: Answer): Promise<GatewayProblem> {
   throw new Error("nothing was refused");
 }
 
-test("a problem document becomes an error with all it says", async () => {
+test("a problem document becomes an error with all its fields", async () => {
   const errors = [{ field: "name", rule: "must have at most 100 characters" }];
   const found = await problemFor(problem(400, "invalid_request", { errors }));
   assert.equal(found.name, "GatewayProblem");
@@ -31,7 +31,7 @@ test("a problem document becomes an error with all it says", async () => {
   assert.equal(found.retryAfterS, undefined);
 });
 
-test("what only some problems say is there for those", async () => {
+test("optional fields of a problem are kept", async () => {
   const weak = await problemFor(problem(422, "weak_password", { reasons: ["is too short", "is common"] }));
   assert.deepEqual(weak.reasons, ["is too short", "is common"]);
   const role = await problemFor(problem(403, "role_not_allowed", { allowed_roles: ["guest"] }));
@@ -40,7 +40,7 @@ test("what only some problems say is there for those", async () => {
   assert.equal(forbidden.missingPermission, "rooms:create");
 });
 
-test("a denial says which limits denied and when to come back", async () => {
+test("a denial has its limits and its wait", async () => {
   const headers = {
     "retry-after": "42",
     "ratelimit-policy": '"tokens.mint";q=30;w=30, "api";q=60;w=30',
@@ -54,7 +54,7 @@ test("a denial says which limits denied and when to come back", async () => {
   assert.equal(found.rateLimits[0]?.remaining, 0);
 });
 
-test("an error page of something in between is a problem that repeats nothing of it", async () => {
+test("an error page of a proxy becomes a problem that repeats none of its text", async () => {
   const found = await problemFor({ status: 502, text: "<h1>Bad gateway</h1> Authorization: Bearer access-1" });
   assert.equal(found.status, 502);
   assert.equal(found.code, "unexpected_answer");
@@ -69,14 +69,14 @@ test("fields of the wrong type are left out", async () => {
   assert.deepEqual(found.allowedRoles, ["guest"]);
 });
 
-test("a good status with another server's body is no answer of a gateway", async () => {
+test("a success with another server's body is not accepted as an answer", async () => {
   for (const text of ["<html>Sign in to the hotel's network</html>", "", "[]", '"ok"', "{}"]) {
     const found = await problemFor({ status: 200, text });
     assert.equal(found.code, "unexpected_answer");
   }
 });
 
-test("createRoom answers what it was refused with, as the seed's does", async () => {
+test("createRoom returns its refusal, as the seed's does", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /rooms", problem(403, "forbidden"));
@@ -93,7 +93,7 @@ test("createRoom answers what it was refused with, as the seed's does", async ()
   assert.equal((await gateway.client().createRoom()).problem?.code, "no_session");
 });
 
-test("getAuthToken throws where the seed's would return undefined", async () => {
+test("getAuthToken throws where the seed's returns undefined", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   for (const answer of [problem(403, "role_not_allowed"), { body: { success: true } }]) {

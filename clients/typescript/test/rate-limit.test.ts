@@ -25,12 +25,12 @@ test("names are structured strings: quoted, escaped, with any separator in them"
   ]);
 });
 
-test("parameters nobody knows yet, of any type, are passed over", () => {
+test("unknown parameters of any type are ignored", () => {
   const [limit] = parseRateLimits('"api";pk=:YWJj:;x;y=?0;z=tok/en;w="q;r=7"; r=4;d=-1.5;t=2', null);
   assert.deepEqual(limit, { policy: "api", remaining: 4, resetS: 2, quota: undefined, windowS: undefined });
 });
 
-test("a malformed field counts as not sent (RFC 9651 section 4.2)", () => {
+test("a malformed field counts as missing (RFC 9651 section 4.2)", () => {
   for (const field of [
     '"api";r=1,',
     '"api;r=1',
@@ -48,14 +48,14 @@ test("a malformed field counts as not sent (RFC 9651 section 4.2)", () => {
   assert.deepEqual(parseRateLimits("", ""), []);
 });
 
-test("an item that is no string, or says nothing of what is left, is no limit", () => {
+test("an item that is not a string, or has no remaining units, is not a limit", () => {
   assert.deepEqual(
     parseRateLimits('limit;r=10, 5;r=1, "x";t=3, "y";r="7", "api";r=1', null).map(({ policy }: RateLimit) => policy),
     ["api"],
   );
 });
 
-test("a malformed policy takes nothing from the limits", () => {
+test("a malformed policy does not affect the limits", () => {
   const [limit] = parseRateLimits('"api";r=1', '"api";q=60;;');
   assert.equal(limit?.remaining, 1);
   assert.equal(limit?.quota, undefined);
@@ -70,17 +70,17 @@ test("Retry-After is seconds or a date", () => {
   for (const field of [null, "", "soon", "1.5", "1e3", "-1"]) assert.equal(parseRetryAfter(field, nowMs), undefined);
 });
 
-test("the client knows how the limits stand and tells its listener", async () => {
+test("the client keeps the limits and calls its listener", async () => {
   const gateway = new FakeGateway();
-  const told: (readonly RateLimit[])[] = [];
-  const client = await gateway.loggedIn({ onRateLimits: (limits) => told.push(limits) });
+  const seen: (readonly RateLimit[])[] = [];
+  const client = await gateway.loggedIn({ onRateLimits: (limits) => seen.push(limits) });
   assert.deepEqual(client.rateLimits, []);
   const headers = { ratelimit: '"api";r=58;t=29', "ratelimit-policy": '"api";q=60;w=30' };
   gateway.on("GET /auth/me", { body: { user: USER, permissions: [] }, headers });
   await client.me();
   const api = { policy: "api", remaining: 58, resetS: 29, quota: 60, windowS: 30 };
   assert.deepEqual(client.rateLimits, [api]);
-  assert.deepEqual(told, [[api]]);
+  assert.deepEqual(seen, [[api]]);
   gateway.on("GET /auth/me", { body: { user: USER, permissions: [] } });
   await client.me();
   assert.deepEqual(client.rateLimits, [api], "an answer without the fields says nothing");

@@ -17,7 +17,7 @@ before(async () => {
   Object.defineProperty(AbortSignal.prototype, "throwIfAborted", { value: undefined });
 });
 
-test("the client needs nothing that React Native lacks", async () => {
+test("the client uses only what React Native has", async () => {
   const gateway = new Gateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /rooms", { status: 201, body: { success: true, room: { id: "a" } } });
@@ -30,7 +30,7 @@ test("the client needs nothing that React Native lacks", async () => {
   await client.logout();
 });
 
-test("idempotency keys differ without good random numbers", async () => {
+test("idempotency keys differ without secure random numbers", async () => {
   const gateway = new Gateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /rooms", { status: 201, body: { success: true, room: { id: "a" } } });

@@ -13,7 +13,7 @@ function refusedOnce(refusal: Answer, answer: Answer): (asked: unknown, times: n
   return (_, times) => (times === 1 ? refusal : answer);
 }
 
-test("a 429 is repeated after the time it names, a creation too", async () => {
+test("a 429 is repeated after its wait, also for a creation", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /rooms", refusedOnce(limited(3), { status: 201, body: { success: true, room: ROOM } }));
@@ -25,7 +25,7 @@ test("a 429 is repeated after the time it names, a creation too", async () => {
   assert.equal(keys[0], keys[1], "both are one creation");
 });
 
-test("a 429 is repeated twice at most and within ten seconds altogether", async () => {
+test("a 429 is repeated at most twice and within ten seconds in total", async () => {
   for (const [retryAfterS, slept] of [
     [1, [1000, 1000]],
     [6, [6000]],
@@ -45,7 +45,7 @@ test("a 429 is repeated twice at most and within ten seconds altogether", async 
   }
 });
 
-test("repeating can be limited otherwise and switched off", async () => {
+test("repetitions can be configured and disabled", async () => {
   for (const [retry, times] of [
     [false, 1],
     [{ most: 0 }, 1],
@@ -60,7 +60,7 @@ test("repeating can be limited otherwise and switched off", async () => {
   }
 });
 
-test("a refusal that names no time is not repeated", async () => {
+test("a refusal without Retry-After is not repeated", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   for (const [status, code] of [
@@ -74,7 +74,7 @@ test("a refusal that names no time is not repeated", async () => {
   assert.equal(gateway.times("GET /auth/me"), 3);
 });
 
-test("a 503 is repeated for reads, mints and a creation under its key, for nothing else", async () => {
+test("a 503 is repeated only for reads, mints and a creation with its key", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   const away = problem(503, "unavailable", {}, { "retry-after": "1" });
@@ -93,7 +93,7 @@ test("a 503 is repeated for reads, mints and a creation under its key, for nothi
   assert.equal(gateway.times(`PATCH /rooms/${ROOM.id}`), 1);
 });
 
-test("a creation whose first try is still under way is asked for until that is through, for ten seconds", async () => {
+test("a creation is repeated for ten seconds while its first attempt is running", async () => {
   const underWay = problem(409, "idempotency_conflict", {}, { "retry-after": "1" });
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
@@ -115,7 +115,7 @@ test("a creation whose first try is still under way is asked for until that is t
   assert.deepEqual(gateway.slept, []);
 });
 
-test("a call follows no redirect, which would hand on tokens and passwords", async () => {
+test("a call follows no redirect, which would leak tokens and passwords", async () => {
   const asked: (RequestRedirect | undefined)[] = [];
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn({
@@ -129,7 +129,7 @@ test("a call follows no redirect, which would hand on tokens and passwords", asy
   assert.deepEqual(asked, ["error", "error", "error"]);
 });
 
-test("a Retry-After that is a date is understood", async () => {
+test("a Retry-After that is a date is used", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   const at = new Date(gateway.nowMs + 4000).toUTCString();
@@ -138,7 +138,7 @@ test("a Retry-After that is a date is understood", async () => {
   assert.deepEqual(gateway.slept, [4000]);
 });
 
-test("a call that gets no answer ends with the timeout, also when fetch ignores the signal", async () => {
+test("a call without an answer ends at the timeout, even if fetch ignores the signal", async () => {
   const gateway = new FakeGateway();
   let aborted = false;
   const client = gateway.client({
@@ -157,7 +157,7 @@ test("a call that gets no answer ends with the timeout, also when fetch ignores 
   assert.equal(aborted, true);
 });
 
-test("a body that never ends is no answer", async () => {
+test("a body that never ends is a timeout", async () => {
   const client = new FakeGateway().client({
     timeoutMs: 20,
     fetch: async () => new Response(new ReadableStream({ start: (body) => body.enqueue(new Uint8Array([123])) })),

@@ -147,7 +147,7 @@ test("createRoom without options sends an empty body, as the seed's does", async
   assert.equal(gateway.last().headers["idempotency-key"], "mine");
 });
 
-test("createRoom sends its options, and a key of its own for each call", async () => {
+test("createRoom sends its options, and a new key for each call", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /rooms", { status: 201, body: { success: true, room: ROOM } });
@@ -160,7 +160,7 @@ test("createRoom sends its options, and a key of its own for each call", async (
   for (const key of keys) assert.match(key ?? "", /^[0-9a-f]{32}$/);
 });
 
-test("rooms goes through the pages as they are needed", async () => {
+test("rooms fetches its pages on demand", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   const room = (id: string): typeof ROOM => ({ ...ROOM, id });
@@ -176,7 +176,7 @@ test("rooms goes through the pages as they are needed", async () => {
   assert.deepEqual(await client.roomPage(), { rooms: [], next_cursor: null });
 });
 
-test("register sends what is given and logs nobody in", async () => {
+test("register sends its fields and does not log in", async () => {
   const gateway = new FakeGateway();
   const client = gateway.client();
   gateway.on("POST /auth/register", { status: 201, body: { user: USER } });
@@ -202,7 +202,7 @@ test("an invite for guests logs the guest in", async () => {
   assert.equal(gateway.last().headers["authorization"], "Bearer access-1");
 });
 
-test("an invite that is not for guests logs nobody in", async () => {
+test("an invite that is not for guests does not log in", async () => {
   const gateway = new FakeGateway();
   const client = gateway.client();
   gateway.on("POST /invites/c0de/accept", problem(403, "invite_invalid"));
@@ -210,7 +210,7 @@ test("an invite that is not for guests logs nobody in", async () => {
   assert.equal(await client.currentUser(), null);
 });
 
-test("members goes through the pages as they are needed", async () => {
+test("members fetches its pages on demand", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   const path = `GET /rooms/${ID}/members?limit=1`;
@@ -224,7 +224,7 @@ test("members goes through the pages as they are needed", async () => {
   assert.deepEqual(seen, ["u2", "u3"]);
 });
 
-test("ending the own session forgets the login, ending another keeps it", async () => {
+test("ending the current session forgets the login, ending another keeps it", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   for (const id of ["s1", "s2"]) gateway.on(`DELETE /auth/sessions/${id}`, { status: 204 });
@@ -234,7 +234,7 @@ test("ending the own session forgets the login, ending another keeps it", async 
   assert.equal(await client.currentUser(), null);
 });
 
-test("an id cannot climb up the path", async () => {
+test("an id cannot change the path", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   for (const id of ["", ".", ".."]) await assert.rejects(client.getAuthToken(id, "host"), TypeError);

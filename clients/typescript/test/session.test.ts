@@ -38,7 +38,7 @@ function strict(gateway: FakeGateway): void {
   );
 }
 
-test("login sends the password once and later calls the access token", async () => {
+test("login sends the password once, and later calls send the access token", async () => {
   const gateway = new FakeGateway();
   const client = gateway.client();
   assert.deepEqual(await client.login("ada", "correct horse"), USER);
@@ -87,7 +87,7 @@ for (const [kind, storage] of [
   });
 }
 
-test("calls that come while a refresh is under way wait for it", async () => {
+test("calls during a refresh wait for it", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   strict(gateway);
@@ -100,7 +100,7 @@ test("calls that come while a refresh is under way wait for it", async () => {
   assert.equal(gateway.times("POST /auth/refresh"), 1);
 });
 
-test("a token is renewed shortly before it expires, not earlier", async () => {
+test("a token is renewed 30 seconds before it expires, not earlier", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.nowMs += 9 * MINUTE_MS;
@@ -112,7 +112,7 @@ test("a token is renewed shortly before it expires, not earlier", async () => {
   assert.equal(gateway.last().headers["authorization"], "Bearer access-2");
 });
 
-test("a token that is refused again after the refresh is not refreshed again", async () => {
+test("a token that is refused after the refresh is not refreshed again", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("GET /auth/me", problem(401, "invalid_token"));
@@ -121,7 +121,7 @@ test("a token that is refused again after the refresh is not refreshed again", a
   assert.equal(gateway.times("GET /auth/me"), 2);
 });
 
-test("a wrong password is not taken for a spent token", async () => {
+test("a wrong password does not cause a refresh", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/password", problem(401, "invalid_credentials"));
@@ -129,7 +129,7 @@ test("a wrong password is not taken for a spent token", async () => {
   assert.equal(gateway.times("POST /auth/refresh"), 0);
 });
 
-test("a refused refresh token ends the login and says so once", async () => {
+test("a refused refresh token ends the login and calls the listener once", async () => {
   const gateway = new FakeGateway();
   const lost: GatewayProblem[] = [];
   const client = await gateway.loggedIn({ onSessionLost: (problem) => lost.push(problem) });
@@ -148,7 +148,7 @@ test("a refused refresh token ends the login and says so once", async () => {
   assert.equal(await client.currentUser(), null);
 });
 
-test("a refresh token that is refused ahead of time ends the login, too", async () => {
+test("a refusal of an early refresh also ends the login", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/refresh", problem(400, "invalid_grant"));
@@ -158,7 +158,7 @@ test("a refresh token that is refused ahead of time ends the login, too", async 
   assert.equal(await client.currentUser(), null);
 });
 
-test("a refresh that is refused after a logout is no lost session", async () => {
+test("a refresh that is refused after a logout does not call the listener", async () => {
   const gateway = new FakeGateway();
   const lost: GatewayProblem[] = [];
   const client = await gateway.loggedIn({ onSessionLost: (problem) => lost.push(problem) });
@@ -170,7 +170,7 @@ test("a refresh that is refused after a logout is no lost session", async () => 
   assert.deepEqual(lost, []);
 });
 
-test("a refusal that comes after the refresh is answered with the new token", async () => {
+test("a call refused after a refresh is repeated with the new token", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   const isSpent = (asked: Asked): boolean => asked.headers["authorization"] === "Bearer access-1";
@@ -185,7 +185,7 @@ test("a refusal that comes after the refresh is answered with the new token", as
   assert.equal(gateway.times("POST /auth/refresh"), 1);
 });
 
-test("a renewal that found another tab's tokens does not serve the call that these were refused for", async () => {
+test("tokens of another tab are renewed for a call that was refused with them", async () => {
   const gateway = new FakeGateway();
   const storage = memoryStorage();
   let release = (): void => {};
@@ -216,7 +216,7 @@ test("a renewal that found another tab's tokens does not serve the call that the
   assert.equal(gateway.times("POST /auth/refresh"), 1);
 });
 
-test("a network that fails during the refresh keeps the login", async () => {
+test("a network failure during the refresh keeps the login", async () => {
   const gateway = new FakeGateway();
   const lost: GatewayProblem[] = [];
   const client = await gateway.loggedIn({ onSessionLost: (problem) => lost.push(problem) });
@@ -230,7 +230,7 @@ test("a network that fails during the refresh keeps the login", async () => {
   assert.deepEqual(lost, []);
 });
 
-test("a refresh ahead of time that fails leaves the old token in use until it expires", async () => {
+test("the old token is used until it expires if an early refresh fails", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/refresh", problem(503, "unavailable"));
@@ -241,7 +241,7 @@ test("a refresh ahead of time that fails leaves the old token in use until it ex
   await assert.rejects(client.me(), refused("unavailable"));
 });
 
-test("tabs that share a storage use the tokens that one of them has renewed", async () => {
+test("tabs that share a storage use the tokens that one of them renewed", async () => {
   const gateway = new FakeGateway();
   const store = slowStore();
   const one = await gateway.loggedIn({ storage: keyValueStorage(store) });
@@ -266,7 +266,7 @@ test("logout ends the session with the refresh token and forgets it", async () =
   await assert.rejects(client.me(), refused("no_session"));
 });
 
-test("logout of the others keeps the own login", async () => {
+test("logout of the other sessions keeps the login", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   await client.logout("others");
@@ -274,7 +274,7 @@ test("logout of the others keeps the own login", async () => {
   await client.me();
 });
 
-test("logout forgets the login when no answer comes, and throws", async () => {
+test("logout without an answer forgets the login and throws", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/logout", () => Promise.reject(new TypeError("fetch failed")));
@@ -282,7 +282,7 @@ test("logout forgets the login when no answer comes, and throws", async () => {
   assert.equal(await client.currentUser(), null);
 });
 
-test("logout of a session that has ended is no error", async () => {
+test("logout of an ended session is no error", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/logout", problem(400, "invalid_grant"));
@@ -290,7 +290,7 @@ test("logout of a session that has ended is no error", async () => {
   assert.equal(await client.currentUser(), null);
 });
 
-test("a refresh that a logout overtakes brings no login back", async () => {
+test("a refresh does not restore the login after a logout", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/refresh", async () => {
@@ -302,7 +302,7 @@ test("a refresh that a logout overtakes brings no login back", async () => {
 });
 
 for (const next of [null, "s2"]) {
-  test(`a refresh that another tab's logout overtakes leaves the storage to it (then: ${next ?? "nobody"})`, async () => {
+  test(`a refresh leaves the storage unchanged after another tab's logout (then: ${next ?? "no login"})`, async () => {
     const gateway = new FakeGateway();
     const storage = memoryStorage();
     const client = await gateway.loggedIn({ storage });
@@ -318,7 +318,7 @@ for (const next of [null, "s2"]) {
   });
 }
 
-test("a refresh that is answered late does not bring back older tokens than another tab has by now", async () => {
+test("a late answer to a refresh does not replace newer tokens of another tab", async () => {
   const gateway = new FakeGateway();
   const storage = memoryStorage();
   const client = await gateway.loggedIn({ storage });
@@ -332,7 +332,7 @@ test("a refresh that is answered late does not bring back older tokens than anot
   assert.equal((await storage.get())?.refreshToken, "refresh-3");
 });
 
-test("a call of one user is never repeated as another", async () => {
+test("a call of one user is never repeated as another user", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
   gateway.on("POST /auth/login", () => ({ body: { ...gateway.tokens(), session_id: "s2" } }));
@@ -345,7 +345,7 @@ test("a call of one user is never repeated as another", async () => {
   assert.notEqual(await client.currentUser(), null);
 });
 
-test("what a storage holds counts only if it is a login", async () => {
+test("a stored value is used only if it is a login", async () => {
   const good: Session = {
     accessToken: "access",
     refreshToken: "refresh",
@@ -370,7 +370,7 @@ test("what a storage holds counts only if it is a login", async () => {
   }
 });
 
-test("no token or password shows in the client, its errors, or their JSON", async () => {
+test("the client, its errors and their JSON contain no token or password", async () => {
   const gateway = new FakeGateway();
   const secret = "hunter2-hunter2";
   const client = gateway.client({
