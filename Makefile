@@ -1,15 +1,17 @@
-# The four commands: make demo, make test, make check, make bench.
+# The five commands: make demo, make quick, make test, make check, make bench.
 # Everything lives in .venv; nothing is installed outside this folder.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+SPREAD := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo test check bench format docs lock clean
+.PHONY: help demo quick test check bench format docs lock clean
 
 help:
 	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, three users"
-	@echo "make test    run the test suite"
+	@echo "make quick   run the tests that need no server and no argon2, in half a minute"
+	@echo "make test    run the whole test suite; PYTEST_ARGS for a part of it"
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"
 	@echo "make bench   measure the limiter on this machine"
 	@echo "make format  format the code"
@@ -19,8 +21,17 @@ help:
 demo: .venv/.demo
 	@exec $(BIN)/gateway demo
 
+quick: .venv/.dev
+	$(BIN)/python -m pytest -q $(SPREAD) -n 2 tests/unit --ignore=tests/unit/auth/test_passwords.py
+
+# More processes than cores, because most tests wait for servers. Those that measure time come last, with nothing beside.
 test: .venv/.dev
+ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+else
+	$(BIN)/python -m pytest $(SPREAD) -n 4 -m "not alone" --durations=10
+	$(BIN)/python -m pytest -m alone --durations=10
+endif
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -96,7 +96,7 @@ class Settings:
             password_policy=password_policy(env),
             argon2_memory_kib=memory_kib,
             argon2_passes=passes,
-            redis_timeout_ms=_number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 1000),
+            redis_timeout_ms=_number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 5000),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.browser.chromium import Browser, Tab
-from tests.e2e.calm import undisturbed
 from tests.e2e.node import CLIENT
 from tests.servers import HOST, Installation
-
-P = ParamSpec("P")
 
 
 class Site:
@@ -100,7 +94,7 @@ class Page:
     def keep(self, session: dict[str, Any]) -> None:
         self.ask(f"storage.set({json.dumps(session)})")
 
-    def assert_calm(self, *refusals: int) -> None:
+    def assert_no_other_refusal(self, *refusals: int) -> None:
         """Check that only the gateway was asked, and that the console names these refusals and nothing else."""
         self.assert_only_the_gateway_was_asked()
         statuses = [re.findall(r"^Failed to load resource: .* status of (\d+) ", line) for line in self.tab.complaints]
@@ -123,18 +117,3 @@ class Pages:
         """Open a page, of the listed origin by default."""
         tab = self.browser.open_tab(beside=beside.tab if beside else None)
         return Page(tab, site or self.listed, f"{self.gateway.url}/api")
-
-
-def calmly(test: Callable[P, None]) -> Callable[P, None]:
-    """Repeat a test with other pages if the machine froze Redis meanwhile: see tests/e2e/calm.py."""
-
-    @functools.wraps(test)
-    def repeated(*args: P.args, **fixtures: P.kwargs) -> None:
-        async def attempt(_: int) -> None:
-            test(*args, **fixtures)
-
-        pages = fixtures["pages"]
-        assert isinstance(pages, Pages)
-        asyncio.run(undisturbed(pages.gateway, attempt))
-
-    return repeated

@@ -19,7 +19,7 @@ from tests.servers import HOST, Installation
 PUPILS = 100
 LATENCY_S = 0.1
 ROUNDS = 30
-ATTEMPTS = 8  # the machine of a test run is shared: latency is what it can be, not what it once was
+STORMS = 3
 GROWTH_BYTES = 96 << 20  # per worker: one argon2 of 19 MiB at a time, connections, the C library's arenas
 PROBE = f"GET /health/live HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
@@ -135,7 +135,7 @@ async def test_a_hundred_right_logins_from_one_address_are_served_and_nobody_els
         pids = group_of(own)
     before = resident(pids)
     slowest: list[float] = []
-    for _ in range(ATTEMPTS):
+    for _ in range(STORMS):
         watch = Watch(pids)
         async with watch.over(own):
             answers = await logins(own, pupils, new_address())
@@ -151,9 +151,7 @@ async def test_a_hundred_right_logins_from_one_address_are_served_and_nobody_els
             f"{dict(found)}; health at 99 %: {slowest[-1] * 1000:.0f} ms of {len(watch.waits_s)};"
             f" growth {max(growth.values()) >> 20} MiB"
         )
-        if slowest[-1] < LATENCY_S:
-            break
-    assert min(slowest) < LATENCY_S, slowest
+    assert min(slowest) < LATENCY_S, slowest  # other work on the machine can only add to it
     busy = [who for who, answer in zip(pupils, answers, strict=True) if answer.status == 503]
     for _ in range(ROUNDS):  # whoever was sent away comes in when he tries again
         if not busy:

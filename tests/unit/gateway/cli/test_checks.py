@@ -153,9 +153,9 @@ def test_clocks_a_second_apart_fail(ahead_s: float, status: str) -> None:
 @pytest.mark.parametrize(
     ("secret", "status"),
     [
-        (secrets.token_urlsafe(48), "ok"),
-        (secrets.token_hex(32), "ok"),
-        (secrets.token_urlsafe(24), "ok"),
+        pytest.param(secrets.token_urlsafe(48), "ok", id="48 random bytes"),
+        pytest.param(secrets.token_hex(32), "ok", id="32 random bytes in hex"),
+        pytest.param(secrets.token_urlsafe(24), "ok", id="24 random bytes"),
         ("correcthorsebatterystaple1234567", "WARN"),
         ("qwertyuiopasdfghjklzxcvbnm1234567890", "WARN"),
         ("abcdefghijklmnopqrstuvwxyz0123456789", "WARN"),

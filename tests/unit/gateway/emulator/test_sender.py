@@ -75,7 +75,9 @@ async def test_a_receiver_that_hangs_is_a_timeout(
     assert [attempt.error for attempt in delivery.attempts] == ["timeout"] * 4
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}/", "http://127.0.0.1:notaport/", "http://"])
+@pytest.mark.parametrize(
+    "url", [f"http://127.0.0.1:{free_port()}/", "http://127.0.0.1:notaport/", "http://"], ids=["silent", "port", "host"]
+)
 async def test_an_unusable_url_makes_the_delivery_fail(webhooks: Webhooks, url: str) -> None:
     webhooks.default = Webhook(url=url)
     webhooks.emit(ROOM, "peer.join.success", {})
