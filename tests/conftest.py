@@ -18,9 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED = ("target", "strict", "guarded_installation", "house", "installation")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares an installation, and else each module."""
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         fixtures = getattr(item, "fixturenames", ())
         group = next((name for name in SHARED if name in fixtures), item.path.name)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from statistics import mean
 
 MOST_APART_S = 0.025  # half of what the cheapest password hash of these tests takes
-SAMPLES = 20
+SAMPLES = 16
 
 
 def assert_alike(

@@ -22,6 +22,9 @@ from tests.e2e.policies import roomy
 from tests.e2e.test_typescript_client import ME, REFRESH, Log
 from tests.servers import HOST, Installation, free_port
 
+# The tests of tests/e2e/test_typescript_client.py build the client as well; two processes must not do so at once.
+pytestmark = pytest.mark.xdist_group("installation")
+
 LOGIN, ROOMS = "/api/auth/login", "/api/rooms"
 
 
@@ -70,7 +73,7 @@ def expired(gateway: Installation, token: str) -> str:
 
 @contextmanager
 def limited(gateway: Installation, name: str, rate: str) -> Iterator[None]:
-    """Give tilda a limit of one call at a time meanwhile."""
+    """Give tilda a limit of one call at a time."""
     override = {"name": name, "rate": rate, "burst": 1, "lasts_s": 60, "reason": "a test of pages"}
     with gateway.client_of("ada") as admin:
         assert admin.put("/api/admin/limits/tilda/override", json=override).status_code == 200
@@ -154,21 +157,20 @@ def test_parallel_calls_with_an_expired_token_make_one_refresh(gateway: Installa
     page.assert_no_other_refusal(*[401] * 20)
 
 
-@pytest.mark.alone
 def test_denied_call_waits_and_passes(gateway: Installation, pages: Pages) -> None:
     page = pages.open()
     page.log_in(gateway)
-    with limited(gateway, "api", "60/min"):
+    with limited(gateway, "api", "20/min"):
         log = Log(gateway)
         begun = time.monotonic()
         page.call("me")
         page.call("me")
-        assert 0.5 < time.monotonic() - begun < 10
+        assert 2 < time.monotonic() - begun < 15
         requests = log.wait_for(ME, 200, 2)
         assert (requests[ME, 200], requests[ME, 429]) == (2, 1)
         denied = page.ask("outcome(make({ retry: false }).me())")["error"]
     assert (denied["kind"], denied["status"], denied["code"]) == ("GatewayProblem", 429, "rate_limited")
-    assert (denied["retryAfterS"], denied["violatedPolicies"]) == (1, ["api"])
+    assert (1 <= denied["retryAfterS"] <= 3, denied["violatedPolicies"]) == (True, ["api"])
     assert [(limit["policy"], limit["remaining"]) for limit in denied["rateLimits"]] == [("api", 0)]
     page.assert_no_other_refusal(429, 429)
 

@@ -19,7 +19,7 @@ from tests.e2e.policies import roomy
 from tests.e2e.volley import Answer, Line, open_lines
 from tests.servers import Installation
 
-REQUESTS, USERS, AT_ONCE = 10_000, 50, 40
+REQUESTS, USERS, AT_ONCE = 4_000, 20, 40
 
 # Small enough that random traffic meets every limit.
 POLICY = (
@@ -45,7 +45,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 async def log_in_many(installation: Installation) -> list[str]:
-    """Return access tokens of new users, made beside the API: 50 logins would measure argon2."""
+    """Return access tokens of new users, made beside the API: logins would measure argon2."""
     store = Store(connect(installation.valkey.url), deadline_s=5)
     secrets = [installation.env["GATEWAY_SECRET"]]
     passwords = Passwords()
@@ -69,7 +69,7 @@ def outcome(answer: Answer) -> str:
     return "denied" if answer.status == 429 else f"refused.{answer.json()['code']}"
 
 
-async def test_ten_thousand_random_requests_are_counted_as_they_were_answered(busy: Installation) -> None:
+async def test_thousands_of_random_requests_are_counted_as_they_were_answered(busy: Installation) -> None:
     tokens = await log_in_many(busy)
     seen: list[Counter[str]] = [Counter() for _ in tokens]
     chance = random.Random(20261122)

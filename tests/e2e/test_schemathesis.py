@@ -29,7 +29,10 @@ CHECKS = (
     "allow_header_conformance",
 )
 ROLES = {"mira": "member", "hanna": "host", "otto": "operator", "ada": "admin"}
-CALLERS = ("nobody", *ROLES)
+# The systematic cases are the same for everybody, and few callers get past the first 403: those who may do nothing, a
+# host and an administrator meet them all; the others get the random ones alone.
+PHASES = dict.fromkeys(("nobody", *ROLES), "coverage,fuzzing") | dict.fromkeys(("mira", "otto"), "fuzzing")
+LEAST_EXAMPLES = {"coverage,fuzzing": 20, "fuzzing": 8}  # for each operation, on average
 MOST_EXAMPLES = 8
 WITHIN_S = 240  # ten times what a machine with nothing else to do needs
 
@@ -83,7 +86,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
         scratch.add_users(**ROLES, vera="member", hugo="host")
         with scratch.client_of("hugo") as client:
             room = client.post("/api/rooms", json={}).json()["room"]["id"]
-        yield {name: pool.submit(run, scratch, folder / name, name, room) for name in CALLERS}
+        yield {name: pool.submit(run, scratch, folder / name, name, room) for name in PHASES}
 
 
 def run(scratch: Installation, folder: Path, name: str, room: str) -> str:
@@ -94,16 +97,16 @@ def run(scratch: Installation, folder: Path, name: str, room: str) -> str:
         config += LOGIN.format(name=name, password=scratch.passwords[name])
     (folder / "schemathesis.toml").write_text(config)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{scratch.url}/openapi.json", "--mode", "all"]
-    command += ["--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing", "--max-examples", str(MOST_EXAMPLES)]
+    command += ["--checks", ",".join(CHECKS), "--phases", PHASES[name], "--max-examples", str(MOST_EXAMPLES)]
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     return f"{done.stdout}{done.stderr}\nexit {done.returncode}"
 
 
-@pytest.mark.parametrize("name", CALLERS)
+@pytest.mark.parametrize("name", PHASES)
 def test_api_is_as_its_document_says(runs: dict[str, Future[str]], name: str) -> None:
     report = runs[name].result()
     assert report.endswith("\nexit 0"), report
     tested, generated = re.findall(r"Tested: (\d+)|(\d+) generated", report)
     assert int(tested[0]) >= 31
-    assert int(generated[1]) >= 20 * int(tested[0])
+    assert int(generated[1]) >= LEAST_EXAMPLES[PHASES[name]] * int(tested[0])

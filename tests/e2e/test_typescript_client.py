@@ -337,19 +337,18 @@ def test_client_has_changed_roles_with_the_next_call(installation: Installation,
     assert client.call("createRoom")["problem"]["code"] == "forbidden"
 
 
-@pytest.mark.alone
 def test_denied_call_waits_and_passes(installation: Installation, client: Remote) -> None:
     client.log_in(installation, "tilda")
     with installation.client_of("ada") as admin:
-        one_a_second = {"name": "api", "rate": "60/min", "burst": 1, "lasts_s": 60, "reason": "a test of clients"}
-        answer = admin.put("/api/admin/limits/tilda/override", json=one_a_second)
+        seldom = {"name": "api", "rate": "20/min", "burst": 1, "lasts_s": 60, "reason": "a test of clients"}
+        answer = admin.put("/api/admin/limits/tilda/override", json=seldom)
         assert answer.status_code == 200, answer.text
         try:
             log = Log(installation)
             begun = time.monotonic()
             client.call("me")
             client.call("me")
-            assert 0.5 < time.monotonic() - begun < 10
+            assert 2 < time.monotonic() - begun < 15
             requests = log.wait_for(ME, 200, 2)
             assert (requests[ME, 200], requests[ME, 429]) == (2, 1)
             assert client.command("state")["rateLimits"][0]["remaining"] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from auth.accounts import Accounts
@@ -19,22 +18,28 @@ PAGE = 100
 MONTH, DAY = "2026-10", "2026-10-15"
 
 
-def seed() -> Iterator[tuple[str | int, ...]]:
-    """Return what writes users and a month's counters as the gateway would; one in ten users was idle."""
-    for number in range(USERS):
-        uid = f"u{number:020d}"
-        row = ("username", f"user-{number}", "display_name", "", "roles", "member", "status", "active")
-        yield ("HSET", f"u:1:{{{uid}}}", *row, "ver", 1, "created_ms", number + 1)
-        yield ("ZADD", "ui:1", number + 1, uid)
-        if number % 10:
-            count = number % 7 + 1
-            yield ("HSET", f"uc:1:{{{uid}}}:{MONTH}", "15:tokens.mint.ok", count, "*:tokens.mint.ok", count)
+# Writes users and a month's counters as the gateway would; one in ten users was idle.
+# A script, because sending them one by one takes ten times as long. ARGV: first number, number after the last, month.
+SEED = """
+for number = ARGV[1], ARGV[2] - 1 do
+  local uid = string.format('u%020d', number)
+  redis.call('HSET', 'u:1:{' .. uid .. '}', 'username', 'user-' .. number, 'display_name', '', 'roles', 'member',
+    'status', 'active', 'ver', 1, 'created_ms', number + 1)
+  redis.call('ZADD', 'ui:1', number + 1, uid)
+  if number % 10 > 0 then
+    local count = number % 7 + 1
+    redis.call('HSET', 'uc:1:{' .. uid .. '}:' .. ARGV[3], '15:tokens.mint.ok', count, '*:tokens.mint.ok', count)
+  end
+end
+"""
 
 
 async def test_a_month_over_100_000_users_shows_its_first_page_at_once_and_all_of_them_in_pages(
     valkey: Valkey, store: Store
 ) -> None:
-    valkey.load(seed())
+    with valkey.client() as redis:
+        for first_number in range(0, USERS, 10_000):
+            redis.eval(SEED, 0, first_number, first_number + 10_000, MONTH)
     accounts, counters = Accounts(store.execute, Passwords()), Counters(store.execute)
     first, last = datetime(2026, 10, 1, tzinfo=UTC).date(), datetime(2026, 10, 31, tzinfo=UTC).date()
     await store.execute("PING")
