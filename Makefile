@@ -29,7 +29,7 @@ test: .venv/.dev
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 else
-	$(BIN)/python -m pytest $(SPREAD) -n 4 -m "not alone" --durations=10
+	$(BIN)/python -m pytest $(SPREAD) -n 3 -m "not alone" --durations=10
 	$(BIN)/python -m pytest -m alone --durations=10
 endif
 

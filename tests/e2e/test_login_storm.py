@@ -44,7 +44,10 @@ def statuses(answers: list[Answer]) -> Counter[tuple[int, str]]:
 async def test_fifty_parallel_wrong_passwords_cost_at_most_five_hashes(
     guarded_installation: Installation, admin: Admin
 ) -> None:
-    """What is throttled is not looked at: 429 comes at once, 401 only after its hash and the floor of a failure."""
+    """What is throttled is not looked at: 429 comes at once, 401 only after its hash and the floor of a failure.
+
+    CWE-362: check-then-count lets a whole volley through (CVE-2023-36475's kind).
+    """
     person = await asyncio.to_thread(admin.add)
     answers = await logins(guarded_installation, [(person.name, f"wrong-{n}") for n in range(50)], new_address())
     assert statuses(answers) == {(401, "invalid_credentials"): 5, (429, "too_many_attempts"): 45}
@@ -168,8 +171,10 @@ async def test_fifty_parallel_refreshes_are_one_rotation(guarded_installation: I
     request = post("/api/auth/refresh", {"refresh_token": login["refresh_token"]})
     answers = [answer for answer in await fire(guarded_installation.port, [request] * 50) if answer]
     assert statuses(answers) == {(200, ""): 50}
-    assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+    [new] = {answer.json()["refresh_token"] for answer in answers}
+    assert new != login["refresh_token"]
     assert {answer.json()["session_id"] for answer in answers} == {login["session_id"]}
     with guarded_installation.valkey.client() as client:
         assert client.hget(f"s:1:{{{person.id}}}:{login['session_id']}", "n") == b"2"
+    assert (await asyncio.to_thread(person.refresh, login | {"refresh_token": new})).status_code == 200
     assert not [entry for entry in admin.audit(user=person.id) if entry["action"] == "refresh.reused"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,8 +10,6 @@ import pytest
 
 from tests.e2e.asking import Admin, Person, ask, everything_in, new_address
 from tests.e2e.checks import assert_problem
-from tests.e2e.volley import fire, post
-from tests.servers import Installation
 
 NEW, OTHER = "seventeen green umbrellas", "a lighthouse full of maps"
 
@@ -118,18 +115,6 @@ def test_guessing_with_a_stolen_token_is_throttled_like_guessing_without(admin: 
     assert person.log_in()  # the owner, where he logged in before
 
 
-def test_of_four_changes_at_once_one_is_made(admin: Admin) -> None:
-    person = admin.add()
-    tokens = [person.log_in()["access_token"] for _ in range(4)]
-    wanted = [f"{number} {NEW}" for number in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda at: change(person, tokens[at], person.password, wanted[at]), range(4)))
-    statuses = [answer.status_code for answer in answers]
-    assert statuses.count(204) == 1, statuses
-    assert set(statuses) <= {204, 401}
-    assert person.log_in(wanted[statuses.index(204)])
-
-
 def test_a_link_sets_a_password_once_and_ends_every_session(admin: Admin) -> None:
     person = admin.add()
     login = person.log_in()
@@ -184,20 +169,6 @@ def test_a_link_of_a_deleted_user_is_refused_like_any_other(admin: Admin) -> Non
     code = link(admin, person)
     assert admin.ask("DELETE", f"/api/admin/users/{person.id}").status_code == 204
     assert_problem(set_up(person, code, NEW), 400, "invalid_grant")
-
-
-async def test_one_link_used_twenty_times_at_once_sets_one_password(
-    guarded_installation: Installation, admin: Admin
-) -> None:
-    person = admin.add()
-    code = link(admin, person)
-    wanted = [f"{number} {NEW}" for number in range(20)]
-    bodies = [{"token": code, "new_password": new} for new in wanted]
-    answers = await fire(guarded_installation.port, [post("/api/auth/password/setup", body) for body in bodies])
-    statuses = [answer.status if answer else 0 for answer in answers]
-    assert statuses.count(204) == 1, statuses
-    assert set(statuses) <= {204, 400, 503}
-    assert person.log_in(wanted[statuses.index(204)])
 
 
 def test_no_password_and_no_link_can_be_read_in_redis_or_the_log(admin: Admin) -> None:

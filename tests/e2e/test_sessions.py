@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from tests.e2e.checks import assert_problem
-from tests.e2e.volley import fire, post
 from tests.e2e.workers import TELLS_WORKERS_APART, on_every_worker
 from tests.servers import Installation
 
@@ -114,17 +113,6 @@ def test_refresh_rotates_and_reuse_ends_the_session(installation: Installation) 
     assert_problem(refresh(installation, first), 400, "invalid_grant")
     assert_problem(refresh(installation, third["refresh_token"]), 400, "invalid_grant")
     assert_problem(me(installation, third["access_token"]), 401, "invalid_token")
-
-
-async def test_fifty_parallel_refreshes_get_one_and_the_same_token(installation: Installation) -> None:
-    login = installation.log_in("sofia")
-    request = post("/api/auth/refresh", {"refresh_token": login["refresh_token"]})
-    answers = [answer for answer in await fire(installation.port, [request] * 50) if answer]
-    assert [answer.status for answer in answers] == [200] * 50
-    tokens = {answer.json()["refresh_token"] for answer in answers}
-    assert len(tokens) == 1
-    assert login["refresh_token"] not in tokens
-    assert refresh(installation, tokens.pop()).status_code == 200
 
 
 @pytest.mark.parametrize("change", ["head", "mac", "counter", "sid"])
