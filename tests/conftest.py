@@ -1,4 +1,4 @@
-"""A real Valkey server, one per process of the tests and emptied for each test, and which tests share a process."""
+"""A real Valkey server for whoever asks; one for each process of tests, emptied for each test."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ from tests.servers import Valkey
 
 # A shell lets what it starts with `&` ignore SIGINT, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Installations that several modules share. Their tests run in one process of pytest-xdist, so that each starts once.
-SHARED = ("target", "strict", "guarded_installation", "house", "installation")
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares an installation, and else each module."""
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        fixtures = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED if name in fixtures), item.path.name)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -13,17 +13,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.browser.chromium import Browser, Tab
-from tests.e2e.node import CLIENT
 from tests.servers import HOST, Installation
 
 
 class Site:
-    """An origin of its own on this machine, which serves client.html and the client as it was built."""
+    """An origin of its own on this machine, which serves client.html and the client that was built in a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, built: Path) -> None:
+        self.built = built
         page = Path(__file__).with_name("client.html")
         files = {"/": ("text/html", page.read_bytes())}
-        files |= {f"/dist/{one.name}": ("text/javascript", one.read_bytes()) for one in (CLIENT / "dist").glob("*.js")}
+        files |= {f"/dist/{one.name}": ("text/javascript", one.read_bytes()) for one in built.glob("*.js")}
 
         class Files(BaseHTTPRequestHandler):
             def do_GET(self) -> None:

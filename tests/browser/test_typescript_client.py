@@ -22,23 +22,21 @@ from tests.e2e.policies import roomy
 from tests.e2e.test_typescript_client import ME, REFRESH, Log
 from tests.servers import HOST, Installation, free_port
 
-# The tests of tests/e2e/test_typescript_client.py build the client as well; two processes must not do so at once.
-pytestmark = pytest.mark.xdist_group("installation")
-
 LOGIN, ROOMS = "/api/auth/login", "/api/rooms"
 
 
 @pytest.fixture(scope="module")
-def listed() -> Iterator[Site]:
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require_chromium()
-    build_client()
-    with Site() as site:
+    built = tmp_path_factory.mktemp("built")
+    build_client(into=str(built))
+    with Site(built) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def unlisted(listed: Site) -> Iterator[Site]:
-    with Site() as site:
+    with Site(listed.built) as site:
         assert site.origin != listed.origin
         yield site
 

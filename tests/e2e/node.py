@@ -38,8 +38,11 @@ def run_node(*arguments: str, packages: bool = False, **env: str) -> subprocess.
 
 
 @functools.cache
-def build_client(project: str = ".") -> str:
-    """Compile clients/typescript, or its tests, anew: what is tested is what is in the tree. Return node's path."""
+def build_client(project: str = ".", *, into: str = "") -> str:
+    """Compile clients/typescript, or its tests, anew: what is tested is what is in the tree. Return node's path.
+
+    `into` is a folder instead of the usual one, for tests that run beside those that build there.
+    """
     found = shutil.which("node")
     compiler = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
     if found is None or not compiler.exists():
@@ -48,7 +51,12 @@ def build_client(project: str = ".") -> str:
             pytest.fail(f"needs {missing}")
         pytest.skip(f"needs {missing}")
     done = subprocess.run(
-        [found, str(compiler), "-p", project], cwd=CLIENT, capture_output=True, text=True, timeout=100, check=False
+        [found, str(compiler), "-p", project, *(["--outDir", into] if into else [])],
+        cwd=CLIENT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     return found

@@ -159,7 +159,7 @@ def test_a_pipe_in_the_place_of_the_file_stops_no_worker(running: Installation, 
         assert is_original(running)
         health = httpx.get(f"{running.url}/health/ready", verify=NO_TLS, trust_env=False)
         assert health.status_code == 200
-        time.sleep(WITHIN_S)
+        time.sleep(LOOKS_S)
         assert logged(running, WRONG) == before + WORKERS
     finally:
         policy.unlink()
