@@ -61,7 +61,6 @@ from gateway.routes import (
     join_tokens,
     login,
     members,
-    methods,
     rooms,
     usage,
     users,
@@ -221,7 +220,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     routes = [*ROUTES, *(DOCS if settings.docs else ())]
     app = Litestar(
         # First, or Litestar makes OPTIONS handlers of its own: they carry no `opt`, and name only some of the methods.
-        [methods.options(routes), *routes],
+        [description.options(routes), *routes],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         request_class=GatewayRequest,
         middleware=[Admission(tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit)],

@@ -11,25 +11,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
+from typing import Annotated
+
+from msgspec import Meta
 
 from . import Execute
 from .periods import day_of, months_between
 
 _OUTCOMES = ("ok", "denied", "refused", "failed", "would_deny")
 
+Done = Annotated[int, Meta(description="Requests that succeeded.")]
+Denied = Annotated[dict[str, int], Meta(description="Requests that a limit denied, by limit.")]
+Refused = Annotated[dict[str, int], Meta(description="Requests refused for another reason than a limit, by code.")]
+Failed = Annotated[int, Meta(description="Requests that failed because of the server; they cost nothing.")]
+WouldDeny = Annotated[
+    dict[str, int], Meta(description="Admitted requests that a shadow limit would have denied, by limit.")
+]
+
 
 @dataclass(slots=True)
 class Tally:
-    """Requests of one action by outcome: admitted and done, denied per limit, refused per code, failed on our side.
+    """Requests of one action by outcome."""
 
-    `would_deny` counts, per shadow limit, admitted requests that it would have denied.
-    """
-
-    ok: int = 0
-    denied: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, int] = field(default_factory=dict)
-    failed: int = 0
-    would_deny: dict[str, int] = field(default_factory=dict)
+    ok: Done = 0
+    denied: Denied = field(default_factory=dict)
+    refused: Refused = field(default_factory=dict)
+    failed: Failed = 0
+    would_deny: WouldDeny = field(default_factory=dict)
 
     def add(self, outcome: str, detail: str, count: int) -> None:
         if outcome == "ok":

@@ -1,4 +1,4 @@
-"""The API described by itself: OpenAPI 3.1, made from the routes, their `opt`, their signatures and docstrings."""
+"""The OpenAPI 3.1 document, made from the routes: their access, signatures, docstrings and annotated structs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, CookieParameter, HeaderParameter, ParameterKwarg, PathParameter, QueryParameter
 
 from gateway import __version__
-from gateway.apidoc.descriptions import EXAMPLES, HEADERS, PARAMETERS, PROBLEM, described
+from gateway.apidoc.components import HEADERS, PROBLEM
 from gateway.http.access import access_of
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import MEDIA_TYPE, title_of
@@ -23,19 +23,16 @@ _DESCRIPTION = """Login, limits, usage and role policy in front of 100ms live vi
 
 Send the access token of a login as `Authorization: Bearer <access_token>`. Bodies are JSON of at most 16 KiB; a field
 or query parameter that is not in this document is refused. Times are RFC 3339 in UTC. Errors are RFC 9457 problem
-documents with a stable `code`. Limits are told in `RateLimit` and `RateLimit-Policy` fields, as of
-draft-ietf-httpapi-ratelimit-headers-11, on every answer to a caller who is known."""
+documents with a stable `code`. Every response to an authenticated caller reports their limits in the `RateLimit` and
+`RateLimit-Policy` fields of draft-ietf-httpapi-ratelimit-headers-11."""
 
 _TAGS = {
-    "/api/auth/": ("Login and account", "Who is calling: tokens, sessions, passwords."),
-    "/api/rooms": ("Rooms", "Rooms at 100ms, who has which relation to them, and tokens to join them."),
+    "/api/auth/": ("Login and account", "Tokens, sessions and passwords."),
+    "/api/rooms": ("Rooms", "Rooms at 100ms, their members and invites, and tokens to join them."),
     "/api/invites": ("Rooms", ""),
-    "/api/usage": ("Usage", "One's own limits and counters."),
+    "/api/usage": ("Usage", "The caller's own limits and counters."),
     "/api/admin/": ("Administration", "Accounts, limits, usage and the audit trail, for operators."),
-    "/hooks/": ("100ms", "What 100ms calls."),
-    "/health/": ("Operation", "For whatever watches the gateway."),
-    "/metrics": ("Operation", ""),
-    "/operator": ("Operation", ""),
+    "/health/": ("Operation", "Health checks."),
 }
 _PLACES = {PathParameter: "path", QueryParameter: "query", HeaderParameter: "header", CookieParameter: "cookie"}
 _RULES = {
@@ -48,7 +45,7 @@ _RULES = {
     "pattern": "pattern",
 }
 _FIELDS_OF = {401: ["WWW-Authenticate"], 429: ["Retry-After", "RateLimit", "RateLimit-Policy"], 503: ["Retry-After"]}
-_DONE = {200: "Done", 201: "Created", 202: "Under way", 204: "Done; there is nothing to answer"}
+_DONE = {200: "Done", 201: "Created", 202: "In progress", 204: "Done; the response has no content"}
 
 
 def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
@@ -58,8 +55,10 @@ def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
     kinds = [kind for handler in handlers for kind in (_body(handler), _result(handler)) if kind is not None]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     _always(schemas, kinds, taken={kind for handler in handlers if (kind := _body(handler))})
+    for schema in schemas.values():
+        _tidy(schema)
     components: dict[str, Any] = {
-        "schemas": dict(sorted({**described(schemas), "Problem": PROBLEM}.items())),
+        "schemas": dict(sorted({**schemas, "Problem": PROBLEM}.items())),
         "headers": HEADERS,
         "parameters": {},
         "responses": {},
@@ -71,11 +70,10 @@ def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
             for method in sorted(handler.http_methods):
                 operation = _operation(handler, path, components)
                 paths.setdefault(template_of(path), {})[str(method).lower()] = operation
-    used = {tag for item in paths.values() for operation in item.values() for tag in operation["tags"]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "100ms gateway", "version": __version__, "description": _DESCRIPTION},
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.values() if text and name in used],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.values() if text],
         "paths": paths,
         "components": {name: part for name, part in components.items() if part},
     }
@@ -105,13 +103,13 @@ def _result(handler: HTTPRouteHandler) -> Any:
 
 
 def _always(schemas: dict[str, Any], kinds: Iterable[Any], *, taken: set[Any]) -> None:
-    """Mark as required what an answer always has: msgspec asks what a reader could do without, a default."""
+    """Mark as required what an answer always has; to msgspec a field with a default is optional."""
     todo = list(msgspec.inspect.multi_type_info([kind for kind in kinds if kind not in taken]))
     seen = set()
     while todo:
         info = todo.pop()
         todo += getattr(info, "types", ())
-        todo += [part for name in ("item_type", "value_type") if (part := getattr(info, name, None))]
+        todo += [part for name in ("type", "item_type", "value_type") if (part := getattr(info, name, None))]
         if not isinstance(info, msgspec.inspect.StructType | msgspec.inspect.DataclassType) or info.cls in seen:
             continue
         seen.add(info.cls)
@@ -124,13 +122,23 @@ def _always(schemas: dict[str, Any], kinds: Iterable[Any], *, taken: set[Any]) -
             field.pop("default", None)
 
 
+def _tidy(schema: dict[str, Any]) -> None:
+    """Leave out titles, which repeat the name; state what describes a nullable type at the field instead."""
+    schema.pop("title", None)
+    for field in schema["properties"].values():
+        for kind in field.get("anyOf", ()):
+            for word in ("description", "examples"):
+                if word in kind:
+                    field.setdefault(word, kind.pop(word))
+
+
 def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any]) -> dict[str, Any]:
     text = inspect.cleandoc(handler.fn.__doc__ or "")
     summary = re.split(r"(?<=\.)\s+(?=[A-Z])|\n\n", text, maxsplit=1)[0]
     operation: dict[str, Any] = {
         "operationId": handler.handler_name,
         "summary": " ".join(summary.split()).removesuffix("."),
-        "tags": [next((tag for stem, (tag, _) in _TAGS.items() if path.startswith(stem)), "Other")],
+        "tags": [next(tag for stem, (tag, _) in _TAGS.items() if path.startswith(stem))],
         "x-who": who(handler),
     }
     if summary != text:
@@ -144,30 +152,32 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
     if parameters := [_shared(one, components["parameters"]) for one in _parameters(handler)]:
         operation["parameters"] = parameters
     if body := _body(handler):
-        content = {"schema": _ref("schemas", body.__name__)}
-        if body.__name__ in EXAMPLES:
-            content["example"] = EXAMPLES[body.__name__]
-        required = bool(components["schemas"][body.__name__]["required"])
+        schema = components["schemas"][body.__name__]
+        example = {name: rules["examples"][0] for name, rules in schema["properties"].items() if "examples" in rules}
+        content: dict[str, Any] = {"schema": _ref("schemas", body.__name__)}
+        if example and example.keys() >= set(schema["required"]):
+            content["example"] = example
+        required = bool(schema["required"])
         operation["requestBody"] = {"required": required, "content": {"application/json": content}}
     operation["responses"] = _responses(handler, operation, components["responses"])
     return operation
 
 
 def who(handler: HTTPRouteHandler) -> str:
-    """Return in words who may call a route, as the policy decides it."""
+    """Return in words which callers the policy allows a route."""
     access = access_of(handler)
     if access.is_public:
-        return "whoever has a token of the session" if "invalid_token" in access.refuses else "anybody"
+        return "anyone with a token of the session" if "invalid_token" in access.refuses else "anyone"
     permission, rule = ACTIONS[access.action], ROOM_ACTIONS.get(access.action)
     needs = f"with the permission `{permission}`" if permission else ""
     if access.guests:
-        return f"users {needs}; with an invite for guests anybody"
+        return f"users {needs}; anyone with an invite for guests"
     if rule is None:
-        return f"users {needs}" if needs else "every user who is logged in"
+        return f"users {needs}" if needs else "all users who are logged in"
     relations = [relation for relation in RELATIONS if relation in rule.relations]
     everybody = len(relations) == len(RELATIONS)
-    text = "whoever has a relation to the room" if everybody else f"{' or '.join(relations)} of the room"
-    text += f", {needs}" if needs else ""
+    text = "users with a relation to the room" if everybody else f"{' or '.join(relations)} of the room"
+    text += f" and the permission `{permission}`" if permission else ""
     return f"{text}; or users with the permission `{rule.anywhere}`" if rule.anywhere else text
 
 
@@ -177,20 +187,20 @@ def _parameters(handler: HTTPRouteHandler) -> Iterator[dict[str, Any]]:
         rules = next((one for one in get_args(hint) if isinstance(one, ParameterKwarg)), None)
         if get_origin(hint) is not Annotated or rules is None:
             continue
-        place, told = _PLACES[type(rules)], rules.name or name
         kinds = [kind for kind in get_args(hint.__origin__) or (hint.__origin__,) if kind is not type(None)]
-        (schema,), _ = msgspec.json.schema_components(kinds[:1])
+        metas = [one for one in get_args(hint) if isinstance(one, msgspec.Meta)]
+        (schema,), _ = msgspec.json.schema_components([Annotated[kinds[0], *metas]] if metas else kinds[:1])
         schema |= {word: value for rule, word in _RULES.items() if (value := getattr(rules, rule)) is not None}
         default = defaults[name].default
         if default not in (None, "", inspect.Parameter.empty):
             schema["default"] = default
-        text, more = PARAMETERS.get(f"{handler.handler_name}.{told}") or PARAMETERS.get(told, ("", {}))
+        description = schema.pop("description", rules.description)
         yield {
-            "name": told,
-            "in": place,
-            "description": rules.description or text,
+            "name": rules.name or name,
+            "in": _PLACES[type(rules)],
+            "description": description,
             "required": default is inspect.Parameter.empty,
-            "schema": schema | more,
+            "schema": schema,
         }
 
 
@@ -221,12 +231,12 @@ def _responses(handler: HTTPRouteHandler, operation: dict[str, Any], parts: dict
         parts.setdefault(name, _refusal(status, codes))
         responses[str(status)] = _ref("responses", name)
     if access_of(handler).unready:
-        responses["503"] = {**answer, "description": "Something is missing"}
+        responses["503"] = {**answer, "description": "Something is unavailable"}
     return responses
 
 
 def _codes(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> list[str]:
-    """Return every code a route may answer with: its own, and what follows from what it is."""
+    """Return every code a route may answer with: its own, and those that follow from its access and parameters."""
     access = access_of(handler)
     # A query parameter that a route does not have is refused everywhere.
     codes: list[str] = ["invalid_request", *access.refuses]

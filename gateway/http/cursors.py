@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+from typing import Annotated
+
+from litestar.params import QueryParameter
 
 from auth.keys import KeyRing
 from gateway.text import FieldError
+
+PageCursor = Annotated[str | None, QueryParameter(max_length=256, description="`next_cursor` of the previous page.")]
+PageSize = Annotated[int, QueryParameter(ge=1, le=500, description="How many items a page has at most.")]
 
 
 class Cursors:

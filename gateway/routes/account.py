@@ -8,6 +8,7 @@ import msgspec
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import Meta
 
 from gateway.accounts.registration import Newcomer
 from gateway.http.access import needs, public
@@ -18,15 +19,18 @@ from gateway.routes.schemas import iso
 from gateway.routes.services import Services
 from gateway.text import plain_text
 
-PASSWORD = Annotated[str, msgspec.Meta(max_length=4096)]
-CODE = Annotated[str, msgspec.Meta(max_length=64)]
+_Code = Annotated[
+    str, Meta(max_length=64, description="Code from an operator.", examples=["k5tqhcm2xr7wza3dnvpb6yfe4u"])
+]
 
 
 class Register(msgspec.Struct, forbid_unknown_fields=True):
-    username: Annotated[str, msgspec.Meta(max_length=256)]
-    password: PASSWORD
-    display_name: Annotated[str, msgspec.Meta(max_length=100)] | None = None
-    invite: CODE | None = None
+    username: shapes.NewUsername
+    password: shapes.NewPassword
+    display_name: shapes.NewDisplayName | None = None
+    invite: (
+        Annotated[_Code, Meta(description="Code of an operator's invitation, which also names the roles.")] | None
+    ) = None
 
     def __post_init__(self) -> None:
         self.display_name = plain_text("display_name", self.display_name)
@@ -36,39 +40,39 @@ class Register(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChangePassword(msgspec.Struct, forbid_unknown_fields=True):
-    current_password: PASSWORD
-    new_password: PASSWORD
+    current_password: Annotated[shapes.Password, Meta(description="Required in case someone has stolen the token.")]
+    new_password: shapes.NewPassword
 
     def __repr__(self) -> str:
         return "ChangePassword(...)"
 
 
 class SetPassword(msgspec.Struct, forbid_unknown_fields=True):
-    token: CODE
-    new_password: PASSWORD
+    token: _Code
+    new_password: shapes.NewPassword
 
     def __repr__(self) -> str:
         return "SetPassword(...)"
 
 
 class Registered(msgspec.Struct):
-    user: shapes.User
+    user: Annotated[shapes.User, Meta(description="The new user.")]
 
 
 class Session(msgspec.Struct):
-    """A place where the caller is logged in. `current` is the one this request came from."""
+    """A login of the caller that has not ended."""
 
-    id: str
-    current: bool
-    created_at: str
-    used_at: str
-    expires_at: str
-    address: str
-    agent: str
+    id: Annotated[str, Meta(description="Id of the session.")]
+    current: Annotated[bool, Meta(description="Whether this request belongs to it.")]
+    created_at: shapes.CreatedAt
+    used_at: Annotated[shapes.Instant, Meta(description="When its tokens were last renewed.")]
+    expires_at: shapes.ExpiresAt
+    address: Annotated[str, Meta(description="Client address of the login.")]
+    agent: Annotated[str, Meta(description="User-Agent of the login, shortened.")]
 
 
 class SessionList(msgspec.Struct):
-    sessions: list[Session]
+    sessions: Annotated[list[Session], Meta(description="The newest first.")]
 
 
 @post(
@@ -147,7 +151,7 @@ async def list_sessions(request: Call, services: NamedDependency[Services]) -> S
 
 @delete("/api/auth/sessions/{sid:str}", opt=needs("account.manage", refuses=("not_found",)), status_code=204)
 async def end_session(
-    sid: FromPath[str],
+    sid: FromPath[Annotated[str, Meta(description="Id of the session, from `GET /api/auth/sessions`.")]],
     request: Call,
     services: NamedDependency[Services],
 ) -> None:

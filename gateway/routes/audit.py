@@ -1,4 +1,4 @@
-"""GET /api/admin/audit: who did what to whom."""
+"""GET /api/admin/audit: the audit trail."""
 
 from __future__ import annotations
 
@@ -9,49 +9,58 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
+from msgspec import Meta
 
 from auth.errors import UnknownUser
 from gateway.audit import ACTION, PLACE, party
 from gateway.http.access import needs
-from gateway.routes.schemas import iso
+from gateway.http.cursors import PageCursor, PageSize
+from gateway.routes.schemas import By, Instant, NextCursor, iso
 from gateway.routes.services import Services
 from gateway.text import FieldError
 
+_FROM = "Only entries from this instant on; with a time zone."
+_TO = "Only entries up to this instant; with a time zone."
+
 
 class AuditEntry(msgspec.Struct):
-    """`by` is a user id, `cli`, or empty for a stranger; `subject` the id of the user it is about."""
+    """One entry of the audit trail."""
 
-    id: str
-    at: str
-    action: str
-    by: str
-    subject: str
-    request_id: str
-    details: dict[str, str | int]
+    id: Annotated[str, Meta(description="Place in the audit trail.")]
+    at: Annotated[Instant, Meta(description="When it happened.")]
+    action: Annotated[str, Meta(description="What was done or attempted, e.g. `token.minted`.")]
+    by: By
+    subject: Annotated[str, Meta(description="Id of the user whom it concerns; empty if it concerns none.")]
+    request_id: Annotated[str, Meta(description="`X-Request-Id` of the request.")]
+    details: Annotated[dict[str, str | int], Meta(description="More about it, depending on the action.")]
 
 
 class AuditPage(msgspec.Struct):
-    items: list[AuditEntry]
-    next_cursor: str | None
+    items: Annotated[list[AuditEntry], Meta(description="The newest first; a page before the last may be empty.")]
+    next_cursor: NextCursor | None
 
 
 @get("/api/admin/audit", opt=needs("audit.read", refuses=("invalid_request",)))
 async def read_audit(  # noqa: PLR0913  one argument per query parameter
     services: NamedDependency[Services],
-    user: Annotated[str | None, QueryParameter(max_length=256)] = None,
-    action: Annotated[str | None, QueryParameter(pattern=f"^{ACTION}$")] = None,
-    from_: Annotated[datetime | None, QueryParameter(name="from")] = None,
-    to: Annotated[datetime | None, QueryParameter()] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
-    cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
+    user: Annotated[
+        str | None, QueryParameter(max_length=256, description="Only entries by or about this user: id or name.")
+    ] = None,
+    action: Annotated[
+        str | None,
+        QueryParameter(pattern=f"^{ACTION}$", description="Only this action; `login` includes `login.failed`."),
+    ] = None,
+    from_: Annotated[datetime | None, QueryParameter(name="from", description=_FROM)] = None,
+    to: Annotated[datetime | None, QueryParameter(description=_TO)] = None,
+    limit: PageSize = 100,
+    cursor: PageCursor = None,
 ) -> AuditPage:
-    """Return what happened, newest first: by or about a `user` (name or id), of an `action` (`login` takes in
-    `login.failed`), in a span of time."""
+    """Return entries of the audit trail, newest first."""
     if user is not None:
         try:
             user = await party(services.report_accounts, user)
         except UnknownUser as error:
-            raise FieldError("user", "no such user; a deleted one is found by his id") from error
+            raise FieldError("user", "no such user; search for a deleted user by id") from error
     first_ms, last_ms = _ms("from", from_) or 0, _ms("to", to)
     if last_ms is not None and first_ms > last_ms:
         raise FieldError("from", "must not be after `to`")

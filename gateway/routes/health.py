@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
+from msgspec import Meta
 from redis.exceptions import RedisError
 
 from gateway.http.access import public
@@ -16,23 +17,23 @@ from gateway.routes.services import Services
 
 
 class Live(msgspec.Struct):
-    status: Literal["ok"] = "ok"
+    status: Annotated[Literal["ok"], Meta(description="Always `ok`.")] = "ok"
 
 
 class Ready(msgspec.Struct):
-    status: Literal["ok", "unavailable"]
-    missing: list[str]
+    status: Annotated[Literal["ok", "unavailable"], Meta(description="Whether requests can be served.")]
+    missing: Annotated[list[str], Meta(description="Names of what is unavailable.")]
 
 
 @get("/health/live", opt=public())
 async def live() -> Live:
-    """Answer that the process runs."""
+    """Report that the process is running."""
     return Live()
 
 
 @get("/health/ready", opt=public(unready=True))
 async def ready(services: NamedDependency[Services]) -> Response[Ready]:
-    """Answer whether requests can be served, and what is missing if not: Redis must answer and accept writes.
+    """Report whether requests can be served, and what is unavailable if not. Redis must answer and accept writes.
 
     100ms is not checked: without it no room can be created, but everything else works.
     """

@@ -8,6 +8,7 @@ import msgspec
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import Meta
 
 from auth.errors import InvalidVoucher
 from gateway.http.access import needs
@@ -20,32 +21,39 @@ from gateway.routes.schemas import iso
 from gateway.routes.services import Services
 from gateway.text import plain_text
 
+_InviteId = Annotated[str, Meta(description="Id of the invite, from `GET /api/rooms/{room_id}/invites`.")]
+_Code = Annotated[str, Meta(description="Code of the invite.")]
+_Guests = Annotated[bool, Meta(description="Whether it can be accepted without an account.", examples=[True])]
+
 
 class MakeInvite(msgspec.Struct, forbid_unknown_fields=True):
-    """`guests`: whoever has the code accepts it without login."""
-
-    relation: Literal["cohost", "participant", "viewer"] = "participant"
-    max_uses: Annotated[int, msgspec.Meta(ge=1, le=MOST_USES)] = 1
-    expires_in_s: Annotated[int, msgspec.Meta(ge=60, le=MOST_LASTS_S)] = 86_400
-    guests: bool = False
+    relation: Annotated[
+        Literal["cohost", "participant", "viewer"],
+        Meta(description="What users who accept become.", examples=["viewer"]),
+    ] = "participant"
+    max_uses: Annotated[int, Meta(ge=1, le=MOST_USES, description="How many users may accept it.", examples=[20])] = 1
+    expires_in_s: Annotated[
+        int, Meta(ge=60, le=MOST_LASTS_S, description="Seconds until it expires.", examples=[3600])
+    ] = 86_400
+    guests: _Guests = False
 
 
 class AcceptInvite(msgspec.Struct, forbid_unknown_fields=True):
-    display_name: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    display_name: shapes.NewDisplayName | None = None
 
     def __post_init__(self) -> None:
         self.display_name = plain_text("display_name", self.display_name) or None
 
 
 class RoomInvite(msgspec.Struct):
-    """An invite as its room's owner sees it: `id` revokes it; the code itself is shown once, when it is made."""
+    """An invite without its code."""
 
-    id: str
-    relation: str
-    uses_left: int
-    expires_at: str
-    guests: bool
-    by: str
+    id: Annotated[str, Meta(description="Revokes the invite; it cannot be used to accept it.")]
+    relation: shapes.Relation
+    uses_left: Annotated[int, Meta(description="How many users may still accept it.")]
+    expires_at: shapes.ExpiresAt
+    guests: _Guests
+    by: shapes.By
 
     @classmethod
     def of(cls, one: Invite) -> RoomInvite:
@@ -53,23 +61,23 @@ class RoomInvite(msgspec.Struct):
 
 
 class InviteMade(msgspec.Struct):
-    code: str
-    invite: RoomInvite
+    code: Annotated[str, Meta(description="For `POST /api/invites/{code}/accept`. It is shown only once.")]
+    invite: Annotated[RoomInvite, Meta(description="The new invite.")]
 
     def __repr__(self) -> str:
         return "InviteMade(...)"
 
 
 class InviteList(msgspec.Struct):
-    invites: list[RoomInvite]
+    invites: Annotated[list[RoomInvite], Meta(description="Invites that can still be accepted.")]
 
 
 class InviteAccepted(msgspec.Struct):
-    """The room, with the relation the caller has now. `login`: the tokens of a guest, who had none."""
-
-    room: shapes.Room
-    relation: str
-    login: shapes.LoggedIn | None = None
+    room: Annotated[shapes.Room, Meta(description="The room.")]
+    relation: Annotated[shapes.Relation, Meta(description="The caller's relation to the room from now on.")]
+    login: Annotated[
+        shapes.LoggedIn | None, Meta(description="Tokens of a new guest; null if the caller was logged in.")
+    ] = None
 
     def __repr__(self) -> str:
         return "InviteAccepted(...)"
@@ -77,7 +85,7 @@ class InviteAccepted(msgspec.Struct):
 
 @post("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage", refuses=("forbidden",)), status_code=201)
 async def make_invite(
-    room_id: FromPath[str], data: JSONBody[MakeInvite], request: Call, services: NamedDependency[Services]
+    room_id: FromPath[shapes.RoomId], data: JSONBody[MakeInvite], request: Call, services: NamedDependency[Services]
 ) -> InviteMade:
     """Make a code that gives whoever accepts it a relation to this room. Only an owner invites cohosts."""
     found, relation = request.auth.room()
@@ -92,7 +100,9 @@ async def make_invite(
 
 
 @get("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage"))
-async def list_invites(room_id: FromPath[str], request: Call, services: NamedDependency[Services]) -> InviteList:
+async def list_invites(
+    room_id: FromPath[shapes.RoomId], request: Call, services: NamedDependency[Services]
+) -> InviteList:
     """List the invites of a room that can still be used."""
     found, _ = request.auth.room()
     return InviteList([RoomInvite.of(one) for one in await services.invites.all(found.room)])
@@ -100,7 +110,7 @@ async def list_invites(room_id: FromPath[str], request: Call, services: NamedDep
 
 @delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("invites.manage"), status_code=204)
 async def revoke_invite(
-    room_id: FromPath[str], invite_id: FromPath[str], request: Call, services: NamedDependency[Services]
+    room_id: FromPath[shapes.RoomId], invite_id: FromPath[_InviteId], request: Call, services: NamedDependency[Services]
 ) -> None:
     """Void an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()
@@ -115,7 +125,7 @@ async def revoke_invite(
     status_code=200,
 )
 async def accept_invite(
-    code: FromPath[str], data: JSONBody[AcceptInvite], request: Call, services: NamedDependency[Services]
+    code: FromPath[_Code], data: JSONBody[AcceptInvite], request: Call, services: NamedDependency[Services]
 ) -> InviteAccepted:
     """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
     if context_of(request.scope).admitted is None:

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import Meta
 
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.problems import Problem
 from gateway.policy.decide import decide_role
+from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
 from gateway.routes.services import Services
 
 
 class MintToken(msgspec.Struct, forbid_unknown_fields=True):
-    role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    role: Annotated[
+        Annotated[str, Meta(max_length=64)] | None,
+        Meta(description="Role at 100ms. By default the least powerful that the caller may have.", examples=["guest"]),
+    ] = None
     # The seed's client sends it. It is ignored: a token always names the user who is logged in.
-    user_id: Annotated[str, msgspec.Meta(max_length=256)] | None = msgspec.field(default=None, name="userId")
+    user_id: Annotated[
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(description="Ignored; accepted for clients of the old guide's backend."),
+    ] = msgspec.field(default=None, name="userId")
 
 
 class Minted(msgspec.Struct):
-    """A 100ms join token for `user_id` in `role`, usable to join until `expires_at`."""
+    """A token to join a room at 100ms."""
 
-    token: str
-    room_id: str
-    role: str
-    user_id: str
-    expires_at: str
-    success: Literal[True] = True
+    token: Annotated[str, Meta(description="Token to join the room, for the 100ms SDK.")]
+    room_id: shapes.RoomId
+    role: Annotated[str, Meta(description="Role at 100ms that the token grants.")]
+    user_id: Annotated[str, Meta(description="The caller's id, as 100ms will see it.")]
+    expires_at: shapes.ExpiresAt
+    success: shapes.Success = True
 
     def __repr__(self) -> str:
         return "Minted(...)"
@@ -44,7 +52,7 @@ class Minted(msgspec.Struct):
     status_code=200,
 )
 async def mint_token(
-    room_id: FromPath[str], data: JSONBody[MintToken], request: Call, services: NamedDependency[Services]
+    room_id: FromPath[shapes.RoomId], data: JSONBody[MintToken], request: Call, services: NamedDependency[Services]
 ) -> Minted:
     """Mint a 100ms join token for the logged-in user, in a role that the policy allows them in this room."""
     found, relation = request.auth.room()

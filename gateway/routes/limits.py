@@ -1,4 +1,4 @@
-"""/api/admin/limits/{user}: one user's limits for the operator."""
+"""/api/admin/limits/{user}: the limits of one user, for operators."""
 
 from __future__ import annotations
 
@@ -8,71 +8,85 @@ import msgspec
 from litestar import delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta
 
 from gateway.accounts.actor import Actor
 from gateway.accounts.limits import Wanted
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.problems import Problem
-from gateway.routes.schemas import LimitsNow, iso
+from gateway.routes.schemas import By, Instant, LimitsNow, Roles, UserId, Username, UserRef, iso
 from gateway.routes.services import Services
 from gateway.text import FieldError
 from limits.overrides import BLOCK, Override
 
+_Reason = Annotated[str, Meta(description="Why; kept in the audit trail.")]
+
 
 class Reset(msgspec.Struct, forbid_unknown_fields=True):
-    names: Annotated[list[Annotated[str, msgspec.Meta(max_length=40)]], msgspec.Meta(max_length=8)] | None = None
+    names: Annotated[
+        Annotated[list[Annotated[str, Meta(max_length=40)]], Meta(max_length=8)] | None,
+        Meta(description="Names of limits and quotas. Without it: all."),
+    ] = None
 
 
 class SetOverride(msgspec.Struct, forbid_unknown_fields=True):
-    lasts_s: int
-    reason: Annotated[str, msgspec.Meta(max_length=200)]
-    name: Annotated[str, msgspec.Meta(max_length=40)] | None = None
-    block: bool = False
-    rate: Annotated[str, msgspec.Meta(max_length=40)] | None = None
-    burst: int | None = None
-    amount: int | None = None
+    lasts_s: Annotated[int, Meta(description="Seconds until it ends.", examples=[7200])]
+    reason: Annotated[_Reason, Meta(max_length=200, examples=["conference"])]
+    name: Annotated[
+        Annotated[str, Meta(max_length=40)] | None,
+        Meta(description="Name of a limit or quota in the policy; omitted with `block`.", examples=["tokens.mint"]),
+    ] = None
+    block: Annotated[bool, Meta(description="Deny the user every request.")] = False
+    rate: Annotated[
+        Annotated[str, Meta(max_length=40)] | None,
+        Meta(description="For a limit: count per window, e.g. `60/min`.", examples=["600/min"]),
+    ] = None
+    burst: Annotated[int | None, Meta(description="For a limit: units that can be used at once.", examples=[100])] = (
+        None
+    )
+    amount: Annotated[int | None, Meta(description="For a quota: units per period.")] = None
 
 
 class LimitedUser(msgspec.Struct):
-    id: str
-    username: str
-    roles: list[str]
+    id: UserId
+    username: Username
+    roles: Roles
 
 
 class OneOverride(msgspec.Struct):
-    """`rate` and `burst` for a limit, `amount` for a quota, neither for a block."""
+    """Other numbers for one user: `rate` and `burst` of a limit, `amount` of a quota, or a block."""
 
-    name: str
-    block: bool
-    until: str
-    reason: str
-    by: str
-    rate: str | msgspec.UnsetType = msgspec.UNSET
-    burst: int | msgspec.UnsetType = msgspec.UNSET
-    amount: int | msgspec.UnsetType = msgspec.UNSET
+    name: Annotated[str, Meta(description="Name of the limit or quota; `*` for a block.")]
+    block: Annotated[bool, Meta(description="True: every request is denied.")]
+    until: Annotated[Instant, Meta(description="When it ends.")]
+    reason: _Reason
+    by: By
+    rate: Annotated[str | msgspec.UnsetType, Meta(description="Count per window, e.g. `60/min`.")] = msgspec.UNSET
+    burst: Annotated[int | msgspec.UnsetType, Meta(description="Units that can be used at once.")] = msgspec.UNSET
+    amount: Annotated[int | msgspec.UnsetType, Meta(description="Units per period.")] = msgspec.UNSET
 
 
 class UserLimitsNow(LimitsNow):
-    user: LimitedUser
-    overrides: list[OneOverride]
+    user: Annotated[LimitedUser, Meta(description="The user.")]
+    overrides: Annotated[list[OneOverride], Meta(description="What is set for this user only.")]
 
 
 class WhatWasUsed(msgspec.Struct):
-    used: dict[str, int]
+    used: Annotated[dict[str, int], Meta(description="Units that had been used, by limit or quota.")]
 
 
 class OverrideSet(msgspec.Struct):
-    override: OneOverride
+    override: Annotated[OneOverride, Meta(description="The override that is now in force.")]
 
 
 @get("/api/admin/limits/{user:str}", opt=needs("limits.manage", refuses=("not_found",)))
 async def show_limits(
-    user: FromPath[str],
+    user: FromPath[UserRef],
     request: Call,
     services: NamedDependency[Services],
 ) -> UserLimitsNow:
-    """Show how a user's limits, quotas and leases stand, and what is set for him alone."""
+    """Return the current state of a user's limits, and what is set for them only."""
     standing = await services.user_limits.show(user, by=Actor.of(request.user, services.policy.now))
     one = standing.user
     now = LimitsNow.of(standing.decision)
@@ -83,12 +97,12 @@ async def show_limits(
 
 @post("/api/admin/limits/{user:str}/reset", opt=needs("limits.manage", refuses=("not_found",)), status_code=200)
 async def reset_limits(
-    user: FromPath[str],
+    user: FromPath[UserRef],
     data: JSONBody[Reset],
     request: Call,
     services: NamedDependency[Services],
 ) -> WhatWasUsed:
-    """Give a user his limits back, all or the named ones; usage counters stay. Answers what had been used."""
+    """Reset limits and quotas of a user, all or the named ones. Usage counters stay. Returns what had been used."""
     return WhatWasUsed(
         await services.user_limits.reset(user, data.names, by=Actor.of(request.user, services.policy.now))
     )
@@ -96,12 +110,12 @@ async def reset_limits(
 
 @put("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)))
 async def set_override(
-    user: FromPath[str],
+    user: FromPath[UserRef],
     data: JSONBody[SetOverride],
     request: Call,
     services: NamedDependency[Services],
 ) -> OverrideSet:
-    """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
+    """Override one limit or quota of a user, or block them, for some time. Takes effect with their next request."""
     if data.block == (data.name is not None) or data.name == BLOCK:
         raise FieldError("name", "give the name of a limit or quota, or block: true")
     wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
@@ -112,14 +126,14 @@ async def set_override(
 
 @delete("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)), status_code=204)
 async def lift_override(
-    user: FromPath[str],
+    user: FromPath[UserRef],
     request: Call,
     services: NamedDependency[Services],
-    name: Annotated[str, QueryParameter(max_length=40)],
+    name: Annotated[str, QueryParameter(max_length=40, description="Name of the limit or quota; `*` for a block.")],
 ) -> None:
-    """Lift the override of one limit or quota (`name`), or the block (`name=*`)."""
+    """Remove the override of one limit or quota, or the block (`name=*`)."""
     if not await services.user_limits.lift(user, name, by=Actor.of(request.user, services.policy.now)):
-        raise Problem(404, "not_found", "Nothing of that name is set for this user.")
+        raise Problem(404, "not_found", "This user has no override of that name.")
 
 
 def _override(override: Override) -> OneOverride:

@@ -11,6 +11,7 @@ from litestar import Response, get, post
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
+from msgspec import Meta
 from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
@@ -31,31 +32,37 @@ log = logging.getLogger("gateway")
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
-    username: Annotated[str, msgspec.Meta(max_length=256)]
-    password: Annotated[str, msgspec.Meta(max_length=4096)]
+    username: Annotated[shapes.Username, Meta(max_length=256)]
+    password: shapes.Password
 
     def __repr__(self) -> str:
         return "Login(...)"
 
 
 class Refresh(msgspec.Struct, forbid_unknown_fields=True):
-    refresh_token: Annotated[str, msgspec.Meta(max_length=4096)]
+    refresh_token: Annotated[shapes.RefreshToken, Meta(max_length=4096)]
 
     def __repr__(self) -> str:
         return "Refresh(...)"
 
 
 class Logout(msgspec.Struct, forbid_unknown_fields=True):
-    refresh_token: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
-    scope: Literal["current", "others", "all"] = "current"
+    refresh_token: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None,
+        Meta(description="Names the session instead of the access token; accepted even if that has expired."),
+    ] = None
+    scope: Annotated[
+        Literal["current", "others", "all"],
+        Meta(description="`current`: this session; `others`: all other sessions of the user; `all`: all of them."),
+    ] = "current"
 
     def __repr__(self) -> str:
         return "Logout(...)"
 
 
 class Me(msgspec.Struct):
-    user: shapes.User
-    permissions: list[str]
+    user: Annotated[shapes.User, Meta(description="The caller.")]
+    permissions: Annotated[list[str], Meta(description="All permissions that the user's roles grant.")]
 
 
 @post(

@@ -8,15 +8,18 @@ from typing import Annotated, Literal
 import msgspec
 from litestar import delete, get, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
 
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.users import User
 from gateway.http.access import needs
 from gateway.http.context import Call
+from gateway.http.cursors import PageCursor, PageSize
 from gateway.policy.model import BANNED
 from gateway.rooms.relations import InCharge
+from gateway.routes import schemas as shapes
 from gateway.routes.services import Services
 from gateway.text import FieldError
 
@@ -24,37 +27,38 @@ _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 
 
 class SetMember(msgspec.Struct, forbid_unknown_fields=True):
-    relation: Literal["owner", "cohost", "participant", "viewer", "banned"]
+    relation: Annotated[
+        Literal["owner", "cohost", "participant", "viewer", "banned"],
+        Meta(description="`owner` hands the room over; `banned` also removes the user.", examples=["cohost"]),
+    ]
 
 
 class Member(msgspec.Struct):
-    """A user's relation to a room. Without a name the account was deleted."""
+    """A user's relation to a room."""
 
-    user_id: str
-    username: str
-    display_name: str
-    relation: str
+    user_id: shapes.UserId
+    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
+    display_name: shapes.DisplayName
+    relation: shapes.Relation
 
 
 class MemberList(msgspec.Struct):
-    members: list[Member]
-    next_cursor: str | None
+    members: Annotated[list[Member], Meta(description="The owner first.")]
+    next_cursor: shapes.NextCursor | None
 
 
 class MemberSet(msgspec.Struct):
-    """`removed` peers of the user were removed from the running session."""
-
-    member: Member
-    removed: int
+    member: Annotated[Member, Meta(description="The member's current state.")]
+    removed: Annotated[int, Meta(description="How many peers of the user were removed from the session.")]
 
 
 @get("/api/rooms/{room_id:str}/members", opt=needs("members.read"))
 async def list_members(
-    room_id: FromPath[str],
+    room_id: FromPath[shapes.RoomId],
     request: Call,
     services: NamedDependency[Services],
-    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
-    cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
+    limit: PageSize = 100,
+    cursor: PageCursor = None,
 ) -> MemberList:
     """List all users with a stored relation, banned ones too, the owner first. Others who may join are not listed."""
     found, _ = request.auth.room()
@@ -77,8 +81,8 @@ async def list_members(
     opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
 )
 async def set_member(
-    room_id: FromPath[str],
-    user: FromPath[str],
+    room_id: FromPath[shapes.RoomId],
+    user: FromPath[shapes.UserRef],
     data: JSONBody[SetMember],
     request: Call,
     services: NamedDependency[Services],
@@ -97,7 +101,7 @@ async def set_member(
     status_code=204,
 )
 async def ban_member(
-    room_id: FromPath[str], user: FromPath[str], request: Call, services: NamedDependency[Services]
+    room_id: FromPath[shapes.RoomId], user: FromPath[shapes.UserRef], request: Call, services: NamedDependency[Services]
 ) -> None:
     """Ban a user: they get no join token any more and are removed. A token that they have is valid until it expires."""
     await _change(request, services, user, BANNED)

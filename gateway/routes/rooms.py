@@ -9,9 +9,11 @@ import msgspec
 from litestar import Response, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from msgspec import Meta
 
 from gateway.http.access import needs
 from gateway.http.context import Call
+from gateway.http.cursors import PageCursor
 from gateway.policy.decide import effective_relation
 from gateway.rooms.change import Changer
 from gateway.rooms.idempotency import KEY, InFlight
@@ -22,17 +24,25 @@ from gateway.routes import schemas as shapes
 from gateway.routes.services import Services
 from gateway.text import FieldError, plain_text
 
-_NAME = Annotated[str, msgspec.Meta(max_length=100)]
-_DESCRIPTION = Annotated[str, msgspec.Meta(max_length=500)]
-_ACCESS = Literal["open", "invited"]
+_Name = Annotated[str, Meta(max_length=100, description="Name shown to people; plain text.", examples=["Stand-up"])]
+_Description = Annotated[str, Meta(max_length=500, description="Description shown to people; plain text.")]
+_Access = Annotated[
+    Literal["open", "invited"],
+    Meta(description="`open`: all users who may join rooms may join; `invited`: only those with a relation."),
+]
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
+
+_TheRoom = Annotated[shapes.Room, Meta(description="The current state of the room.")]
 
 
 class CreateRoom(msgspec.Struct, forbid_unknown_fields=True):
-    name: _NAME | None = None
-    description: _DESCRIPTION | None = None
-    access: _ACCESS | None = None
-    template: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    name: _Name | None = None
+    description: _Description | None = None
+    access: _Access | None = None
+    template: Annotated[
+        Annotated[str, Meta(max_length=64)] | None,
+        Meta(description="Name of a template in the policy; by default `default`."),
+    ] = None
 
     def __post_init__(self) -> None:
         self.name = plain_text("name", self.name) or None
@@ -40,10 +50,12 @@ class CreateRoom(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
-    name: _NAME | None = None
-    description: _DESCRIPTION | None = None
-    access: _ACCESS | None = None
-    enabled: bool | None = None
+    name: _Name | None = None
+    description: _Description | None = None
+    access: _Access | None = None
+    enabled: Annotated[bool | None, Meta(description="False: no join tokens are issued and 100ms admits no one.")] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -53,34 +65,35 @@ class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EndRoom(msgspec.Struct, forbid_unknown_fields=True):
-    lock: bool = False
-    reason: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    lock: Annotated[bool, Meta(description="Also disable the room, so that no one can join again.")] = False
+    reason: Annotated[
+        Annotated[str, Meta(max_length=200)] | None,
+        Meta(
+            description="Shown to everyone who is removed; kept in the audit trail.", examples=["the meeting is over"]
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         self.reason = plain_text("reason", self.reason) or None
 
 
 class RoomCreated(msgspec.Struct):
-    """`success` is for clients that were written for the old guide's backend."""
-
-    room: shapes.Room
-    success: Literal[True] = True
+    room: _TheRoom
+    success: shapes.Success = True
 
 
 class RoomList(msgspec.Struct):
-    rooms: list[shapes.Room]
-    next_cursor: str | None
+    rooms: Annotated[list[shapes.Room], Meta(description="The newest first.")]
+    next_cursor: shapes.NextCursor | None
 
 
 class OneRoom(msgspec.Struct):
-    room: shapes.Room
+    room: _TheRoom
 
 
 class Ending(msgspec.Struct):
-    """`ended`: somebody was in the room and is being removed. `locked`: nobody can join any more."""
-
-    ended: bool
-    locked: bool
+    ended: Annotated[bool, Meta(description="Whether anyone was in the room; they are being removed.")]
+    locked: Annotated[bool, Meta(description="Whether the room is disabled, so that no one can join.")]
 
 
 def _check_key(headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -116,7 +129,8 @@ async def create_room(
         str | None,
         HeaderParameter(
             name="Idempotency-Key",
-            description="1 to 128 visible characters; a repetition within 24 h gets the same room",
+            pattern=f"^{KEY.pattern}$",
+            description="A repeated request with the same key within 24 hours returns the same room.",
         ),
     ] = None,
 ) -> Response[RoomCreated]:
@@ -138,8 +152,8 @@ async def create_room(
 async def list_rooms(
     request: Call,
     services: NamedDependency[Services],
-    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many items a page has at most.")] = 20,
+    cursor: PageCursor = None,
 ) -> RoomList:
     """List the caller's rooms, newest first; with rooms:read-any, all rooms."""
     reads_any = "rooms:read-any" in services.policy.now.permissions(request.user.roles)
@@ -155,7 +169,7 @@ async def list_rooms(
 
 
 @get("/api/rooms/{room_id:str}", opt=needs("rooms.read"))
-async def read_room(room_id: FromPath[str], request: Call) -> OneRoom:
+async def read_room(room_id: FromPath[shapes.RoomId], request: Call) -> OneRoom:
     """Return one room and the caller's relation to it."""
     found, relation = request.auth.room()
     return OneRoom(msgspec.structs.replace(shapes.Room.of(found.room), relation=relation))
@@ -163,7 +177,7 @@ async def read_room(room_id: FromPath[str], request: Call) -> OneRoom:
 
 @patch("/api/rooms/{room_id:str}", opt=needs("rooms.update", refuses=("name_taken", "room_disabled", *_UPSTREAM)))
 async def change_room(
-    room_id: FromPath[str], data: JSONBody[ChangeRoom], request: Call, services: NamedDependency[Services]
+    room_id: FromPath[shapes.RoomId], data: JSONBody[ChangeRoom], request: Call, services: NamedDependency[Services]
 ) -> OneRoom:
     """Change name, description, access, or whether the room can be joined; what is left out stays as it is.
 
@@ -179,7 +193,7 @@ async def change_room(
 
 @post("/api/rooms/{room_id:str}/end", opt=needs("rooms.end", refuses=_UPSTREAM), status_code=202)
 async def end_room(
-    room_id: FromPath[str], data: JSONBody[EndRoom], request: Call, services: NamedDependency[Services]
+    room_id: FromPath[shapes.RoomId], data: JSONBody[EndRoom], request: Call, services: NamedDependency[Services]
 ) -> Ending:
     """Remove everybody from the session; with `lock` nobody can join again. No owner undoes an operator's lock."""
     found, _ = request.auth.room()

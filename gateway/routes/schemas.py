@@ -1,11 +1,12 @@
-"""How things look in JSON: the answers of more than one route, and of the commands' `--json`."""
+"""The JSON that several routes and the commands' `--json` share: structs and types of fields."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from auth.sessions import Grant
 from auth.tokens import LoginTokens
@@ -13,14 +14,40 @@ from auth.users import User as Account
 from gateway.rooms.room import Room as RegisteredRoom
 from limits.policy import US_PER_S, Decision
 
+# Types of fields. A field that means something more special states its own description.
+Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Day = Annotated[str, Meta(description="UTC day, e.g. `2026-11-22`.")]
+RoomId = Annotated[str, Meta(description="Id of the room, assigned by 100ms.", examples=["64f0c0ffee64f0c0ffee64f0"])]
+UserId = Annotated[str, Meta(description="Id of the user.")]
+UserRef = Annotated[str, Meta(description="Id or name of the user.", examples=["hanna"])]
+Username = Annotated[str, Meta(description="Name to log in with; not case-sensitive.", examples=["hanna"])]
+NewUsername = Annotated[
+    Username, Meta(max_length=256, description="3 to 64 characters, no spaces, no slash; unique regardless of case.")
+]
+DisplayName = Annotated[str, Meta(description="Name shown to people; plain text.", examples=["Hanna"])]
+NewDisplayName = Annotated[DisplayName, Meta(max_length=100)]
+Password = Annotated[str, Meta(max_length=4096, description="Password.", examples=["correct horse battery staple"])]
+NewPassword = Annotated[
+    Password, Meta(description="A weak password is refused with `reasons`.", examples=["four glass otters juggle"])
+]
+Roles = Annotated[list[str], Meta(description="Gateway roles, as the policy defines them.")]
+RefreshToken = Annotated[str, Meta(description="Gets the next pair of tokens, once. Keep it secret.")]
+ExpiresAt = Annotated[Instant, Meta(description="When it expires.")]
+CreatedAt = Annotated[Instant, Meta(description="When it was created.")]
+Relation = Annotated[str, Meta(description="`owner`, `cohost`, `participant`, `viewer` or `banned`.")]
+By = Annotated[str, Meta(description="Id of the user who did it; `cli` for the command line, empty without a login.")]
+NextCursor = Annotated[str, Meta(description="Pass it as `cursor` to get the next page; null on the last page.")]
+# Always true: clients that were written for the old guide's backend look at it.
+Success = Annotated[Literal[True], Meta(description="Always true, for clients of the old guide's backend.")]
+
 
 class User(msgspec.Struct):
-    """Somebody who is logged in."""
+    """A user, as they see their own account."""
 
-    id: str
-    username: str
-    display_name: str
-    roles: list[str]
+    id: UserId
+    username: Username
+    display_name: DisplayName
+    roles: Roles
 
     @classmethod
     def of(cls, user: Account) -> User:
@@ -28,15 +55,15 @@ class User(msgspec.Struct):
 
 
 class LoggedIn(msgspec.Struct):
-    """An access token for the `Authorization` header, and the refresh token that gets the next; lives in seconds."""
+    """A pair of tokens: one to call the API with, one to get the next pair."""
 
-    access_token: str
-    token_type: Literal["Bearer"]
-    expires_in: int
-    refresh_token: str
-    refresh_expires_in: int
-    session_id: str
-    user: User
+    access_token: Annotated[str, Meta(description="Goes into the `Authorization` header.")]
+    token_type: Annotated[Literal["Bearer"], Meta(description="Always `Bearer`.")]
+    expires_in: Annotated[int, Meta(description="Seconds until the access token expires.")]
+    refresh_token: RefreshToken
+    refresh_expires_in: Annotated[int, Meta(description="Seconds until the refresh token expires, if it is not used.")]
+    session_id: Annotated[str, Meta(description="Id of this login among the user's sessions.")]
+    user: Annotated[User, Meta(description="The user who logged in.")]
 
     def __repr__(self) -> str:
         return "LoggedIn(...)"
@@ -55,17 +82,25 @@ class LoggedIn(msgspec.Struct):
 
 
 class Room(msgspec.Struct):
-    """A room; `id` is 100ms's, `name` its owner's. `relation` is the caller's, where the answer is about one room."""
+    """A room at 100ms and what the gateway knows about it."""
 
-    id: str
-    name: str
-    description: str
-    access: str
-    template: str
-    owner_id: str
-    enabled: bool
-    created_at: str
-    relation: str | msgspec.UnsetType | None = msgspec.UNSET
+    id: RoomId
+    name: Annotated[str, Meta(description="Name shown to people; plain text.")]
+    description: Annotated[str, Meta(description="Description shown to people; plain text.")]
+    access: Annotated[
+        str, Meta(description="`open`: all users who may join rooms may join; `invited`: only those with a relation.")
+    ]
+    template: Annotated[str, Meta(description="Name of a template in the policy.")]
+    owner_id: Annotated[str, Meta(description="Id of the user who owns the room.")]
+    enabled: Annotated[bool, Meta(description="False: no join tokens are issued and 100ms admits no one.")]
+    created_at: CreatedAt
+    relation: Annotated[
+        str | msgspec.UnsetType | None,
+        Meta(
+            description="The caller's relation, only in answers about a single room. "
+            "Null: a permission, not a relation, gives the caller access."
+        ),
+    ] = msgspec.UNSET
 
     @classmethod
     def of(cls, room: RegisteredRoom) -> Room:
@@ -81,48 +116,54 @@ class Room(msgspec.Struct):
         )
 
 
-class LimitNow(msgspec.Struct):
-    """A limit as it stands: `remaining` requests at once; all of the burst again at `full_again_at`."""
+Remaining = Annotated[int, Meta(description="Units left now.")]
+FullAgainAt = Annotated[Instant, Meta(description="When all units are available again, if none is used until then.")]
+FullAgainIn = Annotated[float, Meta(description="Seconds until then.")]
+Shadow = Annotated[bool, Meta(description="True: it is counted but denies nothing yet.")]
 
-    name: str
-    rate: str
-    burst: int
-    remaining: int
-    full_again_at: str
-    full_again_in_s: float
-    shadow: bool
+
+class LimitNow(msgspec.Struct):
+    """The current state of a rate limit."""
+
+    name: Annotated[str, Meta(description="Name of the limit in the policy.")]
+    rate: Annotated[str, Meta(description="Count per window, e.g. `60/min`.")]
+    burst: Annotated[int, Meta(description="Units that can be used at once.")]
+    remaining: Remaining
+    full_again_at: FullAgainAt
+    full_again_in_s: FullAgainIn
+    shadow: Shadow
 
 
 class QuotaNow(msgspec.Struct):
-    """A quota as it stands in its current period, which ends at `full_again_at`."""
+    """The current state of a quota. Its period ends at `full_again_at`."""
 
-    name: str
-    counter: str
-    period: str
-    time_zone: str
-    amount: int
-    used: int
-    remaining: int
-    full_again_at: str
-    full_again_in_s: float
-    shadow: bool
+    name: Annotated[str, Meta(description="Name of the quota in the policy.")]
+    counter: Annotated[str, Meta(description="What is counted, e.g. `tokens.mint`.")]
+    period: Annotated[str, Meta(description="`day`, `week` or `month`.")]
+    time_zone: Annotated[str, Meta(description="Time zone in which periods begin and end.")]
+    amount: Annotated[int, Meta(description="Units per period.")]
+    used: Annotated[int, Meta(description="Units used in this period.")]
+    remaining: Remaining
+    full_again_at: FullAgainAt
+    full_again_in_s: FullAgainIn
+    shadow: Shadow
 
 
 class LeaseNow(msgspec.Struct):
-    """How many of something are held at once, of how many."""
+    """A limit on how many of something exist at once."""
 
-    name: str
-    most: int
-    held: int
+    name: Annotated[str, Meta(description="Name of the lease in the policy.")]
+    most: Annotated[int, Meta(description="How many may exist at once.")]
+    held: Annotated[int, Meta(description="How many exist now.")]
 
 
 class LimitsNow(msgspec.Struct):
-    """Everything that limits a user, as it stands."""
+    """The current state of everything that limits a user."""
 
-    limits: list[LimitNow]
-    quotas: list[QuotaNow]
-    leases: list[LeaseNow]
-    blocked_until: str | None
+    limits: Annotated[list[LimitNow], Meta(description="Rates.")]
+    quotas: Annotated[list[QuotaNow], Meta(description="Amounts per calendar period.")]
+    leases: Annotated[list[LeaseNow], Meta(description="How many of something may exist at once.")]
+    blocked_until: Annotated[Instant | None, Meta(description="When an operator's block ends; null without a block.")]
 
     @classmethod
     def of(cls, decision: Decision) -> LimitsNow:

@@ -1,4 +1,4 @@
-"""GET /api/usage: the caller's own limits and counters. GET /api/admin/usage: everybody's, day by day."""
+"""GET /api/usage: the caller's own limits and counters. GET /api/admin/usage: those of all users, by day."""
 
 from __future__ import annotations
 
@@ -9,58 +9,67 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
+from msgspec import Meta
 
 from gateway.http.access import needs
 from gateway.http.context import Call
+from gateway.http.cursors import PageCursor
 from gateway.policy.model import ACTIONS
-from gateway.routes.schemas import LimitsNow
+from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, UserId
 from gateway.routes.services import Services
 from gateway.text import FieldError
 from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, daily_usage, span_of_days, top_users
 from limits.counters import Tally, Usage
 
+_First = Annotated[str, Meta(description="First UTC day of the report.")]
+_Last = Annotated[str, Meta(description="Last UTC day of the report.")]
+_From = Annotated[
+    date | None, QueryParameter(name="from", description="First UTC day; by default 29 days before `to`.")
+]
+_To = Annotated[date | None, QueryParameter(description="Last UTC day; by default today.")]
+
 
 class Used(msgspec.Struct):
-    """What was used today and this month (UTC), and ever: per action, by outcome."""
+    """What was used, per action and by outcome."""
 
-    today: dict[str, Tally]
-    month: dict[str, Tally]
-    total: dict[str, Tally]
+    today: Annotated[dict[str, Tally], Meta(description="This UTC day, by action.")]
+    month: Annotated[dict[str, Tally], Meta(description="This UTC month, by action.")]
+    total: Annotated[dict[str, Tally], Meta(description="Since the account was created, by action.")]
 
 
 class OwnUsage(LimitsNow):
-    user_id: str
-    usage: Used
+    user_id: UserId
+    usage: Annotated[Used, Meta(description="What was used.")]
 
 
 class UsageReport(msgspec.Struct, rename={"from_": "from"}):
-    from_: str
-    to: str
-    items: list[UsageRow]
-    next_cursor: str | None
+    from_: _First
+    to: _Last
+    items: Annotated[list[UsageRow], Meta(description="By user, then by day, then by action.")]
+    next_cursor: NextCursor | None
 
 
 class TopReport(msgspec.Struct):
-    period: str
-    counter: str
-    items: list[TopRow]
+    period: Annotated[str, Meta(description="UTC day or month.")]
+    counter: Annotated[str, Meta(description="What is counted, e.g. `tokens.mint.ok`.")]
+    items: Annotated[list[TopRow], Meta(description="The highest count first.")]
 
 
 class RoomDay(msgspec.Struct):
-    date: str
-    usage: dict[str, Tally]
+    date: Day
+    usage: Annotated[dict[str, Tally], Meta(description="Counters by action.")]
 
 
 class RoomReport(msgspec.Struct, rename={"from_": "from"}):
-    room_id: str
-    from_: str
-    to: str
-    items: list[RoomDay]
+    room_id: RoomId
+    from_: _First
+    to: _Last
+    items: Annotated[list[RoomDay], Meta(description="The days on which the room was used.")]
 
 
 @get("/api/usage", opt=needs("usage.read"))
 async def own_usage(request: Call) -> OwnUsage:
-    """Return the caller's limits as they stand and what he has used today, this month (UTC) and ever. Costs nothing."""
+    """Return the current state of the caller's limits, and what they have used. This call costs nothing."""
     admitted = request.auth
     usage = admitted.usage or Usage({}, {}, {})
     now = LimitsNow.of(admitted.decision)
@@ -72,14 +81,16 @@ async def own_usage(request: Call) -> OwnUsage:
 async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     request: Call,
     services: NamedDependency[Services],
-    from_: Annotated[date | None, QueryParameter(name="from")] = None,
-    to: Annotated[date | None, QueryParameter()] = None,
-    user: Annotated[str | None, QueryParameter(max_length=256)] = None,
-    action: Annotated[str | None, QueryParameter(max_length=64)] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
-    cursor: Annotated[str | None, QueryParameter(max_length=256)] = None,
+    from_: _From = None,
+    to: _To = None,
+    user: Annotated[str | None, QueryParameter(max_length=256, description="Only this user: id or name.")] = None,
+    action: Annotated[
+        str | None, QueryParameter(max_length=64, description="Only this action, e.g. `tokens.mint`.")
+    ] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=500, description="How many users a page has at most.")] = 100,
+    cursor: PageCursor = None,
 ) -> UsageReport:
-    """Return what users used per UTC day and action, `limit` users a page; by default the 30 days up to today."""
+    """Return what users used per UTC day and action; by default in the last 30 days."""
     first, last = _range(from_, to)
     if action is not None and action not in ACTIONS and action not in ("login", "api"):
         raise FieldError("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
@@ -107,11 +118,21 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
 async def top_usage(
     request: Call,
     services: NamedDependency[Services],
-    counter: Annotated[str, QueryParameter(pattern=METRIC)] = "tokens.mint.ok",
-    period: Annotated[str | None, QueryParameter(pattern=PERIOD)] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 10,
+    counter: Annotated[
+        str,
+        QueryParameter(
+            pattern=METRIC, description="Action and outcome, e.g. `tokens.mint.ok` or `api.denied.api` (by limit)."
+        ),
+    ] = "tokens.mint.ok",
+    period: Annotated[
+        str | None,
+        QueryParameter(
+            pattern=PERIOD, description="UTC day or month, e.g. `2026-11-22` or `2026-11`; by default today."
+        ),
+    ] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many users to return at most.")] = 10,
 ) -> TopReport:
-    """Return who has most of any counter, e.g. `tokens.mint.ok` or `api.denied.api`, on a UTC day or in a month."""
+    """Return the users with the highest count of one counter on a UTC day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
     rows = await top_users(services.report_accounts, services.derived, period, counter, limit)
     services.audit.note_reading("top", by=request.user.uid)
@@ -120,13 +141,13 @@ async def top_usage(
 
 @get("/api/admin/usage/rooms/{room_id:str}", opt=needs("usage.read-any"))
 async def room_usage(
-    room_id: FromPath[str],
+    room_id: FromPath[RoomId],
     request: Call,
     services: NamedDependency[Services],
-    from_: Annotated[date | None, QueryParameter(name="from")] = None,
-    to: Annotated[date | None, QueryParameter()] = None,
+    from_: _From = None,
+    to: _To = None,
 ) -> RoomReport:
-    """Return how often a room was joined and refused, per UTC day; by default the 30 days up to today."""
+    """Return the counters of a room per UTC day; by default in the last 30 days."""
     first, last = _range(from_, to)
     days = await services.report_counters.room_days(room_id, first, last)
     services.audit.note_reading("room", by=request.user.uid)

@@ -1,4 +1,4 @@
-"""/api/admin/users: accounts, for whoever may manage users."""
+"""/api/admin/users: accounts, for users who may manage them."""
 
 from __future__ import annotations
 
@@ -8,44 +8,55 @@ import msgspec
 from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta
 
 from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes
 from gateway.http.access import needs
 from gateway.http.context import Call
+from gateway.http.cursors import PageSize
+from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
 from gateway.routes.services import Services
 from gateway.text import plain_text
 
 _CHANGES = ("not_found", "last_admin", "busy")
-_ROLES = Annotated[list[Annotated[str, msgspec.Meta(max_length=32)]], msgspec.Meta(min_length=1, max_length=16)]
-_NAME = Annotated[str, msgspec.Meta(max_length=100)]
+_Roles = Annotated[
+    list[Annotated[str, Meta(max_length=32)]],
+    Meta(min_length=1, max_length=16, description="Gateway roles, as the policy defines them.", examples=[["host"]]),
+]
+_Status = Annotated[Literal["active", "disabled"], Meta(description="A user who is disabled cannot log in.")]
 
 
 class CreateUser(msgspec.Struct, forbid_unknown_fields=True):
-    username: Annotated[str, msgspec.Meta(max_length=256)]
-    roles: _ROLES
-    password: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
-    display_name: _NAME | None = None
+    username: shapes.NewUsername
+    roles: _Roles
+    password: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None,
+        Meta(description="Without it the user cannot log in before they have used a password link."),
+    ] = None
+    display_name: shapes.NewDisplayName | None = None
 
     def __repr__(self) -> str:
         return "CreateUser(...)"
 
 
 class ChangeUser(msgspec.Struct, forbid_unknown_fields=True):
-    roles: _ROLES | None = None
-    status: Literal["active", "disabled"] | None = None
-    display_name: _NAME | None = None
+    roles: _Roles | None = None
+    status: _Status | None = None
+    display_name: shapes.NewDisplayName | None = None
 
 
 class Account(msgspec.Struct):
-    id: str
-    username: str
-    display_name: str
-    roles: list[str]
-    status: str
-    created_at: str
+    """An account, as its operators see it."""
+
+    id: shapes.UserId
+    username: shapes.Username
+    display_name: shapes.DisplayName
+    roles: shapes.Roles
+    status: Annotated[str, Meta(description="`active` or `disabled`.")]
+    created_at: shapes.CreatedAt
 
     @classmethod
     def of(cls, user: User) -> Account:
@@ -54,36 +65,38 @@ class Account(msgspec.Struct):
 
 
 class OneAccount(msgspec.Struct):
-    user: Account
+    user: Annotated[Account, Meta(description="The account.")]
 
 
 class AccountList(msgspec.Struct):
-    users: list[Account]
-    next_cursor: str | None
+    users: Annotated[list[Account], Meta(description="By name.")]
+    next_cursor: shapes.NextCursor | None
 
 
 class PasswordLink(msgspec.Struct):
-    """A code for POST /api/auth/password/setup. It works once, for `expires_in` seconds."""
+    """A code to set a password with, once."""
 
-    token: str
-    expires_in: int
+    token: Annotated[str, Meta(description="For `POST /api/auth/password/setup`. It is shown only once.")]
+    expires_in: Annotated[int, Meta(description="Seconds until it expires.")]
 
     def __repr__(self) -> str:
         return "PasswordLink(...)"
 
 
 class Ended(msgspec.Struct):
-    ended: int
+    ended: Annotated[int, Meta(description="How many sessions ended.")]
 
 
 @get("/api/admin/users", opt=needs("users.manage"))
 async def list_users(
     services: NamedDependency[Services],
-    name: Annotated[str, QueryParameter(max_length=64, description="beginning of a user name, in any case")] = "",
-    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
-    cursor: Annotated[str | None, QueryParameter(max_length=512)] = None,
+    name: Annotated[str, QueryParameter(max_length=64, description="Only names that begin so, in either case.")] = "",
+    limit: PageSize = 100,
+    cursor: Annotated[
+        str | None, QueryParameter(max_length=512, description="`next_cursor` of the previous page.")
+    ] = None,
 ) -> AccountList:
-    """List accounts by name; with `name` those whose names begin so."""
+    """List accounts, sorted by name."""
     after = ""
     if cursor:
         after = "\n".join(services.cursors.open("users", cursor))
@@ -98,7 +111,7 @@ async def create_user(
     request: Call,
     services: NamedDependency[Services],
 ) -> OneAccount:
-    """Create an account. Without a password nobody can log in until a password link has been used."""
+    """Create an account."""
     display_name = plain_text("display_name", data.display_name)
     actor = Actor.of(request.user, services.policy.now)
     user = await services.user_admin.create(
@@ -108,19 +121,19 @@ async def create_user(
 
 
 @get("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=("not_found",)))
-async def read_user(user: FromPath[str], services: NamedDependency[Services]) -> OneAccount:
-    """Show one account, by id or by name."""
+async def read_user(user: FromPath[shapes.UserRef], services: NamedDependency[Services]) -> OneAccount:
+    """Return one account."""
     return OneAccount(Account.of(await services.accounts.lookup(user)))
 
 
 @patch("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES))
 async def change_user(
-    user: FromPath[str],
+    user: FromPath[shapes.UserRef],
     data: JSONBody[ChangeUser],
     request: Call,
     services: NamedDependency[Services],
 ) -> OneAccount:
-    """Change roles, status or display name; what is left out stays. Live with the user's next request."""
+    """Change roles, status or display name; what is omitted stays. Takes effect with the user's next request."""
     display_name = None if data.display_name is None else plain_text("display_name", data.display_name)
     changes = Changes(None if data.roles is None else tuple(data.roles), data.status, display_name)
     return OneAccount(
@@ -130,31 +143,31 @@ async def change_user(
 
 @delete("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES), status_code=204)
 async def delete_user(
-    user: FromPath[str],
+    user: FromPath[shapes.UserRef],
     request: Call,
     services: NamedDependency[Services],
 ) -> None:
-    """Delete an account: name, password, roles, sessions. Its counters stay, under an id that nobody has any more."""
+    """Delete an account with its name, password, roles and sessions. Its usage counters stay, under its id only."""
     await services.user_admin.delete(Actor.of(request.user, services.policy.now), user)
 
 
 @delete("/api/admin/users/{user:str}/sessions", opt=needs("users.manage", refuses=("not_found",)), status_code=200)
 async def end_sessions(
-    user: FromPath[str],
+    user: FromPath[shapes.UserRef],
     request: Call,
     services: NamedDependency[Services],
 ) -> Ended:
-    """Log a user out everywhere."""
+    """End all sessions of a user."""
     return Ended(await services.user_admin.end_sessions(Actor.of(request.user, services.policy.now), user))
 
 
 @post("/api/admin/users/{user:str}/password-link", opt=needs("users.manage", refuses=("not_found",)), status_code=201)
 async def make_password_link(
-    user: FromPath[str],
+    user: FromPath[shapes.UserRef],
     request: Call,
     services: NamedDependency[Services],
 ) -> PasswordLink:
-    """Make a code with which the user sets his password, once."""
+    """Create a code with which a user sets their password, once."""
     return PasswordLink(
         await services.user_admin.password_link(Actor.of(request.user, services.policy.now), user), PASSWORD_LINK_S
     )

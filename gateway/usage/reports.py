@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
+
+from msgspec import Meta
 
 from auth.accounts import Accounts
 from auth.users import User
 from gateway.text import FieldError
-from limits.counters import Counters, Tallies, Tally
+from limits.counters import Counters, Denied, Done, Failed, Refused, Tallies, Tally, WouldDeny
 from limits.derived import Derived
 
 MOST_DAYS = 366
@@ -23,17 +26,17 @@ _MOST_SCANNED = 5_000  # users looked at for one page; a page of few rows then s
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One user's requests of one action on one UTC day, by outcome. No name: the account was deleted."""
+    """One user's requests of one action on one UTC day, by outcome."""
 
-    date: str
-    user_id: str
-    username: str
-    action: str
-    ok: int
-    denied: dict[str, int]
-    refused: dict[str, int]
-    failed: int
-    would_deny: dict[str, int]
+    date: Annotated[str, Meta(description="UTC day.")]
+    user_id: Annotated[str, Meta(description="Id of the user.")]
+    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
+    action: Annotated[str, Meta(description="What was counted, e.g. `tokens.mint`.")]
+    ok: Done
+    denied: Denied
+    refused: Refused
+    failed: Failed
+    would_deny: WouldDeny
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,11 @@ class UsagePage:
 
 @dataclass(frozen=True, slots=True)
 class TopRow:
-    """One line of a top list; the name is empty when the user is gone."""
+    """One user of a top list."""
 
-    user_id: str
-    username: str
-    count: int
+    user_id: Annotated[str, Meta(description="Id of the user.")]
+    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
+    count: Annotated[int, Meta(description="Value of the counter.")]
 
 
 def span_of_days(first: date | None, last: date | None) -> tuple[date, date]:

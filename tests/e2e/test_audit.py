@@ -255,7 +255,7 @@ def test_filters_and_pages(admin: Admin) -> None:
         ({"from": "2026-11-22"}, "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z"),
         ({"from": "2026-11-22T12:00:01Z", "to": "2026-11-22T12:00:00Z"}, "must not be after `to`"),
         ({"cursor": "x"}, ""),
-        ({"user": "nobody-of-that-name"}, "no such user; a deleted one is found by his id"),
+        ({"user": "nobody-of-that-name"}, "no such user; search for a deleted user by id"),
     ],
 )
 def test_impossible_questions_are_refused(admin: Admin, query: dict[str, object], rule: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from docs import generate
 from docs.gcra import TARGET, draw
-from gateway.apidoc.descriptions import HEADERS
+from gateway.apidoc.components import HEADERS
 from gateway.emulator import (
     active_rooms,
     control,
@@ -91,7 +91,7 @@ def test_drift_of_a_generated_page_fails_the_check_and_says_what_to_do(
 def test_api_page_has_the_words_of_json_and_every_header_field() -> None:
     page = generate.API.read_text()
     assert not re.search(r"`(?:True|False|None)`", page)
-    assert "success: `true` }, at times with `Idempotency-Replayed`." in page
+    assert "success: `true` }, sometimes with `Idempotency-Replayed`." in page
     for name, one in HEADERS.items():
         assert re.search(rf"^\| `{name}` \| [^|]+ \| {re.escape(one['description'])} \|", page, re.MULTILINE), name
 
