@@ -141,7 +141,7 @@ def _check_values(changes: dict[str, Any], workspace: Workspace) -> None:
     if "template" in changes:
         raise bad_body("template is not supported, use template_id")
     if "name" in changes and not _NAME.fullmatch(changes["name"]):
-        raise bad_body("room name may hold only a-z, A-Z, 0-9 and . - : _")
+        raise bad_body("room name may contain only a-z, A-Z, 0-9 and . - : _")
     if "region" in changes and changes["region"] not in REGIONS:
         raise bad_body(f"region must be one of {', '.join(REGIONS)}")
     if "template_id" in changes and changes["template_id"] not in workspace.templates:

@@ -22,7 +22,7 @@ from .errors import (
     HmsTimeout,
     HmsUnauthorized,
     HmsUnreachable,
-    standing,
+    already_done,
 )
 from .replies import ROOM_ID, HmsPeer, HmsRole, HmsRoom, HmsTemplate, read_peers, read_room, read_template, unusable
 from .tokens import HmsTokens
@@ -41,8 +41,8 @@ __all__ = [
     "HmsTimeout",
     "HmsUnauthorized",
     "HmsUnreachable",
+    "already_done",
     "connect",
-    "standing",
 ]
 
 log = logging.getLogger("gateway.hms")

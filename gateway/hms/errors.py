@@ -16,12 +16,12 @@ from contextlib import contextmanager
 
 
 class HmsError(Exception):
-    """Base of the errors of 100ms. `stands` says what the gateway has changed all the same, and what to do about it."""
+    """Base of the errors of 100ms. `done` says what the gateway has changed already, and what to do about it."""
 
-    stands = ""
+    done = ""
 
     def __str__(self) -> str:
-        return f"{super().__str__()} {self.stands}".rstrip()
+        return f"{super().__str__()} {self.done}".rstrip()
 
 
 class HmsRefused(HmsError):
@@ -53,10 +53,10 @@ class HmsBusy(HmsError):
 
 
 @contextmanager
-def standing(sentence: str) -> Iterator[None]:
-    """Add to an error of 100ms what has changed all the same; without it the user would assume that nothing has."""
+def already_done(sentence: str) -> Iterator[None]:
+    """Add to an error of 100ms what the gateway has changed already, because users would assume that nothing has."""
     try:
         yield
     except HmsError as error:
-        error.stands = error.stands or sentence
+        error.done = error.done or sentence
         raise

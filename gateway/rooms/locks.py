@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from gateway.hms.client import HmsClient, standing
+from gateway.hms.client import HmsClient, already_done
 from gateway.policy.live import PolicyInForce
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
@@ -75,7 +75,7 @@ class RoomLocks:
             HmsError: 100ms did not lock it. The lock holds here, as the text says.
         """
         await self._stop_minting(room, held=held)
-        with standing(LOCKED_ONLY):
+        with already_done(LOCKED_ONLY):
             await self._switch(room.id, enabled=False)
 
     async def unlock(self, room: Room) -> None:
@@ -92,7 +92,7 @@ class RoomLocks:
         if done != 1:
             await self.give_place_back(room.creator_id, holder)
         if done != 2:  # the faster request switches the room itself
-            with standing(UNLOCKED_ONLY if done else ""):
+            with already_done(UNLOCKED_ONLY if done else ""):
                 await self._switch(room.id, enabled=done == 1)
         if done == 0:
             raise LockedMeanwhile("The room has just been locked.")
@@ -105,7 +105,7 @@ class RoomLocks:
         """
         if lock:
             await self._stop_minting(room, held=held)
-        with standing(_LOCKED_NOT_ENDED if lock else ""):
+        with already_done(_LOCKED_NOT_ENDED if lock else ""):
             ended = await self._hms.end_room(room.id, reason=reason, lock=lock)
             if lock and not ended:  # 100ms locks only what it ends
                 await self._switch(room.id, enabled=False)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ulid import ULID
 
-from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, standing
+from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, already_done
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import RELATIONS
 from gateway.rooms import keys
@@ -128,7 +128,7 @@ class Rooms:
             if changes.enabled and not room.enabled:
                 await self.locks.unlock(room)
             if changes.description is not None and changes.description != room.description:
-                with standing(holds):
+                with already_done(holds):
                     await self._hms.update_room(room.id, description=changes.description)
             wanted = {"name": renamed, "description": changes.description, "access": changes.access}
             fields = {name: value for name, value in wanted.items() if value is not None}

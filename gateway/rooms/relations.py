@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.hms.client import HmsClient, standing
+from gateway.hms.client import HmsClient, already_done
 from gateway.policy.decide import loses_roles
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, RELATIONS
@@ -175,7 +175,7 @@ class Members:
         Raises:
             HmsError: not all could be removed; each was tried.
         """
-        with standing(_CLOSED):
+        with already_done(_CLOSED):
             peers = await self._hms.list_peers(room.id)
             # Read after the peers: a user who was let in, or given the room, meanwhile is no stranger.
             owner = await self._execute("HGET", keys.room(room.id), "owner")
@@ -188,7 +188,7 @@ class Members:
         Raises:
             HmsError: not all could be removed; each was tried. It says what was changed before.
         """
-        with standing(_HANDED_OVER if uid == room.owner_id else _CHANGED):  # nothing else removes an owner
+        with already_done(_HANDED_OVER if uid == room.owner_id else _CHANGED):  # nothing else removes an owner
             peers = await self._hms.list_peers(room.id, user_id=uid)
             return await self._remove(room.id, [peer.id for peer in peers if peer.role not in sparing], reason)
 

@@ -1,4 +1,4 @@
-"""`gateway demo`: one command to a running installation, and nothing left when it stops."""
+"""`gateway demo`: one command starts an installation, and its end leaves no process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAST_LINE = "Ctrl-C stops everything"
 
 
 class Demo:
-    """One run of the demo, as in a terminal: a process group that Ctrl-C reaches as a whole."""
+    """A run of the demo in a process group of its own, as in a terminal."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class Demo:
         self.process = None
 
     def again(self, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a second demo that is expected to refuse."""
+        """Run a second demo, which must refuse to start."""
         return subprocess.run(
             [sys.executable, "-m", "gateway", "demo"],
             cwd=self.folder,
@@ -130,7 +130,7 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
     assert set(logins) == set(NAMES)
     assert all(login.keys() == {"username", "password"} for login in logins.values())
 
-    # What the lines say is so: each logs in, in the role of its name.
+    # Each printed user can log in, with the role of the same name.
     for name in NAMES:
         with demo.client_of(name) as client:
             assert client.get("/api/auth/me").json()["user"]["roles"] == [name]
@@ -163,7 +163,7 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
 
 
 def check_the_printed_try_it_lines(demo: Demo) -> None:
-    """Run them as they stand, in a shell, all but the last, which is a command of this machine's path."""
+    """Run the printed lines unchanged in a shell, except the last, which depends on the installation."""
     text = demo.text()
     lines = [line.strip() for line in text[text.index("Try it") :].splitlines()[1:] if "curl" in line]
     assert len(lines) == 4
@@ -176,7 +176,7 @@ def check_the_printed_try_it_lines(demo: Demo) -> None:
     assert minted["role"] == "host"
     assert usage["usage"]["total"]["tokens.mint"]["ok"] >= 1
 
-    # The commands reach the demo with nothing set but its folder.
+    # The commands need only the data folder to reach the demo.
     shown = subprocess.run(
         [sys.executable, "-m", "gateway", "usage", "show", "--json"],
         cwd=demo.folder,
@@ -191,7 +191,7 @@ def check_the_printed_try_it_lines(demo: Demo) -> None:
 
 
 def check_its_folder(demo: Demo) -> None:
-    """Nobody else on the machine may read its secrets."""
+    """Only the owner can read the demo's secrets."""
     data = demo.folder / "data"
     assert data.stat().st_mode & 0o777 == 0o700
     for name in ("demo.env", "valkey.conf"):
@@ -237,12 +237,12 @@ def check_it_refuses_a_second(demo: Demo) -> None:
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert words in done.stderr
-    with demo.client_of("host") as client:  # and harms the first in no way
+    with demo.client_of("host") as client:  # the first demo is unaffected
         assert client.get("/api/auth/me").status_code == 200
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
-def test_demo_refuses_a_port_that_is_none(demo: Demo, port: str) -> None:
+def test_demo_refuses_an_invalid_port(demo: Demo, port: str) -> None:
     done = demo.again(GATEWAY_PORT=port)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr

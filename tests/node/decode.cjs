@@ -1,5 +1,5 @@
-// Reads an app token as 100ms's web client does before it asks anybody (web-sdks, hms-video-store, utils/jwt.ts):
-// three parts, the middle one through atob, JSON; it takes three claims and looks at nothing else.
+// Reads an app token as 100ms's web client does before its first request (web-sdks, hms-video-store, utils/jwt.ts):
+// three parts, the middle one decoded with atob and parsed as JSON. It reads only three claims.
 "use strict";
 const token = process.argv[2];
 if (token.length === 0) throw new Error("token is empty");

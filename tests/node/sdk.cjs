@@ -1,9 +1,9 @@
-// The official SDK against the emulator, through its public API only. Each step asserts; the last line says that all held.
+// The official SDK against the emulator, through its public API only. Each step asserts. The last line is printed if all succeed.
 //
 //   node sdk.cjs ACCESS_KEY APP_SECRET TEMPLATE_ID EMULATOR_URL [BASE_URL]
 //
-// The SDK's base URL is hard-coded. Without BASE_URL the caller redirects it: https_proxy in the environment is enough,
-// as its axios asks such a proxy in plain HTTP. With BASE_URL the one line below does it.
+// The SDK's base URL is hard-coded. Without BASE_URL the caller redirects it with https_proxy in the environment,
+// because its axios sends plain HTTP to such a proxy. With BASE_URL one line below does.
 "use strict";
 const assert = require("node:assert/strict");
 const { SDK } = require("@100mslive/server-sdk");

@@ -68,10 +68,10 @@ async def test_concurrent_creates_under_one_name_give_one_room(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        ({"name": "has space"}, "room name may hold only a-z, A-Z, 0-9 and . - : _"),
-        ({"name": "naïve"}, "room name may hold only a-z, A-Z, 0-9 and . - : _"),
-        ({"name": "line\n"}, "room name may hold only a-z, A-Z, 0-9 and . - : _"),
-        ({"name": ""}, "room name may hold only a-z, A-Z, 0-9 and . - : _"),
+        ({"name": "has space"}, "room name may contain only a-z, A-Z, 0-9 and . - : _"),
+        ({"name": "naïve"}, "room name may contain only a-z, A-Z, 0-9 and . - : _"),
+        ({"name": "line\n"}, "room name may contain only a-z, A-Z, 0-9 and . - : _"),
+        ({"name": ""}, "room name may contain only a-z, A-Z, 0-9 and . - : _"),
         ({"name": 5}, "Expected `str`, got `int` - at `$.name`"),
         ({"name": None}, "Expected `str`, got `null` - at `$.name`"),
         ({"region": "EU"}, "region must be one of eu, in, us, auto"),

@@ -21,7 +21,7 @@ from tests.unit.gateway.receiver import ROOM, Pauses, Receiver, settled
 async def test_nothing_is_sent_to_public_or_link_local_addresses(
     pauses: Pauses, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """OWASP: server-side request forgery. Whoever can create a room chooses a webhook's URL, and clouds serve
+    """OWASP: server-side request forgery. Any user who can create a room chooses a webhook's URL, and clouds serve
     credentials on link-local addresses. One forbidden address of a name is enough to refuse it."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, 80)) for text in ("127.0.0.1", address)]
 
