@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from importlib.util import find_spec
+from typing import Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from gateway import logs
 from gateway.settings import Settings, SettingsError
@@ -25,21 +27,36 @@ def run(settings: Settings) -> None:
     """
     logs.configure(settings.log_format)
     check_free(settings.host, settings.port, ways="--port or GATEWAY_PORT")
-    uvicorn.run(
-        "gateway.app:from_env",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        http=HTTP,
-        h11_max_incomplete_event_size=MOST_H11_HEAD_BYTES,
-        ws="none",  # there is nothing to upgrade to
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # uvicorn would believe X-Forwarded-For of every local peer
-        timeout_graceful_shutdown=GRACE_S,
-    )
+    options: dict[str, Any] = {
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+        "http": HTTP,
+        "h11_max_incomplete_event_size": MOST_H11_HEAD_BYTES,
+        "ws": "none",  # there is nothing to upgrade to
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # uvicorn would believe X-Forwarded-For of every local peer
+        "timeout_graceful_shutdown": GRACE_S,
+    }
+    if settings.workers == 1:
+        uvicorn.run("gateway.app:from_env", **options)
+    else:
+        config = uvicorn.Config("gateway.app:from_env", **options)
+        _Workers(config, [config.bind_socket()]).run()
+
+
+class _Workers(Multiprocess):
+    def terminate_all(self) -> None:
+        """Close the listening socket, then end the workers.
+
+        While this process holds it, the system accepts connections that no worker serves any more.
+        """
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def check_free(host: str, port: int, *, ways: str) -> None:

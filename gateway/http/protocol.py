@@ -22,6 +22,7 @@ MOST_FIELDS = 100
 HEAD_TIMEOUT_S = 10.0
 MOST_WAITING = 16  # requests behind the one that is being answered; clients that have left pipelining behind send none
 UNREAD_TIMEOUT_S = 30.0
+DRAIN_S = 1.0  # of a stop, in which a connection without a request may send one more
 _LEAST_READ_BYTES = 16 * 1024  # of an answer in that time: 0.5 KiB a second
 _FIELD_EXTRA = 4  # colon, space, CR, LF
 # RFC 3986 section 3.2.2; the port must be one, or whoever asks for the URL later fails on it.
@@ -49,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._collecting = 0  # bytes since the parser last got on: what may lie in it
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
+        self._draining = False  # whether the server stops
         self._running: Any = None  # the cycle whose answer is due; uvicorn knows only the latest
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -105,6 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._complete, self._collecting = True, 0
         self._unwatch()
+        if self._draining:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -140,6 +144,29 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch_unread()
+        if self._draining and not self.transport.is_closing():
+            self._close_when_idle()
+
+    def shutdown(self) -> None:
+        """Answer what the client has sent or still sends, then close.
+
+        uvicorn closes an idle connection at once, and so resets a request that lies unread, or is on its way. Here the
+        next answer says `Connection: close`; a connection without a request is closed after a while.
+        """
+        self._draining = True
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._close_when_idle()
+        elif not cycle.response_started:
+            cycle.keep_alive = False
+
+    def _close_when_idle(self) -> None:
+        self.loop.call_later(DRAIN_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        is_idle = self._complete and (self.cycle is None or self.cycle.response_complete)
+        if is_idle and not self.transport.is_closing():
+            self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle

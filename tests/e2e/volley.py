@@ -49,6 +49,10 @@ class Line:
             status, headers = _head((await self._reader.readuntil(b"\r\n\r\n"))[:-4])
             return Answer(status, headers, await self._reader.readexactly(int(headers["content-length"])))
 
+    @property
+    def is_open(self) -> bool:
+        return not self._reader.at_eof()
+
     async def close(self) -> None:
         self._writer.close()
         await self._writer.wait_closed()

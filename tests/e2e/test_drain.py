@@ -1,0 +1,76 @@
+"""SIGTERM under load: whatever a client has sent on a connection it holds is answered, then the connection closes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.volley import Line, open_lines
+from tests.servers import HOST, Installation
+
+LINES = 60
+PATHS = ("/health/live", "/health/ready", "/api/rooms")
+
+
+async def keep_asking(line: Line, number: int, answered: list[int], failed: list[str]) -> None:
+    """Ask on one connection until the gateway closes it with an answer; a request without an answer has failed."""
+    path = PATHS[number % len(PATHS)]
+    while True:
+        try:
+            answer = await line.ask("GET", path, token="none")
+        except (OSError, asyncio.IncompleteReadError) as error:
+            failed.append(f"{path}: {error!r}")
+            return
+        answered.append(answer.status)
+        if answer.headers.get("connection") == "close":
+            return
+        await asyncio.sleep(random.random() * 0.05 if number % 2 else 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path: Path, workers: int) -> None:
+    with Installation(tmp_path, workers=workers) as own:
+        process = own.gateway.process
+        assert process is not None
+        answered: list[int] = []
+        failed: list[str] = []
+        async with open_lines(own.port, LINES) as lines:
+            asking = [
+                asyncio.create_task(keep_asking(line, number, answered, failed)) for number, line in enumerate(lines)
+            ]
+            await asyncio.sleep(1)
+            before = len(answered)
+            process.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            await asyncio.gather(*asking)
+            code = await asyncio.to_thread(process.wait, 10)
+        assert failed == []
+        assert before > LINES
+        assert len(answered) > before
+        assert set(answered) <= {200, 401, 429}
+        assert code in (0, -signal.SIGTERM)
+        assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stopping_gateway_refuses_new_connections_at_once(tmp_path: Path, workers: int) -> None:
+    """One that is accepted and never served would wait until the process has ended, and then be reset."""
+    with Installation(tmp_path, workers=workers) as own:
+        process = own.gateway.process
+        assert process is not None
+        async with open_lines(own.port, 8) as idle:  # so that the stop takes its time
+            process.send_signal(signal.SIGTERM)
+            refused = False
+            while not refused:
+                try:
+                    _, writer = await asyncio.open_connection(HOST, own.port)
+                    writer.close()
+                except ConnectionRefusedError:
+                    refused = True
+                await asyncio.sleep(0.02)
+            assert any(line.is_open for line in idle)
