@@ -67,15 +67,12 @@ class RoomCreation:
             InFlight, OtherRequest: the key is in use, or was used for another request.
             RoomGone: there was a room.
         """
-        defaults, known = self._policy.now.rooms, sorted(self._policy.now.templates)
-        new = NewRoom(name or UNTITLED, description or "", access or defaults.access, template or "default")
-        if new.template not in known:
-            raise TemplateNotAllowed(known)
+        wish = {"name": name, "description": description, "access": access, "template": template}
+        new = self._new_room(**wish)
         upstream = upstream_name(new.name)
         if key is None:
             room, is_new = await self._create(caller.uid, new, upstream), True
         else:
-            wish = {"name": name, "description": description, "access": access, "template": template}
             asked = msgspec.json.encode(wish)
             attempt = await self._idempotency.begin(caller.uid, "rooms.create", key, asked, name=upstream)
             if attempt.room_id:
@@ -84,6 +81,13 @@ class RoomCreation:
         self._audit.note("room.created", by=caller.uid, subject=caller.uid, room=room.id)
         # An attempt that died may have registered the room, without an audit entry.
         return Created(room) if is_new else await self._replay(caller, room.id, is_charged=room.enabled)
+
+    def _new_room(self, name: str | None, description: str | None, access: str | None, template: str | None) -> NewRoom:
+        defaults, known = self._policy.now.rooms, sorted(self._policy.now.templates)
+        template = "default" if template is None else template
+        if template not in known:
+            raise TemplateNotAllowed(known)
+        return NewRoom(name or UNTITLED, description or "", access or defaults.access, template)
 
     async def _create(self, uid: str, new: NewRoom, upstream: str) -> Room:
         holder, locks = secrets.token_hex(8), self._rooms.locks

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gateway.redis.store import Store
-from tests.unit.gateway.rooms.test_changes import RoomChangesContract
 from tests.unit.gateway.rooms.test_create import RoomCreationContract
 from tests.unit.gateway.rooms.test_idempotency import IdempotencyContract
 from tests.unit.gateway.rooms.test_invites import RoomInvitesContract
+from tests.unit.gateway.rooms.test_locks import RoomLocksContract
 from tests.unit.gateway.rooms.test_names import RoomNamesContract
 from tests.unit.gateway.rooms.test_relations import MembersContract
 
@@ -19,7 +19,7 @@ def execute(store: Store) -> Callable[..., Awaitable[Any]]:
     return store.execute
 
 
-class TestRoomChangesOnValkey(RoomChangesContract):
+class TestRoomLocksOnValkey(RoomLocksContract):
     pass
 
 

@@ -93,11 +93,12 @@ class RoomCreationContract(RoomBench):
                 await creation.create(HOST, key, name="Tea")
         assert await self.places(rooms) == 1
 
+    @pytest.mark.parametrize("template", ["webinar", "", "Default"])
     async def test_an_unknown_template_is_refused_with_the_known_ones_before_anything_else(
-        self, creation: RoomCreation, rooms: Rooms, ledger: Ledger
+        self, creation: RoomCreation, ledger: Ledger, template: str
     ) -> None:
         with pytest.raises(TemplateNotAllowed, match=r"Allowed: default\.$") as refused:
-            await creation.create(HOST, "k", template="webinar")
+            await creation.create(HOST, "k", template=template)
         assert refused.value.allowed == ["default"]
         assert ledger.lines == []
 
@@ -124,7 +125,8 @@ class RoomCreationContract(RoomBench):
 
     async def test_another_request_under_a_key_is_refused(self, creation: RoomCreation) -> None:
         await creation.create(HOST, "k", name="Tea", access="open")
-        for other in ({}, {"name": "Tea"}, {"name": "Tea", "access": "invited"}):
+        same, default = {"name": "Tea", "access": "open"}, {"template": "default"}
+        for other in ({}, {"name": "Tea"}, {"name": "Tea", "access": "invited"}, same | default):
             with pytest.raises(OtherRequest):
                 await creation.create(HOST, "k", **other)
 

@@ -1,6 +1,6 @@
-"""What becomes of a room: locked, unlocked, ended, adopted, listed; places that go with it.
+"""Rooms that are locked, unlocked, ended, adopted and listed, and the places they hold.
 
-`RoomChangesContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
+`RoomLocksContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tests.unit.gateway.fake_100ms import OWNER, STRANGER, TEMPLATE, Fake100ms, 
 from tests.unit.gateway.room_bench import Execute, RoomBench
 
 
-class RoomChangesContract(RoomBench):
+class RoomLocksContract(RoomBench):
     # --- locking and unlocking ---
 
     async def test_minting_stops_before_100ms_is_asked(self, rooms: Rooms, ledger: Ledger) -> None:
@@ -298,7 +298,7 @@ class RoomChangesContract(RoomBench):
         assert bool((await rooms.page(STRANGER, before=None, size=9))[0]) is listed
 
 
-class TestRoomChangesOnFakeredis(RoomChangesContract):
+class TestRoomLocksOnFakeredis(RoomLocksContract):
     @pytest.fixture
     def execute(self) -> Execute:
         return fake_redis().execute_command  # type: ignore[no-any-return]

@@ -1,0 +1,121 @@
+"""Changing and ending rooms on somebody's behalf: who may change what, and what the audit trail says."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.audit import Audit
+from gateway.hms.client import HmsTimeout
+from gateway.rooms.change import Changer, RoomControl
+from gateway.rooms.names import NameTaken
+from gateway.rooms.registry import Rooms
+from gateway.rooms.relations import Members
+from gateway.rooms.room import Forbidden, RoomChanges
+from tests.fake_redis import fake_redis
+from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
+from tests.unit.gateway.room_bench import RoomBench
+
+BY_OWNER = Changer(OWNER, is_in_charge=True, is_operator=False)
+BY_OPERATOR = Changer(STRANGER, is_in_charge=False, is_operator=True)
+BY_OPERATING_COHOST = Changer(STRANGER, is_in_charge=True, is_operator=True)
+
+
+class Trail(Audit):
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, dict[str, str | int]]] = []
+
+    async def record(self, action: str, *, by: str, subject: str, **details: str | int) -> None:
+        self.entries.append((action, {"by": by, **details}))
+
+
+class TestRoomControl(RoomBench):
+    @pytest.fixture
+    def execute(self) -> Callable[..., Awaitable[Any]]:
+        return fake_redis().execute_command  # type: ignore[no-any-return]
+
+    @pytest.fixture
+    def audit(self) -> Trail:
+        return Trail()
+
+    @pytest.fixture
+    def control(self, rooms: Rooms, ledger: Ledger, hms: Fake100ms, audit: Trail) -> RoomControl:
+        return RoomControl(rooms, Members(ledger, hms, rooms._policy), audit)  # type: ignore[arg-type]
+
+    async def test_a_change_returns_the_room_as_it_is_then_and_is_audited_by_field(
+        self, control: RoomControl, rooms: Rooms, audit: Trail
+    ) -> None:
+        room = await self.create(rooms)
+        changed = await control.change(room, RoomChanges(name="Coffee", description=""), by=BY_OWNER)
+        assert changed == replace(room, name="Coffee", description="") == await self.now(rooms, room)
+        assert audit.entries == [("room.changed", {"by": OWNER, "room": room.id, "fields": "name description"})]
+
+    @pytest.mark.parametrize(
+        "changes", [RoomChanges(name="Coffee"), RoomChanges(access="invited", enabled=False), RoomChanges()]
+    )
+    async def test_an_operator_without_a_relation_changes_only_the_lock(
+        self, control: RoomControl, rooms: Rooms, audit: Trail, changes: RoomChanges
+    ) -> None:
+        room = await self.create(rooms)
+        with pytest.raises(Forbidden, match="nothing but `enabled`"):
+            await control.change(room, changes, by=BY_OPERATOR)
+        assert (await self.now(rooms, room), audit.entries) == (room, [])
+
+    @pytest.mark.parametrize("operator", [BY_OPERATOR, BY_OPERATING_COHOST])
+    async def test_a_lock_of_an_operator_is_undone_by_operators_only(
+        self, control: RoomControl, rooms: Rooms, operator: Changer
+    ) -> None:
+        room = await self.create(rooms)
+        locked = await control.change(room, RoomChanges(enabled=False), by=operator)
+        with pytest.raises(Forbidden, match="only an operator unlocks it"):
+            await control.change(locked, RoomChanges(enabled=True), by=BY_OWNER)
+        assert (await control.change(locked, RoomChanges(name="Coffee"), by=BY_OWNER)).held
+        assert (await control.change(locked, RoomChanges(enabled=True), by=operator)).enabled
+
+    async def test_a_lock_that_100ms_did_not_carry_out_is_audited_as_such(
+        self, control: RoomControl, rooms: Rooms, hms: Fake100ms, audit: Trail
+    ) -> None:
+        room = await self.create(rooms)
+        hms.fails["disable"] = HmsTimeout("x")
+        with pytest.raises(HmsTimeout, match="The room is locked here all the same"):
+            await control.change(room, RoomChanges(enabled=False), by=BY_OWNER)
+        said = {"by": OWNER, "room": room.id, "fields": "enabled", "code": "upstream"}
+        assert audit.entries == [("room.changed", said)]
+
+    async def test_a_change_that_was_refused_is_not_audited(
+        self, control: RoomControl, rooms: Rooms, audit: Trail
+    ) -> None:
+        await self.create(rooms, "Tea")
+        room = await self.create(rooms, "Coffee")
+        with pytest.raises(NameTaken):
+            await control.change(room, RoomChanges(name="Tea"), by=BY_OWNER)
+        assert audit.entries == []
+
+    async def test_a_room_that_becomes_invited_is_left_by_users_without_a_relation_each_time_it_is_said(
+        self, control: RoomControl, rooms: Rooms, hms: Fake100ms, ledger: Ledger
+    ) -> None:
+        room = await self.create(rooms)
+        hms.peers = {OWNER: ["p1"], STRANGER: ["p2"]}
+        for _ in range(2):
+            room = await control.change(room, RoomChanges(access="invited"), by=BY_OWNER)
+        assert [line for line in ledger.upstream() if line[0] == "remove"] == [("remove", "p2")] * 2
+
+    async def test_an_end_is_audited_before_100ms_is_asked(
+        self, control: RoomControl, rooms: Rooms, hms: Fake100ms, audit: Trail
+    ) -> None:
+        room = await self.create(rooms)
+        hms.fails["end"] = HmsTimeout("x")
+        with pytest.raises(HmsTimeout):
+            await control.end(room, lock=False, reason=None, by=BY_OWNER)
+        said = {"by": OWNER, "room": room.id, "lock": 0, "reason": "the room was ended"}
+        assert audit.entries == [("room.ended", said)]
+
+    @pytest.mark.parametrize(("by", "held"), [(BY_OWNER, False), (BY_OPERATOR, True)])
+    async def test_an_end_with_a_lock_is_held_if_an_operator_ends_it(
+        self, control: RoomControl, rooms: Rooms, by: Changer, held: bool
+    ) -> None:
+        room = await self.create(rooms)
+        assert await control.end(room, lock=True, reason="fire drill", by=by)
+        now = await self.now(rooms, room)
+        assert (now.enabled, now.held) == (False, held)
