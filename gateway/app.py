@@ -69,6 +69,7 @@ from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
 from gateway.routes.services import Services
 from gateway.settings import Settings
+from gateway.usage.reports import Reports
 from limits.counters import Counters
 from limits.derived import Derived
 from limits.limiter import Limiter
@@ -167,6 +168,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
+    report_accounts = Accounts(reports.execute, passwords)
     services = Services(
         store=store,
         accounts=accounts,
@@ -174,9 +176,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         tokens=tokens,
         limiter=limiter,
         throttle=throttle,
-        derived=derived,
         user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
-        user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links=links, invites=invites),
+        user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links),
         password_change=PasswordChange(accounts, sessions, links, audit),
         registration=Registration(accounts, invites, policy, audit),
         audit=audit,
@@ -192,8 +193,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         hms_tokens=hms_tokens,
         policy=policy,
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
-        report_accounts=Accounts(reports.execute, passwords),
-        report_counters=Counters(reports.execute),
+        report_accounts=report_accounts,
+        reports=Reports(report_accounts, Counters(reports.execute), derived),
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 

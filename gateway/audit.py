@@ -49,11 +49,28 @@ class Entry:
     request_id: str
     details: dict[str, str | int] = field(default_factory=dict)
 
-    def matches(self, user: str | None, action: str | None) -> bool:
-        """Tell whether it is by or about the user with this id, and of this action or kind of actions."""
-        if user is not None and user not in (self.by, self.subject):
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries of the trail: by or about the user with an id, of an action or a kind of actions, in a time.
+
+    `action` is a whole action or its beginning, such as `login`. `after` is the id of an entry, which is left out.
+    """
+
+    user: str | None = None
+    action: str | None = None
+    first_ms: int = 0
+    last_ms: int | None = None
+    after: str | None = None
+
+    def admits(self, entry: Entry) -> bool:
+        """Tell whether user and action of an entry are those asked for."""
+        if self.user is not None and self.user not in (entry.by, entry.subject):
             return False
-        return action is None or self.action == action or self.action.startswith(f"{action}.")
+        return self.action is None or entry.action == self.action or entry.action.startswith(f"{self.action}.")
+
+
+EVERYTHING = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +125,16 @@ class Audit:
                 self._trimmed_at = now
                 self._post("XTRIM", STREAM, "MINID", "~", int((time.time() - KEEP_S) * 1000))
 
-    def denied(self, uid: str, code: str, attempted: str, room: str = "") -> None:
-        """Note that somebody was refused what he may not do; the same again once a minute."""
-        said: dict[str, Any] = {"room": room} if room else {}
-        self.note("denied", by=uid, subject=uid, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
+    def denied(
+        self, uid: str, code: str, attempted: str, *, room: str = "", subject: str | None = None, why: str = ""
+    ) -> None:
+        """Note that a user was refused what they may not do; the same again once a minute.
+
+        `subject` is the user whom it was about, by default the one who was refused.
+        """
+        said: dict[str, Any] = {name: text for name, text in (("why", why), ("room", room)) if text}
+        whom = uid if subject is None else subject
+        self.note("denied", by=uid, subject=whom, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
 
     def refused_code(self, kind: str, origin: Origin) -> None:
         """Note that somebody tries codes that are not valid; the same again once a minute."""
@@ -121,24 +144,15 @@ class Audit:
         """Note that somebody read what others used; the same again once a minute."""
         self.note("usage.read", by=by, subject=subject, once_per_s=_READ_ONCE_PER_S, report=report)
 
-    async def page(  # noqa: PLR0913  the filters of a report
-        self,
-        *,
-        user: str | None = None,
-        action: str | None = None,
-        first_ms: int = 0,
-        last_ms: int | None = None,
-        after: str | None = None,
-        before: str | None = None,
-        size: int = 100,
+    async def page(
+        self, wanted: Filter = EVERYTHING, *, before: str | None = None, size: int = 100
     ) -> tuple[list[Entry], str | None]:
-        """Return entries, newest first, and before which id the next page begins (None: nowhere).
+        """Return entries, newest first, and the id before which the next page begins (None: there is none).
 
-        `user` is an id that an entry is by or about; `action` a whole action or its beginning, such as `login`.
-        `after` and `before` are ids of entries; a whole page takes in neither.
+        A page begins before the entry with the id `before`.
         """
-        newest = f"({before}" if before else (str(last_ms) if last_ms is not None else "+")
-        oldest = f"({after}" if after else str(first_ms)
+        newest = f"({before}" if before else (str(wanted.last_ms) if wanted.last_ms is not None else "+")
+        oldest = f"({wanted.after}" if wanted.after else str(wanted.first_ms)
         found: list[Entry] = []
         scanned = 0
         while scanned < _MOST_SCANNED:
@@ -146,7 +160,7 @@ class Audit:
             for place, words in chunk:
                 newest = f"({place.decode()}"
                 entry = _entry(place.decode(), words)
-                if entry.matches(user, action):
+                if wanted.admits(entry):
                     found.append(entry)
                     if len(found) == size:
                         return found, entry.id

@@ -1,4 +1,4 @@
-"""Who administers, and whom: nobody acts on a user who has a power that he has not got himself."""
+"""Who administers, and whom they may act on: no actor grants, or touches a user with, a power that they do not have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from auth.tokens import Principal
+from auth.users import User
 from gateway.audit import CLI
 from gateway.policy.model import POWERS, Policy
 
@@ -13,12 +14,21 @@ MANAGE = "users:manage"
 
 
 class NotAllowed(Exception):
-    """The policy forbids it to this actor. The text says why."""
+    """An actor may not do this. The text says why; `subject` (a user id) and `why` are for the audit."""
+
+    def __init__(self, text: str, *, subject: str = "", why: str) -> None:
+        super().__init__(text)
+        self.subject = subject
+        self.why = why
+
+
+class UnknownRole(Exception):
+    """The policy has no such gateway role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who administers. The command line may do everything: whoever has Redis has it anyway."""
+    """Who administers. The command line may do everything: whoever runs it has access to Redis in any case."""
 
     id: str
     permissions: frozenset[str]
@@ -31,6 +41,24 @@ class Actor:
     def command_line(cls) -> Actor:
         return cls(CLI, POWERS)
 
-    def lacks(self, policy: Policy, roles: Iterable[str]) -> str:
-        """Return the powers that these gateway roles give and the actor has not, as text; "" if there are none."""
+    def check_other(self, user: User) -> None:
+        """Check that a user is not the actor. Raises: NotAllowed"""
+        if user.id == self.id:
+            raise NotAllowed("You cannot do this to your own account.", subject=user.id, why="own")
+
+    def check_reach(self, policy: Policy, user: User) -> None:
+        """Check that a user has no power that the actor does not have. Raises: NotAllowed"""
+        if beyond := self._lacks(policy, user.roles):
+            text = f"This user has a permission that you do not have: {beyond}."
+            raise NotAllowed(text, subject=user.id, why=f"touches {beyond}")
+
+    def check_grant(self, policy: Policy, roles: Iterable[str]) -> None:
+        """Check that roles exist and give no power that the actor does not have. Raises: UnknownRole, NotAllowed"""
+        for role in roles:
+            if role not in policy.roles:
+                raise UnknownRole(f"the policy has no role {role!r}; it has {', '.join(policy.roles)}")
+        if beyond := self._lacks(policy, roles):
+            raise NotAllowed(f"You cannot grant a permission that you do not have: {beyond}.", why=f"grants {beyond}")
+
+    def _lacks(self, policy: Policy, roles: Iterable[str]) -> str:
         return ", ".join(sorted((policy.permissions(roles) & POWERS) - self.permissions))

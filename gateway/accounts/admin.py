@@ -14,20 +14,17 @@ from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Sessions
 from auth.users import User
-from auth.vouchers import Vouchers, ref_of, short_ref_of
-from gateway.accounts.actor import MANAGE, Actor, NotAllowed
+from auth.vouchers import Vouchers
+from gateway.accounts.actor import MANAGE, Actor
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
 from gateway.rooms.guests import no_longer_guest
 
 PASSWORD_LINK_S = 24 * 3600
-MOST_INVITE_S = 90 * 86_400
-MOST_INVITE_USES = 1000
 
 _LOCK, _LOCK_MS = "lk:1:admins", 20_000  # two durable writes, each behind another batch, take 10 s at most
 # KEYS 1 lock. ARGV 1 who took it: what ran out and was taken by somebody else meanwhile stays his.
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
-_DENIED_ONCE_PER_S = 60
 _ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -41,10 +38,6 @@ class AdminsBusy(Exception):
     """Another change of who may manage users is under way."""
 
     retry_after_s = 1
-
-
-class UnknownRole(Exception):
-    """The policy has no such gateway role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +56,14 @@ class UserAdmin:
     What was decided on an account that somebody else has changed meanwhile is not done, but decided anew.
     """
 
-    def __init__(  # noqa: PLR0913  accounts, what hangs on them, and what says who may
+    def __init__(
         self,
         execute: Callable[..., Awaitable[Any]],
         accounts: Accounts,
         sessions: Sessions,
         policy: PolicyInForce,
         audit: Audit,
-        *,
         links: Vouchers,
-        invites: Vouchers,
     ) -> None:
         self._execute = execute
         self._accounts = accounts
@@ -80,7 +71,6 @@ class UserAdmin:
         self._policy = policy
         self._audit = audit
         self._links = links
-        self._invites = invites
 
     async def create(
         self, actor: Actor, username: str, password: str | None, *, roles: Sequence[str], display_name: str = ""
@@ -90,7 +80,7 @@ class UserAdmin:
         Raises:
             NotAllowed, UnknownRole, UserExists, BadUsername, WeakPassword, Busy
         """
-        self._may_grant(actor, roles)
+        actor.check_grant(self._policy.now, roles)
         roles = tuple(dict.fromkeys(roles))
         user = await self._accounts.add(username, password, roles=roles, display_name=display_name)
         try:
@@ -109,32 +99,34 @@ class UserAdmin:
         return await _decided_anew(lambda: self._change(actor, user, changes))
 
     async def _change(self, actor: Actor, user: str, changes: Changes) -> User:
-        one = await self._target(actor, user, changing_oneself=changes.display_name is not None)
+        one = await self._accounts.lookup(user)
+        if changes.display_name is None or changes.roles is not None or changes.status is not None:
+            actor.check_other(one)
+        actor.check_reach(self._policy.now, one)
         if one.status == "deleted":  # half, by a crash: only deleting him again goes on from there
             raise UnknownUser(f"There is no user {user!r}.")
-        if one.id == actor.id and (changes.roles is not None or changes.status is not None):
-            raise self._denied(actor, "Nobody changes his own roles or status.", subject=one.id, why="own")
         if changes.roles is not None:
-            self._may_grant(actor, changes.roles)
-        roles = one.roles if changes.roles is None else tuple(dict.fromkeys(changes.roles))
-        status = changes.status or one.status
-        async with self._keeping_an_admin(one, still=self._manages(roles) and status == "active", by=actor.id):
-            if set(roles) != set(one.roles):
-                said = {"was": " ".join(one.roles), "now": " ".join(roles)}
-                await self._audit.record("user.roles", by=actor.id, subject=one.id, **said)
-            if status != one.status:
-                await self._audit.record(f"user.{_STATUS_ACTION[status]}", by=actor.id, subject=one.id)
-            if changes.roles is not None or changes.status is not None:
-                async with (
-                    no_longer_guest(self._execute, one.id) if set(roles) != set(one.roles) else contextlib.nullcontext()
-                ):
-                    await self._accounts.change(one, roles=roles, status=status)
-            if status == "disabled":
-                await self._sessions.end_all(one.id)
+            actor.check_grant(self._policy.now, changes.roles)
+        if changes.roles is not None or changes.status is not None:
+            roles = one.roles if changes.roles is None else tuple(dict.fromkeys(changes.roles))
+            await self._change_rights(actor, one, roles, changes.status or one.status)
         if changes.display_name is not None:
             await self._audit.record("user.renamed", by=actor.id, subject=one.id)
             await self._accounts.set_display_name(one.id, changes.display_name)
         return await self._accounts.get(one.id)
+
+    async def _change_rights(self, actor: Actor, one: User, roles: tuple[str, ...], status: str) -> None:
+        has_new_roles = set(roles) != set(one.roles)
+        async with self._keeping_an_admin(one, still=self._manages(roles) and status == "active", by=actor.id):
+            if has_new_roles:
+                was, now = " ".join(one.roles), " ".join(roles)
+                await self._audit.record("user.roles", by=actor.id, subject=one.id, was=was, now=now)
+            if status != one.status:
+                await self._audit.record(f"user.{_STATUS_ACTION[status]}", by=actor.id, subject=one.id)
+            async with no_longer_guest(self._execute, one.id) if has_new_roles else contextlib.nullcontext():
+                await self._accounts.change(one, roles=roles, status=status)
+            if status == "disabled":
+                await self._sessions.end_all(one.id)
 
     async def delete(self, actor: Actor, user: str) -> None:
         """Delete an account: its name, password, roles and sessions. What it used stays counted, under its id alone.
@@ -146,7 +138,7 @@ class UserAdmin:
         await self._sessions.end_all(uid)
 
     async def _delete(self, actor: Actor, user: str) -> str:
-        one = await self._target(actor, user)
+        one = await self._other(actor, user)
         async with self._keeping_an_admin(one, still=False, by=actor.id):
             await self._audit.record("user.deleted", by=actor.id, subject=one.id)
             # And once more afterwards: what was opened meanwhile goes too.
@@ -156,7 +148,8 @@ class UserAdmin:
 
     async def end_sessions(self, actor: Actor, user: str) -> int:
         """Log a user out everywhere; return how many sessions that ended. Raises: UnknownUser, NotAllowed"""
-        one = await self._target(actor, user, changing_oneself=True)
+        one = await self._accounts.lookup(user)
+        actor.check_reach(self._policy.now, one)
         await self._audit.record("user.sessions_ended", by=actor.id, subject=one.id)
         await self._accounts.void_tokens(one.id)
         return await self._sessions.end_all(one.id)
@@ -171,48 +164,16 @@ class UserAdmin:
         """
         # Not his own: that would be a way round giving the current password. The mark is the one he was judged by: who
         # is promoted beyond the actor's reach meanwhile has made the link void.
-        one = await self._target(actor, user)
+        one = await self._other(actor, user)
         await self._audit.record("user.password_link", by=actor.id, subject=one.id)
         return await self._links.issue({"uid": one.id, "mark": one.mark}, ttl_s=PASSWORD_LINK_S)
 
-    async def invite(self, actor: Actor, *, roles: Sequence[str], lasts_s: int, uses: int) -> str:
-        """Return a code with which people register in these roles. Raises: NotAllowed, UnknownRole"""
-        self._may_grant(actor, roles)
-        code = await self._invites.issue({"roles": " ".join(roles), "by": actor.id}, ttl_s=lasts_s, uses=uses)
-        given = " ".join(roles)
-        await self._audit.record(
-            "user.invited", by=actor.id, subject="", roles=given, uses=uses, invite=short_ref_of(code)
-        )
-        return code
-
-    async def revoke_invite(self, actor: Actor, code: str) -> bool:
-        """Void an invitation; tell whether there was one."""
-        revoked = await self._invites.revoke(ref_of(code))
-        if revoked:
-            await self._audit.record("user.invite_revoked", by=actor.id, subject="", invite=short_ref_of(code))
-        return revoked
-
-    async def _target(self, actor: Actor, user: str, *, changing_oneself: bool = False) -> User:
+    async def _other(self, actor: Actor, user: str) -> User:
+        """Return a user, other than the actor, whom the actor may act on. Raises: UnknownUser, NotAllowed"""
         one = await self._accounts.lookup(user)
-        if one.id == actor.id and not changing_oneself:
-            raise self._denied(actor, "Nobody does this to his own account.", subject=one.id, why="own")
-        if beyond := actor.lacks(self._policy.now, one.roles):
-            text = f"This user has a permission that you have not: {beyond}."
-            raise self._denied(actor, text, subject=one.id, why=f"touches {beyond}")
+        actor.check_other(one)
+        actor.check_reach(self._policy.now, one)
         return one
-
-    def _may_grant(self, actor: Actor, roles: Iterable[str]) -> None:
-        for role in roles:
-            if role not in self._policy.now.roles:
-                known = ", ".join(self._policy.now.roles)
-                raise UnknownRole(f"the policy has no role {role!r}; it has {known}")
-        if beyond := actor.lacks(self._policy.now, roles):
-            raise self._denied(actor, f"Nobody grants a permission he has not: {beyond}.", why=f"grants {beyond}")
-
-    def _denied(self, actor: Actor, reason: str, *, subject: str = "", why: str) -> NotAllowed:
-        said: dict[str, Any] = {"code": "forbidden", "attempted": "users.manage", "why": why}
-        self._audit.note("denied", by=actor.id, subject=subject, once_per_s=_DENIED_ONCE_PER_S, **said)
-        return NotAllowed(reason)
 
     def _manages(self, roles: Iterable[str]) -> bool:
         return MANAGE in self._policy.now.permissions(roles)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from auth.accounts import Accounts
 from auth.users import User
-from gateway.accounts.actor import Actor, NotAllowed
+from gateway.accounts.actor import Actor
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
 from gateway.text import FieldError, plain_text
@@ -16,7 +16,6 @@ from limits.overrides import BLOCK, Override, Overrides
 from limits.policy import Decision, Limit, parse_rate
 
 MOST_OVERRIDE_S = 366 * 86_400
-_DENIED_ONCE_PER_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +119,9 @@ class UserLimits:
 
     async def _target(self, user: str, by: Actor) -> User:
         one = await self._accounts.lookup(user)
-        beyond = by.lacks(self._policy.now, one.roles)
-        if one.id != by.id and not beyond:
-            return one
-        self._audit.note(
-            "denied",
-            by=by.id,
-            subject=one.id,
-            once_per_s=_DENIED_ONCE_PER_S,
-            code="forbidden",
-            attempted="limits.manage",
-        )
-        if one.id == by.id:
-            raise NotAllowed("Nobody changes his own limits.")
-        raise NotAllowed(f"This user has a permission that you have not: {beyond}.")
+        by.check_other(one)
+        by.check_reach(self._policy.now, one)
+        return one
 
     def _limit(self, wanted: Wanted) -> Limit | None:
         """Return the limit an override asks for, None for a quota or a block; refuse what fits neither."""

@@ -1,7 +1,8 @@
-"""How people come by an account of their own: where the operator allows it, or with an invitation."""
+"""How people get an account of their own: where the operator allows it, or with an invitation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 from auth.accounts import Accounts
 from auth.errors import InvalidVoucher
 from auth.users import User
-from auth.vouchers import Vouchers, short_ref_of
+from auth.vouchers import Vouchers, ref_of, short_ref_of
+from gateway.accounts.actor import Actor
 from gateway.audit import NOBODY, Audit, Origin
 from gateway.policy.live import PolicyInForce
 
+MOST_INVITE_S = 90 * 86_400
+MOST_INVITE_USES = 1000
 _CLOSED = {
     "closed": "Registration is closed. Ask the operator for an account.",
     "invite": "Registration needs an invitation.",
@@ -34,13 +38,30 @@ class Newcomer:
 
 
 class Registration:
-    """Creates accounts for those who ask for one. `invites` are the invitations of `UserAdmin`."""
+    """Invites people to register, and creates accounts for those who do."""
 
     def __init__(self, accounts: Accounts, invites: Vouchers, policy: PolicyInForce, audit: Audit) -> None:
         self._accounts = accounts
         self._invites = invites
         self._policy = policy
         self._audit = audit
+
+    async def invite(self, actor: Actor, *, roles: Sequence[str], lasts_s: int, uses: int) -> str:
+        """Return a code with which people register in these roles. Raises: NotAllowed, UnknownRole"""
+        actor.check_grant(self._policy.now, roles)
+        given = " ".join(roles)
+        code = await self._invites.issue({"roles": given, "by": actor.id}, ttl_s=lasts_s, uses=uses)
+        await self._audit.record(
+            "user.invited", by=actor.id, subject="", roles=given, uses=uses, invite=short_ref_of(code)
+        )
+        return code
+
+    async def revoke_invite(self, actor: Actor, code: str) -> bool:
+        """Void an invitation; tell whether there was one."""
+        revoked = await self._invites.revoke(ref_of(code))
+        if revoked:
+            await self._audit.record("user.invite_revoked", by=actor.id, subject="", invite=short_ref_of(code))
+        return revoked
 
     async def register(
         self, newcomer: Newcomer, *, throttled: AbstractAsyncContextManager[Any], origin: Origin

@@ -13,7 +13,7 @@ import msgspec
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from gateway.audit import ACTION, Audit, Entry, party
+from gateway.audit import ACTION, Audit, Entry, Filter, party
 from gateway.cli.connection import with_store
 from gateway.redis.store import Store
 
@@ -41,7 +41,8 @@ def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json
         uid = None if user is None else await party(Accounts(store.execute, Passwords()), user)
         trail = Audit(store.execute)
         newest, _ = await trail.page(size=1)  # where to go on from, whether or not anything of that kind has happened
-        found = await _last(trail, lines, user=uid, action=action)
+        wanted = Filter(user=uid, action=action)
+        found = await _last(trail, lines, wanted)
         if not found and not follow:
             click.echo(
                 "Nothing of that kind has happened yet." if user or action else "Nothing has happened yet.", err=True
@@ -53,19 +54,19 @@ def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json
             await asyncio.sleep(_POLL_S)
             happened = await _since(trail, last)
             last = next((entry.id for entry in happened), last)
-            fresh = [entry for entry in happened if entry.id not in shown and entry.matches(uid, action)]
+            fresh = [entry for entry in happened if entry.id not in shown and wanted.admits(entry)]
             _print(fresh, as_json=as_json)
 
     with contextlib.suppress(KeyboardInterrupt):
         with_store(work)
 
 
-async def _last(trail: Audit, lines: int, *, user: str | None, action: str | None) -> list[Entry]:
+async def _last(trail: Audit, lines: int, wanted: Filter) -> list[Entry]:
     """Return the last entries of a kind, the newest first, however far back they lie."""
     found: list[Entry] = []
     before = None
     while True:
-        page, before = await trail.page(user=user, action=action, before=before, size=lines - len(found))
+        page, before = await trail.page(wanted, before=before, size=lines - len(found))
         found += page
         if before is None or len(found) == lines:
             return found
@@ -76,7 +77,7 @@ async def _since(trail: Audit, last: str) -> list[Entry]:
     found: list[Entry] = []
     before = None
     while True:
-        page, before = await trail.page(after=last, before=before, size=1000)
+        page, before = await trail.page(Filter(after=last), before=before, size=1000)
         found += page
         if before is None:
             return found

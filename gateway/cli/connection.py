@@ -13,6 +13,7 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.vouchers import Vouchers
 from gateway.accounts.admin import UserAdmin
+from gateway.accounts.registration import Registration
 from gateway.audit import Audit
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
@@ -30,7 +31,8 @@ class Office:
     accounts: Accounts
     sessions: Sessions
     admin: UserAdmin
-    registration: str  # closed, invite or open
+    registration: Registration
+    registration_mode: str  # closed, invite or open
 
 
 def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
@@ -47,10 +49,11 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         accounts = Accounts(execute, hashing, passwords, write=durable.execute)
         # Ending a session needs no signing key, so the commands work without GATEWAY_SECRET.
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
-        links, invites = Vouchers(execute, "password"), Vouchers(execute, "account")
-        admin = UserAdmin(execute, accounts, sessions, policy, Audit(execute), links=links, invites=invites)
-        registration = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
-        return await work(Office(accounts, sessions, admin, registration))
+        audit = Audit(execute)
+        admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"))
+        registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
+        mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
+        return await work(Office(accounts, sessions, admin, registration, mode))
 
     return with_store(inner)
 

@@ -51,8 +51,8 @@ def foreseen(error: Exception) -> str:
     from redis.exceptions import RedisError
 
     from auth.errors import AuthError
-    from gateway.accounts.actor import NotAllowed
-    from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
+    from gateway.accounts.actor import NotAllowed, UnknownRole
+    from gateway.accounts.admin import AdminsBusy, LastAdmin
     from gateway.hms.client import HmsError
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken

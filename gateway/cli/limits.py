@@ -74,18 +74,8 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--lift", is_flag=True, help="Remove the override of --name, or with --block the block.")
 @click.option("--for", "lasts_s", type=DURATION, default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
 @click.option("--reason", default="", help="Why; the audit keeps it.")
-def override(  # noqa: PLR0913  one argument per option
-    user: str,
-    name: str | None,
-    rate: str | None,
-    burst: int | None,
-    amount: int | None,
-    block: bool,
-    lift: bool,
-    lasts_s: int,
-    reason: str,
-) -> None:
-    """Set other numbers for one limit or quota of a user, or block him, for a while; live with his next request."""
+def override(user: str, name: str | None, block: bool, lift: bool, **numbers: Any) -> None:
+    """Set other numbers for one limit or quota of a user, or block them, for a while; live with their next request."""
     if block == (name is not None):
         raise click.UsageError("Give --name, or --block.")
     target = name or BLOCK
@@ -93,7 +83,7 @@ def override(  # noqa: PLR0913  one argument per option
         gone = _with_limits(lambda limits: limits.lift(user, target, by=_BY))
         click.echo("Lifted." if gone else "Nothing of that name was set.")
         return
-    wanted = Wanted(target, lasts_s, reason, rate, burst, amount)
+    wanted = Wanted(target, **numbers)  # its fields are named like the options
     done = _with_limits(lambda limits: limits.override(user, wanted, by=_BY))
     click.echo(f"Set until {iso(done.until_us / 1_000_000)}; live with the next request.")
 

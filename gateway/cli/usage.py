@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import click
 import msgspec
@@ -19,7 +19,7 @@ from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.redis.store import Store
 from gateway.text import FieldError
-from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, daily_usage, span_of_days, top_users
+from gateway.usage.reports import METRIC, PERIOD, Days, Reports, TopRow, UsageRow, span_of_days
 from limits.counters import Counters
 from limits.derived import Derived
 
@@ -42,14 +42,14 @@ def show_usage(
 ) -> None:
     """Show who used what, per UTC day: done, denied by a limit, refused by a rule, failed on our side."""
     try:
-        since, to = span_of_days(first.date() if first else None, last.date() if last else None)
+        days = span_of_days(first.date() if first else None, last.date() if last else None)
     except FieldError as error:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from error
-    rows = with_store(lambda store: _all_usage(store, since, to, user, action))
+    rows = with_store(lambda store: _all_usage(store, days, user, action))
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
     elif not rows:
-        click.echo(f"Nothing was used from {since} to {to}.")
+        click.echo(f"Nothing was used from {days[0]} to {days[1]}.")
     else:
         Console(markup=False).print(_usage_table(rows))
 
@@ -69,8 +69,7 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
 
     async def read(store: Store) -> list[TopRow]:
         await Audit(store.execute).record("usage.read", by=CLI, subject="", report="top")
-        derived = Derived(store.execute, store.post)
-        return await top_users(Accounts(store.execute, Passwords()), derived, period, counter, size)
+        return await _reports(store).top(period, counter, size)
 
     rows = with_store(read)
     if as_json:
@@ -110,16 +109,18 @@ def rebuild(month: str | None) -> None:
     click.echo(f"The top lists of {month} are rebuilt from {with_store(work)} users.")
 
 
-async def _all_usage(store: Store, first: date, last: date, user: str | None, action: str | None) -> list[UsageRow]:
-    accounts, counters = Accounts(store.execute, Passwords()), Counters(store.execute)
-    uid = (await accounts.lookup(user)).id if user else ""
+def _reports(store: Store) -> Reports:
+    accounts, derived = Accounts(store.execute, Passwords()), Derived(store.execute, store.post)
+    return Reports(accounts, Counters(store.execute), derived)
+
+
+async def _all_usage(store: Store, days: Days, user: str | None, action: str | None) -> list[UsageRow]:
+    uid = (await Accounts(store.execute, Passwords()).lookup(user)).id if user else ""
     await Audit(store.execute).record("usage.read", by=CLI, subject=uid, report="users")
     rows: list[UsageRow] = []
     after: int | None = 0
     while after is not None:
-        page = await daily_usage(
-            accounts, counters, first=first, last=last, user=uid or None, action=action, after=after, size=500
-        )
+        page = await _reports(store).daily(days, user=uid or None, action=action, after=after, size=500)
         rows += page.rows
         after = page.following
     return rows

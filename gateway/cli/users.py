@@ -16,7 +16,8 @@ from rich.table import Column, Table
 from auth.sessions import Session
 from auth.users import User
 from gateway.accounts.actor import Actor
-from gateway.accounts.admin import MOST_INVITE_S, MOST_INVITE_USES, PASSWORD_LINK_S, Changes
+from gateway.accounts.admin import PASSWORD_LINK_S, Changes
+from gateway.accounts.registration import MOST_INVITE_S, MOST_INVITE_USES
 from gateway.cli.connection import Office, with_office
 from gateway.cli.durations import DURATION
 from gateway.cli.failures import CommandError
@@ -189,7 +190,7 @@ def password_link(username: str, page: str | None, as_json: bool) -> None:
 @click.argument("code")
 def uninvite(code: str) -> None:
     """Void an invitation to register. Who has used it keeps the account."""
-    if not with_office(lambda office: office.admin.revoke_invite(_CLI, code)):
+    if not with_office(lambda office: office.registration.revoke_invite(_CLI, code)):
         raise CommandError("there is no such invitation, or no longer")
     click.echo("The invitation is void.")
 
@@ -208,7 +209,7 @@ def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> No
         raise click.BadParameter(f"at most {MOST_INVITE_S // 86_400}d", param_hint="--expires")
 
     async def work(office: Office) -> tuple[str, str]:
-        return await office.admin.invite(_CLI, roles=roles, lasts_s=expires, uses=uses), office.registration
+        return await office.registration.invite(_CLI, roles=roles, lasts_s=expires, uses=uses), office.registration_mode
 
     code, registration = with_office(work)
     if registration == "closed":

@@ -18,7 +18,7 @@ from auth.sessions import Sessions
 from auth.tokens import LoginTokens, Principal
 from gateway.audit import Audit
 from gateway.http.access import Access, access_of
-from gateway.http.context import Admitted, context_of
+from gateway.http.context import Admitted, Context, context_of
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
 from gateway.http.request_input import Body, query_refusal
@@ -38,8 +38,6 @@ from limits.policy import Decision
 log = logging.getLogger("gateway")
 
 T = TypeVar("T")
-
-_AUDITED_BY_THEMSELVES = frozenset({"users.manage", "limits.manage"})  # they know whom it was about
 
 
 class Admission(ASGIMiddleware):
@@ -173,7 +171,7 @@ class Admission(ASGIMiddleware):
                 message["headers"] = [*message.get("headers", []), *fields]
                 status = message["status"]
                 code = context_of(scope).problem_code
-                self._audit_denial(access, admitted, status, code)
+                self._audit_denial(access, admitted, status, context_of(scope))
                 outcome = admitted.outcome
                 if status >= 400 and not admitted.refund:
                     outcome = "failed" if status >= 500 else f"refused.{code or 'invalid_request'}"
@@ -190,13 +188,16 @@ class Admission(ASGIMiddleware):
             except (StoreError, RedisError):
                 log.warning("a refused request stays counted as done: the store is unavailable")
 
-    def _audit_denial(self, access: Access, admitted: Admitted, status: int, code: str) -> None:
+    def _audit_denial(self, access: Access, admitted: Admitted, status: int, context: Context) -> None:
         """Audit a 403, whatever decided it, and the 404 of a room that the caller may not know of."""
-        by_policy = not admitted.verdict.allowed
-        denied = by_policy or (status == 403 and access.action not in _AUDITED_BY_THEMSELVES)
-        if denied and status in (403, 404):
-            room = admitted.found.room.id if admitted.found else ""
-            self._audit.denied(admitted.principal.uid, code, access.action, room)
+        if status != 403 and (admitted.verdict.allowed or status != 404):
+            return
+        room = admitted.found.room.id if admitted.found else ""
+        uid, code, denial = admitted.principal.uid, context.problem_code, context.not_allowed
+        if denial is None:
+            self._audit.denied(uid, code, access.action, room=room)
+        else:
+            self._audit.denied(uid, code, access.action, room=room, subject=denial.subject, why=denial.why)
 
     def _derive(self, decision: Decision, found: Found | None, outcome: str) -> None:
         """Add an outcome to what is derived: top lists, and the counters of a registered room."""

@@ -10,6 +10,7 @@ from litestar.datastructures import State
 from litestar.types import Scope
 
 from auth.tokens import Principal
+from gateway.accounts.actor import NotAllowed
 from gateway.policy.decide import Verdict
 from gateway.rooms.room import Found
 from limits.counters import Usage
@@ -51,12 +52,16 @@ class Admitted:
 
 @dataclass(slots=True)
 class Context:
-    """One request: its client's address, its decoded body, what admission determined, and its problem's code if any."""
+    """One request: its client's address, its decoded body, what admission determined, and its problem's code if any.
+
+    `not_allowed` is the denial of a use case that knows which user it was about.
+    """
 
     client: str = ""
     body: Any = None
     admitted: Admitted | None = None
     problem_code: str = ""
+    not_allowed: NotAllowed | None = None
 
 
 Call = Request[Principal, Admitted, State]

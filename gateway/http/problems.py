@@ -33,8 +33,8 @@ from auth.errors import (
     UserExists,
     WeakPassword,
 )
-from gateway.accounts.actor import NotAllowed
-from gateway.accounts.admin import AdminsBusy, LastAdmin, UnknownRole
+from gateway.accounts.actor import NotAllowed, UnknownRole
+from gateway.accounts.admin import AdminsBusy, LastAdmin
 from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
@@ -100,7 +100,9 @@ def invalid(field: str, rule: str) -> Problem:
 def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Answer an exception that a handler raised, as Litestar's handler of `Exception`."""
     problem = problem_of(exc)
-    context_of(request.scope).problem_code = problem.code
+    context = context_of(request.scope)
+    context.problem_code = problem.code
+    context.not_allowed = exc if isinstance(exc, NotAllowed) else None
     body = document(problem, instance=request.scope["path"])
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 

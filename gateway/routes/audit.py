@@ -12,7 +12,7 @@ from litestar.params import QueryParameter
 from msgspec import Meta
 
 from auth.errors import UnknownUser
-from gateway.audit import ACTION, PLACE, party
+from gateway.audit import ACTION, PLACE, Entry, Filter, party
 from gateway.http.access import needs
 from gateway.http.cursors import PageCursor, PageSize
 from gateway.routes.schemas import By, Instant, NextCursor, iso
@@ -33,6 +33,11 @@ class AuditEntry(msgspec.Struct):
     subject: Annotated[str, Meta(description="Id of the user whom it concerns; empty if it concerns none.")]
     request_id: Annotated[str, Meta(description="`X-Request-Id` of the request.")]
     details: Annotated[dict[str, str | int], Meta(description="More about it, depending on the action.")]
+
+    @classmethod
+    def of(cls, entry: Entry) -> AuditEntry:
+        at = iso(entry.at_ms / 1000)
+        return cls(entry.id, at, entry.action, entry.by, entry.subject, entry.request_id, entry.details)
 
 
 class AuditPage(msgspec.Struct):
@@ -56,40 +61,23 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     cursor: PageCursor = None,
 ) -> AuditPage:
     """Return entries of the audit trail, newest first."""
-    if user is not None:
-        try:
-            user = await party(services.report_accounts, user)
-        except UnknownUser as error:
-            raise FieldError("user", "no such user; search for a deleted user by id") from error
-    first_ms, last_ms = _ms("from", from_) or 0, _ms("to", to)
-    if last_ms is not None and first_ms > last_ms:
+    wanted = Filter(await _party(services, user), action, _ms("from", from_) or 0, _ms("to", to))
+    if wanted.last_ms is not None and wanted.first_ms > wanted.last_ms:
         raise FieldError("from", "must not be after `to`")
-    before = None
-    if cursor:
-        before = services.cursors.open("audit", cursor)[0]
-        if not PLACE.fullmatch(before):
-            raise FieldError("cursor", "is not a cursor of this list")
-    found, following = await services.report_audit.page(
-        user=user,
-        action=action,
-        first_ms=first_ms,
-        last_ms=last_ms,
-        before=before,
-        size=limit,
-    )
-    items = [
-        AuditEntry(
-            id=entry.id,
-            at=iso(entry.at_ms / 1000),
-            action=entry.action,
-            by=entry.by,
-            subject=entry.subject,
-            request_id=entry.request_id,
-            details=entry.details,
-        )
-        for entry in found
-    ]
-    return AuditPage(items, services.cursors.seal("audit", following) if following else None)
+    before = services.cursors.open("audit", cursor)[0] if cursor else None
+    if before is not None and not PLACE.fullmatch(before):
+        raise FieldError("cursor", "is not a cursor of this list")
+    found, following = await services.report_audit.page(wanted, before=before, size=limit)
+    next_cursor = services.cursors.seal("audit", following) if following else None
+    return AuditPage([AuditEntry.of(entry) for entry in found], next_cursor)
+
+
+async def _party(services: Services, user: str | None) -> str | None:
+    """Return the id by which the trail knows a user. Raises: FieldError"""
+    try:
+        return None if user is None else await party(services.report_accounts, user)
+    except UnknownUser as error:
+        raise FieldError("user", "no such user; search for a deleted user by id") from error
 
 
 def _ms(field: str, at: datetime | None) -> int | None:

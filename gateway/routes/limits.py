@@ -10,7 +10,6 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from gateway.accounts.actor import Actor
 from gateway.accounts.limits import Wanted
 from gateway.http.access import needs
 from gateway.http.context import Call
@@ -87,7 +86,7 @@ async def show_limits(
     services: NamedDependency[Services],
 ) -> UserLimitsNow:
     """Return the current state of a user's limits, and what is set for them only."""
-    standing = await services.user_limits.show(user, by=Actor.of(request.user, services.policy.now))
+    standing = await services.user_limits.show(user, by=services.actor(request.user))
     one = standing.user
     now = LimitsNow.of(standing.decision)
     limited = LimitedUser(one.id, one.username, list(one.roles))
@@ -103,9 +102,7 @@ async def reset_limits(
     services: NamedDependency[Services],
 ) -> WhatWasUsed:
     """Reset limits and quotas of a user, all or the named ones. Usage counters stay. Returns what had been used."""
-    return WhatWasUsed(
-        await services.user_limits.reset(user, data.names, by=Actor.of(request.user, services.policy.now))
-    )
+    return WhatWasUsed(await services.user_limits.reset(user, data.names, by=services.actor(request.user)))
 
 
 @put("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)))
@@ -119,9 +116,7 @@ async def set_override(
     if data.block == (data.name is not None) or data.name == BLOCK:
         raise FieldError("name", "give the name of a limit or quota, or block: true")
     wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
-    return OverrideSet(
-        _override(await services.user_limits.override(user, wanted, by=Actor.of(request.user, services.policy.now)))
-    )
+    return OverrideSet(_override(await services.user_limits.override(user, wanted, by=services.actor(request.user))))
 
 
 @delete("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)), status_code=204)
@@ -132,7 +127,7 @@ async def lift_override(
     name: Annotated[str, QueryParameter(max_length=40, description="Name of the limit or quota; `*` for a block.")],
 ) -> None:
     """Remove the override of one limit or quota, or the block (`name=*`)."""
-    if not await services.user_limits.lift(user, name, by=Actor.of(request.user, services.policy.now)):
+    if not await services.user_limits.lift(user, name, by=services.actor(request.user)):
         raise Problem(404, "not_found", "This user has no override of that name.")
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from auth.accounts import Accounts
 from auth.sessions import Sessions
-from auth.tokens import LoginTokens
+from auth.tokens import LoginTokens, Principal
+from gateway.accounts.actor import Actor
 from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
 from gateway.accounts.password_change import PasswordChange
@@ -26,8 +27,7 @@ from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
-from limits.counters import Counters
-from limits.derived import Derived
+from gateway.usage.reports import Reports
 from limits.limiter import Limiter
 
 
@@ -42,7 +42,6 @@ class Services:
     policy: PolicyInForce
     audit: Audit
     limiter: Limiter
-    derived: Derived
     accounts: Accounts
     sessions: Sessions
     tokens: LoginTokens
@@ -63,5 +62,9 @@ class Services:
     cursors: Cursors
     report_accounts: Accounts
     report_audit: Audit
-    report_counters: Counters
+    reports: Reports
     openapi_document: Callable[[], bytes]
+
+    def actor(self, principal: Principal) -> Actor:
+        """Return a caller as someone who administers, under the current policy."""
+        return Actor.of(principal, self.policy.now)

@@ -18,7 +18,7 @@ from gateway.policy.model import ACTIONS
 from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, UserId
 from gateway.routes.services import Services
 from gateway.text import FieldError
-from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, daily_usage, span_of_days, top_users
+from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, span_of_days
 from limits.counters import Tally, Usage
 
 _First = Annotated[str, Meta(description="First UTC day of the report.")]
@@ -91,27 +91,16 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     cursor: PageCursor = None,
 ) -> UsageReport:
     """Return what users used per UTC day and action; by default in the last 30 days."""
-    first, last = _range(from_, to)
+    days = span_of_days(from_, to)
     if action is not None and action not in ACTIONS and action not in ("login", "api"):
         raise FieldError("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
-    after = 0
-    if cursor:
-        after = int(services.cursors.open("admin-usage", cursor)[0])
+    after = int(services.cursors.open("admin-usage", cursor)[0]) if cursor else 0
     if user is not None:
         user = (await services.report_accounts.lookup(user)).id
-    page = await daily_usage(
-        services.report_accounts,
-        services.report_counters,
-        first=first,
-        last=last,
-        user=user,
-        action=action,
-        after=after,
-        size=limit,
-    )
+    page = await services.reports.daily(days, user=user, action=action, after=after, size=limit)
     services.audit.note_reading("users", by=request.user.uid, subject=user or "")
     next_cursor = services.cursors.seal("admin-usage", page.following) if page.following is not None else None
-    return UsageReport(first.isoformat(), last.isoformat(), page.rows, next_cursor)
+    return UsageReport(days[0].isoformat(), days[1].isoformat(), page.rows, next_cursor)
 
 
 @get("/api/admin/usage/top", opt=needs("usage.read-any"))
@@ -134,7 +123,7 @@ async def top_usage(
 ) -> TopReport:
     """Return the users with the highest count of one counter on a UTC day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
-    rows = await top_users(services.report_accounts, services.derived, period, counter, limit)
+    rows = await services.reports.top(period, counter, limit)
     services.audit.note_reading("top", by=request.user.uid)
     return TopReport(period, counter, rows)
 
@@ -148,15 +137,11 @@ async def room_usage(
     to: _To = None,
 ) -> RoomReport:
     """Return the counters of a room per UTC day; by default in the last 30 days."""
-    first, last = _range(from_, to)
-    days = await services.report_counters.room_days(room_id, first, last)
+    first, last = span_of_days(from_, to)
+    days = await services.reports.of_room(room_id, (first, last))
     services.audit.note_reading("room", by=request.user.uid)
     items = [RoomDay(day.isoformat(), _sorted(tallies)) for day, tallies in days.items()]
     return RoomReport(room_id, first.isoformat(), last.isoformat(), items)
-
-
-def _range(from_: date | None, to: date | None) -> tuple[date, date]:
-    return span_of_days(from_, to)
 
 
 def _sorted(tallies: dict[str, Tally]) -> dict[str, Tally]:

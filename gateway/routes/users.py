@@ -11,7 +11,6 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from auth.users import User
-from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes
 from gateway.http.access import needs
 from gateway.http.context import Call
@@ -113,7 +112,7 @@ async def create_user(
 ) -> OneAccount:
     """Create an account."""
     display_name = plain_text("display_name", data.display_name)
-    actor = Actor.of(request.user, services.policy.now)
+    actor = services.actor(request.user)
     user = await services.user_admin.create(
         actor, data.username, data.password, roles=data.roles, display_name=display_name
     )
@@ -136,9 +135,7 @@ async def change_user(
     """Change roles, status or display name; what is omitted stays. Takes effect with the user's next request."""
     display_name = None if data.display_name is None else plain_text("display_name", data.display_name)
     changes = Changes(None if data.roles is None else tuple(data.roles), data.status, display_name)
-    return OneAccount(
-        Account.of(await services.user_admin.change(Actor.of(request.user, services.policy.now), user, changes))
-    )
+    return OneAccount(Account.of(await services.user_admin.change(services.actor(request.user), user, changes)))
 
 
 @delete("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES), status_code=204)
@@ -148,7 +145,7 @@ async def delete_user(
     services: NamedDependency[Services],
 ) -> None:
     """Delete an account with its name, password, roles and sessions. Its usage counters stay, under its id only."""
-    await services.user_admin.delete(Actor.of(request.user, services.policy.now), user)
+    await services.user_admin.delete(services.actor(request.user), user)
 
 
 @delete("/api/admin/users/{user:str}/sessions", opt=needs("users.manage", refuses=("not_found",)), status_code=200)
@@ -158,7 +155,7 @@ async def end_sessions(
     services: NamedDependency[Services],
 ) -> Ended:
     """End all sessions of a user."""
-    return Ended(await services.user_admin.end_sessions(Actor.of(request.user, services.policy.now), user))
+    return Ended(await services.user_admin.end_sessions(services.actor(request.user), user))
 
 
 @post("/api/admin/users/{user:str}/password-link", opt=needs("users.manage", refuses=("not_found",)), status_code=201)
@@ -168,6 +165,4 @@ async def make_password_link(
     services: NamedDependency[Services],
 ) -> PasswordLink:
     """Create a code with which a user sets their password, once."""
-    return PasswordLink(
-        await services.user_admin.password_link(Actor.of(request.user, services.policy.now), user), PASSWORD_LINK_S
-    )
+    return PasswordLink(await services.user_admin.password_link(services.actor(request.user), user), PASSWORD_LINK_S)

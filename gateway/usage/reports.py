@@ -24,6 +24,10 @@ EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # sums with days stay d
 _MOST_SCANNED = 5_000  # users looked at for one page; a page of few rows then says where to go on
 
 
+Days = tuple[date, date]
+"""The first and the last UTC day of a report."""
+
+
 @dataclass(frozen=True, slots=True)
 class UsageRow:
     """One user's requests of one action on one UTC day, by outcome."""
@@ -56,7 +60,7 @@ class TopRow:
     count: Annotated[int, Meta(description="Value of the counter.")]
 
 
-def span_of_days(first: date | None, last: date | None) -> tuple[date, date]:
+def span_of_days(first: date | None, last: date | None) -> Days:
     """Return the UTC days of a report; by default the thirty up to `last`, and that is today.
 
     Raises:
@@ -72,47 +76,50 @@ def span_of_days(first: date | None, last: date | None) -> tuple[date, date]:
     return first, last
 
 
-async def daily_usage(  # noqa: PLR0913  a report's own parameters
-    accounts: Accounts,
-    counters: Counters,
-    *,
-    first: date,
-    last: date,
-    user: str | None = None,
-    action: str | None = None,
-    after: int = 0,
-    size: int = 100,
-) -> UsagePage:
-    """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
+class Reports:
+    """Reads the counters of users, joined with their names."""
 
-    The users' own counters are read, never an index of who was active: what is reported is what was counted.
+    def __init__(self, accounts: Accounts, counters: Counters, derived: Derived) -> None:
+        self._accounts = accounts
+        self._counters = counters
+        self._derived = derived
 
-    Raises:
-        UnknownUser: `user` is nobody.
-    """
-    if user is not None:
-        one = await accounts.lookup(user)
-        return UsagePage(_rows(one, await counters.days(one.id, first, last), action), None)
-    rows: list[UsageRow] = []
-    shown = scanned = 0
-    following: int | None = after
-    while following is not None and shown < size and scanned < _MOST_SCANNED:
-        users, following = await accounts.page(after=following, size=size - shown)
-        scanned += size
-        found = await asyncio.gather(*(counters.days(one.id, first, last) for one in users))
-        for one, days in zip(users, found, strict=True):
-            new = _rows(one, days, action)
-            shown += bool(new)
-            rows += new
-    return UsagePage(rows, following)
+    async def daily(
+        self, days: Days, *, user: str | None = None, action: str | None = None, after: int = 0, size: int = 100
+    ) -> UsagePage:
+        """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
 
+        The users' own counters are read, never an index of who was active: what is reported is what was counted.
 
-async def top_users(accounts: Accounts, derived: Derived, period: str, metric: str, size: int) -> list[TopRow]:
-    """Return who has most of a metric (`tokens.mint.ok`, `api.denied.api`) on a UTC day or in a month, most first."""
-    top = await derived.top(period, metric, size)
-    users = await asyncio.gather(*(accounts.get(uid) for uid, _ in top), return_exceptions=True)
-    names = [user.username if isinstance(user, User) else "" for user in users]
-    return [TopRow(uid, name, count) for (uid, count), name in zip(top, names, strict=True)]
+        Raises:
+            UnknownUser
+        """
+        if user is not None:
+            one = await self._accounts.lookup(user)
+            return UsagePage(_rows(one, await self._counters.days(one.id, *days), action), None)
+        rows: list[UsageRow] = []
+        shown = scanned = 0
+        following: int | None = after
+        while following is not None and shown < size and scanned < _MOST_SCANNED:
+            users, following = await self._accounts.page(after=following, size=size - shown)
+            scanned += size
+            found = await asyncio.gather(*(self._counters.days(one.id, *days) for one in users))
+            for one, tallies in zip(users, found, strict=True):
+                new = _rows(one, tallies, action)
+                shown += bool(new)
+                rows += new
+        return UsagePage(rows, following)
+
+    async def top(self, period: str, metric: str, size: int) -> list[TopRow]:
+        """Return the users with the highest counts of a metric (`tokens.mint.ok`) on a UTC day or in a month."""
+        top = await self._derived.top(period, metric, size)
+        users = await asyncio.gather(*(self._accounts.get(uid) for uid, _ in top), return_exceptions=True)
+        names = [user.username if isinstance(user, User) else "" for user in users]
+        return [TopRow(uid, name, count) for (uid, count), name in zip(top, names, strict=True)]
+
+    async def of_room(self, room_id: str, days: Days) -> dict[date, Tallies]:
+        """Return the counters of a room, per UTC day."""
+        return await self._counters.room_days(room_id, *days)
 
 
 def _rows(user: User, days: Mapping[date, Tallies], action: str | None) -> list[UsageRow]:

@@ -194,12 +194,23 @@ def test_rooms_tokens_and_denials_are_audited(admin: Admin) -> None:
     assert denied["details"] == {"code": "role_not_allowed", "attempted": "tokens.mint", "room": room}
 
 
-def test_an_attempt_to_promote_oneself_is_audited(admin: Admin) -> None:
+def test_denied_administration_is_audited_with_whom_it_was_about(admin: Admin) -> None:
     other = admin.add("admin")
     token = other.log_in()["access_token"]
     answer = other.ask("PATCH", f"/api/admin/users/{other.id}", token=token, json={"roles": ["admin", "host"]})
     assert_problem(answer, 403, "forbidden")
-    assert whom(entry_of(admin, answer, "denied")) == (other.id, other.id)
+    denied = entry_of(admin, answer, "denied")
+    assert whom(denied) == (other.id, other.id)
+    assert denied["details"] == {"code": "forbidden", "attempted": "users.manage", "why": "own"}
+    operator = admin.add("operator")
+    body = {"block": True, "lasts_s": 60, "reason": "a test"}
+    path = f"/api/admin/limits/{admin.id}/override"
+    answer = operator.ask("PUT", path, token=operator.log_in()["access_token"], json=body)
+    assert_problem(answer, 403, "forbidden")
+    denied = entry_of(admin, answer, "denied")
+    assert whom(denied) == (operator.id, admin.id)
+    assert (denied["details"]["code"], denied["details"]["attempted"]) == ("forbidden", "limits.manage")
+    assert admin.ask("DELETE", f"/api/admin/users/{other.id}").status_code == 204  # other tests count the admins
 
 
 def test_reading_the_usage_of_others_is_audited_once_a_minute_per_reader_and_report(admin: Admin) -> None:

@@ -11,7 +11,7 @@ import fakeredis
 import pytest
 
 from gateway import audit as module
-from gateway.audit import KEEP_S, MOST_ENTRIES, STREAM, Audit, Origin
+from gateway.audit import KEEP_S, MOST_ENTRIES, STREAM, Audit, Filter, Origin
 from gateway.logs import request_id
 from tests.fake_redis import fake_redis
 
@@ -93,7 +93,7 @@ async def test_a_page_of_what_is_rare_goes_on_where_it_stopped(trail: Audit, mon
     found: list[str] = []
     before, rounds = None, 0
     while True:
-        page, before = await trail.page(action="rare", before=before)
+        page, before = await trail.page(Filter(action="rare"), before=before)
         found += [entry.action for entry in page]
         rounds += 1
         if before is None:
@@ -108,7 +108,7 @@ async def test_filters_are_exact(trail: Audit) -> None:
     await trail.record("login", by="u3", subject="")
 
     async def found(**filters: Any) -> list[str]:
-        return [entry.action for entry in (await trail.page(**filters))[0]]
+        return [entry.action for entry in (await trail.page(Filter(**filters)))[0]]
 
     assert await found(action="login") == ["login", "login.failed", "login"]
     assert await found(action="login.failed") == ["login.failed"]
@@ -125,7 +125,7 @@ async def test_a_span_of_time_takes_in_both_its_ends(trail: Audit, redis: fakere
         await redis.xadd(STREAM, {"entry": '{"action": "a", "by": "", "subject": ""}'}, id=f"{ms}-{sequence + 1}")
 
     async def span(**filters: int) -> list[int]:
-        return [entry.at_ms for entry in (await trail.page(**filters))[0]]
+        return [entry.at_ms for entry in (await trail.page(Filter(**filters)))[0]]
 
     assert await span(first_ms=2000) == [3000, 2000, 2000]
     assert await span(last_ms=2000) == [2000, 2000, 1000]
@@ -136,9 +136,9 @@ async def test_a_span_of_time_takes_in_both_its_ends(trail: Audit, redis: fakere
 async def test_what_came_after_an_entry_leaves_that_entry_out(trail: Audit) -> None:
     await filled(trail, 5)
     everything, _ = await trail.page()
-    after, _ = await trail.page(after=everything[2].id)
+    after, _ = await trail.page(Filter(after=everything[2].id))
     assert after == everything[:2]
-    assert await trail.page(after=everything[0].id) == ([], None)
+    assert await trail.page(Filter(after=everything[0].id)) == ([], None)
 
 
 async def test_what_repeats_is_written_once_per_span(

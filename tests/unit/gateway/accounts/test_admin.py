@@ -60,8 +60,7 @@ def office() -> Iterator[Office]:
     execute, passwords = fake_redis().execute_command, Passwords(memory_kib=8, passes=1)
     accounts, links, audit = Accounts(execute, passwords), Vouchers(execute, "password"), Interrupted(execute)
     sessions = Sessions(execute, KeyRing(["x" * 40], "refresh"))
-    policy, invites = PolicyInForce(load_policy()), Vouchers(execute, "account")
-    admin = UserAdmin(execute, accounts, sessions, policy, audit, links=links, invites=invites)
+    admin = UserAdmin(execute, accounts, sessions, PolicyInForce(load_policy()), audit, links)
     yield Office(execute, accounts, links, audit, admin)
     passwords.close()
 
@@ -174,11 +173,29 @@ async def test_guest_who_is_made_more_stays_and_one_whose_change_failed_is_still
     assert await office.execute("ZSCORE", GUESTS, guest.id) is None
 
 
-async def test_revoking_what_was_never_issued_leaves_no_entry(office: Office) -> None:
-    assert not await office.admin.revoke_invite(CLI, "nonsense")
-    code = await office.admin.invite(CLI, roles=["member"], lasts_s=60, uses=1)
-    assert await office.admin.revoke_invite(CLI, code)
-    assert [action for action, _ in office.audit.written] == ["user.invited", "user.invite_revoked"]
+@pytest.mark.parametrize(
+    ("attempt", "subject", "why"),
+    [
+        (lambda admin, own, other: admin.change(own, own.id, Changes(status="disabled")), "own", "own"),
+        (lambda admin, own, other: admin.change(own, own.id, Changes()), "own", "own"),
+        (lambda admin, own, other: admin.delete(own, own.id), "own", "own"),
+        (lambda admin, own, other: admin.password_link(own, own.id), "own", "own"),
+        (lambda admin, own, other: admin.delete(own, other), "other", "touches audit:read"),
+        (lambda admin, own, other: admin.end_sessions(own, other), "other", "touches audit:read"),
+        (lambda admin, own, other: admin.change(own, other, Changes(display_name="x")), "other", "touches audit:read"),
+        (lambda admin, own, other: admin.create(own, "new", None, roles=["admin"]), "", "grants audit:read"),
+    ],
+)
+async def test_denial_says_for_the_audit_whom_it_was_about_and_why(
+    office: Office, attempt: Callable[..., Awaitable[Any]], subject: str, why: str
+) -> None:
+    own, other = [await office.accounts.add(name, None, roles=["admin"]) for name in ("own", "other")]
+    actor = Actor(own.id, frozenset(load_policy().permissions(["admin"])) - {"" if subject == "own" else "audit:read"})
+    with pytest.raises(NotAllowed) as caught:
+        await attempt(office.admin, actor, other.id)
+    assert caught.value.subject == {"own": own.id, "other": other.id, "": ""}[subject]
+    assert caught.value.why == why
+    assert office.audit.written == []
 
 
 async def test_half_deleted_user_is_only_deleted_again(office: Office) -> None:

@@ -13,12 +13,14 @@ from auth.accounts import Accounts
 from auth.errors import BadUsername, InvalidVoucher, UserExists, WeakPassword
 from auth.passwords import Passwords
 from auth.vouchers import Vouchers
+from gateway.accounts.actor import Actor, NotAllowed, UnknownRole
 from gateway.accounts.registration import Newcomer, Registration, RegistrationClosed
 from gateway.audit import Audit, Origin
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from tests.fake_redis import fake_redis
 
+CLI = Actor.command_line()
 PASSWORD = "correct horse battery staple"
 ORIGIN = Origin("192.0.2.7", "f" * 16)
 
@@ -109,3 +111,25 @@ def test_nothing_secret_can_be_read_in_a_newcomer() -> None:
     shown = repr(Newcomer("ada", PASSWORD, "Ada", "a" * 26))
     assert PASSWORD not in shown
     assert "a" * 26 not in shown
+
+
+async def test_whoever_invites_grants_no_power_that_they_do_not_have(with_mode: Callable[[str], Registration]) -> None:
+    manager = Actor("umanager", frozenset({"users:manage"}))
+    with pytest.raises(NotAllowed) as caught:
+        await with_mode("invite").invite(manager, roles=["member", "admin"], lasts_s=60, uses=1)
+    assert caught.value.why.startswith("grants ")
+    with pytest.raises(UnknownRole):
+        await with_mode("invite").invite(manager, roles=["no such role"], lasts_s=60, uses=1)
+
+
+async def test_revoking_what_was_never_issued_leaves_no_entry(
+    with_mode: Callable[[str], Registration], execute: Any
+) -> None:
+    registration = with_mode("invite")
+    assert not await registration.revoke_invite(CLI, "nonsense")
+    code = await registration.invite(CLI, roles=["member"], lasts_s=60, uses=1)
+    assert await registration.revoke_invite(CLI, code)
+    with pytest.raises(InvalidVoucher):
+        await registration.register(Newcomer("ada", PASSWORD, "", code), throttled=nullcontext(), origin=ORIGIN)
+    entries, _ = await Audit(execute).page()
+    assert [entry.action for entry in entries] == ["user.invite_revoked", "user.invited"]
