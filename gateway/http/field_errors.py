@@ -1,4 +1,4 @@
-"""What msgspec and Litestar find wrong with a body or a parameter: the field, and its rule in the words of JSON."""
+"""Translates errors of msgspec and Litestar about bodies and parameters into a field and a rule in JSON's terms."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PATH = re.compile(r" - at `\$\.?(.*?)`$")
 _EXPECTED = re.compile(r"^Expected `([^`]*)`(?:, got `([^`]*)`)?")
 _TIMES = {
     "Invalid RFC3339 encoded date": "must be a date, e.g. 2026-11-22",
-    "Invalid RFC3339 encoded datetime": "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z",
+    "Invalid RFC3339 encoded datetime": "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z",
 }
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 
 
 def of_parameter(item: Mapping[str, Any]) -> tuple[str, str]:
-    """Name field and rule of one of Litestar's findings; a keyword such as `from` is a parameter `from_` in Python."""
+    """Return field and rule of an error of Litestar. The parameter `from` is named `from_` in Python."""
     key, message = str(item.get("key", "")), str(item.get("message", ""))
     if key == "data" or item.get("source") == "body":
         return of_body(message if key == "data" else f"{message} - at `$.{key}`")
@@ -32,7 +32,7 @@ def of_parameter(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def of_body(text: str) -> tuple[str, str]:
-    """Name field and rule from msgspec's message, e.g. "Expected `str`, got `int` - at `$.name`"."""
+    """Return field and rule of a message of msgspec, e.g. "Expected `str`, got `int` - at `$.name`"."""
     where = _PATH.search(text)
     named = _NAMED.search(text)
     field = ".".join(part for part in (where and where[1], named and named[1]) if part)
@@ -47,7 +47,7 @@ def of_body(text: str) -> tuple[str, str]:
 
 
 def _rule(text: str) -> str:
-    """Say a rule of msgspec's in the words of JSON, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
+    """Return a rule of msgspec in JSON's terms, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
     if text in _TIMES:
         return _TIMES[text]
 

@@ -1,4 +1,4 @@
-"""The closed list of problem codes: what a program may branch on. A code always comes with one status."""
+"""The closed list of problem codes, for programs. Each code has one status."""
 
 from __future__ import annotations
 
@@ -39,39 +39,40 @@ STATUS = {
 }
 
 WHAT_TO_DO = {
-    "invalid_request": "Correct the request; `errors` names field and rule. Do not repeat it as it is.",
-    "invalid_grant": "The refresh token, or the code, is over. Log in again, or ask for a new code.",
-    "invalid_credentials": "Ask the user for name and password once more.",
-    "invalid_token": "The session has ended: drop both tokens and log in again.",
-    "token_expired": "Refresh once and repeat the request.",
-    "forbidden": "Do not repeat it. `missing_permission` says what an operator would have to grant.",
-    "registration_closed": "Ask the operator for an account or for an invitation.",
-    "invite_invalid": "The invite is used up, over or revoked. Ask for a new one.",
-    "role_not_allowed": "Ask for one of `allowed_roles`, or for none: then it is the first of them.",
-    "template_not_allowed": "Leave `template` out, or use one of `allowed_templates`.",
-    "not_found": "There is no such thing, or the caller must not know of it. Do not repeat it.",
-    "method_not_allowed": "The `Allow` field names the methods of this address.",
+    "invalid_request": "Correct the request before you repeat it; `errors` names each field and the rule it breaks.",
+    "invalid_grant": "The refresh token or the code is no longer valid. Log in again, or ask for a new code.",
+    "invalid_credentials": "Ask the user for their name and password again.",
+    "invalid_token": "The session has ended. Discard both tokens and log in again.",
+    "token_expired": "Refresh the tokens once and repeat the request.",
+    "forbidden": "Do not repeat the request. `missing_permission` is what an operator would have to grant.",
+    "registration_closed": "Ask the operator for an account or an invitation.",
+    "invite_invalid": "The invite is used up, expired or revoked. Ask for a new one.",
+    "role_not_allowed": "Request one of `allowed_roles`, or omit `role` to get the first of them.",
+    "template_not_allowed": "Use one of `allowed_templates`, or omit `template`.",
+    "not_found": "It does not exist, or the caller may not know that it does. Do not repeat the request.",
+    "method_not_allowed": "Use one of the methods in the `Allow` field.",
     "user_exists": "Choose another user name.",
-    "last_admin": "Make somebody else an administrator first.",
+    "last_admin": "Make another user an administrator first.",
     "name_taken": "Choose another name for the room.",
-    "room_disabled": "Wait until the owner, or the operator who locked it, enables the room.",
-    "idempotency_conflict": "The first request under this key is under way. Repeat it after `Retry-After` seconds.",
+    "room_disabled": "Wait until the owner enables the room, or an operator if one has locked it.",
+    "idempotency_conflict": "The first request with this key is still running. Repeat it after `Retry-After` seconds.",
     "payload_too_large": "Send a body of at most 16 KiB.",
     "unsupported_media_type": "Send JSON with `Content-Type: application/json`.",
     "weak_password": "Choose another password; `reasons` says what is wrong with this one.",
-    "unknown_role": "The template at 100ms has no such role. Ask for one of `allowed_roles`.",
-    "cost_exceeds_limit": "No waiting helps: the request costs more than the limit ever allows at once.",
-    "idempotency_mismatch": "The key was used for another request. Use a new key for a new request.",
-    "too_many_attempts": "Wait for `Retry-After` seconds; then try once.",
-    "rate_limited": "Wait for `Retry-After` seconds and repeat it. `violated-policies` names the limits.",
-    "quota_exceeded": "Wait for `Retry-After` seconds, or ask the operator for more. Nothing was done.",
+    "unknown_role": "The template at 100ms does not have this role. Request one of `allowed_roles`.",
+    "cost_exceeds_limit": "Do not repeat the request: it costs more than the limit ever allows at once.",
+    "idempotency_mismatch": "The key was used for a different request. Use a new key for each request.",
+    "too_many_attempts": "Wait `Retry-After` seconds, then try once.",
+    "rate_limited": "Wait `Retry-After` seconds and repeat the request. `violated-policies` names the limits.",
+    "quota_exceeded": "Wait `Retry-After` seconds, or ask the operator for a higher quota. Nothing was changed.",
     "headers_too_large": "Send fewer or shorter header fields.",
-    "internal": "Our mistake. Tell the operator the `request_id`.",
-    "upstream_error": "100ms refused or was not reached; `detail` says what stands all the same. Repeat it later; "
-    "a create with the same `Idempotency-Key`.",
-    "busy": "Wait for `Retry-After` seconds and repeat it.",
-    "upstream_busy": "100ms is overloaded or away. Wait for `Retry-After` seconds and repeat it.",
-    "unavailable": "The gateway's database is away. Wait for `Retry-After` seconds and repeat it.",
-    "upstream_timeout": "100ms was too slow; it may have happened. Repeat a create with the same `Idempotency-Key`.",
+    "internal": "Report the `request_id` to the operator.",
+    "upstream_error": "100ms refused the request or cannot be reached; `detail` says what has changed nevertheless. "
+    "Repeat the request later; use the same `Idempotency-Key` to create a room.",
+    "busy": "Wait `Retry-After` seconds and repeat the request.",
+    "upstream_busy": "100ms is overloaded or unavailable. Wait `Retry-After` seconds and repeat the request.",
+    "unavailable": "The gateway's database is unavailable. Wait `Retry-After` seconds and repeat the request.",
+    "upstream_timeout": "100ms did not answer in time and may have done it. Repeat the request; use the same "
+    "`Idempotency-Key` to create a room.",
 }
-"""What a client should do about each, for the documentation."""
+"""What a client should do about each code, for the documentation."""

@@ -1,4 +1,4 @@
-"""Every exception as a problem document (RFC 9457), from one table."""
+"""Turns every exception into a problem document (RFC 9457), by one table."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ log = logging.getLogger("gateway")
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-BEARER_ERROR = "invalid_token"  # RFC 6750 section 3.1; whether it expired is in the problem's code
+BEARER_ERROR = "invalid_token"  # RFC 6750 section 3.1; only the problem's code says whether it expired
 
 
 class Problem(Exception):
-    """A refusal with a status and a stable machine code. `detail` is a sentence for a person."""
+    """A refusal with a status and a stable code for programs. `detail` is a sentence for people."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
@@ -85,20 +85,20 @@ class RateLimited(Exception):
 
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hms-gateway"'}
-"""What a 401 says where no token was judged (RFC 6750 section 3.1)."""
+"""The challenge of a 401 to a request without a token (RFC 6750 section 3.1)."""
 
 STATUS_OF = {"forbidden": 403, "not_found": 404, "room_disabled": 409}
-"""Status of each code that a policy verdict can carry."""
+"""Status of each code that a verdict of the policy can have."""
 
 
 def invalid(field: str, rule: str) -> Problem:
-    """Return the 400 for one field that breaks one rule."""
+    """Return the 400 for a field that breaks a rule."""
     detail = f"{field}: {rule}" if field else rule
     return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule}])
 
 
 def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
-    """Answer an exception that a handler raised, as Litestar's handler of `Exception`."""
+    """Return the response to an exception of a handler; Litestar's handler of `Exception`."""
     problem = problem_of(exc)
     context = context_of(request.scope)
     context.problem_code = problem.code
@@ -108,7 +108,7 @@ def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Respons
 
 
 async def send_problem(exc: Exception, scope: Scope, send: Send) -> None:
-    """Answer an exception outside a handler."""
+    """Send the response to an exception outside a handler."""
     problem = problem_of(exc)
     context_of(scope).problem_code = problem.code
     body = document(problem, instance=scope["path"])
@@ -119,13 +119,13 @@ async def send_problem(exc: Exception, scope: Scope, send: Send) -> None:
 
 
 def allow_of(methods: Iterable[str]) -> str:
-    """Return the Allow field of an address: whatever has GET has HEAD, and everything has OPTIONS."""
+    """Return the Allow field of an address: HEAD comes with GET, OPTIONS is always there."""
     names = {*methods, "OPTIONS"}
     return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 
 
 def document(problem: Problem, *, instance: str) -> bytes:
-    """Return the JSON of a problem. `success` and `error` are what the seed's client looks for."""
+    """Return the JSON of a problem. `success` and `error` are for the seed's client."""
     fields: dict[str, Any] = {
         "type": f"urn:hms-gateway:problem:{problem.code}",
         "title": title_of(problem.status),
@@ -146,14 +146,18 @@ def title_of(status: int) -> str:
 
 
 def problem_of(exc: Exception) -> Problem:
-    """Return the problem an exception means; one that nobody foresaw is logged and becomes a bare 500."""
+    """Return the problem for an exception. An unexpected one is logged and becomes a 500 without details."""
     if isinstance(exc, Problem):
         return exc
     for kind, make in _TABLE:
         if isinstance(exc, kind):
             return make(exc)
-    log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
-    return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
+    return _internal(exc)
+
+
+def _internal(exc: Exception) -> Problem:
+    log.error("unexpected %s", type(exc).__name__, exc_info=exc)
+    return Problem(500, "internal", "The gateway failed unexpectedly. The operator finds the error by this request id.")
 
 
 def _unauthorized(code: str) -> Callable[[Any], Problem]:
@@ -165,7 +169,7 @@ def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
     names = ", ".join(_describe(state) for state in decision.violated)
     wait_s = retry_after_s(decision)
     if wait_s is None:
-        return Problem(422, "cost_exceeds_limit", f"The request asks more than is ever allowed at once: {names}.")
+        return Problem(422, "cost_exceeds_limit", f"The request costs more than is ever allowed at once: {names}.")
     headers = ratelimit_fields(decision) | {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
     code = "quota_exceeded" if isinstance(decision.worst, QuotaState | LeaseState) else "rate_limited"
     violated = [state.name for state in decision.violated]
@@ -181,28 +185,27 @@ def _describe(state: State | BlockState) -> str:
             return f"{quota.id} ({amount} per {quota.period}, {quota.zone})"
         case LeaseState(lease=lease):
             return f"{lease.id} ({lease.most} at once)"
-    return "an operator has blocked this account for now"
+    return "an operator has blocked this account temporarily"
 
 
 def _framework(exc: HTTPException) -> Problem:
-    """Answer what Litestar itself refuses; its texts are developers' English and stay inside."""
+    """Return the problem for a refusal by Litestar, whose texts are meant for developers and are not shown."""
     if isinstance(exc, NotFoundException):
-        return Problem(404, "not_found", "There is nothing at this address.")
+        return Problem(404, "not_found", "This address does not exist.")
     if isinstance(exc, MethodNotAllowedException):
         allow = allow_of((exc.headers or {}).get("allow", "").split(", "))
-        return Problem(405, "method_not_allowed", "This address does not take that method.", headers={"Allow": allow})
+        return Problem(405, "method_not_allowed", "This address does not support the method.", headers={"Allow": allow})
     if isinstance(exc, ValidationException):
         missing = _MISSING.search(exc.detail)
         if missing:
             return invalid(missing[1].rstrip("_"), "is required")
         return _all_of([of_parameter(item) for item in _extra(exc)])
     if isinstance(exc, ClientException) and "host header" in exc.detail:
-        return Problem(400, "invalid_request", "The Host header is not a host.")
+        return Problem(400, "invalid_request", "The Host header is malformed.")
     if isinstance(exc, ClientException) and exc.status_code == 400:
         return invalid(*of_body(exc.detail))
     if exc.status_code >= 500:
-        log.error("unforeseen %s", type(exc).__name__, exc_info=exc)
-        return Problem(500, "internal", "Something went wrong on our side; it has been logged under this request id.")
+        return _internal(exc)
     return Problem(exc.status_code, "invalid_request", HTTPStatus(exc.status_code).phrase)
 
 
@@ -217,7 +220,7 @@ _MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
 def _all_of(errors: list[tuple[str, str]]) -> Problem:
     if len(errors) == 1:
         return invalid(*errors[0])
-    detail = "; ".join(f"{field}: {rule}" for field, rule in errors) or "A parameter is wrong."
+    detail = "; ".join(f"{field}: {rule}" for field, rule in errors) or "A parameter is invalid."
     return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule} for field, rule in errors])
 
 
@@ -226,25 +229,25 @@ def _later(status: int, code: str, seconds: Callable[[Any], int]) -> Callable[[A
 
 
 _UNCONFIRMED = (
-    "The database has not confirmed in time that this is on disk. An account that was to be made has not been made; "
-    "any other change is in force, though a crash of the database may still undo it: look before you repeat it."
+    "The database did not confirm in time that the change is on disk. A new account has not been created. Any other "
+    "change is in force, but a crash of the database may still undo it. Check its state before you repeat the request."
 )
 
 
 def _store_away(exc: Exception) -> Problem:
     if isinstance(exc, RedisError):
         log_refusal(exc)
-    text = "The gateway cannot reach its database at this moment; nothing can be decided. Try again shortly."
+    text = "The gateway cannot reach its database. Try again in a moment."
     return Problem(503, "unavailable", text, headers={"Retry-After": "1"})
 
 
 def _breaches_away(exc: Exception) -> Problem:
     log.critical("the file of breached passwords cannot be read: %s", exc)
-    text = "New passwords cannot be checked at this moment; none is taken. The operator has been told."
+    text = "New passwords are refused for now because they cannot be checked. The operator has been notified."
     return Problem(503, "unavailable", text, headers={"Retry-After": "60"})
 
 
-# First match wins: subclasses stand before their parents.
+# The first match wins, so subclasses come before their parents.
 _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]]] = [
     ((RateLimited, TooManyRooms), _rate_limited),
     (TokenExpired, _unauthorized("token_expired")),

@@ -28,7 +28,7 @@ _ENUM = "Invalid enum value"
 # How values of a query are written. msgspec would also take `5.0` for 5, `null` for a missing date, 0 for 1970.
 _WRITTEN: dict[type, tuple[re.Pattern[str], str]] = {
     int: (re.compile(r"-?[0-9]{1,18}"), "must be an integer"),
-    datetime: (re.compile(r"[0-9]{4}-.*"), "must be a moment with its time zone, e.g. 2026-11-22T12:00:00Z"),
+    datetime: (re.compile(r"[0-9]{4}-.*"), "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z"),
     date: (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), "must be a date, e.g. 2026-11-22"),
 }
 

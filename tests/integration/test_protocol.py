@@ -188,5 +188,5 @@ async def test_what_is_no_host_is_refused_before_anybody_asks_for_the_url(
 
     monkeypatch.setattr(BoundedProtocol, "_refuse", refuse)
     assert await first_line(running, f"GET /small HTTP/1.1\r\nHost: {host}\r\n\r\n") == b""
-    assert seen == ["The Host header is not a host."]
+    assert seen == ["The Host header is malformed."]
     assert running.asked == []
