@@ -103,7 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):  # RFC 9112 section 3.2
             self._stop(Problem(400, "invalid_request", "A request must have exactly one Host header."))
         if hosts and not _is_host(hosts[0].strip(b" \t")):  # the parser leaves blanks after a value
-            self._stop(Problem(400, "invalid_request", "The Host header is not a host."))
+            self._stop(Problem(400, "invalid_request", "The Host header is malformed."))
         super().on_headers_complete()
         self._complete, self._collecting = True, 0
         self._unwatch()

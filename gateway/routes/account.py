@@ -91,7 +91,7 @@ class SessionList(msgspec.Struct):
     status_code=201,
 )
 async def register(data: JSONBody[Register], request: Call, services: NamedDependency[Services]) -> Registered:
-    """Create an account of one's own, where the operator allows that; with an invitation, in the roles it names."""
+    """Register an account, if the operator allows it. An invitation names its roles."""
     address = context_of(request.scope).client
     user = await services.registration.register(
         Newcomer(data.username, data.password, data.display_name or "", data.invite),
@@ -107,7 +107,7 @@ async def register(data: JSONBody[Register], request: Call, services: NamedDepen
     status_code=204,
 )
 async def change_password(data: JSONBody[ChangePassword], request: Call, services: NamedDependency[Services]) -> None:
-    """Change one's password. Every other session ends; this one goes on with its next refresh."""
+    """Change the caller's password. Every other session ends; this one continues after its next refresh."""
     address = context_of(request.scope).client
     user = await services.accounts.get(request.user.uid)
     await services.password_change.by_owner(
@@ -125,14 +125,14 @@ async def change_password(data: JSONBody[ChangePassword], request: Call, service
     status_code=204,
 )
 async def set_password(data: JSONBody[SetPassword], request: Call, services: NamedDependency[Services]) -> None:
-    """Set a password with the code an operator gave; it works once. Every session of the user ends."""
+    """Set a password with a code from an operator, which works once. Every session of the user ends."""
     origin = services.throttle.origin(context_of(request.scope).client)
     await services.password_change.by_link(data.token, data.new_password, origin=origin)
 
 
 @get("/api/auth/sessions", opt=needs("account.read"))
 async def list_sessions(request: Call, services: NamedDependency[Services]) -> SessionList:
-    """List where the caller is logged in, the newest first."""
+    """List the caller's sessions, newest first."""
     return SessionList(
         [
             Session(
@@ -155,7 +155,7 @@ async def end_session(
     request: Call,
     services: NamedDependency[Services],
 ) -> None:
-    """End one session of the caller's own, at once."""
+    """End one of the caller's sessions at once."""
     if not await services.sessions.end(request.user.uid, sid):
         raise Problem(404, "not_found", "You have no such session.")
     services.audit.note("session.ended", by=request.user.uid, subject=request.user.uid, session=sid)

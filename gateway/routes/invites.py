@@ -87,7 +87,7 @@ class InviteAccepted(msgspec.Struct):
 async def make_invite(
     room_id: FromPath[shapes.RoomId], data: JSONBody[MakeInvite], request: Call, services: NamedDependency[Services]
 ) -> InviteMade:
-    """Make a code that gives whoever accepts it a relation to this room. Only an owner invites cohosts."""
+    """Create an invite: a code that gives those who accept it a relation to a room. Only owners can invite cohosts."""
     found, relation = request.auth.room()
     by = InCharge(request.user.uid, relation or "")
     code, invite = await services.invites.make(
@@ -103,7 +103,7 @@ async def make_invite(
 async def list_invites(
     room_id: FromPath[shapes.RoomId], request: Call, services: NamedDependency[Services]
 ) -> InviteList:
-    """List the invites of a room that can still be used."""
+    """List the invites of a room that can still be accepted."""
     found, _ = request.auth.room()
     return InviteList([RoomInvite.of(one) for one in await services.invites.all(found.room)])
 
@@ -112,7 +112,7 @@ async def list_invites(
 async def revoke_invite(
     room_id: FromPath[shapes.RoomId], invite_id: FromPath[_InviteId], request: Call, services: NamedDependency[Services]
 ) -> None:
-    """Void an invite. Users who have accepted it keep their relation."""
+    """Revoke an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()
     if not await services.invites.revoke(found.room, invite_id):
         raise Problem(404, "not_found", "The room has no such invite.")
@@ -127,7 +127,7 @@ async def revoke_invite(
 async def accept_invite(
     code: FromPath[_Code], data: JSONBody[AcceptInvite], request: Call, services: NamedDependency[Services]
 ) -> InviteAccepted:
-    """Accept an invite to a room. Without login, and if it is for guests, this makes a user for a few hours."""
+    """Accept an invite to a room. Without a login, an invite for guests creates a user for a few hours."""
     if context_of(request.scope).admitted is None:
         return await _accept_as_guest(code, data.display_name or "", request, services)
     user = await services.accounts.get(request.user.uid)

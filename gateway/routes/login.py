@@ -128,9 +128,9 @@ async def refresh(data: JSONBody[Refresh], request: Call, services: NamedDepende
     status_code=204,
 )
 async def logout(data: JSONBody[Logout], request: Call, services: NamedDependency[Services]) -> None:
-    """End this session, the user's others, or all of them; at once, on every worker.
+    """End this session, the user's other sessions, or all of them; at once, on every worker.
 
-    Either token names the session. Ending what has ended is no error; an expired access token is refused all the same.
+    Either token names the session. Ending a session that has ended is no error, but an expired access token is refused.
     """
     principal = None
     if data.refresh_token is not None:

@@ -60,7 +60,7 @@ async def list_members(
     limit: PageSize = 100,
     cursor: PageCursor = None,
 ) -> MemberList:
-    """List all users with a stored relation, banned ones too, the owner first. Others who may join are not listed."""
+    """List all users with a stored relation, including banned ones. Others who may join are not listed."""
     found, _ = request.auth.room()
     after = 0
     if cursor:
@@ -87,9 +87,9 @@ async def set_member(
     request: Call,
     services: NamedDependency[Services],
 ) -> MemberSet:
-    """Give a user (by id or name) a relation. `owner` hands the room over, `banned` bans the user.
+    """Give a user a relation to a room. `owner` hands the room over, `banned` bans the user.
 
-    A user who loses a 100ms role by it is removed from the session, and may join again in a role they have.
+    Users who lose a 100ms role are removed from the session and may join again in a role they have.
     """
     target, removed = await _change(request, services, user, data.relation)
     return MemberSet(_member(target.id, data.relation, target), removed)
@@ -103,7 +103,7 @@ async def set_member(
 async def ban_member(
     room_id: FromPath[shapes.RoomId], user: FromPath[shapes.UserRef], request: Call, services: NamedDependency[Services]
 ) -> None:
-    """Ban a user: they get no join token any more and are removed. A token that they have is valid until it expires."""
+    """Ban a user: they get no more join tokens and are removed. A token they already have is valid until it expires."""
     await _change(request, services, user, BANNED)
 
 

@@ -155,7 +155,7 @@ async def list_rooms(
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many items a page has at most.")] = 20,
     cursor: PageCursor = None,
 ) -> RoomList:
-    """List the caller's rooms, newest first; with rooms:read-any, all rooms."""
+    """List the caller's rooms, newest first. Callers with `rooms:read-any` see all rooms."""
     reads_any = "rooms:read-any" in services.policy.now.permissions(request.user.roles)
     uid = None if reads_any else request.user.uid
     before = None
@@ -179,10 +179,10 @@ async def read_room(room_id: FromPath[shapes.RoomId], request: Call) -> OneRoom:
 async def change_room(
     room_id: FromPath[shapes.RoomId], data: JSONBody[ChangeRoom], request: Call, services: NamedDependency[Services]
 ) -> OneRoom:
-    """Change name, description, access, or whether the room can be joined; what is left out stays as it is.
+    """Change the name, description or access of a room, or whether it can be joined. What is omitted stays.
 
-    When an open room becomes invited, everybody without a relation to it is removed from the session. A caller with
-    rooms:end-any may change `enabled` of any room; a room that they disabled, no owner enables.
+    When an open room becomes invited, everyone without a relation to it is removed from the session. Callers with
+    `rooms:end-any` may change `enabled` of any room. An owner cannot enable a room that they have disabled.
     """
     found, _ = request.auth.room()
     changes = RoomChanges(data.name, data.description, data.access, data.enabled)
@@ -195,7 +195,7 @@ async def change_room(
 async def end_room(
     room_id: FromPath[shapes.RoomId], data: JSONBody[EndRoom], request: Call, services: NamedDependency[Services]
 ) -> Ending:
-    """Remove everybody from the session; with `lock` nobody can join again. No owner undoes an operator's lock."""
+    """Remove everyone from the session; with `lock` no one can join again. Owners cannot undo an operator's lock."""
     found, _ = request.auth.room()
     ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=_changer(request, services))
     return Ending(ended, data.lock or not found.room.enabled)
