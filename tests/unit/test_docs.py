@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -53,6 +54,26 @@ def test_compose_passes_every_setting_on() -> None:
 
 def test_picture_of_gcra_is_what_the_limiter_does() -> None:
     assert TARGET.read_text() == draw(), "run python -m docs.gcra"
+
+
+def test_picture_of_the_packages_has_the_layers_that_are_enforced() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    picture = page[page.index("┌─ gateway") : page.index("┌─ auth")]
+    columns = re.findall(r"^│ (.{24})", picture, re.MULTILINE)
+    assert [name.strip() for column in columns for name in column.split("|")] == " | ".join(layers[1:]).split(" | ")
+
+
+def test_architecture_page_lists_every_redis_key_and_no_other() -> None:
+    sources = [*(ROOT / "auth").rglob("*"), *(ROOT / "limits").rglob("*"), *(ROOT / "gateway").rglob("*")]
+    code = "\n".join(path.read_text() for path in sources if path.suffix in {".py", ".lua"})
+    rows = re.findall(r"^\| (`[a-z]+:1.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    listed = {key for row in rows for key in re.findall(r"`([a-z]+):1", row)}
+    assert len(listed) > 25
+    assert set(re.findall(r"\b([a-z]+):1(?=[:\"])", code)) <= listed
+    for key in listed:
+        assert re.search(rf'\b{key}:1(?=[:"])|_counter_keys\("{key}"', code), key
 
 
 def test_every_relative_link_leads_somewhere() -> None:
