@@ -1,6 +1,6 @@
-"""The running API against its own document: calls that schemathesis makes up, right and wrong, as each kind of caller.
+"""The running API against its own document: calls that schemathesis generates, valid and invalid, for each caller.
 
-New routes are picked up from /openapi.json by themselves. What is called is the same on every run.
+New routes are picked up from /openapi.json. Every run makes the same calls.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ ROLES = {"mira": "member", "hanna": "host", "otto": "operator", "ada": "admin"}
 PHASES = dict.fromkeys(("nobody", *ROLES), "coverage,fuzzing") | dict.fromkeys(("mira", "otto"), "fuzzing")
 LEAST_EXAMPLES = {"coverage,fuzzing": 20, "fuzzing": 8}  # for each operation, on average
 MOST_EXAMPLES = 8
-WITHIN_S = 240  # ten times what a machine with nothing else to do needs
+WITHIN_S = 240  # ten times what an idle machine needs
 
 pytestmark = pytest.mark.timeout(2 * WITHIN_S)
 
-# Names of this installation get half of the calls past the first 404. Ids of answers are not collected: an
-# administrator would lock himself out with his own.
+# Existing names get half of the calls past the first 404. Ids in responses are not collected: administrators would
+# lock themselves out with their own.
 CONFIG = """
 warnings = false
 
@@ -69,7 +69,7 @@ values = ["vera"]
 "path.room_id" = {{ dictionary = "rooms", probability = 0.5 }}
 "path.user" = {{ dictionary = "users", probability = 0.5 }}
 """
-# Logs in again when a session has ended: one of the calls ends it.
+# Logs in again after one of the calls has ended the session.
 LOGIN = """
 [auth.dynamic.openapi.login]
 path = "/api/auth/login"
@@ -80,7 +80,7 @@ extract_selector = "/access_token"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[str]]]:
-    """What schemathesis says, by caller; on an installation that an administrator may wreck."""
+    """Reports of schemathesis by caller, on an installation that an administrator may break."""
     folder = tmp_path_factory.mktemp("schemathesis")
     with Installation(folder, workers=2, policy=roomy()) as scratch, ThreadPoolExecutor(2) as pool:
         scratch.add_users(**ROLES, vera="member", hugo="host")
@@ -104,7 +104,7 @@ def run(scratch: Installation, folder: Path, name: str, room: str) -> str:
 
 
 @pytest.mark.parametrize("name", PHASES)
-def test_api_is_as_its_document_says(runs: dict[str, Future[str]], name: str) -> None:
+def test_api_conforms_to_its_document(runs: dict[str, Future[str]], name: str) -> None:
     report = runs[name].result()
     assert report.endswith("\nexit 0"), report
     tested, generated = re.findall(r"Tested: (\d+)|(\d+) generated", report)

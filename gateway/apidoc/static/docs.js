@@ -1,4 +1,4 @@
-// Shows /openapi.json. Everything is put in as text, nothing as HTML; nothing is asked of anybody but this gateway.
+// Shows /openapi.json. All content is inserted as text, never as HTML; nothing is loaded from another host.
 "use strict";
 
 const at = (id) => document.getElementById(id);
@@ -16,6 +16,7 @@ const paragraphs = (text = "") => text.split(/\n\n+/).map((part) => make("p", {}
 // A long path may break after a slash.
 const broken = (path) => path.split(/(?<=\/)/).flatMap((part) => [part, make("wbr")]);
 const nameOf = (reference) => reference.$ref.split("/").pop();
+const RULES = { minimum: "at least", maximum: "at most", maxLength: "length at most", maxItems: "items at most", default: "default" };
 
 function table(head, rows) {
   if (rows.length === 0) return [];
@@ -62,10 +63,10 @@ class Page {
     const head = make("summary", {}, this.method(method), make("span", { class: "path" }, path));
     head.append(make("span", { class: "says" }, prose(one.summary)));
     const body = make("div", {}, one.description ? paragraphs(one.description) : []);
-    body.append(make("p", {}, make("strong", {}, "Who: "), prose(`${one["x-who"]}.`)));
+    body.append(make("p", {}, make("strong", {}, "Allowed to: "), prose(`${one["x-who"]}.`)));
     const parameters = (one.parameters ?? []).map((each) => this.seen(each));
     body.append(...this.parameters(parameters), ...this.body(one.requestBody), ...this.example(method, path, one));
-    body.append(make("h3", {}, "Answers"), ...this.answers(one.responses));
+    body.append(make("h3", {}, "Responses"), ...this.answers(one.responses));
     return make("details", { id: one.operationId }, head, body);
   }
 
@@ -73,7 +74,7 @@ class Page {
     const rows = all.map(({ name, in: place, required, schema, description }) => [
       make("code", {}, name), `${place}${required ? ", required" : ""}`, this.type(schema), prose(description),
     ]);
-    return rows.length ? [make("h3", {}, "Parameters"), ...table(["name", "in", "type", "meaning"], rows)] : [];
+    return rows.length ? [make("h3", {}, "Parameters"), ...table(["name", "in", "type", "description"], rows)] : [];
   }
 
   body(request) {
@@ -86,7 +87,7 @@ class Page {
     const rows = Object.entries(properties).map(([name, rules]) => [
       make("code", {}, name), required.includes(name) ? "yes" : "no", this.type(rules), prose(rules.description),
     ]);
-    return table(["field", needed, "type", "meaning"], rows);
+    return table(["field", needed, "type", "description"], rows);
   }
 
   example(method, path, { requestBody, security }) {
@@ -103,12 +104,10 @@ class Page {
     const rows = Object.entries(responses).map(([status, place]) => {
       const { description, content, headers } = this.seen(place);
       const schema = Object.values(content ?? {})[0]?.schema;
-      const problem = schema?.allOf !== undefined;
-      const fields = problem ? [] : Object.keys(headers ?? {}).flatMap((name) => [make("code", {}, name), " "]);
-      const text = problem ? description.replace(/^[^`]*/, "") : description;
-      return [status, schema ? this.type(problem ? schema.allOf[0] : schema) : "", [...prose(text), " ", ...fields]];
+      const fields = schema?.allOf ? [] : Object.keys(headers).flatMap((name) => [" ", make("code", {}, name)]);
+      return [status, schema ? this.type(schema.allOf?.[0] ?? schema) : "", [...prose(description), ...fields]];
     });
-    return table(["status", "body", "says; header fields of a success"], rows);
+    return table(["status", "body", "codes of a refusal, header fields of a success"], rows);
   }
 
   type(rules) {
@@ -120,12 +119,7 @@ class Page {
     else if (rules.type === "array") span.append("list of ", this.type(rules.items));
     else if (rules.type === "object" && rules.additionalProperties) span.append("object of ", this.type(rules.additionalProperties));
     else span.append(rules.format ?? rules.type);
-    const limits = [];
-    if (rules.minimum !== undefined) limits.push(rules.maximum !== undefined ? `${rules.minimum} to ${rules.maximum}` : `from ${rules.minimum}`);
-    if (rules.maxLength !== undefined) limits.push(`up to ${rules.maxLength} characters`);
-    if (rules.maxItems !== undefined) limits.push(`up to ${rules.maxItems}`);
-    if (rules.default !== undefined && rules.default !== null) limits.push(`default ${rules.default}`);
-    if (limits.length) span.append(`, ${limits.join(", ")}`);
+    for (const [rule, words] of Object.entries(RULES)) if (rules[rule] != null) span.append(`, ${words} ${rules[rule]}`);
     return span;
   }
 
@@ -140,7 +134,7 @@ class Page {
   }
 }
 
-// Keep what contains every word that is searched for, in the page and in its list of routes.
+// Shows only what contains every word of the search, on the page and in the list of routes.
 function search() {
   const words = at("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   let found = 0;
@@ -154,7 +148,7 @@ function search() {
   for (const section of document.querySelectorAll("section"))
     section.hidden = !section.querySelector("details:not([hidden]), li:not([hidden])");
   at("status").hidden = words.length === 0;
-  at("status").textContent = found ? `${found} found` : "Nothing has all of these words.";
+  at("status").textContent = found ? `${found} found` : "No route or structure contains all of these words.";
 }
 
 function openTarget() {
@@ -191,5 +185,5 @@ fetch("/openapi.json")
     openTarget();
   })
   .catch((error) => {
-    at("status").textContent = `The document could not be shown (${error.message}).`;
+    at("status").textContent = `The API document cannot be shown (${error.message}).`;
   });

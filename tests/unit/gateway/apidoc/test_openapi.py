@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the routes are, and says it in words."""
+"""The OpenAPI document is valid, complete and described in words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_document_is_valid_openapi_3_1() -> None:
             schemathesis.openapi.from_dict(DOCUMENT | breakage).validate()
 
 
-def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
+def test_every_reference_exists_and_every_component_is_used() -> None:
     text = json.dumps(DOCUMENT)
     used = set(re.findall(r'"\$ref": "#/components/([^"]+)"', text))
     assert used == {
@@ -68,7 +68,7 @@ def test_document_has_every_route_but_its_own() -> None:
     assert named(DOCS) == {f"get {path}" for path in ("/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js")}
 
 
-def test_no_field_or_parameter_is_named_like_what_is_injected() -> None:
+def test_no_field_or_parameter_has_the_name_of_a_dependency() -> None:
     """Litestar reports a wrong value of a field as an internal error if a dependency has the field's name."""
     names = {name for schema in DOCUMENT["components"]["schemas"].values() for name in schema.get("properties", ())}
     names |= {one["name"] for _, operation in OPERATIONS for one in operation.get("parameters", ()) if "name" in one}
@@ -105,7 +105,7 @@ def test_every_tag_is_used_and_described() -> None:
     assert [stem for stem in openapi._TAGS if not any(path.startswith(stem) for path in paths)] == []
 
 
-def test_examples_are_bodies_the_routes_take() -> None:
+def test_every_example_is_a_valid_body() -> None:
     modules = (account, invites, join_tokens, limits, login, members, rooms, users)
     bodies = [one["requestBody"]["content"]["application/json"] for _, one in OPERATIONS if "requestBody" in one]
     examples = {body["schema"]["$ref"].rpartition("/")[2]: body["example"] for body in bodies if "example" in body}
@@ -116,7 +116,7 @@ def test_examples_are_bodies_the_routes_take() -> None:
         msgspec.json.decode(msgspec.json.encode(example), type=kind)
 
 
-def test_bodies_tell_limits_defaults_and_that_there_are_no_other_fields() -> None:
+def test_bodies_have_limits_defaults_and_no_other_fields() -> None:
     invite = SCHEMAS["MakeInvite"]
     assert invite["additionalProperties"] is False
     assert invite["required"] == []
@@ -127,7 +127,7 @@ def test_bodies_tell_limits_defaults_and_that_there_are_no_other_fields() -> Non
     assert operation("post /api/auth/login")["requestBody"]["required"] is True
 
 
-def test_answers_tell_which_fields_are_always_there() -> None:
+def test_responses_require_the_fields_that_are_always_present() -> None:
     assert SCHEMAS["RoomCreated"]["required"] == ["room", "success"]
     assert SCHEMAS["Tally"]["required"] == ["ok", "denied", "refused", "failed", "would_deny"]
     assert "relation" in SCHEMAS["Room"]["properties"]
@@ -135,7 +135,7 @@ def test_answers_tell_which_fields_are_always_there() -> None:
     assert SCHEMAS["Room"]["properties"]["created_at"]["format"] == "date-time"
 
 
-def test_create_room_tells_who_may_what_it_takes_and_what_it_refuses() -> None:
+def test_create_room_documents_callers_parameters_and_refusals() -> None:
     one = operation("post /api/rooms")
     assert one["security"] == [{"login": ["rooms:create"]}]
     assert one["x-who"] == "users with the permission `rooms:create`"
@@ -156,7 +156,7 @@ def test_create_room_tells_who_may_what_it_takes_and_what_it_refuses() -> None:
     assert "Content Too Large" in seen(one["responses"]["413"])["description"], "on every Python"
 
 
-def test_query_parameters_tell_their_rules_and_defaults() -> None:
+def test_parameters_have_their_rules_and_defaults() -> None:
     limit, cursor = operation("get /api/rooms")["parameters"]
     assert limit["description"] == "How many items a page has at most."
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
@@ -184,11 +184,11 @@ def test_query_parameters_tell_their_rules_and_defaults() -> None:
         ),
     ],
 )
-def test_who_may_call_is_the_policys_answer(name: str, who: str) -> None:
+def test_callers_of_a_route_are_those_of_the_policy(name: str, who: str) -> None:
     assert operation(name)["x-who"] == who
 
 
-def test_route_without_login_asks_for_none() -> None:
+def test_public_route_requires_no_login() -> None:
     assert "security" not in operation("post /api/auth/login")
     guests = "users with the permission `rooms:join`; anyone with an invite for guests"
     assert operation("post /api/invites/{code}/accept")["x-who"] == guests
