@@ -175,8 +175,8 @@ def who(handler: HTTPRouteHandler) -> str:
     if rule is None:
         return f"users {needs}" if needs else "all users who are logged in"
     relations = [relation for relation in RELATIONS if relation in rule.relations]
-    everybody = len(relations) == len(RELATIONS)
-    text = "users with a relation to the room" if everybody else f"{' or '.join(relations)} of the room"
+    is_open_to_all = len(relations) == len(RELATIONS)
+    text = "users with a relation to the room" if is_open_to_all else f"{' or '.join(relations)} of the room"
     text += f" and the permission `{permission}`" if permission else ""
     return f"{text}; or users with the permission `{rule.anywhere}`" if rule.anywhere else text
 
