@@ -22,7 +22,7 @@ demo: .venv/.demo
 	@exec $(BIN)/gateway demo
 
 quick: .venv/.dev
-	$(BIN)/python -m pytest -q $(SPREAD) -n 2 tests/unit --ignore=tests/unit/auth/test_passwords.py
+	$(BIN)/python -m pytest -q $(SPREAD) -n 2 --hypothesis-profile quick tests/unit --ignore=tests/unit/auth/test_passwords.py
 
 # More processes than cores, because most tests wait for servers. Those that measure time come last, with nothing beside.
 test: .venv/.dev

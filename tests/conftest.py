@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from gateway.redis.store import Store, connect
@@ -13,6 +14,9 @@ from tests.servers import Valkey
 
 # A shell lets what it starts with `&` ignore SIGINT, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# For `make quick`: a fifth of the examples.
+hypothesis.settings.register_profile("quick", max_examples=20)
 
 
 @pytest.fixture(scope="session")
