@@ -7,16 +7,16 @@ A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
 from . import Execute
-from .periods import day_of, months_between
+from .periods import Day, day_of, months_between
 
 _OUTCOMES = ("ok", "denied", "refused", "failed", "would_deny")
 
@@ -94,19 +94,12 @@ class Counters:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
-    async def usage(self, subject: str, now_us: int) -> Usage:
-        """Return a subject's counters as of an instant. One round trip."""
+    def usage(self, subject: str, now_us: int) -> Awaitable[Usage]:
+        """Ask Redis at once for a subject's counters as of an instant, and return them when awaited. One round trip."""
         day = day_of(now_us)
         stems = [f"{kind}:1:{{{subject}}}" for kind in ("uc", "dn")]
-        replies = await asyncio.gather(
-            *(self._execute("HGETALL", f"{stem}:{period}") for period in (day.month, "all") for stem in stems)
-        )
-        month = [*_pairs(replies[0]), *_pairs(replies[1])]
-        return Usage(
-            today=tally(_with_prefix(month, f"{day.field}:")),
-            month=tally(_with_prefix(month, "*:")),
-            total=tally(chain(_pairs(replies[2]), _pairs(replies[3]))),
-        )
+        replies = [self._execute("HGETALL", f"{stem}:{period}") for period in (day.month, "all") for stem in stems]
+        return _usage(day, replies)
 
     async def raw_month(self, subject: str, month: str) -> list[tuple[str, int]]:
         """Return all of a subject's counters of a month as they are stored: (`22:tokens.mint.ok`, count)."""
@@ -147,3 +140,13 @@ def _month_keys(subject: str, month: str) -> list[str]:
 
 def _with_prefix(pairs: Iterable[tuple[str, int]], prefix: str) -> Iterable[tuple[str, int]]:
     return ((name.removeprefix(prefix), count) for name, count in pairs if name.startswith(prefix))
+
+
+async def _usage(day: Day, replies: list[Awaitable[Any]]) -> Usage:
+    used, denied, used_ever, denied_ever = map(_pairs, await asyncio.gather(*replies))
+    month = [*used, *denied]
+    return Usage(
+        today=tally(_with_prefix(month, f"{day.field}:")),
+        month=tally(_with_prefix(month, "*:")),
+        total=tally(chain(used_ever, denied_ever)),
+    )

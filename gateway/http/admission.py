@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable
@@ -143,22 +143,30 @@ class Admission(ASGIMiddleware):
             charges, quotas = policy.charges(roles, access.action), policy.quotas(roles, access.action)
         else:  # a mistake costs what every request costs, not what this one would have been rationed by
             charges, quotas = policy.common_charges(roles, access.action), ()
+        room = self._rooms.find(str(scope["path_params"]["room_id"]), uid) if access.concerns_room else None
         take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards, quotas=quotas)
-        if not access.concerns_room:
+        if room is None:
             return await take, None, None
-        decision, found = await self._together(take, self._rooms.find(str(scope["path_params"]["room_id"]), uid))
+        decision, found = await self._together(take, room)
         return decision, found, None
 
     async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
-        """Await both; if only the fetch fails, count the request as failed, like any other that could not be served."""
-        decision, fetched = await asyncio.gather(take, fetch, return_exceptions=True)
-        if isinstance(decision, BaseException):
-            raise decision
-        if isinstance(fetched, BaseException):
+        """Await both, `fetch` having been sent already: without tasks, which would cost as much as the decision.
+
+        If only the fetch fails, the request counts as failed, like any other that could not be served.
+        """
+        try:
+            decision = await take
+        except BaseException:
+            with contextlib.suppress(Exception):  # it fails for the same reason
+                await fetch
+            raise
+        try:
+            return decision, await fetch
+        except Exception:
             if decision.allowed and decision.metric:
                 await self._limiter.amend(decision, "failed", refund=True)
-            raise fetched
-        return decision, fetched
+            raise
 
     def _counting(self, access: Access, scope: HTTPScope, admitted: Admitted, send: Send) -> Send:
         """Return a `send` that adds the RateLimit fields, audits a denial and corrects the count of a refusal."""

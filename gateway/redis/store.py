@@ -101,22 +101,24 @@ class Store:
         """What this process thinks of Redis: closed (it works), open (calls fail at once) or half-open (one tries)."""
         return self._breaker.state
 
-    async def execute(self, *words: Any) -> Any:
-        """Send one command and return its reply.
+    def execute(self, *words: Any) -> asyncio.Future[Any]:
+        """Send one command with the next flush; await the result for its reply.
 
-        Raises:
+        A future and no coroutine: several calls in a row leave in one write, without a task for each of them.
+
+        Raises, when awaited:
             StoreError: no answer within the deadline, no connection, or too many of either lately.
             redis.exceptions.ResponseError: Redis refused the command.
         """
+        call = _Call(words, asyncio.get_running_loop().create_future())
         if not self._breaker.allows():
-            raise StoreError("Redis failed too often just now; not asked")
-        loop = asyncio.get_running_loop()
-        call = _Call(words, loop.create_future())
+            call.future.set_exception(StoreError("Redis failed too often just now; not asked"))
+            return call.future
         if words[0] == "EVAL":
             call.script = words
             call.words = ("EVALSHA", self._sha(words[1]), *words[2:])
         self._enqueue(call)
-        return await call.future
+        return call.future
 
     async def check(self) -> None:
         """Check that Redis answers, and that it accepts writes: a small one with an expiry, at most once a second.

@@ -37,11 +37,10 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A room as one user sees it, with their stored relation to it. `listed`: it is in the user's list already."""
+    """A room as one user sees it, with their stored relation to it."""
 
     room: Room
     relation: str | None
-    listed: bool
 
     @property
     def facts(self) -> RoomFacts:

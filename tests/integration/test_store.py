@@ -223,7 +223,7 @@ async def test_an_unknown_hash_that_a_caller_sent_himself_is_his_error(store: St
 async def test_a_cancelled_caller_of_an_unknown_script_shifts_no_reply(store: Store) -> None:
     for n in range(50):
         script = f"return 'script {n}'"
-        calls = [asyncio.create_task(store.execute("EVAL", script, 0)) for _ in range(4)]
+        calls = [store.execute("EVAL", script, 0) for _ in range(4)]
         for _ in range(n % 6):
             await asyncio.sleep(0)
         calls[0].cancel()
@@ -239,7 +239,7 @@ async def test_ten_thousand_callers_of_whom_half_go_away_never_get_each_others_r
     chance = random.Random(20260101)
     answered = 0
     for wave in range(20):
-        calls = {word: asyncio.create_task(store.execute("ECHO", word)) for word in (f"{wave}-{n}" for n in range(500))}
+        calls = {word: store.execute("ECHO", word) for word in (f"{wave}-{n}" for n in range(500))}
         words = list(calls)
         chance.shuffle(words)
         leaving, staying = words[:250], words[250:]
@@ -315,11 +315,11 @@ async def test_a_connection_that_was_given_up_is_closed(own: Valkey, hasty: Stor
 
 async def test_newcomers_do_not_prolong_the_wait_of_those_before_them(own: Valkey, hasty: Store) -> None:
     own.pause()
-    first = asyncio.create_task(hasty.execute("PING"))
+    first = hasty.execute("PING")
     newcomers = []
     begun = time.monotonic()
     while not first.done() and time.monotonic() - begun < 10:
-        newcomers.append(asyncio.create_task(hasty.execute("PING")))
+        newcomers.append(hasty.execute("PING"))
         await asyncio.sleep(DEADLINE_S / 10)
     waited_s = time.monotonic() - begun
     own.resume()
@@ -342,7 +342,7 @@ async def test_a_killed_server_fails_waiting_callers_at_once_and_new_ones_too(ow
     store = Store(connect(own.url), deadline_s=60)
     await store.execute("PING")
     own.pause()
-    waiting = [asyncio.create_task(store.execute("PING")) for _ in range(50)]
+    waiting = [store.execute("PING") for _ in range(50)]
     await asyncio.sleep(0.05)
     begun = time.monotonic()
     own.kill()
@@ -377,7 +377,7 @@ async def test_a_connection_the_server_closes_is_replaced(own: Valkey, hasty: St
 
 async def test_a_loop_that_was_busy_itself_does_not_blame_redis(hasty: Store) -> None:
     for _ in range(3):
-        asking = asyncio.create_task(hasty.execute("ECHO", "patience"))
+        asking = hasty.execute("ECHO", "patience")
         for _ in range(3):
             await asyncio.sleep(0)
         time.sleep(DEADLINE_S * 2)  # noqa: ASYNC251  the point: the loop is blocked beyond the deadline
@@ -418,7 +418,7 @@ async def test_while_redis_is_away_calls_fail_without_being_tried_and_soon_one_t
     own.pause()
     assert all_failed(await outcomes(*(hasty.execute("PING") for _ in range(200))))
     assert hasty.state == "open"
-    calls = [asyncio.create_task(hasty.execute("PING")) for _ in range(50)]
+    calls = [hasty.execute("PING") for _ in range(50)]
     for _ in range(5):
         await asyncio.sleep(0)
     assert sum(call.done() for call in calls) >= 49  # all but one that may try
@@ -476,7 +476,7 @@ async def test_a_check_writes_once_a_second_at_most_and_its_key_expires(store: S
 
 async def test_closing_fails_who_still_waits_and_can_be_repeated(own: Valkey, hasty: Store) -> None:
     own.pause()
-    waiting = [asyncio.create_task(hasty.execute("PING")) for _ in range(5)]
+    waiting = [hasty.execute("PING") for _ in range(5)]
     await asyncio.sleep(0.01)
     await hasty.close()
     assert all_failed(await asyncio.wait_for(outcomes(*waiting), 10))
@@ -491,7 +491,7 @@ async def test_a_store_that_never_connected_can_be_closed() -> None:
 async def test_a_store_can_be_closed_while_it_connects(own: Valkey) -> None:
     store = Store(connect(own.url), deadline_s=5)
     own.pause()
-    asking = asyncio.create_task(store.execute("PING"))
+    asking = store.execute("PING")
     await asyncio.sleep(0.05)
     await asyncio.wait_for(store.close(), 10)
     assert all_failed(await asyncio.wait_for(outcomes(asking), 10))
