@@ -13,7 +13,7 @@ help:
 	@echo "make quick   run the tests that need no server and no argon2, in half a minute"
 	@echo "make test    run the whole test suite; PYTEST_ARGS for a part of it"
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"
-	@echo "make bench   measure the limiter on this machine"
+	@echo "make bench   measure the limiter, and a join token beside other servers"
 	@echo "make format  format the code"
 	@echo "make docs    write what is generated in docs/ anew"
 	@echo "make lock    renew the hash-locked requirements (needs uv)"
@@ -43,6 +43,7 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.limiter $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.http $(BENCH_ARGS)
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
