@@ -1,4 +1,4 @@
-"""Who is calling: accounts, passwords, login tokens and sessions.
+"""Authentication: accounts, passwords, login tokens and sessions.
 
 The package knows no HTTP, no limits and no 100ms. It receives `execute`, which sends one Redis command.
 """

@@ -29,15 +29,9 @@ log = logging.getLogger("auth")
 FAILURE_FLOOR_S = 0.25  # a refused login takes at least this long, whatever the reason
 _FAILURE_JITTER_S = 0.05
 _CHANGE = files(__package__).joinpath("change.lua").read_text()
-# KEYS 1 a name. ARGV 1 whose it must be to be set free.
+# KEYS 1 a name. ARGV 1 the user who must own the name for it to be freed.
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-# KEYS 1 user. ARGV 1 the hash that must still be stored, 2 a stronger one of the same password: nobody's tokens suffer.
-_RENEW = """
-if redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'password', ARGV[2])
-return 1
-"""
-# KEYS 1 user. What is left says only that somebody was here, and voids his tokens.
+# KEYS 1 user. What stays says only that the account existed, and makes its tokens void.
 _ERASE = """
 if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 'changes') == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'status', 'deleted')
@@ -63,10 +57,10 @@ class Accounts:
         self._reported: set[str] = set()  # users with a damaged hash, each of whom is logged once
 
     async def add(self, username: str, password: str | None, *, roles: Sequence[str], display_name: str = "") -> User:
-        """Create an account; without a password nobody can log in to it until one is set.
+        """Create an account; without a password, login is impossible until one is set.
 
-        The user is written first and his name claimed second, in one step that only one can win: a crash in between
-        leaves a row that no name leads to, never a name that leads nowhere.
+        The user is written first and the name is claimed second, in one step that only one caller can win: a crash in
+        between leaves a row that no name leads to, never a name that leads nowhere.
 
         Raises:
             UserExists, BadUsername, WeakPassword, Busy
@@ -94,13 +88,13 @@ class Accounts:
         failure = next((one for one in done if isinstance(one, BaseException)), None)
         if failure is None and done[1]:
             return user
-        # Whoever is told that it failed may try again under the same name. What cannot be undone either is whole, as
-        # far as anybody knows: the four were one write.
+        # After a failure the same name can be used again. If undoing fails too, the account may be complete: the four
+        # were one write.
         undone = await self._undo_add(uid, key)
         raise failure or undone or UserExists(f"There is already a user named {username!r}.")
 
     async def _undo_add(self, uid: str, key: str) -> BaseException | None:
-        """Remove what a refused or unconfirmed `add` left; return what went wrong, if anything did."""
+        """Remove what a refused or unconfirmed `add` left; return the first error, if any."""
         done = await asyncio.gather(
             self._execute("EVAL", _FREE, 1, f"un:1:{key}", uid),
             self._execute("ZREM", "ni:1", f"{key}\n{uid}"),
@@ -129,11 +123,9 @@ class Accounts:
             return None
 
     async def lookup(self, user: str) -> User:
-        """Find a user by id or by name. What looks like an id is one: else whoever took it as his name would stand for
-        its user.
+        """Find a user by id or by name. Raises: UnknownUser
 
-        Raises:
-            UnknownUser
+        What looks like an id is taken as one. Otherwise an account named like another one's id would be found instead.
         """
         return await (self.get(user) if UID.fullmatch(user) else self.find(user))
 
@@ -141,16 +133,16 @@ class Accounts:
         return int(await self._execute("ZCARD", "ui:1"))
 
     async def page(self, *, after: int = 0, size: int = 100) -> tuple[list[User], int | None]:
-        """Return users from the oldest on, and where the next page starts (None: nowhere).
+        """Return users, the oldest first, and where the next page starts (None: this is the last).
 
-        Those whose accounts were deleted are among them, without a name: what they used still counts.
+        Deleted accounts are included, without a name: their usage still counts.
         """
         uids = [uid.decode() for uid in await self._execute("ZRANGE", "ui:1", after, after + size)]
         users = await self._get_all(uids[:size])
         return users, after + size if len(uids) > size else None
 
     async def search(self, prefix: str, *, after: str = "", size: int = 100) -> tuple[list[User], str | None]:
-        """Return users whose names begin with a text, in any case, by name; and after which the next page starts."""
+        """Return users whose names begin with a text, in any case, by name, and where the next page starts."""
         begun = folded(prefix)
         start = f"({after}" if after else f"[{begun}"
         end = "+" if not begun else b"(" + begun.encode("utf-8", "surrogatepass") + b"\xff"
@@ -160,19 +152,20 @@ class Accounts:
         return users, places[size - 1] if len(places) > size else None
 
     async def credentials(self, uid: str | None) -> Credentials:
-        """Return what a password is to be verified against. None, where no account has the name, costs the same."""
+        """Return what a password is verified against. None, if no account has the name, takes the same command."""
         row = await self._execute("HMGET", key_of(uid or "-"), *FIELDS, "password")
         if uid is None or row[0] is None:
             return Credentials()
         return Credentials(user_of(uid, row[:-1]), text_of(row[-1]) or None)
 
     async def verify(self, credentials: Credentials, password: str) -> User:
-        """Return the user whose credentials these are, if the password is theirs.
+        """Return the user of the credentials if the password is right.
 
-        Unknown, disabled and wrong take the same path and the same time, and end in the same error.
+        An unknown user, a disabled one and a wrong password take the same path and the same time, and raise the same
+        error.
 
         Raises:
-            InvalidCredentials: `uid` names the account it was about, for the audit alone.
+            InvalidCredentials: its `uid` names the account, for the audit only.
             Busy
         """
         loop = asyncio.get_running_loop()
@@ -180,7 +173,7 @@ class Accounts:
         user = credentials.user
         if await self._matches(credentials, password) and user is not None and user.is_active:
             return user
-        # The floor hides what a few milliseconds of argon2 would tell; the jitter hides the floor's edge.
+        # The floor hides differences of a few milliseconds in argon2; the jitter hides the edge of the floor.
         jitter_s = random.uniform(0, _FAILURE_JITTER_S)  # noqa: S311  blurs a duration, keeps no secret
         await asyncio.sleep(max(0.0, begun + FAILURE_FLOOR_S + jitter_s - loop.time()))
         raise InvalidCredentials(uid=user.id if user else None)
@@ -196,9 +189,9 @@ class Accounts:
             return False
 
     async def change_password(self, uid: str, current: str, new: str) -> User:
-        """Replace a user's password by one that he chose, once he has given the current one.
+        """Replace a user's password with a new one, after checking the current one.
 
-        All his sessions are over with it; `Sessions.keep` saves one.
+        Every session of the user ends; `Sessions.keep` preserves one.
 
         Raises:
             UnknownUser, InvalidCredentials, WeakPassword, Busy
@@ -212,11 +205,11 @@ class Accounts:
         expected = str(credentials.hash)
         ver = await self._change(uid, "password", hashed, expect=expected, mark=user.mark, voiding="sessions")
         if ver is None:
-            raise InvalidCredentials(uid=uid)  # changed, or disabled, since it was verified
+            raise InvalidCredentials(uid=uid)  # the account has changed since the password was verified
         return replace(user, ver=ver, mark=str(int(user.mark) + 1))
 
     async def has_password(self, uid: str) -> bool:
-        """Tell whether a user has a password; without one nobody logs in as him."""
+        """Tell whether a user has a password; without one they cannot log in."""
         return bool(await self._execute("HEXISTS", key_of(uid), "password"))
 
     async def check_password(self, uid: str, new: str) -> None:
@@ -224,11 +217,11 @@ class Accounts:
         await self._policy.check(new, username=(await self.get(uid)).username)
 
     async def set_password(self, uid: str, new: str, *, mark: str) -> User:
-        """Set a user's password while `mark` is still his; his sessions of before are over at once.
+        """Set a user's password if their `mark` is still this one. Every earlier session ends at once.
 
         Raises:
             UnknownUser, WeakPassword, Busy
-            InvalidCredentials: password, roles or status have been changed since.
+            InvalidCredentials: password, roles or status have changed since.
         """
         await self.check_password(uid, new)
         if (await self.get(uid)).mark != mark:
@@ -239,29 +232,29 @@ class Accounts:
         return await self.get(uid)
 
     async def renew_hash(self, credentials: Credentials, password: str) -> bool:
-        """Replace the hash of a right password if it is weaker than today's cost; tell whether that was done.
+        """Replace the hash of a right password if it is weaker than the configured cost; tell whether it was replaced.
 
-        Only the very hash that the password matches is replaced, never by one of less memory or fewer passes, and no
-        token becomes void. If the pool is full the next login tries again.
+        Only the hash that the password matches is replaced, never with one of less memory or fewer passes. No token
+        becomes void. If the pool is full, the next login tries again.
         """
         user, stored = credentials.user, credentials.hash
         if user is None or stored is None or not self._passwords.is_outdated(stored):
             return False
-        with contextlib.suppress(Busy, DamagedHash):
+        with contextlib.suppress(Busy, DamagedHash, UnknownUser):
             if await self._passwords.verify(password, stored):
                 renewed = await self._passwords.hash(password, replacing=stored)
-                return bool(await self._write("EVAL", _RENEW, 1, key_of(user.id), stored, renewed))
+                return await self._change(user.id, "password", renewed, expect=stored, voiding="nothing") is not None
         return False
 
     async def change(self, user: User, *, roles: Sequence[str] | None = None, status: str | None = None) -> User:
-        """Set roles, status (`active` or `disabled`) or both; None leaves what there is.
+        """Set roles, status (`active` or `disabled`) or both; None leaves the current value.
 
-        A user's tokens of before are void at once, disabled his sessions too. What he is already is written once more
-        and voids nothing: of an earlier write nobody may know whether it is on disk.
+        The user's earlier tokens are void at once, and their sessions too if they are disabled. Values that are already
+        set are written again and make nothing void: an earlier write may not have been confirmed to be on disk.
 
         Raises:
             UnknownUser
-            ChangedMeanwhile: he is no longer what `user` says.
+            ChangedMeanwhile: the account is no longer as `user` says.
         """
         wanted = {"roles": user.roles if roles is None else tuple(roles), "status": status or user.status}
         if wanted == {"roles": user.roles, "status": user.status}:
@@ -284,17 +277,17 @@ class Accounts:
         await self._change(uid, voiding="sessions")
 
     async def erase(self, user: User) -> None:
-        """Forget a user's name, password and roles; what he used stays counted under an id that says nothing.
+        """Delete a user's name, password and roles. Their usage stays counted, under an id that says nothing.
 
-        He is `deleted` first, and the row goes last: erasing what was half erased by a crash finishes it.
+        The status becomes `deleted` first and the row goes last: erasing again completes what a crash interrupted.
 
         Raises:
             UnknownUser
-            ChangedMeanwhile: he is no longer what `user` says.
+            ChangedMeanwhile: the account is no longer as `user` says.
         """
         if await self._change(user.id, "status", "deleted", mark=user.mark, voiding="sessions") is None:
             raise ChangedMeanwhile
-        key = folded(user.username)  # not `name_key`: a name of before a rule can be erased too
+        key = folded(user.username)  # not `name_key`: a name that is older than a rule can be erased too
         await asyncio.gather(
             self._write("EVAL", _FREE, 1, f"un:1:{key}", user.id),
             self._write("ZREM", "ni:1", f"{key}\n{user.id}"),
@@ -302,7 +295,7 @@ class Accounts:
         )
 
     async def _change(self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str) -> int | None:
-        """Change fields; None if password or mark is no longer the expected one. `voiding`: see the script."""
+        """Change fields; return None if password or mark is no longer the expected one. `voiding`: see the script."""
         ver = int(await self._write("EVAL", _CHANGE, 1, key_of(uid), expect, mark, voiding, *words))
         if ver == 0:
             raise UnknownUser(f"There is no user {uid!r}.")

@@ -1,4 +1,4 @@
-"""Passwords known from breaches: a file that the operator mounts, searched where it lies and never loaded."""
+"""Passwords known from breaches: a file that the operator mounts, searched on disk and never loaded."""
 
 from __future__ import annotations
 

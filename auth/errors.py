@@ -1,14 +1,14 @@
-"""Everything that can go wrong when somebody says who he is.
+"""The errors of authentication.
 
 AuthError
-├── InvalidToken          no login token of ours, or its session has ended
-│   └── TokenExpired      it was one; a refresh mends it
-├── InvalidCredentials    unknown, disabled or wrong: deliberately one error
-├── InvalidGrant          a refresh token that is not, or no longer, good
-├── InvalidVoucher        an invitation or link that is not, or no longer, good
+├── InvalidToken          not a valid login token, or its session has ended
+│   └── TokenExpired      it was valid; a refresh brings a new one
+├── InvalidCredentials    unknown user, disabled user or wrong password: deliberately one error
+├── InvalidGrant          a refresh token that is not valid, or no longer
+├── InvalidVoucher        an invitation or link that is not valid, or no longer
 ├── UserExists, UnknownUser, ChangedMeanwhile
 ├── BadUsername, WeakPassword   with reasons a person can act on
-└── Busy                  too many passwords are being hashed at this moment
+└── Busy                  too many passwords are being hashed right now
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TokenExpired(InvalidToken):
 class InvalidCredentials(AuthError):
     """The name or the password is wrong, or the account is disabled.
 
-    `uid` is the account it was about, if there is one: for the audit, and for nothing that the caller sees.
+    `uid` is the account, if there is one: for the audit, never for what the caller sees.
     """
 
     def __init__(self, *, uid: str | None = None) -> None:
@@ -38,9 +38,9 @@ class InvalidCredentials(AuthError):
 
 
 class InvalidGrant(AuthError):
-    """The refresh token, or the code to set a password, is not, or no longer, good.
+    """The refresh token, or the code to set a password, is not valid, or no longer.
 
-    `reused_by` names the user whose old token came back.
+    `reused_by` is the user whose token was used a second time.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class UnknownUser(AuthError):
 
 
 class ChangedMeanwhile(AuthError):
-    """The account is no longer what a change of it was decided on; nothing was changed."""
+    """The account has changed since a change of it was decided on; nothing was changed."""
 
     def __init__(self) -> None:
-        super().__init__("Somebody else is changing this account.")
+        super().__init__("Another change of this account is under way.")
 
 
 class BadUsername(AuthError):

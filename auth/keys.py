@@ -22,7 +22,7 @@ def hkdf(secret: bytes, *, salt: bytes, info: bytes, length: int = 32) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One derived key; `kid` names the secret it comes from without telling anything about it."""
+    """One derived key; `kid` names the secret it is derived from and reveals nothing about it."""
 
     kid: str
     secret: bytes
@@ -32,7 +32,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys of one purpose, newest first: the first signs, all verify. Rotation is a longer list for a while."""
+    """The keys of one purpose, newest first: the first signs, all verify. During a rotation there are several."""
 
     def __init__(self, secrets: Sequence[str], purpose: str) -> None:
         if not secrets:
@@ -60,7 +60,7 @@ class KeyRing:
     def check(self, message: str, mac: str) -> bool:
         """Tell in constant time whether any key of the ring made this MAC."""
         given = mac.encode("utf-8", "surrogatepass")
-        # No early exit: which of the secrets matched is not the caller's to learn by timing.
+        # No early exit: timing must not reveal which of the secrets matched.
         return sum([hmac.compare_digest(self._mac(key, message).encode(), given) for key in self._keys]) > 0
 
     @staticmethod

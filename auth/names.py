@@ -1,4 +1,4 @@
-"""User names: which there may be, and when two are the same."""
+"""User names: which are allowed, and when two are the same."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def name_key(username: str) -> str:
         raise BadUsername("a user name has 3 to 64 characters")
     if any(unicodedata.category(char)[0] in "ZC" or is_invisible(char) for char in username + key):
         raise BadUsername("a user name has no spaces and no invisible or control characters")
-    if "/" in key:  # he would have no address of his own under /api/admin/users
+    if "/" in key:  # the account would have no address of its own under /api/admin/users
         raise BadUsername("a user name has no slash")
-    if UID.fullmatch(key):  # whoever asks for that id must get its owner, and nobody who took it for a name
+    if UID.fullmatch(key):  # a request for that id must find its owner, not an account of that name
         raise BadUsername("a user name must not look like a user's id")
     return key
 
 
 def folded(text: str) -> str:
-    """Return a text, or the beginning of a name, in the form in which names are compared."""
+    """Return a text, or the beginning of a name, in the form used to compare names."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

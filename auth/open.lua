@@ -1,8 +1,8 @@
--- Open a session and keep a user's sessions few: the oldest of those alive end beyond the limit.
+-- Open a session and bound the number of a user's sessions: beyond the limit the oldest live ones end.
 --
 -- KEYS  1 s of the session (hash)   2 us of the user (zset: sid -> epoch ms it was opened)   3 u of the user
 -- ARGV  1 sid   2 idle life ms   3 absolute life ms   4 most sessions   5 stem of session keys, without sid
---       6 ver the user had when his password was verified   7 address, 8 client: what he may recognise the session by
+--       6 ver the user had when his password was verified   7 address, 8 client: shown in the list of sessions
 -- Reply {opened_ms}, or {} when the user is gone, not active, or has changed since. Cost O(sessions of the user).
 -- The keys of ended sessions are built from KEYS' own slot: the list of them is only known in here.
 
@@ -14,7 +14,7 @@ local text = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], 'live', '1', 'n', '1', 'at', text, 'opened', text,
   'until', string.format('%.0f', now + ARGV[3]), 'ver', ARGV[6], 'address', ARGV[7], 'agent', ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
--- Those that have idled out, or are over since the user's version changed, take nobody's place.
+-- Sessions that have expired, or that a change of the user has ended, do not count.
 for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   local ver = redis.call('HGET', ARGV[5] .. sid, 'ver')
   if not ver or tonumber(ver) < (tonumber(u[3] or 0) or math.huge) then
@@ -22,7 +22,7 @@ for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
     redis.call('ZREM', KEYS[2], sid)
   end
 end
--- Room is made before the new one is added: a clock set back, or the same millisecond, must not make it the oldest.
+-- The surplus is removed before the new session is added: after a clock is set back it might be the oldest.
 local surplus = redis.call('ZCARD', KEYS[2]) + 1 - tonumber(ARGV[4])
 if surplus > 0 then
   for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, surplus - 1)) do

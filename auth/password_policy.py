@@ -1,4 +1,4 @@
-"""What a new password must be: long, and none of those that are guessed first. There are no composition rules.
+"""The rules for a new password: long, and none of those that are guessed first. There are no composition rules.
 
 Sources: NIST SP 800-63B-4 section 3.1.1.2 (length, blocklist, the names of user and service), OWASP ASVS 5 chapter 6.2.
 """
@@ -37,7 +37,7 @@ _LETTERS_FOR_SIGNS = str.maketrans("@40317$5!+", "aaoeitssit")
 
 @dataclass(frozen=True, slots=True)
 class PasswordPolicy:
-    """Decides which new passwords are taken. Those already stored are never asked."""
+    """Decides which new passwords are accepted. Stored passwords are never checked against it."""
 
     min_length: int = MIN_LENGTH
     service_names: tuple[str, ...] = ("100ms", "hms-gateway")
@@ -48,21 +48,21 @@ class PasswordPolicy:
             raise ValueError(f"min_length must lie between {LEAST_MIN_LENGTH} and {MOST_MIN_LENGTH}")
 
     async def check(self, password: str, *, username: str = "") -> None:
-        """Refuse a weak password. The work is done in a thread: it may read the disk, and loads the common list once.
+        """Refuse a weak password. The check runs in a thread: it may read the disk, and loads the word list once.
 
         Raises:
             WeakPassword: with every reason at once.
-            BadBreachFile: the breach file cannot be read any more; no password is taken unchecked.
+            BadBreachFile: the breach file can no longer be read; no password is accepted unchecked.
         """
         reasons = await asyncio.to_thread(self.reasons, password, username)
         if reasons:
             raise WeakPassword(reasons)
 
     def reasons(self, password: str, username: str = "") -> list[str]:
-        """Return why a password is refused, in words that follow "The password". Blocks: see `check`."""
+        """Return why a password is refused, each reason as the end of a sentence about it. Blocks: see `check`."""
         normal = unicodedata.normalize("NFC", password)
         if len(normal.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-            return [f"must have at most {MAX_BYTES} bytes"]  # and its other faults are not worth their cost
+            return [f"must have at most {MAX_BYTES} bytes"]  # its other faults would cost too much to find
         folded = _folded(normal)
         core = _AROUND_WORD.sub("", folded)
         wholes = (normal, folded, core if 2 * len(core) > len(folded) else "")
@@ -86,27 +86,27 @@ class PasswordPolicy:
 
 
 def _folded(text: str) -> str:
-    """Return the form in which texts are compared: case and full width make no new password."""
+    """Return the form used to compare texts: case and full width do not make a different password."""
     return unicodedata.normalize("NFKC", text).casefold()[:MAX_BYTES]  # one character can become eighteen
 
 
 def _is_common(folded: str) -> bool:
-    if len(folded) <= _NAME_LENGTH:  # between the digits of many a random password there is such a word
+    if len(folded) <= _NAME_LENGTH:  # such words occur by chance between the digits of random passwords
         return False
-    from zxcvbn.matching import RANKED_DICTIONARIES  # 35 ms and 14 MB, for whoever ever sets a password
+    from zxcvbn.matching import RANKED_DICTIONARIES  # 35 ms and 14 MB, only in processes that check a new password
 
     words = (folded, folded.translate(_LETTERS_FOR_SIGNS))
     return any(word in ranked for ranked in RANKED_DICTIONARIES.values() for word in words)
 
 
 def _repeats(text: str, min_length: int) -> bool:
-    """Tell whether a text is a piece of less than the least length, again and again: it is no better than the piece."""
+    """Tell whether a text only repeats a piece that is shorter than the minimum: it is no better than the piece."""
     most = min(min_length - 1, len(text) // 2)
     return any(text.startswith(text[size:]) for size in range(1, most + 1))
 
 
 def _is_mostly_runs(folded: str) -> bool:
-    """Tell whether runs (abc, 321, qwe, aaa) are half of a text or more, and fewer than 8 characters lie outside."""
+    """Tell whether runs (abc, 321, qwe, aaa) make up half of a text or more, with fewer than 8 characters outside."""
     inside: set[int] = set()
     for at in range(len(folded) - 2):
         one, two, three = folded[at], folded[at + 1], folded[at + 2]
@@ -118,7 +118,7 @@ def _is_mostly_runs(folded: str) -> bool:
 
 
 def _names(name: str, folded: str) -> bool:
-    """Tell whether a name is in a text, with or without the signs in either; a short one, whether it is half of it."""
+    """Tell whether a text contains a name, ignoring signs; for a short name, whether it makes up half of the text."""
     name = _folded(name)
     if len(name) > _NAME_LENGTH and name in folded:
         return True

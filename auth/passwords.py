@@ -1,4 +1,4 @@
-"""Passwords: argon2id, off the event loop, never more at once than the machine can bear.
+"""Passwords: argon2id, off the event loop, in a bounded number of threads.
 
 Source: OWASP Password Storage Cheat Sheet (the floor).
 """
@@ -18,7 +18,7 @@ from passlib.hash import argon2
 from .errors import Busy
 
 MEMORY_KIB, PASSES, LANES = 19456, 2, 1  # OWASP's floor for argon2id
-MOST_MEMORY_KIB, MOST_PASSES, _MOST_LANES = 1 << 20, 16, 16  # a stored hash that asks for more is not ours
+MOST_MEMORY_KIB, MOST_PASSES, _MOST_LANES = 1 << 20, 16, 16  # a stored hash with higher parameters is not ours
 MAX_BYTES = 1024
 _QUEUE = 128
 _WAIT_S = 2.0
@@ -27,7 +27,7 @@ _PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,10}),t=([0-9]{1,10}),p=(
 
 
 class DamagedHash(ValueError):
-    """A stored hash is none of ours: no password matches it."""
+    """A stored hash was not made by this gateway or has been altered: no password matches it."""
 
     def __init__(self) -> None:
         super().__init__("the stored password hash is damaged")
@@ -37,7 +37,7 @@ class Passwords:
     """Hashes and verifies passwords in a bounded pool of threads (argon2 releases the interpreter lock).
 
     `workers` is the number of gateway processes that share this machine's cores. `memory_kib` and `passes` are the
-    cost of a new hash; as many hashes as the pool is wide take that memory at once, and no more.
+    cost of a new hash. At most as many hashes as the pool has threads use that memory at once.
     """
 
     def __init__(self, *, workers: int = 1, memory_kib: int = MEMORY_KIB, passes: int = PASSES) -> None:
@@ -50,15 +50,15 @@ class Passwords:
         self._decoy = ""
 
     async def warm(self) -> None:
-        """Hash the decoy that unknown names are verified against, so that even the first one costs the same."""
+        """Hash the decoy that unknown names are verified against, so that the first such login costs the same."""
         if not self._decoy:
             self._decoy = await self.hash("nobody has this password")
 
     async def hash(self, password: str, *, replacing: str = "") -> str:
-        """Return the argon2id hash of a password, in nothing weaker than the stored hash it replaces.
+        """Return the argon2id hash of a password, no weaker than the stored hash it replaces.
 
         Raises:
-            Busy: the queue is full or moved too slowly.
+            Busy: the queue is full, or the wait too long.
         """
         hasher = self._hasher
         match = _PARAMETERS.match(replacing) if _is_bearable(replacing) else None
@@ -70,11 +70,11 @@ class Passwords:
             return str(await loop.run_in_executor(self._pool, hasher.hash, _normal(password)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Tell whether a password matches a stored hash; None, for an unknown user, takes as long and is False.
+        """Tell whether a password matches a stored hash; None, for an unknown user, takes as long and returns False.
 
         Raises:
-            DamagedHash: no password can match it. That takes as long as a wrong password, too.
-            Busy: the queue is full or moved too slowly; nothing was checked.
+            DamagedHash: no password can match it. This takes as long as a wrong password.
+            Busy: the queue is full, or the wait too long; nothing was checked.
         """
         damaged = stored is not None and not _is_bearable(stored)
         await self.warm()
@@ -86,7 +86,7 @@ class Passwords:
             loop = asyncio.get_running_loop()
             try:
                 matches = await loop.run_in_executor(self._pool, self._hasher.verify, given, against)
-            except ValueError:  # damaged, which is no reason for a faster answer
+            except ValueError:  # damaged: the answer must not be faster for it
                 damaged = True
                 await loop.run_in_executor(self._pool, self._hasher.verify, given, self._decoy)
         if damaged:
@@ -94,7 +94,7 @@ class Passwords:
         return bool(matches) and stored is not None and fits
 
     def is_outdated(self, stored: str) -> bool:
-        """Tell whether a hash is weaker than today's cost. Stronger ones stay: rehashing only goes upwards."""
+        """Tell whether a hash is weaker than the configured cost. Stronger hashes stay."""
         match = _PARAMETERS.match(stored)
         return match is None or int(match[1]) < self._memory_kib or int(match[2]) < self._passes
 
@@ -104,13 +104,13 @@ class Passwords:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         if self._waiting >= _QUEUE:
-            raise Busy("Too many logins at this moment. Try again in a few seconds.")
+            raise Busy("Too many logins right now. Try again in a few seconds.")
         self._waiting += 1
         try:
             async with asyncio.timeout(_WAIT_S):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Busy("Too many logins at this moment. Try again in a few seconds.") from None
+            raise Busy("Too many logins right now. Try again in a few seconds.") from None
         finally:
             self._waiting -= 1
         try:
@@ -120,12 +120,12 @@ class Passwords:
 
 
 def _normal(password: str) -> bytes:
-    # surrogatepass: a lone surrogate from JSON is a wrong password, not a crash
+    # surrogatepass: a lone surrogate in JSON is a wrong password, not an error
     return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
 
 
 def _is_bearable(stored: str) -> bool:
-    """Tell whether a hash's own parameters may be trusted with memory: argon2 allocates before it fails."""
+    """Tell whether a hash's parameters are within bounds: argon2 allocates memory before it fails."""
     match = _PARAMETERS.match(stored)
     if match is None:
         return False

@@ -23,12 +23,12 @@ from .users import User, number_of, text_of
 
 IDLE_MS = 14 * 86_400_000
 ABSOLUTE_MS = 30 * 86_400_000
-GRACE_MS = 30_000  # two tabs, or one lost reply, never log anybody out
+GRACE_MS = 30_000  # two tabs, or one lost reply, never log a user out
 MOST_PER_USER = 20
 
 _OPEN = files(__package__).joinpath("open.lua").read_text()
 _ROTATE = files(__package__).joinpath("rotate.lua").read_text()
-# KEYS 1 s of the session. ARGV 1 the user's version from which on it counts as opened. Nothing comes back to life.
+# KEYS 1 s of the session. ARGV 1 the user's version that it counts as opened at. An ended session stays ended.
 _KEEP = "if redis.call('HEXISTS', KEYS[1], 'live') == 1 then redis.call('HSET', KEYS[1], 'ver', ARGV[1]) end return 0"
 _FIELDS = ("opened", "at", "until", "address", "agent")
 _TOKEN = re.compile(r"v1\.(u[a-z2-7]{20})\.([0-9a-f]{20})\.([1-9][0-9]{0,14})\.([0-9a-f]{32})")
@@ -48,9 +48,9 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a login or a refresh gives: who, for which session, and the refresh token for the next time.
+    """The result of a login or a refresh: the principal, and the refresh token for the next time.
 
-    `rotated` is False where a racing or repeated refresh was given the tokens that another one had made.
+    `rotated` is False if a racing or repeated refresh got the token that an earlier one had made.
     """
 
     principal: Principal
@@ -71,10 +71,10 @@ class Sessions:
         self._ring = ring
 
     async def open(self, user: User, *, address: str = "", agent: str = "", lasts_ms: int = ABSOLUTE_MS) -> Grant:
-        """Start a session of an authenticated user, who will recognise it by the address and the client it came from.
+        """Start a session of an authenticated user. Its address and client are shown in their list of sessions.
 
         Raises:
-            InvalidCredentials: his password, his roles or his status changed since his password was checked.
+            InvalidCredentials: password, roles or status have changed since the password was verified.
         """
         sid = secrets.token_hex(10)
         stem = f"s:1:{{{user.id}}}:"
@@ -87,10 +87,10 @@ class Sessions:
         return Grant(principal, self._token(user.id, sid, 1), min(IDLE_MS, lasts_ms) // 1000, int(reply[0]) // 1000)
 
     async def refresh(self, token: str) -> Grant:
-        """Exchange a refresh token for the next; roles and version are those of this moment.
+        """Exchange a refresh token for the next, with the current roles and version.
 
         Raises:
-            InvalidGrant: everything that can be wrong with it.
+            InvalidGrant: whatever is wrong with it.
         """
         uid, sid, counter = self._read(token)
         keys = [f"s:1:{{{uid}}}:{sid}", f"u:1:{{{uid}}}", f"us:1:{{{uid}}}"]
@@ -104,7 +104,7 @@ class Sessions:
         return Grant(principal, token, int(idle_ms) // 1000, int(opened_ms) // 1000, verdict == b"ok")
 
     def owner_of(self, token: str) -> tuple[str, str]:
-        """Return (uid, sid) of a genuine refresh token, alive or not. Raises: InvalidGrant"""
+        """Return (uid, sid) of a genuine refresh token, even if its session has ended. Raises: InvalidGrant"""
         uid, sid, _ = self._read(token)
         return uid, sid
 
@@ -116,7 +116,7 @@ class Sessions:
         return _outlives(opened, since)
 
     async def is_current(self, principal: Principal) -> bool:
-        """Tell whether a principal's token is of his account's version; his session may have ended all the same."""
+        """Tell whether a principal's token has the current version of its account; its session may still have ended."""
         ver = await self._execute("HGET", f"u:1:{{{principal.uid}}}", "ver")
         return bool(ver == str(principal.ver).encode())
 
@@ -130,15 +130,15 @@ class Sessions:
         return [_session(sid, row) for sid, (ver, *row) in zip(sids, rows, strict=True) if _outlives(ver, since)]
 
     async def keep(self, user: User, sid: str) -> None:
-        """Let one session go on where a change of its user, to this version, has ended all."""
+        """Preserve one session after a change of its user, to this version, has ended all of them."""
         await self._execute("EVAL", _KEEP, 1, f"s:1:{{{user.id}}}:{sid}", user.ver)
 
     async def end(self, uid: str, sid: str) -> bool:
-        """End one session; tell whether it was alive."""
+        """End one session; tell whether it was live."""
         return await self._end(uid, [sid]) > 0
 
     async def end_all(self, uid: str, *, but: str | None = None) -> int:
-        """End every session of a user, except one if asked; return how many were alive."""
+        """End every session of a user, except `but`; return how many were live."""
         sids = [sid.decode() for sid in await self._execute("ZRANGE", f"us:1:{{{uid}}}", 0, -1)]
         return await self._end(uid, [sid for sid in sids if sid != but])
 
@@ -153,7 +153,7 @@ class Sessions:
 
     @staticmethod
     def guards(principal: Principal) -> list[tuple[str, str, str]]:
-        """Return what must hold for a principal to act, as (key, field, expected): session alive, version current."""
+        """Return the guards of a principal as (key, field, expected): the session is live, the version is current."""
         uid = principal.uid
         return [(f"s:1:{{{uid}}}:{principal.sid}", "live", "1"), (f"u:1:{{{uid}}}", "ver", str(principal.ver))]
 
@@ -162,7 +162,7 @@ class Sessions:
         return f"{body}.{self._ring.mac(body)}"
 
     def _read(self, token: str) -> tuple[str, str, int]:
-        """Check the MAC before Redis hears of the token."""
+        """Check the MAC and split the token; nothing is sent to Redis. Raises: InvalidGrant"""
         match = _TOKEN.fullmatch(token) if len(token) <= 128 else None
         if match is None or not self._ring.check(token.rpartition(".")[0], match[4]):
             raise InvalidGrant
@@ -170,7 +170,7 @@ class Sessions:
 
 
 def _outlives(ver: bytes | None, since: bytes | None) -> bool:
-    """Tell whether a session of this version (None: there is none) is none of those that are over since another."""
+    """Tell whether a session opened at a version (None: no session) is still valid: older ones than `since` are not."""
     return ver is not None and number_of(ver) >= number_of(since, damaged=sys.maxsize)
 
 

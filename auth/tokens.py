@@ -41,7 +41,7 @@ _CLAIM_TYPES: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller whose token is genuine. Whether his session still lives is what its guards ask (`Sessions.guards`)."""
+    """A caller whose token is genuine. Its guards check that the session is live (`Sessions.guards`)."""
 
     uid: str
     sid: str
@@ -51,7 +51,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What a genuine token says, and from when till when it says so, epoch seconds."""
+    """What a genuine token says, and the times between which it is valid, in epoch seconds."""
 
     principal: Principal
     begins_at: int
@@ -89,10 +89,10 @@ class LoginTokens:
         return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.kid, "typ": TYPE})
 
     def verify(self, token: str) -> Principal:
-        """Return who a token speaks for.
+        """Return the principal of a token.
 
-        A token seen before is not decoded again; its times are checked all the same. Whether its session lives is not
-        this method's business, so there is nothing here that could go stale.
+        A token seen before is not decoded again, but its times are checked. Whether its session is live is checked
+        elsewhere, so nothing cached here can go stale.
 
         Raises:
             TokenExpired: genuine, but past `exp`.
@@ -102,7 +102,7 @@ class LoginTokens:
         if verified is None:
             verified = self._decode(token)
             if len(self._verified) >= MOST_REMEMBERED:
-                del self._verified[next(iter(self._verified))]  # the one that was first seen longest ago
+                del self._verified[next(iter(self._verified))]  # the one first seen the longest ago
             self._verified[token] = verified
         now = self._now()
         if verified.expires_at <= now - LEEWAY_S:
@@ -132,7 +132,7 @@ class LoginTokens:
 
 
 def _read(claims: dict[str, Any]) -> _Verified:
-    # `type() is` rather than isinstance: True is an int to Python and a version to nobody.
+    # `type() is` rather than isinstance: True is an int in Python, but it is no version.
     if any(type(claims[name]) is not kind for name, kind in _CLAIM_TYPES.items()):
         raise InvalidToken("The login token has a claim of the wrong type.")
     roles = claims["roles"]

@@ -1,6 +1,6 @@
 """The row of one account in Redis, `u:1:{uid}`, and what is read from it.
 
-A row that somebody damaged never stops a request with an internal error: what cannot be read gives no rights.
+A damaged row never makes a request fail with an internal error: a field that cannot be read gives no rights.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ FIELDS = ("username", "display_name", "roles", "status", "ver", "created_ms", "c
 class User:
     """One account. `id` is opaque plain ASCII; `ver` counts the changes that made older tokens void.
 
-    `mark` is another text after each change of password, roles or status, even one that is undone: what was decided on
-    one mark is not done on another. A link to set a password is bound to it, so that the link outlives neither a
-    promotion of its user beyond what its maker may touch, nor a disabling because it leaked.
+    `mark` is a new text after each change of password, roles or status, even one that was undone: a decision made on
+    one mark is not carried out on another. A link to set a password is bound to it. So it becomes void when its user is
+    promoted beyond the reach of its maker, and when an account is disabled because a link leaked.
     """
 
     id: str
@@ -38,7 +38,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a password is verified against; without a user where no account has the name."""
+    """What a password is verified against; without a user if no account has the name."""
 
     user: User | None = None
     hash: str | None = field(default=None, repr=False)
@@ -56,7 +56,7 @@ def user_of(uid: str, row: Sequence[bytes | None]) -> User:
 
 
 def any_user_of(uid: str, row: Sequence[bytes | None]) -> User:
-    """Return the user of a row of `FIELDS`, also of one whose account was deleted and has no name any more."""
+    """Return the user of a row of `FIELDS`, even if the account was deleted and has no name any more."""
     username, display_name, roles, status = map(text_of, row[:4])
     ver, created_ms, changes = map(number_of, row[4:])
     # A version that cannot be read becomes 0, which no session and no token is of.
@@ -73,12 +73,12 @@ def any_user_of(uid: str, row: Sequence[bytes | None]) -> User:
 
 
 def text_of(word: bytes | None) -> str:
-    """Return a word of Redis as text. What is not UTF-8 becomes U+FFFD: no status, role or password hash of ours."""
+    """Return a reply of Redis as text. Bytes that are not UTF-8 become U+FFFD, which no status, role or hash has."""
     return word.decode("utf-8", "replace") if word else ""
 
 
 def number_of(word: bytes | None, *, damaged: int = 0) -> int:
-    """Return a word of Redis as a number: 0 if there is none, `damaged` if it is no decimal number of a sane length."""
+    """Return a reply of Redis as a number: 0 if there is none, `damaged` if it is not a decimal number."""
     if word is None:
         return 0
     return int(word) if word.isdigit() and len(word) < 20 else damaged

@@ -1,6 +1,6 @@
-"""Codes that stand for one permission for a while: an invitation, a link to set a password.
+"""Codes that give one permission for a limited time: an invitation, a link to set a password.
 
-A code is 130 random bits, so its plain SHA-256 is what is kept: whoever reads Redis learns no code.
+A code is 130 random bits, and only its SHA-256 is stored: reading Redis reveals no code.
 Key: `vo:1:<kind>:<hash>`, a hash of `uses` left and `payload`, which expires with the code.
 """
 
@@ -30,7 +30,7 @@ return redis.call('HGET', KEYS[1], 'payload')
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
-    """What a code stands for. `ref` names it without giving it away."""
+    """What a code permits. `ref` identifies the code without revealing it."""
 
     ref: str
     payload: Mapping[str, str]
@@ -39,7 +39,7 @@ class Voucher:
 
 
 class Vouchers:
-    """Issues codes of one kind, looks at them, spends them."""
+    """Issues, reads and spends codes of one kind."""
 
     def __init__(self, execute: Execute, kind: str) -> None:
         self._execute = execute
@@ -56,7 +56,7 @@ class Vouchers:
         return code
 
     async def look(self, code: str) -> Voucher:
-        """Return what a code stands for, without spending it. Raises: InvalidVoucher"""
+        """Return the voucher of a code without spending it. Raises: InvalidVoucher"""
         if not _CODE.fullmatch(code):
             raise InvalidVoucher
         voucher = await self.find(ref_of(code))
@@ -65,7 +65,7 @@ class Vouchers:
         return voucher
 
     async def find(self, ref: str) -> Voucher | None:
-        """Return the voucher of a reference, used up or not; None if it is gone."""
+        """Return the voucher of a reference, even if it is used up; None if it no longer exists."""
         key = self._key(ref)
         uses, payload = await self._execute("HMGET", key, "uses", "payload")
         ttl_s = int(await self._execute("TTL", key))
@@ -74,7 +74,7 @@ class Vouchers:
         return Voucher(ref, json.loads(payload), int(uses), ttl_s)
 
     async def spend(self, code: str) -> Mapping[str, str]:
-        """Use a code once and return what it stands for; of racing callers only as many succeed as uses are left.
+        """Use a code once and return its payload; of racing callers only as many succeed as uses are left.
 
         Raises:
             InvalidVoucher: never issued, expired, revoked or used up.
@@ -85,7 +85,7 @@ class Vouchers:
         return dict(json.loads(payload))
 
     async def give_back(self, code: str) -> None:
-        """Undo one use, when what it was spent on did not come about."""
+        """Undo one use, after what it was spent on has failed."""
         await self._change(code, 1)
 
     async def revoke(self, ref: str) -> bool:
@@ -102,10 +102,10 @@ class Vouchers:
 
 
 def ref_of(code: str) -> str:
-    """Return what a code is known by where it must not be readable."""
+    """Return the reference of a code, for places where the code must not be readable."""
     return hashlib.sha256(code.encode()).hexdigest()[:32]
 
 
 def short_ref_of(code: str) -> str:
-    """Return what tells a code from others in a trail that people read."""
+    """Return a short reference of a code, for the audit trail."""
     return ref_of(code)[:12]

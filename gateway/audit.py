@@ -1,7 +1,7 @@
-"""The audit trail: who did what to whom, in one Redis stream of bounded length and age. Never a secret or a token.
+"""The audit trail: who did what to whom, in one Redis stream of bounded length and age, without secrets or tokens.
 
-An entry names users by their ids, and an address by a MAC: what a deleted account leaves here says nothing of a person.
-The address itself is in the log line of the same request id.
+An entry names users by id and an address by a MAC, so that entries of a deleted account identify no person. The address
+itself is in the log line with the same request id.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ KEEP_S = 400 * 86_400  # as long as the usage counters
 CLI = "cli"
 NOBODY = ""
 _TRIM_EVERY_S = 600.0
-_MOST_SCANNED = 10_000  # entries looked at for one page; a page of few then says where to go on
+_MOST_SCANNED = 10_000  # entries read for one page; a short page then says where the next begins
 _CHUNK = 1000
 _DENIED_ONCE_PER_S = 60
 _REFUSED_ONCE_PER_S = 60
-_READ_ONCE_PER_S = 60  # a page that polls is one reading of many
+_READ_ONCE_PER_S = 60  # a page that polls is one reader
 _MOST_REMEMBERED = 10_000
 ACTION = r"[a-z][a-z._-]{0,40}"
 PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
@@ -39,7 +39,7 @@ PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. `by` is a user id, `cli`, or empty for a stranger; `subject` the user it is about."""
+    """One event. `by` is a user id, `cli`, or empty without a login; `subject` is the user whom it concerns."""
 
     id: str
     at_ms: int
@@ -52,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries of the trail: by or about the user with an id, of an action or a kind of actions, in a time.
+    """Selects entries of the trail: by or about a user (id), of an action or a kind of actions, in a span of time.
 
     `action` is a whole action or its beginning, such as `login`. `after` is the id of an entry, which is left out.
     """
@@ -64,7 +64,7 @@ class Filter:
     after: str | None = None
 
     def admits(self, entry: Entry) -> bool:
-        """Tell whether user and action of an entry are those asked for."""
+        """Tell whether the user and the action of an entry match."""
         if self.user is not None and self.user not in (entry.by, entry.subject):
             return False
         return self.action is None or entry.action == self.action or entry.action.startswith(f"{self.action}.")
@@ -82,7 +82,7 @@ class Origin:
 
 
 class Audit:
-    """Writes entries, to the stream and as log lines, and reads them back. `post` sends and waits for nothing."""
+    """Writes entries, to the stream and as log lines, and reads them. `post` sends a command without waiting."""
 
     def __init__(self, execute: Callable[..., Awaitable[Any]], post: Callable[..., None] | None = None) -> None:
         self._execute = execute
@@ -94,7 +94,7 @@ class Audit:
         """Write one entry and wait for it.
 
         Raises:
-            StoreError: it could not be written; whoever changes something for others should not go on.
+            StoreError: it was not written. A change that must be audited must then not be made.
         """
         await self._execute(*_words(action, by, subject, details))
 
@@ -108,7 +108,7 @@ class Audit:
         once_per_s: float = 0,
         **details: str | int,
     ) -> None:
-        """Write one entry with the next flush, waiting for nothing.
+        """Write one entry with the next flush, without waiting.
 
         With `once_per_s` the same entry is written once in so many seconds per process: an attacker must not fill the
         trail with repetitions.
@@ -137,11 +137,11 @@ class Audit:
         self.note("denied", by=uid, subject=whom, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
 
     def refused_code(self, kind: str, origin: Origin) -> None:
-        """Note that somebody tries codes that are not valid; the same again once a minute."""
+        """Note that an address tries codes that are not valid; the same again once a minute."""
         self.note("code.refused", by=NOBODY, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, kind=kind)
 
     def note_reading(self, report: str, *, by: str, subject: str = "") -> None:
-        """Note that somebody read what others used; the same again once a minute."""
+        """Note that a user read the usage of others; the same again once a minute."""
         self.note("usage.read", by=by, subject=subject, once_per_s=_READ_ONCE_PER_S, report=report)
 
     async def page(
@@ -193,9 +193,9 @@ def _entry(place: str, words: list[bytes]) -> Entry:
 
 
 async def party(accounts: Accounts, user: str) -> str:
-    """Return by what the trail knows a user who is given by name or id.
+    """Return the id that the trail uses for a user given by name or id.
 
-    A deleted account has only its id left. `cli` is the command line: a user of that name must not hide what it did.
+    A deleted account is found by its id only. `cli` is the command line, even if a user has that name.
 
     Raises:
         UnknownUser

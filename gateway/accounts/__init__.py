@@ -1,1 +1,1 @@
-"""What may be done to an account, and by whom."""
+"""Use cases of accounts: administration, limits, password changes, registration."""

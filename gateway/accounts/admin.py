@@ -23,7 +23,7 @@ from gateway.rooms.guests import no_longer_guest
 PASSWORD_LINK_S = 24 * 3600
 
 _LOCK, _LOCK_MS = "lk:1:admins", 20_000  # two durable writes, each behind another batch, take 10 s at most
-# KEYS 1 lock. ARGV 1 who took it: what ran out and was taken by somebody else meanwhile stays his.
+# KEYS 1 lock. ARGV 1 its holder: a lock that has expired and was taken by another holder stays theirs.
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 _ATTEMPTS = 3
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class LastAdmin(Exception):
-    """Nobody would be left who may manage users."""
+    """The change would leave no user who may manage users."""
 
 
 class AdminsBusy(Exception):
@@ -42,7 +42,7 @@ class AdminsBusy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What of an account is to change; None leaves it."""
+    """The changes of an account; None leaves a field as it is."""
 
     roles: tuple[str, ...] | None = None
     status: str | None = None
@@ -50,10 +50,10 @@ class Changes:
 
 
 class UserAdmin:
-    """Changes accounts of others, live with the user's next request.
+    """Changes accounts of others. Changes take effect with the user's next request.
 
-    Every change is audited before it is made (what is new after it, when there is an id), and what is refused is too.
-    What was decided on an account that somebody else has changed meanwhile is not done, but decided anew.
+    Every change is audited before it is made; a new account after it, when there is an id. If another change of the
+    account comes first, the decision is made again.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class UserAdmin:
     async def create(
         self, actor: Actor, username: str, password: str | None, *, roles: Sequence[str], display_name: str = ""
     ) -> User:
-        """Create an account; without a password it waits for a link to set one.
+        """Create an account; without a password, it needs a link to set one.
 
         Raises:
             NotAllowed, UnknownRole, UserExists, BadUsername, WeakPassword, Busy
@@ -86,12 +86,12 @@ class UserAdmin:
         try:
             await self._audit.record("user.created", by=actor.id, subject=user.id, roles=" ".join(roles))
         except BaseException:
-            await self._accounts.erase(user)  # nobody is somebody without a line of how he came to be
+            await self._accounts.erase(user)  # no account without an entry in the audit trail
             raise
         return user
 
     async def change(self, actor: Actor, user: str, changes: Changes) -> User:
-        """Change roles, status or display name of a user (by name or id). Disabling ends his sessions.
+        """Change roles, status or display name of a user (by name or id). Disabling ends their sessions.
 
         Raises:
             UnknownUser, NotAllowed, UnknownRole, LastAdmin, AdminsBusy
@@ -103,7 +103,7 @@ class UserAdmin:
         if changes.display_name is None or changes.roles is not None or changes.status is not None:
             actor.check_other(one)
         actor.check_reach(self._policy.now, one)
-        if one.status == "deleted":  # half, by a crash: only deleting him again goes on from there
+        if one.status == "deleted":  # half deleted, after a crash: only deleting it again is possible
             raise UnknownUser(f"There is no user {user!r}.")
         if changes.roles is not None:
             actor.check_grant(self._policy.now, changes.roles)
@@ -129,7 +129,7 @@ class UserAdmin:
                 await self._sessions.end_all(one.id)
 
     async def delete(self, actor: Actor, user: str) -> None:
-        """Delete an account: its name, password, roles and sessions. What it used stays counted, under its id alone.
+        """Delete an account: its name, password, roles and sessions. Its usage stays counted, under its id alone.
 
         Raises:
             UnknownUser, NotAllowed, LastAdmin, AdminsBusy
@@ -141,7 +141,7 @@ class UserAdmin:
         one = await self._other(actor, user)
         async with self._keeping_an_admin(one, still=False, by=actor.id):
             await self._audit.record("user.deleted", by=actor.id, subject=one.id)
-            # And once more afterwards: what was opened meanwhile goes too.
+            # Repeated by `delete` afterwards, for sessions that are opened during this.
             await self._sessions.end_all(one.id)
             await self._accounts.erase(one)
         return one.id
@@ -155,15 +155,15 @@ class UserAdmin:
         return await self._sessions.end_all(one.id)
 
     async def password_link(self, actor: Actor, user: str) -> str:
-        """Return a code with which a user sets his password, once, within 24 hours.
+        """Return a code with which a user sets their password, once, within 24 hours.
 
-        It is void once his password, roles or status change.
+        It becomes void when their password, roles or status change.
 
         Raises:
             UnknownUser, NotAllowed
         """
-        # Not his own: that would be a way round giving the current password. The mark is the one he was judged by: who
-        # is promoted beyond the actor's reach meanwhile has made the link void.
+        # Not for oneself: that would avoid giving the current password. The link is bound to the mark that was checked
+        # here: if the user is promoted beyond the actor's reach after that, the link is void.
         one = await self._other(actor, user)
         await self._audit.record("user.password_link", by=actor.id, subject=one.id)
         return await self._links.issue({"uid": one.id, "mark": one.mark}, ttl_s=PASSWORD_LINK_S)
@@ -180,9 +180,9 @@ class UserAdmin:
 
     @asynccontextmanager
     async def _keeping_an_admin(self, one: User, *, still: bool, by: str) -> AsyncIterator[None]:
-        """Hold the lock over a change that takes users:manage away from an active user, and refuse the last one's.
+        """Hold a lock during a change that takes users:manage from an active user; refuse it for the last such user.
 
-        Only who may manage users is at stake: two admins who demote each other at the same moment.
+        The lock is for two admins who demote each other at the same moment.
         """
         if still or not (one.is_active and self._manages(one.roles)):
             yield
@@ -193,15 +193,15 @@ class UserAdmin:
         try:
             if not await self._another_admin(one.id):
                 self._audit.note("denied", by=by, subject=one.id, code="last_admin", attempted="users.manage")
-                raise LastAdmin("Nobody else may manage users; give somebody that role first.")
+                raise LastAdmin("No other user may manage users. Give another user that role first.")
             yield
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(self._execute("EVAL", _UNLOCK, 1, _LOCK, holder))
 
     async def _another_admin(self, uid: str) -> bool:
-        # All users are looked at: admins are changed so seldom that an index of them would only be one more thing to
-        # be wrong when the policy gives a role other permissions.
+        # All users are read: admins change so rarely that an index of them would only be one more thing that is wrong
+        # when the policy gives a role other permissions.
         after: int | None = 0
         while after is not None:
             users, after = await self._accounts.page(after=after, size=500)
@@ -213,11 +213,11 @@ class UserAdmin:
 
 
 async def _decided_anew(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Decide and change; once more if the account was changed between the two, or who may not touch it might."""
+    """Decide and change; again if the account has changed between the two, or a stale decision would be carried out."""
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(ChangedMeanwhile):
             return await attempt()
-    raise AdminsBusy("Somebody else is changing this account. Try again in a second.")
+    raise AdminsBusy("Another change of this account is under way. Try again in a second.")
 
 
 _STATUS_ACTION = {"active": "enabled", "disabled": "disabled"}

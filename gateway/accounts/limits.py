@@ -1,4 +1,4 @@
-"""One user's limits, for the operator: how they stand, other numbers for a while, a block, a fresh start."""
+"""One user's limits, for the operator: their state, temporary overrides, a block, a reset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_OVERRIDE_S = 366 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An override as it is asked for. `name` is a limit, a quota, or `*` for a block."""
+    """A requested override. `name` is a limit, a quota, or `*` for a block."""
 
     name: str
     lasts_s: int
@@ -32,7 +32,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a user's limits stand, and what is set for him alone."""
+    """The state of a user's limits, and the overrides set for them."""
 
     user: User
     decision: Decision
@@ -40,10 +40,11 @@ class Standing:
 
 
 class UserLimits:
-    """Looks at and changes one user's limits; every change is live with his next request.
+    """Shows and changes one user's limits; every change takes effect with the user's next request.
 
-    Changes are audited before they are made; only of a reset is it known afterwards what had been used. Nobody changes
-    his own limits, nor those of a user who has a power that he has not: an operator could lock every admin out.
+    Changes are audited before they are made, a reset after it, when it is known what had been used. Actors cannot
+    change their own limits, nor those of a user with a power that they do not have: an operator could otherwise lock
+    out every admin.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class UserLimits:
         self._audit = audit
 
     async def show(self, user: str, *, by: Actor) -> Standing:
-        """Return how the limits of a user (by name or id) stand; that is audited. Raises: UnknownUser"""
+        """Return the state of the limits of a user (by name or id); this is audited. Raises: UnknownUser"""
         one = await self._accounts.lookup(user)
         self._audit.note_reading("limits", by=by.id, subject=one.id)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
@@ -65,7 +66,7 @@ class UserLimits:
         return Standing(one, decision, await self._overrides.current(one.id))
 
     async def reset(self, user: str, names: list[str] | None, *, by: Actor) -> dict[str, int]:
-        """Give limits and quotas back (None: all of them); return what had been used, which the audit keeps.
+        """Reset limits and quotas (None: all of them); return what had been used, which is audited.
 
         Raises:
             UnknownUser, NotAllowed, FieldError
@@ -87,7 +88,7 @@ class UserLimits:
         return used
 
     async def override(self, user: str, wanted: Wanted, *, by: Actor) -> Override:
-        """Set other numbers, or a block, for a while.
+        """Set other numbers, or a block, for a limited time.
 
         Raises:
             UnknownUser, NotAllowed, FieldError
@@ -124,7 +125,7 @@ class UserLimits:
         return one
 
     def _limit(self, wanted: Wanted) -> Limit | None:
-        """Return the limit an override asks for, None for a quota or a block; refuse what fits neither."""
+        """Return the limit that an override sets, None for a quota or a block. Raises: FieldError"""
         if wanted.name == BLOCK:
             self._only(wanted, set())
             return None

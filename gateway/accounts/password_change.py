@@ -1,4 +1,4 @@
-"""How a password is changed: by its owner, who gives the current one, or with a link that an operator made."""
+"""Password changes: by the owner, who gives the current one, or with a link from an operator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEAD_LINK = "The code is invalid, expired or used. Ask for a new one."
 
 
 class PasswordChange:
-    """Changes passwords, audits it, and ends the sessions of before. `links` are the codes of `UserAdmin`."""
+    """Changes passwords, audits it and ends earlier sessions. `links` are the codes that `UserAdmin` makes."""
 
     def __init__(self, accounts: Accounts, sessions: Sessions, links: Vouchers, audit: Audit) -> None:
         self._accounts = accounts
@@ -30,9 +30,9 @@ class PasswordChange:
     async def by_owner(
         self, caller: Principal, current: str, new: str, *, throttled: AbstractAsyncContextManager[Any], origin: Origin
     ) -> None:
-        """Replace the caller's password. Every other session of theirs ends; this one goes on with its next refresh.
+        """Replace the caller's password. Every other session of theirs ends; this one continues with its next refresh.
 
-        The current password is verified within `throttled`: guessing it with a stolen token is no cheaper than without.
+        The current password is verified within `throttled`: guessing it with a stolen token costs as much as without.
 
         Raises:
             UnknownUser, InvalidCredentials, WeakPassword, Busy
@@ -50,11 +50,11 @@ class PasswordChange:
         await self._finish(write(), "password.changed", caller.uid, origin, keep=caller.sid)
 
     async def by_link(self, code: str, new: str, *, origin: Origin) -> None:
-        """Set the password of the user whom an operator gave this code, once. Every session of theirs ends.
+        """Set the password of the user to whom an operator gave this code, once. Every session of theirs ends.
 
         Raises:
             InvalidGrant: never issued, expired, used, or the account has changed since.
-            WeakPassword, Busy: the code stays good.
+            WeakPassword, Busy: the code stays valid.
             NotDurable: the new password is in force, and the sessions have ended.
         """
         uid, mark = await self._spend(code, new, origin)
@@ -88,9 +88,9 @@ class PasswordChange:
     async def _finish(
         self, write: Awaitable[User], action: str, uid: str, origin: Origin, *, keep: str | None = None
     ) -> None:
-        """Await the write of a new password, then audit it and end the sessions of before, except one.
+        """Await the write of a new password, then audit it and end earlier sessions, except `keep`.
 
-        A password that the disk has not confirmed is in force all the same: what follows from it is done first.
+        A password that the disk has not confirmed is in force too, so the rest is done before NotDurable is raised.
         """
         unconfirmed: NotDurable | None = None
         try:

@@ -24,12 +24,12 @@ _CLOSED = {
 
 
 class RegistrationClosed(Exception):
-    """The policy lets nobody register, or not without an invitation. The text says which."""
+    """The policy allows no registration, or none without an invitation. The text says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """Somebody who wants an account. `invite` is the code of an invitation, which says in which roles."""
+    """A person who registers. `invite` is the code of an invitation, which names their roles."""
 
     username: str
     password: str = field(repr=False)
@@ -86,7 +86,7 @@ class Registration:
         return user
 
     async def _add_invited(self, newcomer: Newcomer, code: str, origin: Origin) -> tuple[User, str]:
-        """Return the new user and the id of who invited them."""
+        """Return the new user and the id of the user who invited them."""
         try:
             said = await self._invites.spend(code)
         except InvalidVoucher:

@@ -26,10 +26,10 @@ def audit() -> None:
 
 
 @audit.command("tail")
-@click.option("--user", help="Only what is by or about this user, by name or id.")
+@click.option("--user", help="Only entries by or about this user: name or id.")
 @click.option("--action", help="Only this action or kind, e.g. login, user, token.minted.")
 @click.option("--lines", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many entries.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new entries, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json: bool) -> None:
     """Print the last entries, the newest at the end."""
@@ -40,15 +40,13 @@ def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json
     async def work(store: Store) -> None:
         uid = None if user is None else await party(Accounts(store.execute, Passwords()), user)
         trail = Audit(store.execute)
-        newest, _ = await trail.page(size=1)  # where to go on from, whether or not anything of that kind has happened
+        newest, _ = await trail.page(size=1)  # where --follow starts, even if no entry matches
         wanted = Filter(user=uid, action=action)
         found = await _last(trail, lines, wanted)
         if not found and not follow:
-            click.echo(
-                "Nothing of that kind has happened yet." if user or action else "Nothing has happened yet.", err=True
-            )
+            click.echo("No entry matches." if user or action else "The audit trail is empty.", err=True)
         _print(found, as_json=as_json)
-        shown = {entry.id for entry in found}  # what happened between the two looks is in both
+        shown = {entry.id for entry in found}  # entries made between the two reads are in both
         last = next((entry.id for entry in newest), "0-0")
         while follow:
             await asyncio.sleep(_POLL_S)
@@ -62,7 +60,7 @@ def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json
 
 
 async def _last(trail: Audit, lines: int, wanted: Filter) -> list[Entry]:
-    """Return the last entries of a kind, the newest first, however far back they lie."""
+    """Return the last matching entries, newest first, however far back they are."""
     found: list[Entry] = []
     before = None
     while True:
@@ -73,7 +71,7 @@ async def _last(trail: Audit, lines: int, wanted: Filter) -> list[Entry]:
 
 
 async def _since(trail: Audit, last: str) -> list[Entry]:
-    """Return everything after an entry, the newest first, however much happened in one second."""
+    """Return all entries after an entry, newest first."""
     found: list[Entry] = []
     before = None
     while True:
@@ -91,5 +89,5 @@ def _print(newest_first: list[Entry], *, as_json: bool) -> None:
         at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         whom = f" -> {entry.subject}" if entry.subject and entry.subject != entry.by else ""
         details = "".join(f" {name}={value}" for name, value in entry.details.items())
-        text = f"{at} {entry.action:20} {entry.by or '(nobody)'}{whom}{details}"
-        click.echo("".join(char if char.isprintable() else "?" for char in text))  # a reason is somebody's own text
+        text = f"{at} {entry.action:20} {entry.by or '(no login)'}{whom}{details}"
+        click.echo("".join(char if char.isprintable() else "?" for char in text))  # a reason is free text

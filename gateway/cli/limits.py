@@ -39,7 +39,7 @@ def limits() -> None:
 @click.argument("user")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(user: str, as_json: bool) -> None:
-    """Show how a user's limits and quotas stand, and what is set for him alone."""
+    """Show the state of a user's limits and quotas, and the overrides set for them."""
     standing = _with_limits(lambda limits: limits.show(user, by=_BY))
     states = msgspec.to_builtins(LimitsNow.of(standing.decision))
     if as_json:
@@ -54,7 +54,7 @@ def show(user: str, as_json: bool) -> None:
 @click.option("--name", "names", multiple=True, help="Only this limit or quota; may be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print what had been used as JSON.")
 def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
-    """Give a user his limits back. Usage counters stay; what had been used is printed and audited."""
+    """Reset a user's limits. Usage counters stay; what had been used is printed and audited."""
     used = _with_limits(lambda limits: limits.reset(user, list(names) or None, by=_BY))
     if as_json:
         click.echo(json.dumps(used, indent=2))
@@ -75,7 +75,10 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--for", "lasts_s", type=DURATION, default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
 @click.option("--reason", default="", help="Why; the audit keeps it.")
 def override(user: str, name: str | None, block: bool, lift: bool, **numbers: Any) -> None:
-    """Set other numbers for one limit or quota of a user, or block them, for a while; live with their next request."""
+    """Set other numbers for one limit or quota of a user, or block the user, for a limited time.
+
+    It takes effect with the user's next request.
+    """
     if block == (name is not None):
         raise click.UsageError("Give --name, or --block.")
     target = name or BLOCK
@@ -85,7 +88,7 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
         return
     wanted = Wanted(target, **numbers)  # its fields are named like the options
     done = _with_limits(lambda limits: limits.override(user, wanted, by=_BY))
-    click.echo(f"Set until {iso(done.until_us / 1_000_000)}; live with the next request.")
+    click.echo(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")
 
 
 def _print(standing: Standing, states: dict[str, Any]) -> None:

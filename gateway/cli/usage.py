@@ -40,7 +40,7 @@ def usage() -> None:
 def show_usage(
     user: str | None, action: str | None, first: datetime | None, last: datetime | None, as_json: bool
 ) -> None:
-    """Show who used what, per UTC day: done, denied by a limit, refused by a rule, failed on our side."""
+    """Show usage per user and UTC day: done, denied by a limit, refused by a rule, failed in the gateway."""
     try:
         days = span_of_days(first.date() if first else None, last.date() if last else None)
     except FieldError as error:
@@ -60,7 +60,7 @@ def show_usage(
 @click.option("--limit", "size", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
-    """Show who has most of one counter on a day or in a month."""
+    """Show the users with the highest count of one counter on a day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
     if not re.fullmatch(PERIOD, period):
         raise click.BadParameter("must look like 2026-11-22 or 2026-11", param_hint="--period")
@@ -75,7 +75,7 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
     elif not rows:
-        click.echo(f"Nobody has any {counter} in {period}.")
+        click.echo(f"No user has any {counter} in {period}.")
     else:
         table = Table("User", Column("Count", justify="right"), title=f"{counter}, {period}")
         for row in rows:
@@ -86,7 +86,7 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
 @usage.command("rebuild")
 @click.option("--month", help="The UTC month, e.g. 2026-11.  [default: this one]")
 def rebuild(month: str | None) -> None:
-    """Rebuild a month's top lists from the users' own counters, which are what counts."""
+    """Rebuild a month's top lists from the users' own counters, which are authoritative."""
     month = month or f"{datetime.now(UTC):%Y-%m}"
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise click.BadParameter("must look like 2026-11", param_hint="--month")

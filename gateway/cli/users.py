@@ -31,14 +31,14 @@ _ROLE = click.option("--role", "roles", multiple=True, required=True, help="Gate
 
 @click.group()
 def users() -> None:
-    """Accounts: who exists, in which roles, where they are logged in."""
+    """Accounts: users, their roles and their sessions."""
 
 
 @users.command("add")
 @click.argument("username")
 @_ROLE
 @click.option("--display-name", default="", help="Name shown to others.  [default: the user name]")
-@click.option("--no-password", is_flag=True, help="Ask for none: the user sets it with `gateway users password-link`.")
+@click.option("--no-password", is_flag=True, help="Set no password; see `gateway users password-link`.")
 @_JSON
 def add_user(username: str, roles: tuple[str, ...], display_name: str, no_password: bool, as_json: bool) -> None:
     """Create an account. The password comes from a prompt, or from standard input; never from the command line."""
@@ -51,10 +51,10 @@ def add_user(username: str, roles: tuple[str, ...], display_name: str, no_passwo
 
 
 @users.command("list")
-@click.option("--name", default="", help="Only users whose names begin so.")
+@click.option("--name", default="", help="Only users whose names begin with this text.")
 @_JSON
 def list_users(name: str, as_json: bool) -> None:
-    """List accounts. All, the oldest first, or by name those that --name finds."""
+    """List all accounts, the oldest first, or with --name the matching ones by name."""
 
     async def every(office: Office) -> list[User]:
         found: list[User] = []
@@ -96,7 +96,7 @@ def show_user(username: str, as_json: bool) -> None:
 @click.argument("roles", nargs=-1, required=True)
 @_JSON
 def set_roles(username: str, roles: tuple[str, ...], as_json: bool) -> None:
-    """Replace an account's roles. Login tokens of before are refused from the next request on."""
+    """Replace an account's roles. Earlier login tokens are refused from the next request on."""
     _print_users([_change(username, Changes(roles=roles))], as_json=as_json)
 
 
@@ -118,7 +118,7 @@ def enable_user(username: str) -> None:
 @click.argument("username")
 @click.argument("display_name")
 def rename_user(username: str, display_name: str) -> None:
-    """Change the name others see. The user name stays."""
+    """Change the name that others see. The user name stays."""
     _check_shown(display_name)
     user = _change(username, Changes(display_name=display_name))
     click.echo(f"{user.username} is shown as {user.display_name}.")
@@ -128,7 +128,7 @@ def rename_user(username: str, display_name: str) -> None:
 @click.argument("username")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete_user(username: str, yes: bool) -> None:
-    """Delete an account: its name, password, roles and sessions. What it used stays counted, under its id alone."""
+    """Delete an account: its name, password, roles and sessions. Its usage stays counted, under its id only."""
     if not yes:
         click.confirm(f"Delete {username} for good?", abort=True, err=True)
     with_office(lambda office: office.admin.delete(_CLI, username))
@@ -149,7 +149,7 @@ def list_sessions(username: str, as_json: bool) -> None:
         click.echo(json.dumps([msgspec.to_builtins(one) for one in found], indent=2))
         return
     if not found:
-        click.echo(f"{username} is logged in nowhere.")
+        click.echo(f"{username} has no sessions.")
         return
     texts = [Column(name, overflow="fold") for name in ("Address", "Client")]
     table = Table(Column("Session", no_wrap=True), "Since, last used, until", *texts)
@@ -169,16 +169,16 @@ def end_sessions(username: str) -> None:
 
 @users.command("password-link")
 @click.argument("username")
-@click.option("--page", help="Address of your app's page for it; the code is put behind its #.")
+@click.option("--page", help="URL of your app's page for it; the code is added as its fragment.")
 @_JSON
 def password_link(username: str, page: str | None, as_json: bool) -> None:
-    """Print a code to set a password with. It works once, within 24 hours.
+    """Print a code that sets a password. It works once, within 24 hours.
 
-    It goes to POST /api/auth/password/setup as {"token": CODE, "new_password": ...}. With --page it is printed as a
-    link; what stands behind a # is sent to no server and lands in no log.
+    Send it to POST /api/auth/password/setup as {"token": CODE, "new_password": ...}. With --page it is printed as a
+    link; the part after # is not sent to any server and appears in no log.
     """
     if page and not re.fullmatch(r"https?://[^\s#]+", page):
-        raise click.BadParameter("must begin with http:// or https:// and have no # of its own", param_hint="--page")
+        raise click.BadParameter("must begin with http:// or https:// and contain no #", param_hint="--page")
     code = with_office(lambda office: office.admin.password_link(_CLI, username))
     if as_json:
         click.echo(json.dumps({"token": code, "expires_in": PASSWORD_LINK_S}, indent=2))
@@ -189,21 +189,21 @@ def password_link(username: str, page: str | None, as_json: bool) -> None:
 @users.command("uninvite")
 @click.argument("code")
 def uninvite(code: str) -> None:
-    """Void an invitation to register. Who has used it keeps the account."""
+    """Revoke an invitation to register. Accounts created with it stay."""
     if not with_office(lambda office: office.registration.revoke_invite(_CLI, code)):
-        raise CommandError("there is no such invitation, or no longer")
-    click.echo("The invitation is void.")
+        raise CommandError("there is no such invitation; it may have expired")
+    click.echo("The invitation is revoked.")
 
 
 @users.command("invite")
 @_ROLE
-@click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it is good: 90min, 12h, 7d.")
+@click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it is valid: 90min, 12h, 7d.")
 @click.option("--uses", type=click.IntRange(1, MOST_INVITE_USES), default=1, show_default=True, help="How many people.")
 @_JSON
 def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> None:
-    """Print a code to register with. Whoever does is given these roles.
+    """Print a code to register with. Users who register with it get these roles.
 
-    It goes to POST /api/auth/register as "invite", where GATEWAY_REGISTRATION is invite or open.
+    Send it to POST /api/auth/register as "invite". GATEWAY_REGISTRATION must be invite or open.
     """
     if expires > MOST_INVITE_S:
         raise click.BadParameter(f"at most {MOST_INVITE_S // 86_400}d", param_hint="--expires")
@@ -213,7 +213,10 @@ def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> No
 
     code, registration = with_office(work)
     if registration == "closed":
-        click.echo("Registration is closed: nobody can use it unless GATEWAY_REGISTRATION is invite or open.", err=True)
+        click.echo(
+            "Registration is closed. The invitation needs GATEWAY_REGISTRATION=invite or open.",
+            err=True,
+        )
     click.echo(json.dumps({"invite": code, "expires_in": expires, "uses": uses}, indent=2) if as_json else code)
 
 
@@ -239,7 +242,7 @@ def _print_users(found: list[User], *, as_json: bool, many: bool = False) -> Non
     if as_json:
         plain: list[Any] = [msgspec.to_builtins(user) for user in found]
         for one in plain:
-            del one["mark"]  # which says nothing to anybody
+            del one["mark"]  # internal
         click.echo(json.dumps(plain if many else plain[0], indent=2))
         return
     table = Table("User", "Roles", "Status", "Created", "Id")

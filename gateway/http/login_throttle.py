@@ -1,7 +1,7 @@
 """Rate limits for unauthenticated callers: by client address and by account name.
 
-An attempt is charged before the password is looked at and given back when it was right; whoever is throttled is
-refused unseen. Keys hold MACs, never a name or an address.
+An attempt is charged before the password is verified, and refunded if it is right; a throttled attempt is refused
+without verifying it. Keys hold MACs, never a name or an address.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Attempt:
         self._succeed = succeed
 
     async def succeeded(self) -> None:
-        """Give the charges back and remember the address, once; other commands may leave together with these."""
+        """Refund the charges and remember the address, once. Other commands may be issued together with this."""
         if not self.is_settled:
             self.is_settled = True
             await self._succeed()
@@ -76,16 +76,16 @@ class Throttle:
 
     @asynccontextmanager
     async def login(self, address: str, username: str) -> AsyncIterator[Attempt]:
-        """Charge a login attempt around its verification; give it back unless the credentials were wrong.
+        """Charge a login attempt around its verification; refund it unless the credentials were wrong.
 
-        One account bucket counts: the account's own, or, from an address that logged in to it before, that of the two
-        together. So a stranger who fails all day cannot lock the owner out.
+        One account bucket is charged: the account's own, or, from an address that has logged in to it before, a bucket
+        of the two together. So the failures of a stranger cannot lock the owner out.
 
         The account's credentials are read in the same two round trips: by the same commands for every name, and
         whether the attempt is refused or not.
 
         Raises:
-            Problem: 429 too_many_attempts; the password has not been looked at.
+            Problem: 429 too_many_attempts; the password was not verified.
         """
         site, account = site_of(address), self._account(username)
         known = f"kn:1:{{{self._subject('known', f'{site} {account}')}}}"
@@ -111,15 +111,15 @@ class Throttle:
         except InvalidCredentials:
             raise
         except BaseException:
-            if not attempt.is_settled:  # nothing was found out about the password
+            if not attempt.is_settled:  # the password was not verified
                 await self._give_back(by_account, by_address)
             raise
 
     @asynccontextmanager
     async def registration(self, address: str) -> AsyncIterator[None]:
-        """Charge the making of one account; give it back if none is made, unless the name was taken.
+        """Charge the creation of one account; refund it if none is created, unless the name was taken.
 
-        Otherwise whoever wants to know who has an account could ask for names as fast as requests are answered.
+        If taken names were free of charge, a client could find out which names exist as fast as requests are answered.
 
         Raises:
             Problem: 429 too_many_attempts
@@ -139,7 +139,7 @@ class Throttle:
         return Origin(address, self._ring.mac(f"source {site_of(address)}")[:16])
 
     async def refresh_allowed(self, sid: str, address: str) -> None:
-        """Look whether a session may be refreshed again. Raises: Problem"""
+        """Check that a session may be refreshed again, without charging it. Raises: Problem"""
         charge = Charge(self._limits.refresh)
         decision = await self._limiter.take(self._subject("refresh", sid), [Charge(charge.limit, 0)])
         if decision.limits[0].remaining < 1:
@@ -147,7 +147,7 @@ class Throttle:
             raise _too_many(decision)
 
     async def refreshed(self, sid: str) -> None:
-        """Charge a refresh that rotated. The tabs that got the same tokens in a race were no refresh of their own."""
+        """Charge a refresh that rotated. Racing refreshes that got the same tokens are not charged."""
         await self._limiter.take(self._subject("refresh", sid), [Charge(self._limits.refresh)])
 
     async def _take(self, kind: str, text: str, limit: Limit) -> Decision:

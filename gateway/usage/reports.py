@@ -1,4 +1,4 @@
-"""Who used what: the counters of users, joined with their names."""
+"""Usage reports: the counters of users, joined with their names."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from limits.derived import Derived
 
 MOST_DAYS = 366
 PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top list: a UTC day or month
-# A counter that there may be: an action and an outcome.
+# The name of a counter: an action and an outcome.
 METRIC = r"^[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40})$"
-EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # sums with days stay days
-_MOST_SCANNED = 5_000  # users looked at for one page; a page of few rows then says where to go on
+EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on days cannot overflow
+_MOST_SCANNED = 5_000  # users read for one page; a short page then says where the next begins
 
 
 Days = tuple[date, date]
@@ -61,7 +61,7 @@ class TopRow:
 
 
 def span_of_days(first: date | None, last: date | None) -> Days:
-    """Return the UTC days of a report; by default the thirty up to `last`, and that is today.
+    """Return the UTC days of a report; by default the thirty days up to `last`, which defaults to today.
 
     Raises:
         FieldError
@@ -89,7 +89,7 @@ class Reports:
     ) -> UsagePage:
         """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
 
-        The users' own counters are read, never an index of who was active: what is reported is what was counted.
+        The users' own counters are read, not an index of active users, so that the report equals what was counted.
 
         Raises:
             UnknownUser

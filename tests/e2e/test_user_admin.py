@@ -298,7 +298,7 @@ def test_an_admin_who_has_no_password_yet_is_nobody_to_rely_on(tmp_path: Path) -
         done = own.command("users", "disable", "ada")
         assert (done.returncode, done.stderr) == (
             1,
-            "gateway: Nobody else may manage users; give somebody that role first.\n",
+            "gateway: No other user may manage users. Give another user that role first.\n",
         )
         assert own.log_in("ada")["user"]["roles"] == ["admin"]
 
@@ -312,7 +312,7 @@ def test_the_last_admin_can_be_neither_demoted_nor_disabled_nor_deleted(tmp_path
         roles = own.log_in("ada")["user"]["roles"]
     for done in outcomes:
         assert done.returncode == 1
-        assert done.stderr == "gateway: Nobody else may manage users; give somebody that role first.\n" or (
+        assert done.stderr == "gateway: No other user may manage users. Give another user that role first.\n" or (
             "under way" in done.stderr
         )
     assert roles == ["admin"]
