@@ -68,7 +68,7 @@ def rooms(execute: Counting, hms: FakeHms) -> Rooms:
 
 
 async def create(rooms: Rooms, uid: str, new: NewRoom, *, lease: str) -> Room:
-    """Create a room under a new name at 100ms, as the route does."""
+    """Create a room under a new name at 100ms, as the use case does."""
     room, is_new = await rooms.create(uid, new, lease=lease, upstream=upstream_name(new.name))
     assert is_new
     return room
