@@ -1,4 +1,4 @@
-"""A circuit breaker: when most calls fail, stop making them for a moment, then try one."""
+"""A circuit breaker: when most calls fail, it stops them briefly, then lets one through as a probe."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 WINDOW_S = 10
 LEAST_CALLS = 20
-OPEN_S = 0.5  # short, because the probe is one cheap call and recovery should not be ours to delay
+OPEN_S = 0.5  # short: the probe is one cheap call, and recovery must not be delayed
 
 
 class Breaker:
-    """Opens when at least half of at least 20 calls of the last 10 s failed; one probe then decides on closing.
+    """Opens when at least half of at least 20 calls in the last 10 s failed; then one probe decides whether it closes.
 
-    `now` returns monotonic seconds. Not shared: each process sees its own calls.
+    `now` returns monotonic seconds. Each process has its own breakers.
     """
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -27,14 +27,14 @@ class Breaker:
         self.generation = 0  # how often it has closed
 
     def allows(self) -> bool:
-        """Tell whether a call may be made. While open, one caller at a time is let through as the probe."""
+        """Return whether a call may be made. While open, one call at a time is allowed as the probe."""
         if self.state == "closed":
             return True
         now = self._now()
         if now < self._open_until or now < self._probing_until:
             return False
         self.state = "half-open"
-        # A probe that never reports, because its caller was cancelled, does not keep the breaker open for ever.
+        # A probe whose caller was cancelled never reports; after this time another is allowed.
         self._probing_until = now + OPEN_S
         return True
 
@@ -45,9 +45,9 @@ class Breaker:
             self._close()
 
     def failed(self, generation: int | None = None) -> None:
-        """Report a failure. `generation`: the breaker's when the call began, for calls that may last.
+        """Report a failure. `generation`: the breaker's when a long call began.
 
-        A call that began before the last recovery and fails after it says nothing of now.
+        A call that began before the last recovery does not count: it says nothing about the present.
         """
         if generation is not None and generation != self.generation:
             return

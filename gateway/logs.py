@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, or coloured text for a console. UTC, with the request's id."""
+"""Log lines: one JSON object each, or text for a console. Times are UTC; lines carry the request's id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-# Codes of invites and links, login tokens, refresh tokens: what works for whoever reads it.
+# Codes of invites and links, login tokens, refresh tokens: whoever reads one can use it.
 _SECRET = re.compile(
     r"(?<![a-z2-7])[a-z2-7]{26}(?![a-z2-7])|eyJ[\w-]+\.[\w-]+\.[\w-]*|v1\.u[a-z2-7]{20}\.\w+\.\w+\.\w+"
 )
@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def path_to_log(path: str) -> str:
-    """Return a path without the secrets in it: an invite's code is part of one, other things get there by mistake."""
+    """Return a path without secrets: an invite's code is part of its path, other secrets get there by mistake."""
     return _SECRET.sub("(secret)", path)
 
 
@@ -57,7 +57,7 @@ class _Console(logging.Formatter):
 
 
 def configure(log_format: str) -> None:
-    """Send every logger's lines to standard error in one format; quiet libraries that log URLs or headers."""
+    """Send all log lines to standard error in one format; silence libraries that log URLs or headers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Console())
     root = logging.getLogger()

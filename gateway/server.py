@@ -12,11 +12,11 @@ from uvicorn.supervisors import Multiprocess
 from gateway import logs
 from gateway.settings import Settings, SettingsError
 
-# Named, not imported: who only watches over workers needs neither it nor Litestar behind it. Without httptools, that is
-# on Windows, h11 bounds sizes, not times.
+# Named, not imported: the process that supervises workers needs neither it nor Litestar. Without httptools, that is on
+# Windows, h11 bounds sizes but not times.
 HTTP = "gateway.http.protocol:BoundedProtocol" if find_spec("httptools") else "h11"
 MOST_H11_HEAD_BYTES = 32 * 1024
-GRACE_S = 8  # a request lives 5 s at most; without a bound one slow body would hold up a stop for ever
+GRACE_S = 8  # a request takes 5 s at most; without a bound one slow body would delay a stop for ever
 
 
 def run(settings: Settings) -> None:
@@ -60,10 +60,10 @@ class _Workers(Multiprocess):
 
 
 def check_free(host: str, port: int, *, ways: str) -> None:
-    """Check that the address can be listened on; uvicorn with several workers would log tracebacks in a loop.
+    """Check that the address is free; uvicorn with several workers would log tracebacks in a loop.
 
     Raises:
-        SettingsError: one line that names the `ways` to choose another address.
+        SettingsError: the address cannot be used; the text names the `ways` to choose another.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

@@ -26,8 +26,8 @@ DEMO_ENV = "demo.env"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Whole words or the whole value: a random secret may hold any three letters somewhere, and one in 32,768 of ours begins
-# with "my-"; what is written by hand goes on in words, each in one case.
+# Matches whole words or the whole value: a random secret may contain any three letters, and one in 32,768 begins with
+# "my-". A text written by hand continues in words, each in one case.
 _PLACEHOLDERS = re.compile(
     r"^(your|example)[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^<.*>$"
     r"|^(?-i:[Mm]y([_-][A-Z]?[a-z0-9]+)+|MY([_-][A-Z0-9]+)+)$",
@@ -39,12 +39,12 @@ _TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong. The text is one line that names it, and holds no secret."""
+    """A setting is missing or wrong. The text is one line that names the setting and holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the gateway is told from outside. Lists are tuples; nothing is optional that has no default here."""
+    """Everything that is configured from outside. Lists are tuples; what has no default is required."""
 
     redis_url: str = field(repr=False)
     hms_app_access_key: str = field(repr=False)
@@ -72,7 +72,7 @@ class Settings:
         """Read and check every setting.
 
         Raises:
-            SettingsError: the first thing that is missing, short, a placeholder or contradictory.
+            SettingsError: a setting is missing, too short, a placeholder or contradictory.
         """
         env = load_env() if env is None else env
         memory_kib, passes = argon2_cost(env)
@@ -110,12 +110,12 @@ class Settings:
 def load_env(folder: Path | None = None) -> dict[str, str]:
     """Return the process environment over `.env` of a folder (default: the current one).
 
-    Where neither names a Redis, `demo.env` of the demo's data folder stands in for `.env`, so that the commands reach
-    a running `gateway demo` with nothing to set. An empty value counts as not set.
+    If neither has REDIS_URL, `demo.env` in the demo's data folder is read instead of `.env`: commands find a running
+    `gateway demo` without configuration. An empty value counts as not set.
     """
     dotenv = (folder or Path.cwd()) / ".env"
     merged = {**_read_env_file(dotenv), **process_env()}
-    # Never beside a real account: its secret would sign tokens for whatever listens where the demo's 100ms was.
+    # Never with a real account: its secret would sign tokens for whatever listens at the address of the demo's 100ms.
     if not merged.get("REDIS_URL") and not hms_given(merged)[0]:
         demo = data_folder(merged) / DEMO_ENV
         if demo.is_file():
@@ -124,29 +124,29 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
 
 
 def process_env() -> dict[str, str]:
-    """Return the process environment alone, without what is empty."""
+    """Return the process environment without empty values."""
     return {name: value for name, value in os.environ.items() if value}
 
 
 def override(**settings: object) -> None:
-    """Set settings from the command line into the environment, where worker processes find them; None leaves one be."""
+    """Copy settings from the command line into the environment, for worker processes; None changes nothing."""
     for name, value in settings.items():
         if value is not None:
             os.environ[name] = str(value)
 
 
 def data_folder(env: Mapping[str, str]) -> Path:
-    """Return the folder where the demo keeps its data."""
+    """Return the folder of the demo's data."""
     return Path(env.get("GATEWAY_DATA") or DEFAULT_DATA).absolute()
 
 
 def policy_path(env: Mapping[str, str]) -> Path | None:
-    """Return GATEWAY_POLICY; None stands for the built-in policy."""
+    """Return GATEWAY_POLICY; None means the built-in policy."""
     return Path(env["GATEWAY_POLICY"]) if env.get("GATEWAY_POLICY") else None
 
 
 def password_policy(env: Mapping[str, str]) -> PasswordPolicy:
-    """Return what a new password must be: GATEWAY_PASSWORD_MIN_LENGTH and GATEWAY_BREACHED_PASSWORDS.
+    """Return the rules for new passwords: GATEWAY_PASSWORD_MIN_LENGTH and GATEWAY_BREACHED_PASSWORDS.
 
     Raises:
         SettingsError
@@ -160,7 +160,7 @@ def password_policy(env: Mapping[str, str]) -> PasswordPolicy:
 
 
 def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
-    """Return the memory in KiB and the passes that a new password's hash costs. Raises: SettingsError"""
+    """Return the memory in KiB and the passes of a new password hash. Raises: SettingsError"""
     return (
         _number(env, "GATEWAY_ARGON2_MEMORY_KIB", MEMORY_KIB, MEMORY_KIB, MOST_MEMORY_KIB),
         _number(env, "GATEWAY_ARGON2_PASSES", PASSES, PASSES, MOST_PASSES),
@@ -168,7 +168,7 @@ def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
 
 
 def redis_url(env: Mapping[str, str]) -> str:
-    """Return the checked REDIS_URL; the commands that only need Redis ask for nothing else.
+    """Return the checked REDIS_URL, for commands that need only Redis.
 
     Raises:
         SettingsError
@@ -188,7 +188,7 @@ def redis_url(env: Mapping[str, str]) -> str:
 
 
 def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:
-    """Return whether any 100ms credential is set, and the names of those that are not."""
+    """Return whether any 100ms credential is set, and the names of the missing ones."""
     names = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
     missing = [name for name in names if not env.get(name)]
     return len(missing) < len(names), missing
@@ -224,13 +224,13 @@ def _secret(env: Mapping[str, str], name: str) -> str:
 
 
 def _is_repetition(value: str) -> bool:
-    """Tell whether a text is a shorter one again and again; the last time may be cut off."""
+    """Return whether a text repeats a shorter one; the last repetition may be incomplete."""
     text = value.lower()
     return any(text[period:] == text[:-period] for period in range(1, len(text) // 2 + 1))
 
 
 def _is_sequence(value: str) -> bool:
-    """Tell whether three quarters of the characters follow their neighbour in the alphabet or on the keyboard.
+    """Return whether three quarters of the characters are next to their predecessor in the alphabet or on the keyboard.
 
     Of 32 random hexadecimal digits fewer than one in 10**11 does.
     """
@@ -278,7 +278,7 @@ def _http_url(env: Mapping[str, str], name: str, default: str) -> str:
 
 
 def _is_local(host: str) -> bool:
-    """Tell whether a host cannot lie on the internet: a bare name (compose), or a loopback or private address."""
+    """Return whether a host is not on the internet: a bare name (compose), or a loopback or private address."""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
@@ -300,12 +300,12 @@ def _origins(env: Mapping[str, str]) -> tuple[str, ...]:
                 f"GATEWAY_CORS_ORIGINS: {origin!r} is not an origin such as https://app.example.com (a port may be *)"
             )
     if "*" in origins and len(origins) > 1:
-        # Only a listed origin gets credentials: beside * nobody could tell whom the list still lets in.
-        raise SettingsError("GATEWAY_CORS_ORIGINS: * lets every origin in, without credentials; list origins or only *")
+        # Only listed origins get credentials: together with * the list would mean nothing.
+        raise SettingsError("GATEWAY_CORS_ORIGINS: * allows every origin, without credentials; use it alone")
     return tuple(_as_browsers_write(origin) for origin in origins)
 
 
 def _as_browsers_write(origin: str) -> str:
-    """Return an origin as it comes in the Origin header: in lower case, and without the scheme's own port."""
+    """Return an origin as browsers send it: in lower case, without the scheme's default port."""
     origin = origin.lower()
     return origin.removesuffix(":443" if origin.startswith("https://") else ":80")

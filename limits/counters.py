@@ -1,4 +1,4 @@
-"""Reading the usage counters that `take.lua` and `amend.lua` write.
+"""Reads the usage counters that `take.lua` and `amend.lua` write.
 
 A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and one for the whole month
 (`*:tokens.mint.ok`); `uc` holds what was allowed, `dn` what was denied.
@@ -89,7 +89,7 @@ def _pairs(reply: Mapping[bytes, bytes]) -> Iterable[tuple[str, int]]:
 
 
 class Counters:
-    """Reads counters of subjects. Never part of a decision."""
+    """Reads the counters of subjects. Never part of a decision."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -102,7 +102,7 @@ class Counters:
         return _usage(day, replies)
 
     async def raw_month(self, subject: str, month: str) -> list[tuple[str, int]]:
-        """Return all of a subject's counters of a month as they are stored: (`22:tokens.mint.ok`, count)."""
+        """Return a subject's counters of a month as stored: (`22:tokens.mint.ok`, count)."""
         replies = await asyncio.gather(*(self._execute("HGETALL", key) for key in _month_keys(subject, month)))
         return [pair for reply in replies for pair in _pairs(reply)]
 

@@ -1,6 +1,6 @@
-"""What is written after a decision and never part of one: top lists across users, counters of rooms.
+"""Data derived from decisions, written after them: top lists across users and counters of rooms.
 
-Everything here is sent and not waited for. Top lists can be rebuilt from the users' own counters (`rebuild`).
+Writes are sent without waiting. Top lists can be rebuilt from the users' own counters (`rebuild`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from .limiter import KEEP_COUNTERS_MS
 from .periods import day_of
 
 Post = Callable[..., None]
-"""Sends one Redis command and waits for nothing; what goes wrong is dropped."""
+"""Sends one Redis command without waiting for the reply; errors are ignored."""
 
 _KEEP_S = KEEP_COUNTERS_MS // 1000
 
 
 class Derived:
-    """Notes outcomes in top lists (`tp:1:<day or month>:<metric>`) and in rooms' counters (`rc:1:{room}:<month>`)."""
+    """Counts outcomes in top lists (`tp:1:<day or month>:<metric>`) and in rooms' counters (`rc:1:{room}:<month>`)."""
 
     def __init__(self, execute: Execute, post: Post) -> None:
         self._execute = execute
@@ -37,14 +37,14 @@ class Derived:
             self._bump("HINCRBY", key, f"*:{metric}", 1)
 
     async def top(self, period: str, metric: str, size: int) -> list[tuple[str, int]]:
-        """Return the subjects with the most of a metric on a day (`2026-11-22`) or in a month, most first."""
+        """Return the subjects with the highest counts of a metric on a day (`2026-11-22`) or in a month."""
         reply = await self._execute("ZREVRANGE", f"tp:1:{period}:{metric}", 0, size - 1, "WITHSCORES")
         return [(subject.decode(), int(score)) for subject, score in reply]
 
     async def rebuild(self, month: str, subjects: AsyncIterable[str], counters: Counters) -> int:
-        """Write a month's top lists anew from the subjects' own counters; return how many subjects had any.
+        """Rebuild a month's top lists from the subjects' own counters; return how many subjects had any.
 
-        A list is replaced whole once all subjects are read; what is counted meanwhile is counted in both.
+        Each list is replaced after all subjects have been read; what is counted in between may count twice.
         """
         scores: dict[str, list[str | int]] = {}
         found = 0

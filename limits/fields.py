@@ -1,6 +1,6 @@
 """Decisions as HTTP field values, per draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651).
 
-Only text goes in and out: the package knows no HTTP library.
+Input and output are text: the package knows no HTTP library.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from .policy import US_PER_S, Decision, LimitState, QuotaState
 
 DRAFT = 11
-# An open change of the draft renames these parameters; the next draft gets a row, not a search and replace.
+# An open change of the draft renames these parameters: the next draft gets its own row.
 _PARAMETERS = {11: {"quota": "q", "window": "w", "remaining": "r", "reset": "t"}}
 _MOST_POLICIES = 4  # the draft asks for few; a client acts on the tightest
 
@@ -20,7 +20,7 @@ def _ceil_s(us: int) -> int:
 
 
 def _reset_s(state: LimitState | QuotaState, now_us: int) -> int:
-    """Seconds in which the units left may be spent evenly; with none left, until there is one; of a quota, its end."""
+    """Return the seconds that the remaining units last; with none left, until the next; for a quota, until its end."""
     if isinstance(state, QuotaState):
         return max(1, _ceil_s(state.ends_us - now_us))
     if state.remaining:
@@ -32,7 +32,7 @@ def _reset_s(state: LimitState | QuotaState, now_us: int) -> int:
 def ratelimit_fields(decision: Decision) -> dict[str, str]:
     """Return the values of RateLimit-Policy and RateLimit, tightest first, at most four; {} without limits.
 
-    Shadow limits are not told: they decide nothing yet.
+    Shadow limits are left out: they decide nothing.
     """
     every: tuple[LimitState | QuotaState, ...] = (*decision.limits, *decision.quotas)
     states = [state for state in every if state.decides]
@@ -50,15 +50,14 @@ def ratelimit_fields(decision: Decision) -> dict[str, str]:
 
 
 def retry_after_s(decision: Decision) -> int | None:
-    """Return whole seconds for Retry-After of a denial, None if no waiting helps.
+    """Return the whole seconds for Retry-After of a denial; None if waiting does not help.
 
-    Jittered upwards by at most a tenth (5 s at most), so that the clients of one outage or one loop do not all come
-    back in the same second.
+    Jittered upwards by at most a tenth (at most 5 s), so that clients do not all return in the same second.
     """
     if decision.never:
         return None
-    told = [
+    resets = [
         _reset_s(state, decision.now_us) for state in decision.violated if isinstance(state, LimitState | QuotaState)
     ]
-    least = max(1, _ceil_s(decision.retry_us), *told)
+    least = max(1, _ceil_s(decision.retry_us), *resets)
     return least + random.randint(0, min(5, least // 10))  # noqa: S311  spreading load, not secrecy

@@ -1,4 +1,4 @@
-"""The limiter: limits, quotas and leases in one atomic decision, all charged or none, the usage counted with it."""
+"""The limiter: one atomic decision over limits, quotas and leases, which charges all or none and counts the usage."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Guard = tuple[str, str, str]
 """(key, field, expected value) of a hash that must hold for anything to be charged."""
 
 KEEP_COUNTERS_MS = 400 * 86_400_000  # a report reaches back 366 days; months are dropped whole
-AMEND_WINDOW_US = 60 * 1_000_000  # the longest request lives 5 s; older amendments are mistakes
-MOST_LIMITS = 8  # of one decision: what its cost in Redis is measured for
+AMEND_WINDOW_US = 60 * 1_000_000  # the longest request takes 5 s; later amendments are mistakes
+MOST_LIMITS = 8  # per decision: its cost in Redis is measured up to here
 
 _TAKE = files(__package__).joinpath("take.lua").read_text()
 _AMEND = files(__package__).joinpath("amend.lua").read_text()
@@ -67,8 +67,8 @@ class Limiter:
     ) -> Decision:
         """Charge every limit, quota and lease, or none, and count the request under `metric` as ok or denied.
 
-        All guards must live in the subject's own cluster slot. A guard that does not hold stops everything before
-        anything is evaluated or written; see `Decision.failed_guard`. A charge that costs 0 only looks.
+        All guards must be in the subject's cluster slot. If a guard does not hold, nothing is evaluated or written; see
+        `Decision.failed_guard`. A charge of cost 0 only reads.
 
         One round trip. What `execute` raises passes through and nothing is retried: without Redis, no decision.
 
@@ -86,7 +86,7 @@ class Limiter:
         quotas: Sequence[Quota] = (),
         leases: Sequence[Lease] = (),
     ) -> Decision:
-        """Return the state of limits, quotas and leases; charge and count nothing, so that `amend` finds nothing."""
+        """Return the state of limits, quotas and leases; charge and count nothing."""
         looks = [Charge(charge.limit, 0) for charge in charges]
         held = [Lease(lease.id, lease.most, lease.lasts_us) for lease in leases]
         return replace(await self._decide(subject, looks, "", guards, quotas, held, quota_cost=0), id="")
@@ -94,12 +94,12 @@ class Limiter:
     async def amend(self, decision: Decision, outcome: str, *, refund: bool) -> bool:
         """Move an allowed decision's count from ok to `outcome` (`failed`, `refused.<code>`).
 
-        Quota units and leases come back in any case; the limits' units if `refund`. Happens at most once per decision
-        and only within a minute of it; returns whether it did. A limit whose number changed meanwhile is refunded at
-        the number it was charged under.
+        Quota units and leases are always given back, the limits' units only if `refund`. Works at most once per
+        decision, within a minute of it; returns whether it did. A limit whose numbers changed in between is refunded at
+        the numbers it was charged under.
 
         Raises:
-            ValueError: the decision was a denial: nothing had been charged.
+            ValueError: the decision was a denial, which charged nothing.
         """
         if not decision.allowed:
             raise ValueError("a denied decision charged nothing that could be amended")
@@ -130,10 +130,10 @@ class Limiter:
         return bool(await self._execute("EVAL", _AMEND, len(keys), *keys, *args))
 
     async def release(self, subject: str, lease: Lease) -> None:
-        """End a holder's lease before its time; ending one that is over is no error."""
+        """End a holder's lease early; it is no error if it has ended already."""
         await self._execute("ZREM", _lease_key(subject, lease), lease.holder)
 
-    async def _decide(  # noqa: PLR0913  what `take` and `peek` differ in, and no more
+    async def _decide(  # noqa: PLR0913  exactly what `take` and `peek` differ in
         self,
         subject: str,
         charges: Sequence[Charge],
@@ -146,7 +146,7 @@ class Limiter:
     ) -> Decision:
         if len(charges) + len(quotas) > MOST_LIMITS:
             raise ValueError(f"one decision takes at most {MOST_LIMITS} limits and quotas")
-        # Two periods are handed over. Half a day back, they hold whatever Redis may say near now, earlier or later.
+        # The script gets two periods. Starting half a day back, they contain any time that Redis may have near now.
         about_us = self._wall_clock() - US_PER_DAY // 2
         today = day_of(about_us)
         tomorrow = day_of(today.end_us)

@@ -9,10 +9,10 @@ from .policy import Charge, Clock, Limit, LimitState
 
 
 class LocalBuckets:
-    """GCRA in memory, for a bounded number of subjects; whoever was seen longest ago is forgotten first.
+    """GCRA in memory for a bounded number of subjects; the one seen longest ago is dropped first.
 
-    Forgetting forgives, so a flood from more addresses than `most` weakens it: it protects this process, and replaces
-    no limit in Redis.
+    A dropped subject starts full again, so a flood from more than `most` addresses weakens the limit. It protects this
+    process and replaces no limit in Redis.
     """
 
     def __init__(self, clock: Clock, *, most: int = 10_000) -> None:
@@ -40,7 +40,7 @@ class LocalBuckets:
     def _base(self, subject: str, limit: Limit, now: int) -> int:
         key, most = (subject, limit.id), now + limit.burst * limit.emission_us
         tat = self._tats.get(key, now)
-        if tat > most:  # the clock was set back: that costs one refill at most
+        if tat > most:  # the clock was set back: wait one refill at most
             tat = self._tats[key] = most
         return max(now, tat)
 

@@ -1,7 +1,7 @@
-"""What an operator sets for one subject: other numbers for a while, a block, a fresh start. Live with the next request.
+"""What an operator sets for one subject: temporary numbers, a block, a reset. In force from the next request on.
 
-`take.lua` reads them from `ov:1:{subject}` in the same call that decides. A value is `until:numbers:rest`; everything
-after the numbers is for people and never read by the script.
+`take.lua` reads them from `ov:1:{subject}` in the call that decides. A value is `until:numbers:rest`; the script never
+reads the rest, which is for people.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class Overrides:
         self._clock = clock or (lambda: time.time_ns() // 1000)
 
     async def set_limit(self, subject: str, limit: Limit, *, until_us: int, reason: str, by: str) -> Override:
-        """Let `limit`'s numbers stand in for those of the limit of its name."""
+        """Replace the numbers of the limit of the same name by those of `limit`."""
         override = Override(limit.id, until_us, reason, by, rate=limit.rate, burst=limit.burst)
         return await self._set(subject, override, f"{limit.emission_us}:{limit.burst}")
 
     async def set_quota(self, subject: str, name: str, amount: int, *, until_us: int, reason: str, by: str) -> Override:
-        """Let `amount` stand in for that of the quota of this name."""
+        """Replace the amount of the quota of this name."""
         return await self._set(subject, Override(name, until_us, reason, by, amount=amount), str(amount))
 
     async def block(self, subject: str, *, until_us: int, reason: str, by: str) -> Override:
-        """Deny the subject everything that is limited."""
+        """Deny the subject every limited request."""
         return await self._set(subject, Override(BLOCK, until_us, reason, by), "")
 
     async def lift(self, subject: str, name: str) -> bool:
-        """Remove an override or block; tell whether there was one."""
+        """Remove an override or block; return whether there was one."""
         return bool(await self._execute("HDEL", _key(subject), name))
 
     async def current(self, subject: str) -> list[Override]:
@@ -71,14 +71,14 @@ class Overrides:
         return sorted((one for one in found if one.until_us > now), key=lambda one: one.name)
 
     async def reset(self, subject: str, charges: Sequence[Charge], quotas: Sequence[Quota]) -> dict[str, int]:
-        """Give a subject its limits and this period's quotas back; return what had been used, by name.
+        """Reset a subject's limits and the current period's quotas; return what had been used, by name.
 
-        Usage counters stay: a quota is forgiven what is used so far, it is not forgotten. Of requests that are decided
-        in the very moment of the reset, some may count before it and some after.
+        Usage counters stay: the quota only ignores what was used so far. A request that is decided during the reset may
+        count before or after it.
         """
         decision = await self._limiter.peek(subject, charges, quotas=quotas)
         used = {state.name: state.burst - state.remaining for state in decision.limits}
-        # Until when a request that was in flight at the reset may still ask for its units, which it has back already.
+        # Until then a request that was in flight at the reset may ask for a refund of units that the reset gave back.
         until_us = decision.now_us + 2 * AMEND_WINDOW_US
         for name in (*used, *(state.name for state in decision.quotas)):
             await self._write(subject, f"t:{name}", str(decision.now_us), until_us)
@@ -100,7 +100,7 @@ class Overrides:
         return override
 
     async def _write(self, subject: str, field: str, value: str, until_us: int) -> None:
-        """Write a field; the key lives as long as the longest of its fields is good for."""
+        """Write a field; the key lives as long as its longest-lived field."""
         key, until_ms = _key(subject), until_us // 1000 + 1
         await self._execute("HSET", key, field, value)
         await self._execute("PEXPIREAT", key, until_ms, "NX")

@@ -1,4 +1,4 @@
-"""Calendar periods: UTC days and months of the counters; days, weeks and months of a quota's own time zone."""
+"""Calendar periods: UTC days and months for counters; days, weeks and months in a quota's time zone."""
 
 from __future__ import annotations
 

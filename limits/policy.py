@@ -18,7 +18,7 @@ US_PER_S = 1_000_000
 _UNITS_S = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 _RATE = re.compile(r"([1-9][0-9]{0,8})\s*/\s*([1-9][0-9]{0,3})?\s*(s|sec|min|h|hour|d|day)")
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,39}")
-# Lua numbers are doubles: now_us (1.8e15) + burst * T must stay far below 2**53 (9.0e15). Ten years leave that room.
+# Lua numbers are doubles: now_us (1.8e15) + burst * T must stay far below 2**53 (9.0e15), as ten years do.
 MAX_REFILL_US = 10 * 366 * 86400 * US_PER_S
 MOST_UNITS = 10**9
 
@@ -96,7 +96,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """At most `most` holders at once. `holder` names the one that asks ('' only looks); it ends after `lasts_us`."""
+    """At most `most` holders at once. `holder` is the one that asks ('' only reads); a lease ends after `lasts_us`."""
 
     id: str
     most: int
@@ -105,7 +105,7 @@ class Lease:
 
 
 def check_name(name: str) -> None:
-    """Raises: ValueError, if a limit or quota cannot be called so."""
+    """Check the name of a limit or quota. Raises: ValueError"""
     if not _NAME.fullmatch(name) or name == "block":
         raise ValueError("a name is 1 to 40 of a-z 0-9 _ . -, starting with a letter, and not `block`")
 
@@ -144,7 +144,7 @@ def most_generous(limits: list[Limit]) -> Limit:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Units asked of one limit. A cost of 0 is a peek."""
+    """Units requested from one limit. A cost of 0 only reads."""
 
     limit: Limit
     cost: int = 1
@@ -156,10 +156,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """One limit as a decision left it. Times are microseconds.
+    """One limit after a decision. Times are microseconds.
 
-    `retry_us` is 0 where the limit allowed the request, and -1 where no waiting can help (cost above burst).
-    `emission_us` and `burst` are the numbers that counted: an override may differ from `limit`.
+    `retry_us` is 0 if the limit allowed the request, -1 if waiting cannot help (cost above burst). `emission_us` and
+    `burst` are the numbers in force: an override may differ from `limit`.
     """
 
     limit: Limit
@@ -180,7 +180,7 @@ class LimitState:
 
     @property
     def rate(self) -> str:
-        """The rate that counted; of an override the script only tells how long one unit takes."""
+        """The rate in force; for an override the script only returns the time per unit."""
         same = self.emission_us == self.limit.emission_us
         return self.limit.rate if same else f"1/{self.emission_us / US_PER_S:g}s"
 
@@ -192,7 +192,7 @@ class LimitState:
 
 @dataclass(frozen=True, slots=True)
 class QuotaState:
-    """One quota as a decision left it: `used` of `amount`, until `ends_us` (epoch); `retry_us` 0 where it allowed."""
+    """One quota after a decision: `used` of `amount` until `ends_us` (epoch); `retry_us` is 0 if it allowed."""
 
     quota: Quota
     allowed: bool
@@ -217,10 +217,10 @@ class QuotaState:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """How many hold a lease at once after a decision; `retry_us` until the next of them ends by itself.
+    """The holders of a lease after a decision; `retry_us` until the next of them expires.
 
-    `is_new`: this decision gave the holder its lease; one that it held already neither lasts longer nor comes back
-    when the decision is amended.
+    `is_new`: this decision gave the holder its lease. One that was held already is neither extended nor given back when
+    the decision is amended.
     """
 
     lease: Lease
@@ -240,7 +240,7 @@ class LeaseState:
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """An operator's block of the subject, for `retry_us` more."""
+    """An operator's block of the subject, which ends in `retry_us`."""
 
     retry_us: int
     name: str = "block"
@@ -275,23 +275,23 @@ class Decision:
 
     @property
     def violated(self) -> tuple[State | BlockState, ...]:
-        """What denied the request; shadow limits never do."""
+        """What denied the request; never a shadow limit."""
         states = tuple(state for state in self.states if not state.allowed and state.decides)
         return (self.block, *states) if self.block else states
 
     @property
     def worst(self) -> State | BlockState:
-        """The one of `violated` that takes longest; a denial is counted under its name. As take.lua picks it."""
+        """The one of `violated` with the longest wait, as take.lua picks it: the denial is counted under its name."""
         return max(self.violated, key=lambda state: math.inf if state.retry_us < 0 else state.retry_us)
 
     @property
     def never(self) -> bool:
-        """Whether the request can never pass: it asks more than a limit's whole burst."""
+        """Whether the request can never pass, because it costs more than a limit's burst."""
         return any(state.retry_us < 0 for state in self.violated)
 
     @property
     def retry_us(self) -> int:
-        """Microseconds until the same request passes, if nothing else is spent: the longest of what denied it."""
+        """Microseconds until the same request passes if nothing else is spent: the longest wait of what denied it."""
         return max((state.retry_us for state in self.violated), default=0)
 
 

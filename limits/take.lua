@@ -110,7 +110,7 @@ for i = 1, n_limits do
     used = units * T + ceil((used - units * old_T) * T / old_T)
   end
   -- More than a burst can be used: the clock was set back, or the burst made smaller. As a denial writes nothing, calling
-  -- it one burst would change no answer; it would only make the wait that is told too short.
+  -- it one burst would change no answer; it would only make the reported wait too short.
   local wait = used + cost * T - burst * T
   local allowed = wait <= 0 or cost == 0
   if cost > burst then wait = math.huge end

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol, with bounds on what is read before a request exists for anybody else, and on what waits.
+"""uvicorn's HTTP protocol, with bounds on what is read before the app sees a request, and on what waits.
 
-httptools collects a line until it ends, however long that takes, and uvicorn bounds neither size nor time: one client
-could fill the memory, or hold every socket (slowloris). Nor does it bound how many requests wait behind an answer, or
-how long that answer may wait to be read. h11, where httptools is missing, bounds the size of a head by itself.
+httptools buffers a line until it ends, and uvicorn bounds neither its size nor its time: one client could fill the
+memory or occupy every socket (slowloris). uvicorn also bounds neither the number of pipelined requests nor the time an
+answer may stay unread. h11, used where httptools is missing, bounds the size of a head itself.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from gateway.http.problems import Problem
 MOST_HEAD_BYTES = 32 * 1024
 MOST_FIELDS = 100
 HEAD_TIMEOUT_S = 10.0
-MOST_WAITING = 16  # requests behind the one that is being answered; clients that have left pipelining behind send none
+MOST_WAITING = 16  # pipelined requests behind the current one; modern clients send none
 UNREAD_TIMEOUT_S = 30.0
 DRAIN_S = 1.0  # of a stop, in which a connection without a request may send one more
 _LEAST_READ_BYTES = 16 * 1024  # of an answer in that time: 0.5 KiB a second
 _FIELD_EXTRA = 4  # colon, space, CR, LF
-# RFC 3986 section 3.2.2; the port must be one, or whoever asks for the URL later fails on it.
+# RFC 3986 section 3.2.2; the port must be one, or code that builds the URL later fails on it.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::([0-9]{0,5}))?")
 _MOST_PORT = 65_535
-_MOST_TOLD_BYTES = 1024  # of a refused address, in the answer and in the log
+_MOST_URL_BYTES = 1024  # of a refused URL, in the answer and in the log
 _BROKEN_BODY = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\ncache-control: no-store\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
@@ -36,22 +36,22 @@ _BROKEN_BODY = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses a head that is too large (431), broken or without exactly one Host (400); closes where none ends in time,
-    where requests pile up and where answers are not read.
+    """Refuses a head that is too large (431), malformed or without exactly one Host (400). Closes the connection if a
+    head does not end in time, too many requests wait, or answers are not read.
 
-    A refusal goes through the app with its problem in the scope: it is counted, logged and answered like any other.
+    A refusal goes through the app, with its problem in the scope: it is counted, logged and answered like any other.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._problem: Problem | None = None  # why nothing more is read from this connection
+        self._problem: Problem | None = None  # why reading from this connection has stopped
         self._complete = True  # whether the head of the latest request is
         self._parsed = 0  # bytes of its head and trailers
-        self._collecting = 0  # bytes since the parser last got on: what may lie in it
+        self._collecting = 0  # bytes since the parser last made progress: what it may be holding
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._draining = False  # whether the server stops
-        self._running: Any = None  # the cycle whose answer is due; uvicorn knows only the latest
+        self._running: Any = None  # the cycle that is being answered; uvicorn keeps only the latest
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._collecting > MOST_HEAD_BYTES and not self._problem:
             self._problem = _too_large()
             self.send_400_response("")
-        # Also where the answer is out, and the client goes on sending what nobody reads.
+        # Also when the answer is complete and the client keeps sending a body that is not read.
         if not self._complete or self.cycle is None or self.cycle.response_complete:
             self._watch()
 
@@ -82,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_WAITING:
             self._stop(Problem(400, "invalid_request", "Too many requests wait on this connection."))
         if not self.transport.get_write_buffer_size():
-            self._forget_unread()  # all that was answered has been read
+            self._forget_unread()  # the client has read all answers
         super().on_message_begin()
         self._complete, self._parsed, self._collecting = False, 0, 0
 
@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value) + _FIELD_EXTRA)
         if self._complete:
-            return  # a trailer: among the header fields it would be one that no proxy has seen (RFC 9110 section 6.5.1)
+            return  # a trailer: as a header field it would bypass the checks of a proxy (RFC 9110 section 6.5.1)
         super().on_header(name, value)
         if len(self.headers) > MOST_FIELDS:
             self._stop(_too_large())
@@ -102,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):  # RFC 9112 section 3.2
             self._stop(Problem(400, "invalid_request", "A request must have exactly one Host header."))
-        if hosts and not _is_host(hosts[0].strip(b" \t")):  # the parser leaves blanks after a value
+        if hosts and not _is_host(hosts[0].strip(b" \t")):  # the parser keeps blanks after a value
             self._stop(Problem(400, "invalid_request", "The Host header is malformed."))
         super().on_headers_complete()
         self._complete, self._collecting = True, 0
@@ -119,16 +119,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._collecting = 0
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what cannot be read on, and close; what uvicorn calls where the parser gives up."""
+        """Answer a request that cannot be parsed, and close. uvicorn calls this when the parser fails."""
         self._problem = self._problem or Problem(400, "invalid_request", "The request is not valid HTTP.")
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             self._refuse()
             return
         if len(self.pipeline) >= MOST_WAITING:
-            cycle.keep_alive = False  # what has been read is answered; nobody reads on
+            cycle.keep_alive = False  # answer what has been read; read no further
             return
-        # An answer is due to an earlier request, and this one must not be taken for it; unless it is its own body.
+        # An earlier request still waits for its answer, and must not get this refusal for it; unless the error is in
+        # that request's own body.
         if self._complete and cycle.more_body and not cycle.response_started and not self.pipeline:
             self.transport.write(_BROKEN_BODY)
         self.transport.close()
@@ -173,10 +174,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _watch_unread(self) -> None:
-        """Close where what was written stays unread; a connection that is closing ends only when it is read, too.
+        """Close the connection if answers stay unread; a closing connection, too, ends only when they are read.
 
-        The time begins anew with each answer: what was read of earlier ones no longer shows beside it. Who reads none
-        is stopped by the buffer's high-water mark, beyond which no answer is written.
+        Each answer restarts the time, because the buffer no longer shows what was read of earlier ones. A client that
+        reads nothing is stopped by the buffer's high-water mark: above it no answer is written.
         """
         self._forget_unread()
         unread = self.transport.get_write_buffer_size()
@@ -197,14 +198,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch_unread()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: uvicorn writes two lines for each request that offers an upgrade, with advice for developers."""
+        """Log nothing: uvicorn logs two lines of advice for developers for each request that offers an upgrade."""
 
     def _refuse(self) -> None:
-        """Make a request of what has arrived, for the app to refuse."""
+        """Build a request from what has arrived, for the app to refuse."""
         if self._complete:
-            self.on_message_begin()  # not even a first line was recognised
+            self.on_message_begin()  # not even a request line was parsed
         method_known = bool(self.url)
-        self.url = self.url[:_MOST_TOLD_BYTES]
+        self.url = self.url[:_MOST_URL_BYTES]
         try:
             if not httptools.parse_url(self.url).path:
                 self.url = b"/"

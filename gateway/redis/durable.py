@@ -1,8 +1,8 @@
-"""Writes that are acknowledged only once they are on disk: accounts, which nobody may lose to a crash.
+"""Writes that are acknowledged only once they are on disk: those of accounts, which a crash must not lose.
 
-`WAITAOF` (Redis 7.2) waits until the append-only file has been synced, for the writes of its own connection alone. So
-these writes have a connection of their own, opened for each batch: one that broke in between would vouch for nothing.
-What is asked for while a batch is under way makes up the next: a storm of writes waits for few syncs, not for one each.
+`WAITAOF` (Redis 7.2) waits until the append-only file is synced, but only for the writes of its own connection. So
+these writes use a separate connection, opened for each batch: after a reconnect `WAITAOF` would confirm nothing. Writes
+that arrive while a batch is being written form the next batch: many writes share one sync.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CANNOT = ("unknown command", "appendonly is disabled")  # Redis before 7.2; a s
 
 
 class NotDurable(StoreError):
-    """The write was made and is in force, but not confirmed to be on disk in time: a crash may undo it."""
+    """The write is in force but was not confirmed to be on disk in time: a crash may undo it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class _Write:
 
 
 class DurableWrites:
-    """Sends writes that must survive a crash. `redis` lends its addresses and credentials, not its connections."""
+    """Sends writes that must survive a crash. Of `redis` only the address and the credentials are used."""
 
     def __init__(self, redis: Redis) -> None:
         self._pool = redis.connection_pool
@@ -49,23 +49,23 @@ class DurableWrites:
     async def execute(self, *words: Any) -> Any:
         """Send one command; return its reply once the server has it on disk.
 
-        Calls issued together are sent in their order. Where the server cannot tell, it is enough that it answered;
-        that is logged once.
+        Calls issued together are sent in order. If the server cannot confirm writes, its answer is enough; that is
+        logged once.
 
         Raises:
             NotDurable: the disk did not confirm in time.
-            StoreError: no answer, or no connection; whether it took effect is not known.
+            StoreError: no answer or no connection; the write may have taken effect.
             redis.exceptions.ResponseError: Redis refused the command.
         """
         loop = asyncio.get_running_loop()
-        write = _Write(pack_command(words), loop.create_future())  # what cannot be sent fails here, alone
+        write = _Write(pack_command(words), loop.create_future())  # fails here, without the batch
         self._waiting.append(write)
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all())
         return await write.future
 
     async def check(self) -> bool:
-        """Tell whether the server can confirm writes, and warn if it cannot. Raises: StoreError"""
+        """Return whether the server can confirm writes; log a warning if it cannot. Raises: StoreError"""
         _, synced = await self._exchange([])
         return self._is_confirmable(synced)
 
@@ -75,7 +75,7 @@ class DurableWrites:
             try:
                 replies, synced = await self._exchange([write.packed for write in batch])
                 confirmed = not self._is_confirmable(synced) or int(synced[0]) >= 1
-            except Exception as error:  # noqa: BLE001  each caller gets it; the next batch starts anew
+            except Exception as error:  # noqa: BLE001  every caller of the batch gets it
                 _fail(batch, error if isinstance(error, StoreError) else StoreError(f"a write failed: {error!r}"))
                 continue
             for write, reply in zip(batch, replies, strict=True):
@@ -109,7 +109,7 @@ class DurableWrites:
     def _is_confirmable(self, synced: Any) -> bool:
         if not isinstance(synced, ResponseError):
             return True
-        forbidden = isinstance(synced, NoPermissionError)  # by an ACL; redis-py takes the word NOPERM off its text
+        forbidden = isinstance(synced, NoPermissionError)  # by an ACL; redis-py removes NOPERM from the text
         if not forbidden and not any(words in str(synced) for words in _CANNOT):
             raise StoreError(f"Redis refused WAITAOF: {type(synced).__name__}")
         if not self._warned:

@@ -1,10 +1,9 @@
-"""The Redis client of the process: every command of concurrent requests shares one connection and its flushes.
+"""The Redis client of the process: concurrent requests share one connection and its writes.
 
-Commands issued in the same turn of the event loop leave in one write (auto-pipelining), and replies come back in
-order. A caller that is cancelled leaves his place in the queue behind, so no reply can reach anybody else.
+Commands issued in the same iteration of the event loop are sent in one write (auto-pipelining); replies arrive in
+order. A cancelled call keeps its place in the queue, so its reply cannot reach another caller.
 
-`EVAL script` is sent as EVALSHA and, where the server does not know the script, once more as EVAL: callers write EVAL
-and never think of it.
+`EVAL script` is sent as EVALSHA and, if the server does not know the script, again as EVAL. Callers always use EVAL.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from hiredis import pack_command  # in C: redis-py's own takes longer than everything else here together
+from hiredis import pack_command  # in C: redis-py's packer takes longer than the rest of this module
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -29,20 +28,20 @@ from gateway.redis.refusals import reply_text
 
 log = logging.getLogger("gateway.store")
 
-REPORT_DEADLINE_S = 2.0  # reports and the command line read much and decide nothing
+REPORT_DEADLINE_S = 2.0  # for reports and the command line, which read much and decide nothing
 _CONNECT_S = 1.0
-_CONNECT_PATIENCE = 5  # deadlines that callers wait for a connection: opening one takes several round trips, once
+_CONNECT_PATIENCE = 5  # how many deadlines callers wait for a connection: opening one takes several round trips
 
 _PROBE = ("pr:1", "", "EX", 60)  # refused like any write: maxmemory, a read-only replica, too few replicas
 _PROBE_S = 1.0
 
 
 class StoreError(Exception):
-    """Redis did not answer in time, or is not there. Whether the command took effect is not known."""
+    """Redis did not answer in time or cannot be reached. The command may or may not have taken effect."""
 
 
 def connect(url: str) -> Redis:
-    """Return a redis-py client of a URL, without its own retries: one EVALSHA that times out must stay one.
+    """Return a redis-py client for a URL, without retries: an EVALSHA that times out must not be sent again.
 
     Raises:
         ValueError: the URL is not one of redis:// rediss:// unix://.
@@ -66,10 +65,9 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """One live connection, what was written to it and not yet answered, and when it last gave a sign of life.
+    """A live connection, its unanswered calls, and the time of its last reply.
 
-    The deadline runs from that sign: a Redis that answers one call after the other is not away, however many of ours
-    are waiting in its line.
+    The deadline runs from that reply: a Redis that answers call after call is available, however long the queue is.
     """
 
     connection: AbstractConnection
@@ -79,7 +77,7 @@ class _Link:
 
 
 class Store:
-    """Sends commands over one pipelined connection. `deadline_s` is how long Redis may leave us without any answer."""
+    """Sends commands over one pipelined connection. `deadline_s`: how long Redis may send no reply at all."""
 
     def __init__(self, redis: Redis, *, deadline_s: float) -> None:
         self._pool = redis.connection_pool
@@ -98,21 +96,23 @@ class Store:
 
     @property
     def state(self) -> str:
-        """What this process thinks of Redis: closed (it works), open (calls fail at once) or half-open (one tries)."""
+        """The breaker's state: closed (Redis works), open (calls fail at once) or half-open (one call probes)."""
         return self._breaker.state
 
     def execute(self, *words: Any) -> asyncio.Future[Any]:
         """Send one command with the next flush; await the result for its reply.
 
-        A future and no coroutine: several calls in a row leave in one write, without a task for each of them.
+        A future, not a coroutine: several calls in a row are sent in one write, without a task for each.
 
         Raises, when awaited:
-            StoreError: no answer within the deadline, no connection, or too many of either lately.
+            StoreError: no reply within the deadline, no connection, or too many such failures recently.
             redis.exceptions.ResponseError: Redis refused the command.
         """
         call = _Call(words, asyncio.get_running_loop().create_future())
         if not self._breaker.allows():
-            call.future.set_exception(StoreError("Redis failed too often just now; not asked"))
+            call.future.set_exception(
+                StoreError("Redis failed too often in the last seconds; the command was not sent")
+            )
             return call.future
         if words[0] == "EVAL":
             call.script = words
@@ -134,9 +134,9 @@ class Store:
         self._writable_until = now + _PROBE_S
 
     def post(self, *words: Any) -> None:
-        """Send one command with the next flush and wait for nothing; what goes wrong is dropped.
+        """Send one command with the next write, without waiting for it; errors are ignored.
 
-        For what is derived and can be rebuilt; not for scripts.
+        For derived data that can be rebuilt. Not for scripts.
         """
         if self._breaker.allows():
             future = asyncio.get_running_loop().create_future()
@@ -144,12 +144,12 @@ class Store:
             self._enqueue(_Call(words, future))
 
     async def close(self) -> None:
-        """Drop the connection; calls still waiting fail."""
+        """Close the connection; waiting calls fail."""
         if self._connecting:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        self._closed = True  # nothing to report: this is the end, not an outage
+        self._closed = True  # a close is not an outage and is not reported
         self._drop(StoreError("the store is closed"))
         if self._watch:
             self._watch.cancel()
@@ -188,14 +188,14 @@ class Store:
             try:
                 packed.append(pack_command(call.words))
                 link.unanswered.append(call)
-            except (ValueError, TypeError) as error:  # a word that cannot be sent is its own caller's error
+            except (ValueError, TypeError) as error:  # an error of this caller alone
                 if not call.future.done():
                     call.future.set_exception(error)
         self._plan_watch(loop.time() + self._deadline_s)
         try:
-            # The transport's buffer takes it at once; back-pressure is the deadline's business, not the caller's.
+            # The transport buffers it at once: the deadline bounds the buffer, and callers do not wait.
             _writer(link).writelines(packed)
-        except Exception as error:  # noqa: BLE001  whatever broke the write, this connection's stream is done for
+        except Exception as error:  # noqa: BLE001  after a failed write the connection cannot be used
             self._drop(StoreError(f"writing to Redis failed: {type(error).__name__}"))
 
     async def _connect(self) -> None:
@@ -203,9 +203,9 @@ class Store:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except Exception as error:  # noqa: BLE001  whatever it was, the next call has to be able to connect anew
+        except Exception as error:  # noqa: BLE001  after any error the next call must be able to connect
             self._connecting = None
-            # Without an address and without the URL: it may hold the password.
+            # Without the address and the URL: the URL may hold the password.
             self._fail_waiting(StoreError(f"connecting to Redis failed: {reply_text(error)}"))
             return
         self._connecting = None
@@ -224,12 +224,12 @@ class Store:
                 self._settle(link, reply)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001  a stream that cannot be read is over, whatever the reason
+        except Exception as error:  # noqa: BLE001  after any read error the connection cannot be used
             if self._link is link:
                 self._drop(StoreError(f"the connection to Redis broke: {reply_text(error)}"))
 
     def _settle(self, link: _Link, reply: Any) -> None:
-        """Give one reply to the oldest unanswered call."""
+        """Pass one reply to the oldest unanswered call."""
         link.alive_at = asyncio.get_running_loop().time()
         call = link.unanswered.popleft()
         self._breaker.succeeded()
@@ -252,7 +252,7 @@ class Store:
         loop = asyncio.get_running_loop()
         link, now = self._link, loop.time()
         if now - due > self._deadline_s / 5:
-            # This timer is late: it was our own loop that was busy. Replies may lie unread; look again shortly.
+            # The timer is late, so this event loop was busy. Replies may be unread; check again shortly.
             if self._waiting or (link and link.unanswered):
                 self._plan_watch(now + self._deadline_s / 2)
         elif link is None and now < self._patient_until:
@@ -268,7 +268,7 @@ class Store:
                 self._plan_watch(lost_at)
 
     def _drop(self, error: StoreError) -> None:
-        """Give the connection up and fail whatever was written to it; the next call connects anew."""
+        """Abandon the connection and fail its unanswered calls; the next call reconnects."""
         link, self._link = self._link, None
         if link is not None:
             if link.reader is not None and link.reader is not asyncio.current_task():
@@ -301,11 +301,11 @@ class Store:
 
 def _ignore(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
-        future.exception()  # retrieved, so that asyncio does not report it
+        future.exception()  # retrieve it, or asyncio logs it
 
 
 def _writer(link: _Link) -> asyncio.StreamWriter:
-    """Return the raw stream: redis-py's own way to send waits for the socket to drain, and takes no second sender."""
+    """Return the raw stream: redis-py's send waits until the socket drains and allows only one sender."""
     writer = link.connection._writer
     if writer is None:
         raise ConnectionError("not connected")
