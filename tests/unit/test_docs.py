@@ -65,6 +65,18 @@ def test_picture_of_the_packages_has_the_layers_that_are_enforced() -> None:
     assert [name.strip() for column in columns for name in column.split("|")] == " | ".join(layers[1:]).split(" | ")
 
 
+def test_architecture_page_names_every_module_of_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("| package | modules |") : page.index("## One request")]
+    packages = (
+        "auth limits gateway/http gateway/accounts gateway/rooms gateway/usage gateway/policy gateway/redis gateway/hms"
+    )
+    for package in packages.split():
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{package}`"))
+        modules = {path.stem for path in (ROOT / package).glob("[a-z]*.py")}
+        assert modules == set(re.findall(r"`([a-z_]+)`", row)) - {package}, package
+
+
 def test_architecture_page_lists_every_redis_key_and_no_other() -> None:
     sources = [*(ROOT / "auth").rglob("*"), *(ROOT / "limits").rglob("*"), *(ROOT / "gateway").rglob("*")]
     code = "\n".join(path.read_text() for path in sources if path.suffix in {".py", ".lua"})
