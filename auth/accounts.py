@@ -6,11 +6,9 @@ Keys: `u:1:{uid}` the user, `un:1:<name>` name -> uid, `ui:1` all users by creat
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import random
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +19,7 @@ from .errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, Unk
 from .names import UID, folded, name_key
 from .password_policy import PasswordPolicy
 from .passwords import DamagedHash, Passwords
-from .users import FIELDS, Credentials, User, any_user_of, key_of, text_of, user_of
+from .users import FIELDS, Credentials, User, any_user_of, key_of, new_uid, text_of, user_of, words_of
 
 log = logging.getLogger("auth")
 
@@ -71,18 +69,15 @@ class Accounts:
         if await self._execute("EXISTS", f"un:1:{key}"):
             raise UserExists(f"There is already a user named {username!r}.")
         hashed = await self._passwords.hash(password) if password is not None else None
-        # 100 random bits in lower-case base32: plain ASCII, no dots (refresh tokens are split at them)
-        uid = "u" + base64.b32encode(secrets.token_bytes(13)).decode().lower().rstrip("=")[:20]
         created_ms = time.time_ns() // 1_000_000
-        user = User(uid, username, display_name or username, tuple(roles), "active", 1, created_ms)
-        row = {"username": username, "display_name": user.display_name, "roles": " ".join(roles), "status": "active"}
-        row |= {"ver": "1", "created_ms": str(created_ms)} | ({"password": hashed} if hashed else {})
+        user = User(new_uid(), username, display_name or username, tuple(roles), "active", 1, created_ms)
+        password_words = ("password", hashed) if hashed else ()
         # Issued together, they leave in this order and become durable together.
         done = await asyncio.gather(
-            self._write("HSET", key_of(uid), *(word for item in row.items() for word in item)),
-            self._write("SET", f"un:1:{key}", uid, "NX"),
-            self._write("ZADD", "ui:1", created_ms, uid),
-            self._write("ZADD", "ni:1", 0, f"{key}\n{uid}"),
+            self._write("HSET", key_of(user.id), *words_of(user), *password_words),
+            self._write("SET", f"un:1:{key}", user.id, "NX"),
+            self._write("ZADD", "ui:1", created_ms, user.id),
+            self._write("ZADD", "ni:1", 0, f"{key}\n{user.id}"),
             return_exceptions=True,
         )
         failure = next((one for one in done if isinstance(one, BaseException)), None)
@@ -90,7 +85,7 @@ class Accounts:
             return user
         # After a failure the same name can be used again. If undoing fails too, the account may be complete: the four
         # were one write.
-        undone = await self._undo_add(uid, key)
+        undone = await self._undo_add(user.id, key)
         raise failure or undone or UserExists(f"There is already a user named {username!r}.")
 
     async def _undo_add(self, uid: str, key: str) -> BaseException | None:
@@ -171,7 +166,7 @@ class Accounts:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         user = credentials.user
-        if await self._matches(credentials, password) and user is not None and user.is_active:
+        if await self._matches(credentials, password) and user and user.is_active:
             return user
         # The floor hides differences of a few milliseconds in argon2; the jitter hides the edge of the floor.
         jitter_s = random.uniform(0, _FAILURE_JITTER_S)  # noqa: S311  blurs a duration, keeps no secret
@@ -223,13 +218,13 @@ class Accounts:
             UnknownUser, WeakPassword, Busy
             InvalidCredentials: password, roles or status have changed since.
         """
-        await self.check_password(uid, new)
-        if (await self.get(uid)).mark != mark:
-            raise InvalidCredentials(uid=uid)
-        hashed = await self._passwords.hash(new)
-        if await self._change(uid, "password", hashed, mark=mark, voiding="sessions") is None:
-            raise InvalidCredentials(uid=uid)
-        return await self.get(uid)
+        user = await self.get(uid)
+        await self._policy.check(new, username=user.username)
+        if user.mark == mark:
+            hashed = await self._passwords.hash(new)
+            if await self._change(uid, "password", hashed, mark=mark, voiding="sessions") is not None:
+                return await self.get(uid)
+        raise InvalidCredentials(uid=uid)
 
     async def renew_hash(self, credentials: Credentials, password: str) -> bool:
         """Replace the hash of a right password if it is weaker than the configured cost; tell whether it was replaced.
@@ -256,12 +251,11 @@ class Accounts:
             UnknownUser
             ChangedMeanwhile: the account is no longer as `user` says.
         """
-        wanted = {"roles": user.roles if roles is None else tuple(roles), "status": status or user.status}
-        if wanted == {"roles": user.roles, "status": user.status}:
+        wanted = (user.roles if roles is None else tuple(roles), status or user.status)
+        voiding = "tokens" if wanted[1] == "active" else "sessions"
+        if wanted == (user.roles, user.status):
             voiding = "nothing"
-        else:
-            voiding = "tokens" if wanted["status"] == "active" else "sessions"
-        words = ("roles", " ".join(wanted["roles"]), "status", str(wanted["status"]))
+        words = ("roles", " ".join(wanted[0]), "status", wanted[1])
         if await self._change(user.id, *words, mark=user.mark, voiding=voiding) is None:
             raise ChangedMeanwhile
         return await self.get(user.id)

@@ -5,6 +5,8 @@ A damaged row never makes a request fail with an internal error: a field that ca
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,8 +46,19 @@ class Credentials:
     hash: str | None = field(default=None, repr=False)
 
 
+def new_uid() -> str:
+    """Return a new id: 100 random bits in lower-case base32. Refresh tokens are split at dots: it has none."""
+    return "u" + base64.b32encode(secrets.token_bytes(13)).decode().lower().rstrip("=")[:20]
+
+
 def key_of(uid: str) -> str:
     return f"u:1:{{{uid}}}"
+
+
+def words_of(user: User) -> list[str]:
+    """Return the fields and values of a new user's row."""
+    values = (user.username, user.display_name, " ".join(user.roles), user.status, str(user.ver), str(user.created_ms))
+    return [word for pair in zip(FIELDS, values, strict=False) for word in pair]  # a new user has no `changes`
 
 
 def user_of(uid: str, row: Sequence[bytes | None]) -> User:
