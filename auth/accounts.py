@@ -71,10 +71,9 @@ class Accounts:
         hashed = await self._passwords.hash(password) if password is not None else None
         created_ms = time.time_ns() // 1_000_000
         user = User(new_uid(), username, display_name or username, tuple(roles), "active", 1, created_ms)
-        password_words = ("password", hashed) if hashed else ()
         # Issued together, they leave in this order and become durable together.
         done = await asyncio.gather(
-            self._write("HSET", key_of(user.id), *words_of(user), *password_words),
+            self._write("HSET", key_of(user.id), *words_of(user), *(("password", hashed) if hashed else ())),
             self._write("SET", f"un:1:{key}", user.id, "NX"),
             self._write("ZADD", "ui:1", created_ms, user.id),
             self._write("ZADD", "ni:1", 0, f"{key}\n{user.id}"),

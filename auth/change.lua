@@ -13,7 +13,7 @@ if redis.call('HEXISTS', KEYS[1], 'username') == 0 then return 0 end
 if ARGV[1] ~= '*' and redis.call('HGET', KEYS[1], 'password') ~= ARGV[1] then return -1 end
 if ARGV[2] ~= '*' and (redis.call('HGET', KEYS[1], 'changes') or '0') ~= ARGV[2] then return -1 end
 if #ARGV > 3 then redis.call('HSET', KEYS[1], unpack(ARGV, 4)) end
-if ARGV[3] == 'nothing' then return tonumber(redis.call('HGET', KEYS[1], 'ver')) end
+if ARGV[3] == 'nothing' then return tonumber(redis.call('HGET', KEYS[1], 'ver')) or -1 end
 if #ARGV > 3 then redis.call('HINCRBY', KEYS[1], 'changes', 1) end
 local ver = redis.call('HINCRBY', KEYS[1], 'ver', 1)
 if ARGV[3] == 'sessions' then redis.call('HSET', KEYS[1], 'since', ver) end
