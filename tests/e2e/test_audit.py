@@ -78,7 +78,7 @@ def test_reuse_of_a_refresh_token_is_audited(admin: Admin) -> None:
     assert entry["details"]["session"] == login["session_id"]
 
 
-def test_a_registration_names_who_invited(admin: Admin) -> None:
+def test_a_registration_names_the_inviter(admin: Admin) -> None:
     done = admin.installation.command("users", "invite", "--role", "member")
     assert done.returncode == 0, done.stderr
     stranger = Person(admin.installation, "", f"new-{secrets.token_hex(4)}", "a lighthouse full of maps", new_address())
@@ -194,7 +194,7 @@ def test_rooms_tokens_and_denials_are_audited(admin: Admin) -> None:
     assert denied["details"] == {"code": "role_not_allowed", "attempted": "tokens.mint", "room": room}
 
 
-def test_denied_administration_is_audited_with_whom_it_was_about(admin: Admin) -> None:
+def test_denied_administration_is_audited_with_its_subject(admin: Admin) -> None:
     other = admin.add("admin")
     token = other.log_in()["access_token"]
     answer = other.ask("PATCH", f"/api/admin/users/{other.id}", token=token, json={"roles": ["admin", "host"]})
@@ -275,7 +275,7 @@ def test_impossible_questions_are_refused(admin: Admin, query: dict[str, object]
     assert error["rule"].startswith(rule)
 
 
-def test_the_trail_is_for_those_who_may_read_it(admin: Admin) -> None:
+def test_reading_the_trail_takes_its_permission(admin: Admin) -> None:
     for role, status in (("member", 403), ("host", 403), ("operator", 200)):
         person = admin.add(role)
         answer = person.ask("GET", "/api/admin/audit", token=person.log_in()["access_token"])

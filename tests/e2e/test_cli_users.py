@@ -21,7 +21,7 @@ def run(installation: Installation, *commands: list[str]) -> list[subprocess.Com
     return [installation.command(*arguments) for arguments in commands]
 
 
-def test_whatever_concerns_nobody_fails_in_one_line(guarded_installation: Installation) -> None:
+def test_commands_about_an_unknown_user_fail_in_one_line(guarded_installation: Installation) -> None:
     nobody = "nobody-of-that-name"
     for done in run(
         guarded_installation,
@@ -73,7 +73,7 @@ def test_a_password_that_is_no_text_is_refused_in_words(guarded_installation: In
 
 
 @pytest.mark.parametrize(("mode", "warned"), [("closed", True), ("invite", False), ("open", False)])
-def test_whoever_invites_while_registration_is_closed_is_told(
+def test_inviting_while_registration_is_closed_prints_a_warning(
     guarded_installation: Installation, mode: str, warned: bool
 ) -> None:
     done = guarded_installation.command("users", "invite", "--role", "host", "--json", GATEWAY_REGISTRATION=mode)

@@ -61,7 +61,7 @@ def test_the_session_that_changed_it_goes_on_with_a_refresh(admin: Admin) -> Non
     assert person.me(renewed.json()).status_code == 200
 
 
-def test_sessions_that_nobody_came_round_to_end_are_over_all_the_same(admin: Admin) -> None:
+def test_sessions_that_were_not_deleted_in_time_have_ended_too(admin: Admin) -> None:
     """The gateway is killed between the new password and the end of the thief's session: what is left of it is dead."""
     person = admin.add()
     here, thief = person.log_in(), person.log_in()

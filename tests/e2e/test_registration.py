@@ -34,7 +34,7 @@ def new_name(stem: str = "guest") -> str:
     return f"{stem}-{secrets.token_hex(5)}"
 
 
-def test_whoever_registers_is_a_member_and_can_log_in(guarded_installation: Installation) -> None:
+def test_a_registered_user_is_a_member_and_can_log_in(guarded_installation: Installation) -> None:
     name = new_name()
     answer = register(guarded_installation, name, display_name="Ada Lovelace")
     assert answer.status_code == 201, answer.text
@@ -46,7 +46,7 @@ def test_whoever_registers_is_a_member_and_can_log_in(guarded_installation: Inst
 
 
 @pytest.mark.parametrize("field", ["roles", "status", "ver", "id", "role", "permissions"])
-def test_nobody_registers_with_more_than_he_may_say(guarded_installation: Installation, field: str) -> None:
+def test_registration_refuses_fields_that_a_user_may_not_set(guarded_installation: Installation, field: str) -> None:
     """Mass assignment (CWE-915)."""
     answer = register(guarded_installation, new_name(), **{field: ["admin"]})
     assert_problem(answer, 400, "invalid_request", field=field)
@@ -78,7 +78,7 @@ def test_a_name_with_white_space_of_any_kind_is_refused(guarded_installation: In
     assert_problem(register(guarded_installation, name), 400, "invalid_request", field="username")
 
 
-def test_a_name_like_somebodys_id_is_refused(guarded_installation: Installation, admin: Admin) -> None:
+def test_a_name_that_looks_like_an_id_is_refused(guarded_installation: Installation, admin: Admin) -> None:
     """Else an administrator who meant the id would act on whoever took it as a name."""
     assert_problem(register(guarded_installation, admin.id), 400, "invalid_request", field="username")
     assert_problem(register(guarded_installation, admin.id.upper()), 400, "invalid_request", field="username")
@@ -168,7 +168,7 @@ def test_a_registration_without_name_or_password_is_refused(
     assert_problem(ask(guarded_installation, "POST", "/api/auth/register", json=body), 400, "invalid_request")
 
 
-def test_a_closed_gateway_registers_nobody(installation: Installation) -> None:
+def test_a_closed_gateway_registers_no_user(installation: Installation) -> None:
     for fields in ({}, {"invite": "a" * 26}):
         assert_problem(register(installation, new_name(), **fields), 403, "registration_closed")
 

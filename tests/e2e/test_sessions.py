@@ -80,7 +80,7 @@ def test_ended_session_cannot_end_others(installation: Installation) -> None:
     assert me(installation, alive["access_token"]).status_code == 200
 
 
-def test_void_token_of_a_living_session_logs_nobody_else_out(installation: Installation) -> None:
+def test_void_token_of_a_live_session_ends_no_other_session(installation: Installation) -> None:
     """docs/security.md: a changed password ends a stolen access token with the next request, logout among them."""
     installation.add_users(vito="member")
     stolen = installation.log_in("vito")
@@ -116,7 +116,7 @@ def test_refresh_rotates_and_reuse_ends_the_session(installation: Installation) 
 
 
 @pytest.mark.parametrize("change", ["head", "mac", "counter", "sid"])
-def test_forged_refresh_token_is_refused_and_harms_nobody(installation: Installation, change: str) -> None:
+def test_forged_refresh_token_is_refused_and_ends_no_session(installation: Installation, change: str) -> None:
     login = installation.log_in("sofia")
     head, uid, sid, counter, mac = login["refresh_token"].split(".")
     match change:

@@ -121,7 +121,7 @@ def test_sessions_of_another_are_ended(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("role", ["member", "host", "operator"])
-def test_whoever_may_not_manage_users_may_do_none_of_it(admin: Admin, role: str) -> None:
+def test_users_without_users_manage_can_do_none_of_it(admin: Admin, role: str) -> None:
     person, victim = admin.add(role), admin.add()
     token = person.log_in()["access_token"]
     for method, path, body in (
@@ -143,7 +143,7 @@ def test_whoever_may_not_manage_users_may_do_none_of_it(admin: Admin, role: str)
     assert admin.ask("GET", f"/api/admin/users/{person.id}").json()["user"]["roles"] == [role]
 
 
-def test_nobody_changes_his_own_roles_or_status_or_deletes_himself(admin: Admin) -> None:
+def test_admins_cannot_change_their_own_roles_or_status_or_delete_themselves(admin: Admin) -> None:
     for who in (admin.id, "ada", "ADA"):
         path = f"/api/admin/users/{who}"
         for body in ({"roles": ["admin", "host"]}, {"status": "disabled"}, {"roles": ["admin"], "display_name": "A"}):
@@ -153,7 +153,7 @@ def test_nobody_changes_his_own_roles_or_status_or_deletes_himself(admin: Admin)
     assert admin.ask("GET", "/api/auth/me").json()["user"]["roles"] == ["admin"]
 
 
-def test_nobody_grants_or_touches_a_power_he_has_not(admin: Admin) -> None:
+def test_managers_cannot_grant_or_act_on_a_power_that_they_do_not_have(admin: Admin) -> None:
     """A role of one's own that manages users and nothing else: it makes hosts, no operators, no link to an admin."""
     own = admin.installation
     policy = own.folder / "clerks.toml"
@@ -191,7 +191,7 @@ def test_nobody_grants_or_touches_a_power_he_has_not(admin: Admin) -> None:
     assert {entry["subject"] for entry in denied} >= {operator.id, admin.id}
 
 
-def test_a_deleted_user_leaves_his_counters_and_nothing_of_his_person(admin: Admin) -> None:
+def test_a_deleted_user_leaves_counters_and_no_personal_data(admin: Admin) -> None:
     person = admin.add("host", name=f"Zacharias.{secrets.token_hex(4)}")
     admin.ask("PATCH", f"/api/admin/users/{person.id}", json={"display_name": "Zacharias Zweig"})
     # Nobody else's in the whole run, and spelled as it is stored: without leading zeros.
@@ -226,7 +226,7 @@ def test_a_deleted_user_leaves_his_counters_and_nothing_of_his_person(admin: Adm
     assert {(row["username"], row["action"], row["ok"]) for row in rows} >= {("", "rooms.create", 1)}
 
 
-def test_a_name_set_free_is_given_to_somebody_who_inherits_nothing(admin: Admin) -> None:
+def test_a_new_user_of_a_freed_name_inherits_nothing(admin: Admin) -> None:
     first = admin.add("operator")
     old = first.log_in()
     assert admin.ask("DELETE", f"/api/admin/users/{first.id}").status_code == 204
@@ -241,7 +241,7 @@ def test_a_name_set_free_is_given_to_somebody_who_inherits_nothing(admin: Admin)
     assert names(admin, name=first.name) == [first.name]
 
 
-async def test_of_two_admins_who_demote_each_other_one_stays(admin: Admin) -> None:
+async def test_of_two_admins_that_demote_each_other_one_stays(admin: Admin) -> None:
     """Fifty times, over two workers; the others who may manage users are away meanwhile."""
     own = admin.installation
     pair = [admin.add("admin"), admin.add("admin")]
@@ -290,7 +290,7 @@ def _crown(own: Installation) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_admin_who_has_no_password_yet_is_nobody_to_rely_on(tmp_path: Path) -> None:
+def test_an_admin_without_a_password_does_not_count_as_another_admin(tmp_path: Path) -> None:
     with Installation(tmp_path) as own:
         own.add_users(ada="admin")
         with own.client_of("ada") as admin:

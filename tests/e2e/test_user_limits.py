@@ -140,7 +140,9 @@ def test_an_override_ends_by_itself(limited: Installation, room: str, operator: 
             time.sleep(0.1)
 
 
-def test_a_blocked_user_is_denied_and_told(limited: Installation, room: str, operator: httpx.Client) -> None:
+def test_a_blocked_user_is_denied_and_the_answer_says_so(
+    limited: Installation, room: str, operator: httpx.Client
+) -> None:
     body = {"block": True, "lasts_s": 600, "reason": "spam"}
     with limited.client_of("mem5") as member:
         assert operator.put("/api/admin/limits/mem5/override", json=body).status_code == 200

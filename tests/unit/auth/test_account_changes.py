@@ -111,7 +111,7 @@ class AccountChangesContract:
         await sessions.keep(user, grant.principal.sid)
         assert not await sessions.is_live(user.id, grant.principal.sid)
 
-    async def test_whoever_was_logged_in_before_is_out_after_a_link_a_ban_or_a_logout_of_all(
+    async def test_earlier_sessions_end_after_a_link_a_ban_or_a_logout_of_all(
         self, accounts: Accounts, sessions: Sessions, user: User
     ) -> None:
         async def ban() -> None:
@@ -152,7 +152,7 @@ class AccountChangesContract:
         )
         assert sum(isinstance(outcome, User) for outcome in outcomes) == 1
 
-    async def test_without_a_password_nobody_logs_in(self, accounts: Accounts) -> None:
+    async def test_a_user_without_a_password_cannot_log_in_by_any_text(self, accounts: Accounts) -> None:
         await accounts.add("waiting", None, roles=[])
         for password in ("", "None", OLD):
             with pytest.raises(InvalidCredentials):
@@ -235,7 +235,7 @@ class AccountChangesContract:
         changed = await accounts.change(user, roles=["host"], status="disabled")
         assert (changed.roles, changed.status, changed.ver) == (("host",), "disabled", user.ver + 1)
 
-    async def test_what_somebody_is_already_is_written_again_and_voids_nothing(
+    async def test_unchanged_roles_and_status_are_written_again_and_void_nothing(
         self, execute: Execute, passwords: Passwords, accounts: Accounts, sessions: Sessions, user: User
     ) -> None:
         """So that repeating a change that nobody confirmed waits for the disk once more."""
@@ -268,7 +268,7 @@ class AccountChangesContract:
         assert (gone.id, gone.username, gone.status, gone.roles) == (user.id, "", "deleted", ())
         assert await accounts.search("") == ([], None)
 
-    async def test_an_erased_user_cannot_be_changed_back_into_somebody(self, accounts: Accounts, user: User) -> None:
+    async def test_an_erased_user_cannot_be_changed_back(self, accounts: Accounts, user: User) -> None:
         mark = (await accounts.get(user.id)).mark
         await accounts.erase(await accounts.get(user.id))
         for attempt in (
@@ -280,7 +280,7 @@ class AccountChangesContract:
             with pytest.raises(UnknownUser):
                 await attempt
 
-    async def test_a_name_set_free_is_somebody_elses_and_erasing_the_first_again_takes_it_from_nobody(
+    async def test_erasing_a_user_again_does_not_free_a_name_that_another_user_has_taken(
         self, accounts: Accounts, user: User, execute: Execute
     ) -> None:
         row = await execute("HGETALL", f"u:1:{{{user.id}}}")
@@ -322,7 +322,7 @@ class AccountChangesContract:
         assert await execute("DBSIZE") == 0
         assert await Accounts(execute, passwords).add("ada", OLD, roles=[])
 
-    async def test_a_loser_that_was_not_confirmed_leaves_nothing_and_harms_nobody(
+    async def test_an_unconfirmed_loser_leaves_nothing_and_does_not_affect_the_winner(
         self, execute: Execute, passwords: Passwords, accounts: Accounts
     ) -> None:
         first: list[User] = []
@@ -356,7 +356,7 @@ class AccountChangesContract:
         assert [user.username for user in (await accounts.search("är"))[0]] == ["Ärger"]
         assert await accounts.search("ant\xff") == ([], None)
 
-    async def test_nobody_can_be_named_like_the_id_of_another(self, accounts: Accounts, user: User) -> None:
+    async def test_a_name_cannot_look_like_the_id_of_another_user(self, accounts: Accounts, user: User) -> None:
         """An administrator who asks for an id would change the account of whoever had taken it as a name."""
         for name in (user.id, user.id.upper(), "\uff55" + user.id[1:]):
             with pytest.raises(BadUsername):

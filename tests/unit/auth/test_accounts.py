@@ -61,7 +61,7 @@ class AccountsContract:
             assert user.id.isalnum()
             assert len(user.id) == 21
 
-    async def test_a_user_without_a_display_name_is_shown_by_his_name(self, accounts: Accounts) -> None:
+    async def test_a_user_without_a_display_name_is_shown_by_their_user_name(self, accounts: Accounts) -> None:
         assert (await accounts.add("Ada.L", PASSWORD, roles=[])).display_name == "Ada.L"
 
     async def test_what_is_stored_is_a_hash_and_not_the_password(self, accounts: Accounts, execute: Execute) -> None:
@@ -109,11 +109,11 @@ class AccountsContract:
     # --- finding ---
 
     @pytest.mark.parametrize("name", ["nobody", "", "no body", "\ud800\ud800\ud800", "x" * 1000])
-    async def test_a_name_nobody_has_or_can_have_is_unknown(self, accounts: Accounts, name: str) -> None:
+    async def test_a_name_that_no_user_has_or_can_have_is_unknown(self, accounts: Accounts, name: str) -> None:
         with pytest.raises(UnknownUser):
             await accounts.find(name)
 
-    async def test_an_id_nobody_has_is_unknown(self, accounts: Accounts) -> None:
+    async def test_an_id_that_no_user_has_is_unknown(self, accounts: Accounts) -> None:
         with pytest.raises(UnknownUser):
             await accounts.get("u" + "a" * 20)
 
@@ -136,7 +136,7 @@ class AccountsContract:
         found, _ = await accounts.page()
         assert [user.username for user in found] == ["user2", "user1", "user0"]
 
-    async def test_a_page_leaves_out_who_is_gone(self, accounts: Accounts, execute: Execute) -> None:
+    async def test_a_page_omits_users_without_a_row(self, accounts: Accounts, execute: Execute) -> None:
         users = [await accounts.add(f"user{n}", PASSWORD, roles=[]) for n in range(3)]
         await execute("DEL", f"u:1:{{{users[1].id}}}")
         found, following = await accounts.page()
@@ -150,7 +150,7 @@ class AccountsContract:
             with pytest.raises(UnknownUser):
                 await accounts.lookup(unknown)
 
-    async def test_a_name_from_before_the_rule_stands_for_nobody_elses_account(
+    async def test_a_name_like_an_id_from_before_the_rule_does_not_hide_the_account_with_that_id(
         self, accounts: Accounts, execute: Execute
     ) -> None:
         victim, squatter = [await accounts.add(name, PASSWORD, roles=[]) for name in ("ada", "eve")]
@@ -356,7 +356,9 @@ class AccountsContract:
         assert sum(isinstance(outcome, ChangedMeanwhile) for outcome in outcomes) == 24
         assert (await accounts.get(user.id), made.ver) == (made, 2)
 
-    async def test_a_change_of_nobody_is_refused_and_creates_nobody(self, accounts: Accounts, execute: Execute) -> None:
+    async def test_a_change_of_an_unknown_user_is_refused_and_creates_nothing(
+        self, accounts: Accounts, execute: Execute
+    ) -> None:
         nobody = User("u" + "a" * 20, "nobody", "Nobody", (), "active", 1, 1)
         with pytest.raises(UnknownUser):
             await accounts.change(nobody, roles=["admin"])

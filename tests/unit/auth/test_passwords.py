@@ -318,7 +318,7 @@ def test_the_queue_and_the_wait_are_those_of_the_specification() -> None:
     assert (module._QUEUE, module._WAIT_S) == (128, 2.0)
 
 
-async def test_the_hundred_and_twenty_ninth_in_the_queue_is_told_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_hundred_and_twenty_ninth_in_the_queue_is_answered_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = gated(monkeypatch)
     accepted = [asyncio.create_task(passwords.hash(str(n))) for n in range(129)]  # one runs, 128 wait
     await until(lambda: gate.running)
@@ -328,7 +328,7 @@ async def test_the_hundred_and_twenty_ninth_in_the_queue_is_told_busy(monkeypatc
     assert await asyncio.gather(*accepted) == [str(n) for n in range(129)]
 
 
-async def test_who_waits_two_seconds_is_told_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_has_waited_two_seconds_is_answered_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = gated(monkeypatch)
     running = asyncio.create_task(passwords.hash("running"))
     await until(lambda: gate.running)
@@ -361,7 +361,7 @@ async def test_the_workers_share_the_cores(
     assert gate.most_running == at_once
 
 
-async def test_who_finds_the_queue_full_is_told_busy_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_finds_the_queue_full_is_answered_busy_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_QUEUE", 3)
     passwords, gate = gated(monkeypatch)
     accepted = [asyncio.create_task(passwords.hash(str(n))) for n in range(4)]  # one runs, three wait
@@ -376,7 +376,9 @@ async def test_who_finds_the_queue_full_is_told_busy_at_once(monkeypatch: pytest
     assert await passwords.hash("again") == "again"
 
 
-async def test_who_waits_too_long_is_told_busy_and_gives_his_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_waits_too_long_is_answered_busy_and_frees_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "_WAIT_S", 0.05)
     monkeypatch.setattr(module, "_QUEUE", 2)
     passwords, gate = gated(monkeypatch)
@@ -393,7 +395,7 @@ async def test_who_waits_too_long_is_told_busy_and_gives_his_place_back(monkeypa
     assert await asyncio.gather(passwords.hash("b"), passwords.hash("c")) == ["b", "c"]
 
 
-async def test_a_caller_who_goes_away_gives_his_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_caller_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_QUEUE", 2)
     passwords, gate = gated(monkeypatch)
     running = asyncio.create_task(passwords.hash("running"))
@@ -423,7 +425,7 @@ async def test_a_running_hash_whose_caller_goes_away_frees_its_slot(monkeypatch:
 @pytest.mark.parametrize(
     "damaged", ["$argon2id$v=19$m=19456,t=2,p=1$garbage", "$argon2id$v=19$m=0,t=0,p=0$YWFhYWFhYWE$YQ"]
 )
-async def test_a_damaged_hash_is_nobodys_password(damaged: str) -> None:
+async def test_a_damaged_hash_matches_no_password(damaged: str) -> None:
     passwords = Passwords()
     with pytest.raises(DamagedHash):
         await passwords.verify("a long enough passphrase", damaged)

@@ -121,7 +121,7 @@ class SessionsContract:
         assert len({grant.principal.sid for grant in grants}) == 10
         assert len({grant.refresh_token for grant in grants}) == 10
 
-    async def test_who_was_disabled_or_deleted_since_his_password_was_checked_gets_no_session(
+    async def test_a_user_disabled_or_deleted_since_the_password_was_verified_gets_no_session(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         key = f"u:1:{{{user.id}}}"
@@ -133,7 +133,7 @@ class SessionsContract:
             await sessions.open(user)
         assert await execute("DBSIZE") == 0
 
-    async def test_whose_version_has_moved_since_his_password_was_checked_gets_no_session(
+    async def test_a_user_whose_version_changed_since_the_password_was_verified_gets_no_session(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         """A password changed, or a role taken, between the check and the session: the login lost the race."""
@@ -450,7 +450,7 @@ class SessionsContract:
             assert await sessions.is_live(user.id, grant.principal.sid)
         assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 20
 
-    async def test_sessions_that_idled_out_end_nobody_elses(
+    async def test_expired_sessions_do_not_make_live_ones_end(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         """A script that logs in every day would end the phone's session, though hardly any of its own were alive."""

@@ -135,11 +135,11 @@ def test_a_token_of_the_future_is_good_within_the_leeway_and_no_further(tokens: 
     refused(tokens, forged(claims={claim: NOW + LEEWAY_S + 1}))
 
 
-def test_an_expired_token_with_a_wrong_signature_is_not_told_that_it_expired(tokens: LoginTokens) -> None:
+def test_an_expired_token_with_a_wrong_signature_is_invalid_not_expired(tokens: LoginTokens) -> None:
     refused(tokens, forged(claims={"exp": NOW - 100}, secret=b"x" * 32))
 
 
-def test_an_expired_token_with_a_malformed_claim_is_not_told_that_it_expired(tokens: LoginTokens) -> None:
+def test_an_expired_token_with_a_malformed_claim_is_invalid_not_expired(tokens: LoginTokens) -> None:
     refused(tokens, forged(claims={"exp": NOW - 100, "ver": "3"}))
 
 

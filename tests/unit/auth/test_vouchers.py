@@ -30,7 +30,7 @@ class VouchersContract:
                 await attempt(code)
             assert len(code) < 4 or code not in str(caught.value)
 
-    async def test_a_code_stands_for_what_it_was_issued_for(self, vouchers: Vouchers) -> None:
+    async def test_a_code_returns_the_payload_it_was_issued_for(self, vouchers: Vouchers) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         voucher = await vouchers.look(code)
         assert (voucher.ref, voucher.payload, voucher.uses_left) == (ref_of(code), PAYLOAD, 1)
@@ -86,7 +86,7 @@ class VouchersContract:
         await self.refused(vouchers, code)
         assert await vouchers.find(ref_of(code)) is None
 
-    async def test_a_revoked_code_is_gone_at_once_and_its_reference_tells_nobody_the_code(
+    async def test_a_revoked_code_is_void_at_once_and_its_reference_does_not_reveal_it(
         self, vouchers: Vouchers
     ) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
@@ -132,7 +132,7 @@ class VouchersContract:
         await vouchers.give_back(spoil(code))
         assert (await vouchers.look(code)).uses_left == 1
 
-    async def test_whoever_reads_redis_learns_no_code(self, vouchers: Vouchers, execute: Execute) -> None:
+    async def test_redis_does_not_reveal_codes(self, vouchers: Vouchers, execute: Execute) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         [key] = await execute("KEYS", "*")
         stored = repr((key, await execute("HGETALL", key)))

@@ -65,7 +65,7 @@ def office() -> Iterator[Office]:
     passwords.close()
 
 
-async def test_password_link_for_a_user_who_is_promoted_meanwhile_is_void(office: Office) -> None:
+async def test_password_link_for_a_user_promoted_during_its_creation_is_void(office: Office) -> None:
     """OWASP API5:2023: it would let whoever may only manage members set an admin's password."""
     user = await office.accounts.add("rising", None, roles=["member"])
     office.audit.meanwhile["user.password_link"] = lambda: office.promote(user)
@@ -85,7 +85,7 @@ async def test_password_link_for_a_user_who_is_promoted_meanwhile_is_void(office
         ("user.deleted", None),
     ],
 )
-async def test_user_who_is_promoted_meanwhile_is_out_of_reach(
+async def test_user_promoted_during_a_change_is_out_of_reach(
     office: Office, action: str, change: Changes | None
 ) -> None:
     """OWASP API5:2023, CWE-367: what was allowed on a member is asked again of the admin that he has become."""
@@ -97,7 +97,7 @@ async def test_user_who_is_promoted_meanwhile_is_out_of_reach(
     assert (now.roles, now.status) == (("admin",), "active")
 
 
-async def test_last_admin_stays_though_he_was_none_when_he_was_judged(office: Office) -> None:
+async def test_last_admin_stays_although_they_became_one_during_the_change(office: Office) -> None:
     """Bob, a host, is being disabled; meanwhile he becomes admin, and so Ada may step down: then he is the last."""
     ada = await office.accounts.add("ada", PASSWORD, roles=["admin"])
     bob = await office.accounts.add("bob", PASSWORD, roles=["host"])
@@ -112,7 +112,7 @@ async def test_last_admin_stays_though_he_was_none_when_he_was_judged(office: Of
     assert (await office.accounts.find("bob")).is_active
 
 
-async def test_change_that_somebody_else_always_comes_before_is_given_up(office: Office) -> None:
+async def test_change_that_another_change_always_precedes_is_given_up(office: Office) -> None:
     user, turns = await office.accounts.add("busy", PASSWORD, roles=["member"]), []
 
     async def again() -> None:
@@ -153,7 +153,7 @@ async def test_account_whose_making_cannot_be_written_down_is_not_made(office: O
     assert await office.admin.create(CLI, "secret", None, roles=["admin"])
 
 
-async def test_guest_who_is_made_more_stays_and_one_whose_change_failed_is_still_seen_out(
+async def test_promoted_guest_stays_and_one_whose_change_failed_still_expires(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = await office.accounts.add("gus", None, roles=["guest"])
@@ -186,7 +186,7 @@ async def test_guest_who_is_made_more_stays_and_one_whose_change_failed_is_still
         (lambda admin, own, other: admin.create(own, "new", None, roles=["admin"]), "", "grants audit:read"),
     ],
 )
-async def test_denial_says_for_the_audit_whom_it_was_about_and_why(
+async def test_denial_carries_its_subject_and_reason_for_the_audit(
     office: Office, attempt: Callable[..., Awaitable[Any]], subject: str, why: str
 ) -> None:
     own, other = [await office.accounts.add(name, None, roles=["admin"]) for name in ("own", "other")]

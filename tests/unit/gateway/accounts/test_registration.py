@@ -56,7 +56,7 @@ def with_mode(execute: Any, invites: Vouchers, noted: list[str]) -> Iterator[Cal
 
 
 @pytest.mark.parametrize(("mode", "invite"), [("closed", None), ("closed", "a" * 26), ("invite", None)])
-async def test_a_closed_door_is_closed_before_anything_is_charged(
+async def test_closed_registration_is_refused_before_anything_is_charged(
     with_mode: Callable[[str], Registration], mode: str, invite: str | None
 ) -> None:
     @asynccontextmanager
@@ -84,7 +84,7 @@ async def test_an_invitation_says_in_which_roles_and_is_used_up(
     assert '"code.refused"' in noted[-1]
 
 
-async def test_an_invitation_that_brought_no_account_can_be_used_again(
+async def test_an_invitation_that_led_to_no_account_can_be_used_again(
     with_mode: Callable[[str], Registration], invites: Vouchers
 ) -> None:
     registration, code = with_mode("invite"), await invites.issue({"roles": "member", "by": "cli"}, ttl_s=60, uses=2)
@@ -113,7 +113,9 @@ def test_nothing_secret_can_be_read_in_a_newcomer() -> None:
     assert "a" * 26 not in shown
 
 
-async def test_whoever_invites_grants_no_power_that_they_do_not_have(with_mode: Callable[[str], Registration]) -> None:
+async def test_an_invitation_cannot_grant_a_power_that_its_maker_does_not_have(
+    with_mode: Callable[[str], Registration],
+) -> None:
     manager = Actor("umanager", frozenset({"users:manage"}))
     with pytest.raises(NotAllowed) as caught:
         await with_mode("invite").invite(manager, roles=["member", "admin"], lasts_s=60, uses=1)

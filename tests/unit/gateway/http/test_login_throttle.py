@@ -120,7 +120,7 @@ async def test_success_gives_the_attempt_back(throttle: Throttle) -> None:
     await succeed(throttle, STRANGER, "ada")
 
 
-async def test_a_stranger_who_fails_all_day_does_not_lock_the_owner_out(throttle: Throttle) -> None:
+async def test_repeated_failures_of_a_stranger_do_not_lock_the_owner_out(throttle: Throttle) -> None:
     await succeed(throttle, HOME, "ada")
     for _ in range(5):
         await fail(throttle, STRANGER, "ada")
@@ -294,7 +294,7 @@ async def test_only_rotations_count_against_a_session(throttle: Throttle) -> Non
     await throttle.refresh_allowed("another", HOME)
 
 
-async def test_no_name_and_no_address_stands_in_a_key(throttle: Throttle, redis: fakeredis.FakeAsyncRedis) -> None:
+async def test_keys_contain_no_name_and_no_address(throttle: Throttle, redis: fakeredis.FakeAsyncRedis) -> None:
     await succeed(throttle, HOME, "ada.lovelace")
     await fail(throttle, STRANGER, "ada.lovelace")
     await throttle.request(STRANGER)
