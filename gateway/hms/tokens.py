@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import re
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import jwt
+import msgspec
 
 BACKDATE_S = 10  # 100ms documents no leeway on nbf; its own SDK back-dates by the same
 MANAGEMENT_TTL_S = 3600
 _RENEW_BEFORE_S = 300
+
+# `{"alg":"HS256","typ":"JWT"}`. Signing is done here and not by PyJWT, which encodes the header and checks the key anew for
+# each token: that was a sixteenth of a mint's CPU time, and this is a tenth of it. RFC 7515, section 3.1.
+_HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 # The characters that the 100ms web client can decode. It uses `atob`, which accepts neither UTF-8 nor `-` and `_`. Of
 # ASCII only ? > ~ encode to those two.
@@ -33,7 +40,7 @@ class HmsTokens:
 
     def __init__(self, access_key: str, app_secret: str, *, now: Callable[[], float] = time.time) -> None:
         self._access_key = access_key
-        self._secret = app_secret
+        self._secret = app_secret.encode()
         self._now = now
         self._management = ""
         self._management_renew_at = 0.0
@@ -61,4 +68,10 @@ class HmsTokens:
         jti = str(uuid.uuid4())
         times = {"iat": now - BACKDATE_S, "nbf": now - BACKDATE_S, "exp": now + ttl_s}
         payload = {"access_key": self._access_key, **claims, "version": 2, "jti": jti, **times}
-        return jwt.encode(payload, self._secret, algorithm="HS256"), jti, now + ttl_s
+        signed = _HEADER + b"." + _base64url(msgspec.json.encode(payload))
+        token = signed + b"." + _base64url(hmac.digest(self._secret, signed, hashlib.sha256))
+        return token.decode(), jti, now + ttl_s
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
