@@ -37,6 +37,7 @@ from gateway.http.admission import Admission
 from gateway.http.client_address import ClientAddresses
 from gateway.http.cors import Cors
 from gateway.http.cursors import Cursors
+from gateway.http.dispatch import SERVICES, Dispatch
 from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
@@ -218,13 +219,16 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             await reports.close()
             passwords.close()
 
+    admission = Admission(
+        tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit, Dispatch(services)
+    )
     routes = [*ROUTES, *(DOCS if settings.docs else ())]
     app = Litestar(
         # First, or Litestar makes OPTIONS handlers of its own: they carry no `opt`, and name only some of the methods.
         [description.options(routes), *routes],
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        dependencies={SERVICES: Provide(lambda: services, sync_to_thread=False)},
         request_class=GatewayRequest,
-        middleware=[Admission(tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit)],
+        middleware=[admission],
         exception_handlers={Exception: problem_response},
         lifespan=[lifespan],
         openapi_config=None,

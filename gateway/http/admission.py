@@ -19,6 +19,7 @@ from auth.tokens import LoginTokens, Principal
 from gateway.audit import Audit
 from gateway.http.access import Access, access_of
 from gateway.http.context import Admitted, Context, context_of
+from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
 from gateway.http.request_input import Body, query_refusal
@@ -60,6 +61,7 @@ class Admission(ASGIMiddleware):
         throttle: Throttle,
         derived: Derived,
         audit: Audit,
+        dispatch: Dispatch,
     ) -> None:
         self._tokens = tokens
         self._sessions = sessions
@@ -70,34 +72,36 @@ class Admission(ASGIMiddleware):
         self._throttle = throttle
         self._derived = derived
         self._audit = audit
+        self._dispatch = dispatch
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         assert scope["type"] == ScopeType.HTTP  # noqa: S101  `scopes` lets nothing else in; mypy cannot see that
         access = access_of(scope["route_handler"])
         body = Body(scope, receive)
         has_login = any(name == b"authorization" for name, _ in scope["headers"])
-        if access.is_public or (access.guests and not has_login):
-            await self._admit_anyone(access, scope)
-            await next_app(scope, body.receive, send)
+        try:
+            if access.is_public or (access.guests and not has_login):
+                await self._admit_anyone(access, scope, body)
+            else:
+                principal = self._tokens.verify(bearer_of(scope))
+                await body.arrive()
+                refusal = _input_refusal(access, scope, body)
+                admitted = await self._admit(access, principal, scope, refusal)
+                context_of(scope).admitted = admitted
+                scope["user"], scope["auth"] = principal, admitted
+                send = self._counting(access, scope, admitted, send)
+                if refused := _forbidden(admitted.verdict) or refusal:
+                    raise refused
+        except Exception as error:  # noqa: BLE001  every exception has its problem
+            await send_problem(error, scope, send)
             return
-        principal = self._tokens.verify(bearer_of(scope))
-        await body.arrive()
-        refusal = _input_refusal(access, scope, body)
-        admitted = await self._admit(access, principal, scope, refusal)
-        context_of(scope).admitted = admitted
-        scope["user"], scope["auth"] = principal, admitted
-        send = self._counting(access, scope, admitted, send)
-        if not admitted.verdict.allowed:
-            await send_problem(_forbidden(admitted.verdict), scope, send)
-        elif refusal is not None:
-            await send_problem(refusal, scope, send)
-        else:
-            await next_app(scope, body.receive, send)
+        await self._dispatch(scope, body.receive, send, next_app)
 
-    async def _admit_anyone(self, access: Access, scope: HTTPScope) -> None:
+    async def _admit_anyone(self, access: Access, scope: HTTPScope, body: Body) -> None:
         if access.throttled:
             await self._throttle.request(context_of(scope).client)
-        if refusal := query_refusal(scope):
+        await body.arrive()
+        if refusal := query_refusal(scope) or body.refusal:
             raise refusal
 
     async def _admit(
@@ -226,7 +230,9 @@ def _input_refusal(access: Access, scope: HTTPScope, body: Body) -> Problem | Fi
     return body.refusal
 
 
-def _forbidden(verdict: Verdict) -> Problem:
+def _forbidden(verdict: Verdict) -> Problem | None:
+    if verdict.allowed:
+        return None
     extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
     return Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
 
