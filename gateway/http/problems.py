@@ -99,23 +99,27 @@ def invalid(field: str, rule: str) -> Problem:
 
 def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Return the response to an exception of a handler; Litestar's handler of `Exception`."""
-    problem = problem_of(exc)
-    context = context_of(request.scope)
-    context.problem_code = problem.code
-    context.not_allowed = exc if isinstance(exc, NotAllowed) else None
+    problem = _noted(exc, request.scope)
     body = document(problem, instance=request.scope["path"])
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
 async def send_problem(exc: Exception, scope: Scope, send: Send) -> None:
-    """Send the response to an exception outside a handler."""
-    problem = problem_of(exc)
-    context_of(scope).problem_code = problem.code
+    """Send the response to an exception where Litestar is not asked."""
+    problem = _noted(exc, scope)
     body = document(problem, instance=scope["path"])
     headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | problem.headers
     fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": fields})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _noted(exc: Exception, scope: Scope) -> Problem:
+    """Return the problem of an exception, and leave in the context what is counted and audited about it."""
+    problem, context = problem_of(exc), context_of(scope)
+    context.problem_code = problem.code
+    context.not_allowed = exc if isinstance(exc, NotAllowed) else None
+    return problem
 
 
 def allow_of(methods: Iterable[str]) -> str:
