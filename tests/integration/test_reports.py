@@ -98,6 +98,7 @@ async def test_top_lists_rebuilt_from_the_counters_are_right(valkey: Valkey, sto
 async def test_a_user_who_is_gone_stays_in_the_list_without_a_name(store: Store) -> None:
     derived = Derived(store.execute, store.post)
     derived.note("u-gone", "api.ok", time.time_ns() // 1000)
+    derived.flush()
     today = datetime.now(UTC).date().isoformat()
     rows = await reports_of(store).top(today, "api.ok", 5)
     assert [(row.user_id, row.username, row.count) for row in rows] == [("u-gone", "", 1)]

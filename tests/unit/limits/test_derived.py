@@ -1,0 +1,73 @@
+"""What is summed in the process and sent later: top lists and the counters of rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from limits.derived import Derived
+
+NOON_US = 1_795_608_000 * 1_000_000  # 2026-11-25
+
+
+class Sent(list[tuple[Any, ...]]):
+    def __init__(self) -> None:
+        self.any = asyncio.Event()
+
+    def post(self, *words: Any) -> None:
+        self.append(words)
+        self.any.set()
+
+    def writes(self) -> set[tuple[Any, ...]]:
+        return {words for words in self if words[0] != "EXPIRE"}
+
+
+async def never(*words: Any) -> Any:
+    raise AssertionError(words)
+
+
+async def test_equal_outcomes_are_sent_as_one_sum() -> None:
+    sent = Sent()
+    derived = Derived(never, sent.post)
+    for subject in ("ann", "bob", "ann"):
+        derived.note(subject, "tokens.mint.ok", NOON_US, room="r1")
+    derived.note("ann", "api.ok", NOON_US)
+    assert not sent
+    derived.flush()
+    assert sent.writes() == {
+        ("ZINCRBY", "tp:1:2026-11-25:tokens.mint.ok", 2, "ann"),
+        ("ZINCRBY", "tp:1:2026-11:tokens.mint.ok", 2, "ann"),
+        ("ZINCRBY", "tp:1:2026-11-25:tokens.mint.ok", 1, "bob"),
+        ("ZINCRBY", "tp:1:2026-11:tokens.mint.ok", 1, "bob"),
+        ("ZINCRBY", "tp:1:2026-11-25:api.ok", 1, "ann"),
+        ("ZINCRBY", "tp:1:2026-11:api.ok", 1, "ann"),
+        ("HINCRBY", "rc:1:{r1}:2026-11", "25:tokens.mint.ok", 3),
+        ("HINCRBY", "rc:1:{r1}:2026-11", "*:tokens.mint.ok", 3),
+    }
+    assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 5
+
+
+async def test_what_was_noted_is_sent_by_itself_and_once() -> None:
+    sent = Sent()
+    derived = Derived(never, sent.post)
+    derived.note("ann", "api.ok", NOON_US)
+    async with asyncio.timeout(20):
+        await sent.any.wait()
+    derived.flush()
+    assert len([words for words in sent if words[0] == "ZINCRBY"]) == 2
+    derived.note("ann", "api.ok", NOON_US)
+    derived.flush()
+    assert len([words for words in sent if words[0] == "ZINCRBY"]) == 4
+
+
+async def test_outcomes_of_two_days_are_not_mixed() -> None:
+    sent = Sent()
+    derived = Derived(never, sent.post)
+    derived.note("ann", "api.ok", NOON_US)
+    derived.note("ann", "api.ok", NOON_US + 86_400 * 1_000_000)
+    derived.flush()
+    assert {words[1:3] for words in sent.writes()} == {
+        ("tp:1:2026-11-25:api.ok", 1),
+        ("tp:1:2026-11-26:api.ok", 1),
+        ("tp:1:2026-11:api.ok", 2),
+    }
