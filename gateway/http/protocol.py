@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.http.cycle import OneWriteCycle
 from gateway.http.edge import REFUSED
 from gateway.http.problems import Problem
 
@@ -104,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop(Problem(400, "invalid_request", "A request must have exactly one Host header."))
         if hosts and not _is_host(hosts[0].strip(b" \t")):  # the parser keeps blanks after a value
             self._stop(Problem(400, "invalid_request", "The Host header is malformed."))
-        super().on_headers_complete()
+        self._begin()
         self._complete, self._collecting = True, 0
         self._unwatch()
         if self._draining:
@@ -212,11 +214,41 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidURLError:
             self.url = b"/"
         self.scope[REFUSED] = self._problem  # type: ignore[literal-required]  # a scope may carry more keys
-        super().on_headers_complete()
+        self._begin()
         self._complete = True
         self.cycle.keep_alive = self.cycle.more_body = False
         if not method_known:
             self.scope["method"] = "-"
+
+    def _begin(self) -> None:
+        """Begin to serve a request, or queue it behind others; as uvicorn does, with a cycle of our own."""
+        version = self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope = self.scope
+        scope["http_version"], scope["method"] = version, self.parser.get_method().decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = OneWriteCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _count(self, size: int) -> None:
         self._parsed += size
