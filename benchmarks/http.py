@@ -107,7 +107,7 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
-def _rss_mib(pid: int) -> float:
+def rss_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -135,7 +135,7 @@ async def measure(target: Target, seconds: float) -> Cost:
         per_s=count / seconds,
         p50_ms=load.percentile(0.5) * 1000,
         p99_ms=load.percentile(0.99) * 1000,
-        rss_mib=_rss_mib(target.pid),
+        rss_mib=rss_mib(target.pid),
     )
 
 

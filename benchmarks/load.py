@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -23,8 +24,8 @@ class Load:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, load: Load, until: float, done: asyncio.Future[None]) -> None:
-        self._request, self._load, self._until, self._done = request, load, until, done
+    def __init__(self, requests: Iterator[bytes], load: Load, done: asyncio.Future[None]) -> None:
+        self._requests, self._load, self._done = requests, load, done
         self._received = b""
         self._sent_at = 0.0
         self._transport: asyncio.WriteTransport | None = None
@@ -51,23 +52,38 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         assert self._transport is not None
+        request = next(self._requests, None)
         self._sent_at = time.perf_counter()
-        if self._sent_at >= self._until:
+        if request is None:
             self._done.set_result(None)
             self._transport.close()
         else:
-            self._transport.write(self._request)
+            self._transport.write(request)
 
 
 async def send_load(port: int, requests: list[bytes], *, seconds: float) -> Load:
     """Send each request over and over on a connection of its own, to this machine only, for so many seconds."""
-    loop = asyncio.get_running_loop()
-    load, until = Load(), time.perf_counter() + seconds
-    done = [loop.create_future() for _ in requests]
-    for request, future in zip(requests, done, strict=True):
-        await loop.create_connection(lambda r=request, f=future: _Connection(r, load, until, f), "127.0.0.1", port)
+    until = time.perf_counter() + seconds
+
+    def again(request: bytes) -> Iterator[bytes]:
+        while time.perf_counter() < until:
+            yield request
+
     async with asyncio.timeout(seconds + 30):
-        await asyncio.gather(*done)
+        return await _send(port, [again(request) for request in requests])
+
+
+async def send_each(port: int, requests: Iterator[bytes], *, connections: int) -> Load:
+    """Send each request once, to this machine only, on the connection that is free first."""
+    return await _send(port, [requests] * connections)
+
+
+async def _send(port: int, requests: list[Iterator[bytes]]) -> Load:
+    loop, load = asyncio.get_running_loop(), Load()
+    done = [loop.create_future() for _ in requests]
+    for one, future in zip(requests, done, strict=True):
+        await loop.create_connection(lambda r=one, f=future: _Connection(r, load, f), "127.0.0.1", port)
+    await asyncio.gather(*done)
     return load
 
 
