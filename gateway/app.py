@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -134,7 +135,10 @@ def from_env() -> ASGIApp:
     """Make the app from the environment; what uvicorn calls in each worker."""
     settings = Settings.from_env()
     logs.configure(settings.log_format)
-    return create_app(settings, redis=connect(settings.redis_url), http=hms_client.connect(settings.hms_api_url))
+    app = create_app(settings, redis=connect(settings.redis_url), http=hms_client.connect(settings.hms_api_url))
+    gc.freeze()  # modules and routes live as long as the process: no collection looks at them again
+    gc.enable()
+    return app
 
 
 def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> ASGIApp:
