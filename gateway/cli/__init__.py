@@ -54,7 +54,7 @@ _ELSEWHERE = {
     "policy": ("gateway.cli.policy:policy_group", "Check a policy file, explain a decision."),
     "rooms": ("gateway.cli.rooms:rooms_group", "List, show, adopt, hand over, end and unlock rooms."),
     "usage": ("gateway.cli.usage:usage", "Usage counters."),
-    "users": ("gateway.cli.users:users", "Accounts: who exists, in which roles, where they are logged in."),
+    "users": ("gateway.cli.users:users", "Accounts: users, their roles and their sessions."),
 }
 
 
