@@ -17,7 +17,7 @@ from typing import Any
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.names import UID
-from gateway.logs import request_id
+from gateway.logs import event, request_id, to_json
 
 log = logging.getLogger("gateway.audit")
 
@@ -181,8 +181,8 @@ class Audit:
 
 def _words(action: str, by: str, subject: str, details: dict[str, str | int], address: str = "") -> tuple[Any, ...]:
     fields: dict[str, str | int] = {"by": by, "subject": subject, **details}
-    log.info(action, extra={"fields": fields | ({"address": address} if address else {})})
-    text = json.dumps({"action": action} | fields | {"request_id": request_id.get()}, ensure_ascii=True)
+    event(log, action, fields | ({"address": address} if address else {}))
+    text = to_json({"action": action} | fields | {"request_id": request_id.get()})
     return "XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text
 
 

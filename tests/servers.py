@@ -284,6 +284,12 @@ class Installation:
         )
         self.gateway.wait_until(lambda: _answers(f"{self.url}/health/ready", 200), "the gateway is ready")
 
+    def log(self, answer: httpx.Response) -> str:
+        """Return what the gateway has logged, once the line of an answer is there: it is written a little later."""
+        request_id = answer.headers["x-request-id"]
+        self.gateway.wait_until(lambda: request_id in self.gateway.output(), "the request is logged")
+        return self.gateway.output()
+
     def stop(self) -> None:
         for step in (self.gateway.stop, self.emulator.stop, self._stop_valkey):
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):

@@ -15,7 +15,7 @@ from gateway.http.client_address import ClientAddresses, site_of
 from gateway.http.context import context_of
 from gateway.http.cors import Cors, Headers, origin_of
 from gateway.http.problems import RateLimited, send_problem
-from gateway.logs import path_to_log, request_id
+from gateway.logs import event, path_to_log, request_id
 from limits.local import LocalBuckets
 from limits.policy import Charge, Decision, Limit
 
@@ -125,10 +125,10 @@ def _headers(given: Any, added: Headers) -> Headers:
 
 def _log(scope: Any, method: str, status: int, begun: float) -> None:
     """Write the access log line: the path without its query, and the user if logged in; no header and no body."""
+    if status == 200 and scope["path"] in _EXEMPT:
+        return  # health checks come every few seconds; only those that fail are logged
     fields = {"method": method, "path": path_to_log(scope["path"]), "status": status}
     fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
     if admitted := context_of(scope).admitted:
         fields["user"] = admitted.principal.uid
-    # Health checks come every few seconds; only those that fail are logged.
-    quiet = status == 200 and scope["path"] in _EXEMPT
-    log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})
+    event(log, "request", fields)

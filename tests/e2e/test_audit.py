@@ -299,9 +299,9 @@ def test_neither_the_trail_nor_anything_else_in_redis_nor_the_log_holds_a_secret
     renewed = person.refresh(login).json()
     typo = secrets.token_urlsafe(18)
     person.try_to_log_in(typo)
-    person.ask("POST", "/api/auth/logout", token=renewed["access_token"], json={"scope": "all"})
+    last = person.ask("POST", "/api/auth/logout", token=renewed["access_token"], json={"scope": "all"})
     with admin.installation.valkey.client() as client:
-        said = everything_in(client) + admin.installation.gateway.output()
+        said = everything_in(client) + admin.installation.log(last)
     tokens = [one[name] for one in (login, renewed) for name in ("access_token", "refresh_token")]
     for secret in (person.password, typo, *tokens):
         assert secret not in said

@@ -53,6 +53,7 @@ async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path
         assert before > LINES
         assert len(answered) > before
         assert set(answered) <= {200, 401, 429}
+        assert own.gateway.output().count('"status":401') == answered.count(401)  # a stop loses no log line
         assert code in (0, -signal.SIGTERM)
         assert time.monotonic() - begun < 10
 

@@ -270,7 +270,7 @@ async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(throttle: Th
     for _ in range(20):
         await refused(throttle, STRANGER, "ada.lovelace")
     [entry] = [text for text in noted if "throttled" in text]
-    assert '"limit": "account"' in entry
+    assert '"limit":"account"' in entry
     for text in ("ada", STRANGER):
         assert text not in entry
 
@@ -317,7 +317,7 @@ async def test_throttled_refreshes_and_requests_are_audited(throttle: Throttle, 
 
     with pytest.raises(RateLimited):
         await flood()
-    assert [kind for entry in noted for kind in ("refresh", "requests") if f'"limit": "{kind}"' in entry] == [
+    assert [kind for entry in noted for kind in ("refresh", "requests") if f'"limit":"{kind}"' in entry] == [
         "refresh",
         "requests",
     ]
