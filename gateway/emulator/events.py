@@ -30,12 +30,10 @@ def envelope(workspace: Workspace, kind: str, data: dict[str, Any]) -> dict[str,
 def of_session(room: Room, session: Session) -> dict[str, Any]:
     """Describe a session that has opened or closed."""
     data = _in_session(room, session)
-    if session.active:
-        return data
-    return data | {
-        "session_stopped_at": session.updated_at,
-        "session_duration": _seconds(session.created_at, session.updated_at),
-    }
+    if not session.active:
+        data["session_stopped_at"] = session.updated_at
+        data["session_duration"] = _seconds(session.created_at, session.updated_at)
+    return data
 
 
 def of_join(room: Room, session: Session, peer: Peer) -> dict[str, Any]:
@@ -46,12 +44,8 @@ def of_join(room: Room, session: Session, peer: Peer) -> dict[str, Any]:
 def of_leave(room: Room, session: Session, peer: Peer, *, reason: str, message: str) -> dict[str, Any]:
     """Describe a peer that has left. `message` is the reason given for a removal."""
     left_at = peer.left_at or session.updated_at
-    return of_join(room, session, peer) | {
-        "left_at": left_at,
-        "duration": _seconds(peer.joined_at, left_at),
-        "reason": reason,
-        "message": message,
-    }
+    times = {"left_at": left_at, "duration": _seconds(peer.joined_at, left_at)}
+    return of_join(room, session, peer) | times | {"reason": reason, "message": message}
 
 
 def of_failed_join(room: Room, peer: Peer, why: str) -> dict[str, Any]:
@@ -95,19 +89,14 @@ def _in_session(room: Room, session: Session) -> dict[str, Any]:
 
 
 def _person(peer: Peer) -> dict[str, Any]:
-    return {
-        "peer_id": peer.id,
-        "user_id": peer.user_id,
-        "user_name": peer.name,
-        "user_data": peer.metadata,
-        "role": peer.role,
-        "type": peer.type,
-    }
+    names = {"peer_id": peer.id, "user_id": peer.user_id, "user_name": peer.name, "user_data": peer.metadata}
+    return names | {"role": peer.role, "type": peer.type}
 
 
 def _role_change(room: Room, session: Session, peer: Peer) -> dict[str, Any]:
-    person = {key: value for key, value in _person(peer).items() if key != "type"}
-    return _in_session(room, session) | person | {"joined_at": peer.joined_at}
+    data = of_join(room, session, peer)
+    del data["type"]
+    return data
 
 
 def _seconds(since: str, until: str) -> int:

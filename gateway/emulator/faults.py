@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import chain, repeat
 
 import msgspec
 from litestar.types import Receive, Send
@@ -32,11 +34,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Read a fault from the text of a header.
-
-        Raises:
-            ValueError: a part is unknown or out of range. The text names it.
-        """
+        """Read a fault from the text of a header. Raises ValueError, which names the unknown or wrong part."""
         delay_s, status, flags = 0.0, None, set()
         for part in (part.strip() for part in text.split(";")):
             key, _, value = part.partition("=")
@@ -73,29 +71,20 @@ class FaultRules:
     """Faults by path, for clients whose headers a test cannot set."""
 
     def __init__(self) -> None:
-        self._rules: list[tuple[str, Fault]] = []
-        self._left: list[int | None] = []
+        self._rules: list[tuple[str, Iterator[Fault]]] = []
 
     def add(self, match: str, fault: Fault, times: int | None) -> None:
         """Apply a fault to the next `times` requests at or below a path, or to all of them."""
-        self._rules.append((match.rstrip("/"), fault))
-        self._left.append(times)
+        self._rules.append((match.rstrip("/"), repeat(fault) if times is None else repeat(fault, times)))
 
     def clear(self) -> None:
         """Remove all rules."""
         self._rules.clear()
-        self._left.clear()
 
     def take(self, path: str) -> Fault | None:
         """Return the fault of the oldest matching rule that is not used up, and count its use."""
-        for place, (match, fault) in enumerate(self._rules):
-            left = self._left[place]
-            if left == 0 or not (path == match or path.startswith(f"{match}/")):
-                continue
-            if left is not None:
-                self._left[place] = left - 1
-            return fault
-        return None
+        matching = (faults for match, faults in self._rules if path == match or path.startswith(f"{match}/"))
+        return next(chain.from_iterable(matching), None)
 
 
 async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.emulator import events, wire
+from gateway.emulator import events
 from gateway.emulator.errors import ApiError, not_found
 from gateway.emulator.records import Peer, Room, Session, Track
 from gateway.emulator.state import Workspace
 from gateway.emulator.tokens import AppClaims
+from gateway.emulator.wire import new_id, pick
 
 Emit = Callable[[Room, str, dict[str, Any]], None]
 
@@ -87,16 +88,9 @@ class LiveRooms:
 
     async def join(self, claims: AppClaims, joining: Joining) -> tuple[Session, Peer]:
         """Add a peer to a room, under the id that it chose or a new one."""
-        now = self._workspace.now()
-        peer = Peer(
-            id=joining.peer_id or str(uuid.uuid4()),
-            user_id=claims.user_id,
-            role=claims.role,
-            joined_at=now,
-            name=joining.name,
-            metadata=joining.metadata,
-            type=joining.type,
-        )
+        now, peer_id = self._workspace.now(), joining.peer_id or str(uuid.uuid4())
+        chosen = pick(joining, "name", "metadata", "type")
+        peer = Peer(id=peer_id, user_id=claims.user_id, role=claims.role, joined_at=now, **chosen)
         room = self._admit_peer(claims, peer)
         allowed = self._roles(room)[claims.role]["publishParams"].get("allowed", ())
         peer = msgspec.structs.replace(peer, tracks=_tracks([kind for kind in joining.tracks if kind in allowed], now))
@@ -120,9 +114,8 @@ class LiveRooms:
     async def remove(self, room_id: str, *, peer_id: str, role: str, reason: str) -> None:
         """Remove one peer or, without `peer_id`, all peers of a role."""
         session = self.session_in(room_id)
-        peers = (
-            [self.peer_in(room_id, peer_id)] if peer_id else [peer for peer in session.connected() if peer.role == role]
-        )
+        of_role = [peer for peer in session.connected() if peer.role == role]
+        peers = [self.peer_in(room_id, peer_id)] if peer_id else of_role
         self._take_out(room_id, peers, reason="peer kicked", message=reason)
         await self._workspace.save()
 
@@ -148,8 +141,7 @@ class LiveRooms:
         if role != peer.role and role not in self._roles(room):
             raise ApiError(400, "role is invalid")
         if role != peer.role and self._is_full(room, role):
-            failure = events.of_failed_role_change(room, session, peer, role=role)
-            self._emit(room, "role.change.failure", failure)
+            self._emit(room, "role.change.failure", events.of_failed_role_change(room, session, peer, role=role))
             raise ApiError(400, "role limit reached")
         changed = msgspec.structs.replace(peer, **sent)
         session.peers[peer_id] = changed
@@ -175,20 +167,20 @@ class LiveRooms:
 
     def _admit_peer(self, claims: AppClaims, peer: Peer) -> Room:
         """Admit a peer, and emit an event for the refusals that 100ms reports."""
-        room = self._workspace.rooms.get(claims.room_id)
         try:
-            admitted = self.admit(claims)
+            room = self.admit(claims)
             if peer.id in self._room_of:
                 raise ApiError(400, "duplicate peer id")
         except ApiError as refusal:
             why = {"role is invalid": "role not allowed", "duplicate peer id": "duplicate peer id"}.get(str(refusal))
-            if room is not None and why is not None:
+            if why is not None:  # the room exists
+                room = self._workspace.rooms[claims.room_id]
                 self._emit(room, "peer.join.failure", events.of_failed_join(room, peer, why))
             raise
-        return admitted
+        return room
 
     def _open(self, room: Room, now: str) -> Session:
-        session = Session(id=wire.new_id(), room_id=room.id, created_at=now, updated_at=now, active=True, peers={})
+        session = Session(id=new_id(), room_id=room.id, created_at=now, updated_at=now, active=True, peers={})
         self._running[room.id] = session
         self._workspace.put_session(session)
         most_s = room.max_duration_seconds or _SESSION_MOST_S
