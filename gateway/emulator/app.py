@@ -9,16 +9,7 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.types import ASGIApp
 
-from gateway.emulator import (
-    active_rooms,
-    control,
-    joining,
-    room_codes,
-    rooms,
-    sessions,
-    templates,
-    webhook_control,
-)
+from gateway.emulator import active_rooms, control, joining, room_codes, rooms, sessions, templates, webhook_control
 from gateway.emulator.control import CallLog
 from gateway.emulator.errors import answer
 from gateway.emulator.faults import FaultRules
@@ -55,6 +46,8 @@ def create_app(
     webhooks = Webhooks(workspace, webhook)
     live = LiveRooms(workspace, webhooks.emit)
     verifier, faults, calls = Verifier(access_key, app_secret), FaultRules(), CallLog()
+    services = {"workspace": workspace, "live": live, "webhooks": webhooks, "verifier": verifier, "faults": faults}
+    services |= {"calls": calls, "default_template_id": template_id}
 
     async def stop() -> None:
         await webhooks.close()
@@ -67,15 +60,7 @@ def create_app(
             *joining.CLIENT_ROUTES,
             *room_codes.CLIENT_ROUTES,
         ],
-        dependencies={
-            "workspace": _given(workspace),
-            "live": _given(live),
-            "webhooks": _given(webhooks),
-            "verifier": _given(verifier),
-            "faults": _given(faults),
-            "calls": _given(calls),
-            "default_template_id": _given(template_id),
-        },
+        dependencies={name: _given(service) for name, service in services.items()},
         exception_handlers={Exception: answer},
         on_shutdown=[stop],
         openapi_config=None,

@@ -13,9 +13,9 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 
-from gateway.emulator import wire
 from gateway.emulator.errors import ApiError, bad_body
 from gateway.emulator.faults import Fault, FaultRules
+from gateway.emulator.wire import Call, Reply, read_body
 
 _KEPT_CALLS = 200
 # Anything that looks like a JWT, wherever a faulty client has put it: an encoded JSON object, a dot, and so on.
@@ -50,15 +50,15 @@ class _Rule(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @post("/faults", status_code=200)
-async def add_fault(request: wire.Call, faults: NamedDependency[FaultRules]) -> dict[str, Any]:
+async def add_fault(request: Call, faults: NamedDependency[FaultRules]) -> Reply:
     """Apply a fault to requests at or below a path, `times` times or until it is cleared."""
-    rule = await wire.read_body(request, _Rule)
+    rule = await read_body(request, _Rule)
     try:
         fault = Fault.parse(rule.fault)
     except ValueError as error:
         raise bad_body(str(error)) from None
     faults.add(rule.match, fault, rule.times)
-    return {"match": rule.match, "fault": rule.fault, "times": rule.times}
+    return msgspec.structs.asdict(rule)
 
 
 @delete("/faults")
@@ -68,7 +68,7 @@ async def clear_faults(faults: NamedDependency[FaultRules]) -> None:
 
 
 @get("/calls")
-async def list_calls(calls: NamedDependency[CallLog]) -> dict[str, Any]:
+async def list_calls(calls: NamedDependency[CallLog]) -> Reply:
     """Return the last REST calls, oldest first, including those with a fault."""
     return {"calls": calls.calls()}
 

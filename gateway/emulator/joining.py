@@ -5,17 +5,15 @@ Source of `/init`: 100mslive/web-sdks, signal/init.
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from gateway.emulator import wire
 from gateway.emulator.active_rooms import peer_reply
 from gateway.emulator.errors import ApiError
 from gateway.emulator.live import Joining, LiveRooms
 from gateway.emulator.tokens import AppClaims, TokenRefusedError, Verifier
+from gateway.emulator.wire import Call, Reply, read_body
 
 # The fields that a client needs for its network probe. With an empty URL it skips the download.
 _NETWORK_HEALTH = {
@@ -36,9 +34,7 @@ class _Join(Joining, kw_only=True, forbid_unknown_fields=True):
 
 
 @get("/init")
-async def init_client(
-    request: wire.Call, live: NamedDependency[LiveRooms], verifier: NamedDependency[Verifier]
-) -> dict[str, Any]:
+async def init_client(request: Call, live: NamedDependency[LiveRooms], verifier: NamedDependency[Verifier]) -> Reply:
     """Admit a client, or refuse it with the text that the web client expects."""
     claims = _verified(verifier, request.headers.get("authorization"))
     if not request.query_params.get("peer_id"):
@@ -52,17 +48,15 @@ async def init_client(
 
 
 @post("/peers", status_code=200)
-async def join_room(
-    request: wire.Call, live: NamedDependency[LiveRooms], verifier: NamedDependency[Verifier]
-) -> dict[str, Any]:
+async def join_room(request: Call, live: NamedDependency[LiveRooms], verifier: NamedDependency[Verifier]) -> Reply:
     """Join a peer to the room of its app token, with the checks of `/init`."""
-    body = await wire.read_body(request, _Join)
+    body = await read_body(request, _Join)
     session, peer = await live.join(_verified(verifier, f"Bearer {body.token}"), body)
     return peer_reply(peer) | {"room_id": session.room_id, "session_id": session.id}
 
 
 @delete("/peers/{peer_id:str}")
-async def leave_room(request: wire.Call, peer_id: FromPath[str], live: NamedDependency[LiveRooms]) -> None:
+async def leave_room(request: Call, peer_id: FromPath[str], live: NamedDependency[LiveRooms]) -> None:
     """Let a peer leave. The webhook reports `reason`, by default `client request`."""
     await live.leave(peer_id, request.query_params.get("reason") or "client request")
 

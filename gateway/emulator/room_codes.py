@@ -5,18 +5,18 @@ from __future__ import annotations
 import secrets
 import string
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from gateway.emulator import wire
 from gateway.emulator.errors import ApiError, bad_body, not_found
 from gateway.emulator.records import Room, RoomCode
 from gateway.emulator.state import Workspace
 from gateway.emulator.tokens import AppClaims, Verifier
+from gateway.emulator.wire import Call, Reply, choice, page, read_body
 
 _MOST_PER_ROOM = 100  # room-codes/room-code-overview
 _TOKEN_TTL_S = 24 * 3600
@@ -33,7 +33,7 @@ class _Exchange(msgspec.Struct):
 
 
 @post("/room-codes/room/{room_id:str}", status_code=200)
-async def create_codes(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def create_codes(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Create a code for every role without one, and disable the codes of deleted roles."""
     room = _open_room(workspace, room_id)
     roles = workspace.templates[room.template_id].roles
@@ -49,9 +49,7 @@ async def create_codes(room_id: FromPath[str], workspace: NamedDependency[Worksp
 
 
 @post("/room-codes/room/{room_id:str}/role/{role:str}", status_code=200)
-async def create_code(
-    room_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]
-) -> dict[str, Any]:
+async def create_code(room_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Create another code for a role."""
     room = _open_room(workspace, room_id)
     if role not in workspace.templates[room.template_id].roles:
@@ -62,25 +60,23 @@ async def create_code(
 
 
 @get("/room-codes/room/{room_id:str}")
-async def list_codes(
-    request: wire.Call, room_id: FromPath[str], workspace: NamedDependency[Workspace]
-) -> dict[str, Any]:
+async def list_codes(request: Call, room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """List a room's codes, newest first. Without `enabled`, both enabled and disabled ones."""
     query = request.query_params
     _open_room(workspace, room_id)
-    role, enabled = query.get("role", ""), wire.choice(query, "enabled")
+    role, enabled = query.get("role", ""), choice(query, "enabled")
 
     def wanted(code: RoomCode) -> bool:
         return (not role or code.role == role) and enabled in (None, code.enabled)
 
     newest_first = reversed(workspace.codes_of(room_id))
-    return wire.page(newest_first, query, wanted, identify=lambda code: code.code, render=msgspec.structs.asdict)
+    return page(newest_first, query, wanted, identify=lambda code: code.code, render=msgspec.structs.asdict)
 
 
 @post("/room-codes/code", status_code=200)
-async def toggle_code(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def toggle_code(request: Call, workspace: NamedDependency[Workspace]) -> Reply:
     """Enable or disable a code. It can be disabled even if its room is disabled or its role is deleted."""
-    body = await wire.read_body(request, _Toggle)
+    body = await read_body(request, _Toggle)
     code = workspace.codes.get(body.code)
     if code is None:
         raise not_found("Room code")
@@ -93,8 +89,8 @@ async def toggle_code(request: wire.Call, workspace: NamedDependency[Workspace])
 
 @post("/v2/token", status_code=200)
 async def exchange_code(
-    request: wire.Call, workspace: NamedDependency[Workspace], verifier: NamedDependency[Verifier]
-) -> dict[str, Any]:
+    request: Call, workspace: NamedDependency[Workspace], verifier: NamedDependency[Verifier]
+) -> Reply:
     """Exchange a code for an app token that is valid for 24 hours. The client chooses the user id.
 
     Ignores the content type, because the web client sends its JSON as text to avoid a CORS preflight.
@@ -138,7 +134,7 @@ def _make(workspace: Workspace, room: Room, role: str) -> RoomCode:
         text = _new_code()
     now = workspace.now()
     code = RoomCode(code=text, room_id=room.id, role=role, enabled=True, created_at=now, updated_at=now)
-    workspace.put_code(code)
+    workspace.codes[text] = code
     return code
 
 
@@ -148,5 +144,5 @@ def _new_code() -> str:
 
 def _enable(workspace: Workspace, code: RoomCode, *, enabled: bool) -> RoomCode:
     changed = msgspec.structs.replace(code, enabled=enabled, updated_at=workspace.now())
-    workspace.put_code(changed)
+    workspace.codes[code.code] = changed
     return changed

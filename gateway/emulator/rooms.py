@@ -12,10 +12,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
-from gateway.emulator import wire
 from gateway.emulator.errors import bad_body
 from gateway.emulator.records import RecordingInfo, Room, Webhook
 from gateway.emulator.state import Workspace
+from gateway.emulator.wire import ZERO_TIME, Call, Reply, choice, created_within, new_id, page, pick, read_body
 
 REGIONS = ("eu", "in", "us", "auto")
 _NAME = re.compile(r"[a-zA-Z0-9.\-:_]+")
@@ -53,10 +53,10 @@ class _Update(_Settings, kw_only=True):
 
 @post("/rooms", status_code=200)
 async def create_room(
-    request: wire.Call, workspace: NamedDependency[Workspace], default_template_id: NamedDependency[str]
-) -> dict[str, Any]:
+    request: Call, workspace: NamedDependency[Workspace], default_template_id: NamedDependency[str]
+) -> Reply:
     """Create a room, or update the room that has this name in any case."""
-    body = await wire.read_body(request, _Creation)
+    body = await read_body(request, _Creation)
     changes = body.changes()
     _check_values(changes, workspace)
     # No await from here to put_room, so that two creates with one name make one room.
@@ -65,7 +65,7 @@ async def create_room(
         template_id = changes.get("template_id", default_template_id)
         settings = workspace.templates[template_id].body.get("settings") or {}
         room = Room(
-            id=wire.new_id(),
+            id=new_id(),
             name=str(uuid.uuid4()),
             template_id=template_id,
             region=settings.get("region") or "auto",
@@ -79,40 +79,38 @@ async def create_room(
 
 
 @get("/rooms/{room_id:str}")
-async def get_room(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def get_room(room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Return one room by id. The list finds a room by name."""
     return _fetched(workspace.find_room(room_id), workspace)
 
 
 @get("/rooms")
-async def list_rooms(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def list_rooms(request: Call, workspace: NamedDependency[Workspace]) -> Reply:
     """List rooms, newest first. Without `enabled`, only enabled rooms."""
     query = request.query_params
-    enabled = wire.choice(query, "enabled") is not False
+    enabled = choice(query, "enabled") is not False
     name, template_id = query.get("name", "").lower(), query.get("template_id", "")
-    created_within = wire.created_within(query)
+    within = created_within(query)
 
     def wanted(room: Room) -> bool:
         return (
             room.enabled == enabled
             and (not name or room.name.lower() == name)
             and (not template_id or room.template_id == template_id)
-            and created_within(room.created_at)
+            and within(room.created_at)
         )
 
     # In order of creation, not of `created_at`, whose fractions differ in length.
-    return wire.page(reversed(workspace.rooms.values()), query, wanted, render=lambda room: _listed(room, workspace))
+    return page(reversed(workspace.rooms.values()), query, wanted, render=lambda room: _listed(room, workspace))
 
 
 @post("/rooms/{room_id:str}", status_code=200)
-async def update_room(
-    request: wire.Call, room_id: FromPath[str], workspace: NamedDependency[Workspace]
-) -> dict[str, Any]:
+async def update_room(request: Call, room_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Change the fields that are sent, including `enabled`.
 
     A new name that another room has updates that other room and returns its id (api-reference/Rooms/update-a-room).
     """
-    body = await wire.read_body(request, _Update)
+    body = await read_body(request, _Update)
     changes = body.changes()
     room = workspace.find_room(room_id)
     _check_values(changes, workspace)
@@ -159,22 +157,15 @@ def _check_values(changes: dict[str, Any], workspace: Workspace) -> None:
 # developer's machine.
 
 
-def _common(room: Room, workspace: Workspace) -> dict[str, Any]:
-    return {
-        "id": room.id,
-        "name": room.name,
-        "enabled": room.enabled,
-        "description": room.description,
+def _common(room: Room, workspace: Workspace) -> Reply:
+    return pick(room, "id", "name", "enabled", "description", "template_id", "region", "created_at") | {
         "customer_id": workspace.customer_id,
-        "template_id": room.template_id,
         "template": workspace.templates[room.template_id].name,
-        "region": room.region,
-        "created_at": room.created_at,
         "updated_at": room.updated_at or room.created_at,
     }
 
 
-def _created(room: Room, workspace: Workspace) -> dict[str, Any]:
+def _created(room: Room, workspace: Workspace) -> Reply:
     reply = _common(room, workspace) | {"app_id": workspace.app_id}
     reply |= _recording(room) or {"recording_source_template": True}
     if room.large_room:
@@ -183,14 +174,14 @@ def _created(room: Room, workspace: Workspace) -> dict[str, Any]:
     return reply
 
 
-def _fetched(room: Room, workspace: Workspace) -> dict[str, Any]:
+def _fetched(room: Room, workspace: Workspace) -> Reply:
     source = {"recording_source_template": room.recording_info is None}
     return _common(room, workspace) | _recording(room) | source
 
 
-def _listed(room: Room, workspace: Workspace) -> dict[str, Any]:
+def _listed(room: Room, workspace: Workspace) -> Reply:
     return _common(room, workspace) | {
-        "updated_at": room.updated_at or wire.ZERO_TIME,
+        "updated_at": room.updated_at or ZERO_TIME,
         "recording": _recording(room).get("recording_info", {"enabled": False}),
         "recording_source_template": room.recording_info is None,
         "key": f"{workspace.customer_id}:{room.name}",
@@ -200,7 +191,7 @@ def _listed(room: Room, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _updated(room: Room, workspace: Workspace) -> dict[str, Any]:
+def _updated(room: Room, workspace: Workspace) -> Reply:
     reply = _common(room, workspace) | {
         "customer": workspace.customer_id,
         "recording_source_template": room.recording_info is None,
@@ -215,7 +206,7 @@ def _updated(room: Room, workspace: Workspace) -> dict[str, Any]:
     return reply
 
 
-def _toggled(room: Room, workspace: Workspace) -> dict[str, Any]:
+def _toggled(room: Room, workspace: Workspace) -> Reply:
     return _common(room, workspace) | {
         "template_id": "",
         "template": "",
@@ -227,7 +218,7 @@ def _toggled(room: Room, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _recording(room: Room) -> dict[str, Any]:
+def _recording(room: Room) -> Reply:
     info = room.recording_info
     if info is None:
         return {}

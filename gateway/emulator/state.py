@@ -87,14 +87,6 @@ class Workspace:
         self.rooms[room.id] = room
         self._ids_by_name[room.name.lower()] = room.id
 
-    def put_template(self, template: Template) -> None:
-        """Add or replace a template in memory."""
-        self.templates[template.id] = template
-
-    def put_code(self, code: RoomCode) -> None:
-        """Add or replace a room code in memory."""
-        self.codes[code.code] = code
-
     def codes_of(self, room_id: str) -> list[RoomCode]:
         """Return the codes of a room, oldest first."""
         return [code for code in self.codes.values() if code.room_id == room_id]
@@ -108,11 +100,7 @@ class Workspace:
                 del self.sessions[ended]
 
     def load(self) -> None:
-        """Read the file if it exists.
-
-        Raises:
-            StateError: it cannot be read, or is not a state file.
-        """
+        """Read the file if it exists. Raises StateError if it is not a state file."""
         if self._path is None or not self._path.exists():
             return
         try:
@@ -124,11 +112,7 @@ class Workspace:
             ) from error
 
     def save_now(self) -> None:
-        """Write the file without an event loop.
-
-        Raises:
-            StateError: it cannot be written.
-        """
+        """Write the file without an event loop. Raises StateError if it cannot be written."""
         if self._path is None:
             return
         try:
@@ -156,7 +140,7 @@ class Workspace:
 
     def _adopt(self, document: _Document) -> None:
         for template in document.templates:
-            self.put_template(template)
+            self.templates[template.id] = template
         for room in document.rooms:
             if room.id in self.rooms or self.room_named(room.name) is not None:
                 raise ValueError(f"room {room.id} exists twice, by id or by name")
@@ -166,7 +150,7 @@ class Workspace:
         for code in document.codes:
             if code.room_id not in self.rooms:
                 raise ValueError("a room code refers to an unknown room")
-            self.put_code(code)
+            self.codes[code.code] = code
         for session in document.sessions:
             if session.room_id not in self.rooms:
                 raise ValueError(f"session {session.id} refers to an unknown room")
@@ -176,13 +160,8 @@ class Workspace:
             self.put_session(session)
 
     def _encoded(self) -> bytes:
-        document = _Document(
-            version=1,
-            rooms=list(self.rooms.values()),
-            templates=list(self.templates.values()),
-            codes=list(self.codes.values()),
-            sessions=list(self.sessions.values()),
-        )
+        rooms, templates = list(self.rooms.values()), list(self.templates.values())
+        document = _Document(1, rooms, templates, list(self.codes.values()), list(self.sessions.values()))
         return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

@@ -12,13 +12,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.emulator import wire
 from gateway.emulator.errors import bad_body, not_found
 from gateway.emulator.records import Template
 from gateway.emulator.state import Workspace
+from gateway.emulator.wire import Call, Reply, new_id, page, read_body
 
 _NAME = re.compile(r"[a-zA-Z0-9 \-._:]+")
-_NAME_RULE = "template name may contain only a-z, A-Z, 0-9, space and - . _ :"
 # Defaults of api-reference/policy/create-template-via-api.
 _PERMISSIONS = dict.fromkeys(
     ("endRoom", "removeOthers", "mute", "unmute", "changeRole", "sendRoomState", "pollRead", "pollWrite"), False
@@ -43,10 +42,8 @@ class _Video(msgspec.Struct, rename="camel"):
     width: Annotated[int, Meta(ge=50, le=1920)] | UnsetType = UNSET
 
 
-class _Screen(msgspec.Struct, rename="camel"):
+class _Screen(_Video, rename="camel"):
     bit_rate: Annotated[int, Meta(ge=500)] | UnsetType = UNSET
-    codec: Literal["vp8"] | UnsetType = UNSET
-    frame_rate: Annotated[int, Meta(ge=1, le=30)] | UnsetType = UNSET
     height: Annotated[int, Meta(ge=270, le=1080)] | UnsetType = UNSET
     width: Annotated[int, Meta(ge=480, le=1920)] | UnsetType = UNSET
 
@@ -85,76 +82,53 @@ class _Template(msgspec.Struct):
 
 
 @get("/templates")
-async def list_templates(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def list_templates(request: Call, workspace: NamedDependency[Workspace]) -> Reply:
     """List templates, newest first."""
     newest_first = reversed(workspace.templates.values())
-    return wire.page(newest_first, request.query_params, render=lambda template: _shown(template, workspace))
+    return page(newest_first, request.query_params, render=lambda template: _shown(template, workspace))
 
 
 @get("/templates/{template_id:str}")
-async def get_template(template_id: FromPath[str], workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def get_template(template_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Return one template."""
     return _shown(_find(workspace, template_id), workspace)
 
 
 @post("/templates", status_code=200)
-async def create_template(request: wire.Call, workspace: NamedDependency[Workspace]) -> dict[str, Any]:
+async def create_template(request: Call, workspace: NamedDependency[Workspace]) -> Reply:
     """Create a template, or overwrite the template that has this name."""
-    body = await wire.read_body(request, dict[str, Any])
-    _check(body, _Template)
-    name = body.get("name") or str(uuid.uuid4())
-    if not _NAME.fullmatch(name):
-        raise bad_body(_NAME_RULE)
-    now = workspace.now()
-    same = next((template for template in workspace.templates.values() if template.name == name), None)
-    template = Template(
-        id=same.id if same else wire.new_id(),
-        created_at=same.created_at if same else now,
-        updated_at=now,
-        body=_complete_template(body, name),
-    )
-    workspace.put_template(template)
-    await workspace.save()
-    return _shown(template, workspace)
+    body = await _read(request, _Template)
+    body = _complete_template(body, body.get("name") or str(uuid.uuid4()))
+    template = next((one for one in workspace.templates.values() if one.name == body["name"]), None)
+    if template is None:
+        now = workspace.now()
+        template = Template(id=new_id(), created_at=now, updated_at=now, body=body)
+    return _shown(await _overwrite(template, body, workspace), workspace)
 
 
 @post("/templates/{template_id:str}", status_code=200)
-async def update_template(
-    request: wire.Call, template_id: FromPath[str], workspace: NamedDependency[Workspace]
-) -> dict[str, Any]:
+async def update_template(request: Call, template_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Overwrite a whole template. It keeps its id and, if none is sent, its name."""
-    body = await wire.read_body(request, dict[str, Any])
-    _check(body, _Template)
+    body = await _read(request, _Template)
     template = _find(workspace, template_id)
-    name = body.get("name") or template.name
-    if not _NAME.fullmatch(name):
-        raise bad_body(_NAME_RULE)
-    if any(other.name == name for other in workspace.templates.values() if other.id != template_id):
+    body = _complete_template(body, body.get("name") or template.name)
+    if any(other.name == body["name"] for other in workspace.templates.values() if other.id != template_id):
         raise bad_body("template name is taken")
-    return _shown(await _overwrite(template, _complete_template(body, name), workspace), workspace)
+    return _shown(await _overwrite(template, body, workspace), workspace)
 
 
 @get("/templates/{template_id:str}/roles/{role:str}")
-async def get_role(
-    template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]
-) -> dict[str, Any]:
+async def get_role(template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Return one role by its case-sensitive name."""
-    roles = _find(workspace, template_id).roles
-    if role not in roles:
-        raise not_found("Role")
-    return roles[role]
+    return _role(_find(workspace, template_id), role)
 
 
 @post("/templates/{template_id:str}/roles/{role:str}", status_code=200)
 async def put_role(
-    request: wire.Call,
-    template_id: FromPath[str],
-    role: FromPath[str],
-    workspace: NamedDependency[Workspace],
-) -> dict[str, Any]:
+    request: Call, template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]
+) -> Reply:
     """Create or replace a role. A different `name` in the body renames it."""
-    body = await wire.read_body(request, dict[str, Any])
-    _check(body, _Role)
+    body = await _read(request, _Role)
     template = _find(workspace, template_id)
     name = body.get("name", role)
     if name != role and name in template.roles:
@@ -169,8 +143,7 @@ async def put_role(
 async def delete_role(template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> None:
     """Delete a role. Peers in this role stay in their rooms."""
     template = _find(workspace, template_id)
-    if role not in template.roles:
-        raise not_found("Role")
+    _role(template, role)
     roles = {key: value for key, value in template.roles.items() if key != role}
     await _overwrite(template, template.body | {"roles": roles}, workspace)
 
@@ -184,24 +157,18 @@ def seed_template(workspace: Workspace, template_id: str) -> bool:
         return False
     taken = any(template.name == "default" for template in workspace.templates.values())
     name = f"default-{template_id}" if taken else "default"
-    everyone = {"subscribeToRoles": ["guest", "host"]}
     roles = {
-        "guest": {
-            "publishParams": {"allowed": ["audio", "video"]},
-            "subscribeParams": everyone,
-            "permissions": dict.fromkeys(_PERMISSIONS, False),
-            "priority": 2,
-        },
-        "host": {
-            "publishParams": {"allowed": ["audio", "video", "screen"]},
-            "subscribeParams": everyone,
-            "permissions": dict.fromkeys(_PERMISSIONS, True),
-            "priority": 1,
-        },
+        role: {
+            "publishParams": {"allowed": media},
+            "subscribeParams": {"subscribeToRoles": ["guest", "host"]},
+            "permissions": dict.fromkeys(_PERMISSIONS, role == "host"),
+            "priority": priority,
+        }
+        for role, media, priority in (("guest", ["audio", "video"], 2), ("host", ["audio", "video", "screen"], 1))
     }
     now = workspace.now()
     body = _complete_template({"roles": roles}, name)
-    workspace.put_template(Template(id=template_id, created_at=now, updated_at=now, body=body))
+    workspace.templates[template_id] = Template(id=template_id, created_at=now, updated_at=now, body=body)
     return True
 
 
@@ -212,21 +179,28 @@ def _find(workspace: Workspace, template_id: str) -> Template:
     return template
 
 
+def _role(template: Template, name: str) -> dict[str, Any]:
+    if name not in template.roles:
+        raise not_found("Role")
+    return template.roles[name]
+
+
 async def _overwrite(template: Template, body: dict[str, Any], workspace: Workspace) -> Template:
     changed = msgspec.structs.replace(template, updated_at=workspace.now(), body=body)
-    workspace.put_template(changed)
+    workspace.templates[template.id] = changed
     await workspace.save()
     return changed
 
 
-def _check(body: dict[str, Any], shape: type[_Template] | type[_Role]) -> None:
-    try:
-        msgspec.convert(body, shape)
-    except msgspec.ValidationError as error:
-        raise bad_body(str(error)) from None
+async def _read(request: Call, shape: type[_Template] | type[_Role]) -> dict[str, Any]:
+    """Check a body, and return it with its unknown keys."""
+    await read_body(request, shape)
+    return await read_body(request, dict[str, Any])
 
 
 def _complete_template(body: dict[str, Any], name: str) -> dict[str, Any]:
+    if not _NAME.fullmatch(name):
+        raise bad_body("template name may contain only a-z, A-Z, 0-9, space and - . _ :")
     roles = {key: _complete_role(role, key) for key, role in body.get("roles", {}).items()}
     defaults = {"settings": {"region": "auto", "recording": {"enabled": False}}, "destinations": {}}
     return defaults | body | {"name": name, "roles": roles}
@@ -238,23 +212,10 @@ def _complete_role(body: dict[str, Any], name: str) -> dict[str, Any]:
         kind: default | publish.get(kind, {}) for kind, default in _MEDIA.items() if kind in publish.get("allowed", ())
     }
     defaults = {"subscribeParams": {"subscribeToRoles": []}, "priority": 1, "maxPeerCount": 0}
-    return (
-        defaults
-        | body
-        | {
-            "name": name,
-            "publishParams": publish | media,
-            "permissions": _PERMISSIONS | body.get("permissions", {}),
-        }
-    )
+    permissions = _PERMISSIONS | body.get("permissions", {})
+    return defaults | body | {"name": name, "publishParams": publish | media, "permissions": permissions}
 
 
-def _shown(template: Template, workspace: Workspace) -> dict[str, Any]:
-    return template.body | {
-        "id": template.id,
-        "_id": template.id,
-        "customerId": workspace.customer_id,
-        "customer": workspace.customer_id,
-        "createdAt": template.created_at,
-        "updatedAt": template.updated_at,
-    }
+def _shown(template: Template, workspace: Workspace) -> Reply:
+    ids = {"id": template.id, "_id": template.id} | dict.fromkeys(("customerId", "customer"), workspace.customer_id)
+    return template.body | ids | {"createdAt": template.created_at, "updatedAt": template.updated_at}

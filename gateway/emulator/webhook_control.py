@@ -8,12 +8,12 @@ import msgspec
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 
-from gateway.emulator import wire
 from gateway.emulator.errors import ApiError, bad_body
 from gateway.emulator.records import Webhook
 from gateway.emulator.sender import check_address
 from gateway.emulator.state import Workspace
 from gateway.emulator.webhooks import Webhooks
+from gateway.emulator.wire import Call, Reply, read_body
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
@@ -29,9 +29,9 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @post("/webhook", status_code=200)
-async def set_webhook(request: wire.Call, webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+async def set_webhook(request: Call, webhooks: NamedDependency[Webhooks]) -> Reply:
     """Set the workspace's webhook, as the dashboard of 100ms does."""
-    webhook = await wire.read_body(request, Webhook)
+    webhook = await read_body(request, Webhook)
     try:
         await check_address(webhook)
     except ValueError as error:
@@ -41,7 +41,7 @@ async def set_webhook(request: wire.Call, webhooks: NamedDependency[Webhooks]) -
 
 
 @get("/webhook")
-async def get_webhook(webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+async def get_webhook(webhooks: NamedDependency[Webhooks]) -> Reply:
     """Return the workspace's webhook with the names of its headers, not their values."""
     return _shown(webhooks.default)
 
@@ -53,11 +53,12 @@ async def unset_webhook(webhooks: NamedDependency[Webhooks]) -> None:
 
 
 @post("/webhook/disorder", status_code=200)
-async def disturb_webhooks(request: wire.Call, webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+async def disturb_webhooks(request: Call, webhooks: NamedDependency[Webhooks]) -> Reply:
     """Deliver the next events twice, or in the wrong order."""
-    disorder = await wire.read_body(request, _Disorder)
-    webhooks.disturb(duplicate=disorder.duplicate, reorder=disorder.reorder)
-    return msgspec.structs.asdict(disorder)
+    disorder = await read_body(request, _Disorder)
+    sent = msgspec.structs.asdict(disorder)
+    webhooks.disturb(**sent)
+    return sent
 
 
 @delete("/webhook/disorder")
@@ -68,10 +69,10 @@ async def restore_order(webhooks: NamedDependency[Webhooks]) -> None:
 
 @post("/events", status_code=202)
 async def send_event(
-    request: wire.Call, workspace: NamedDependency[Workspace], webhooks: NamedDependency[Webhooks]
-) -> dict[str, Any]:
+    request: Call, workspace: NamedDependency[Workspace], webhooks: NamedDependency[Webhooks]
+) -> Reply:
     """Deliver any event unchanged, such as a replay, an unknown type, missing fields or unknown ids."""
-    body = await wire.read_body(request, _Event)
+    body = await read_body(request, _Event)
     own = workspace.find_room(body.room_id).webhook if body.room_id else None
     webhook = own or webhooks.default
     if webhook is None:
@@ -81,23 +82,15 @@ async def send_event(
 
 
 @get("/deliveries")
-async def list_deliveries(webhooks: NamedDependency[Webhooks]) -> dict[str, Any]:
+async def list_deliveries(webhooks: NamedDependency[Webhooks]) -> Reply:
     """Return the last deliveries with their attempts, oldest first."""
     return {"deliveries": webhooks.deliveries()}
 
 
-ROUTES = (
-    set_webhook,
-    get_webhook,
-    unset_webhook,
-    disturb_webhooks,
-    restore_order,
-    send_event,
-    list_deliveries,
-)
+ROUTES = (set_webhook, get_webhook, unset_webhook, disturb_webhooks, restore_order, send_event, list_deliveries)
 
 
-def _shown(webhook: Webhook | None) -> dict[str, Any]:
+def _shown(webhook: Webhook | None) -> Reply:
     if webhook is None:
         return {"url": None, "headers": []}
     return {"url": webhook.url, "headers": sorted(webhook.headers)}

@@ -18,6 +18,7 @@ from gateway.emulator.errors import ApiError, bad_body, bad_query
 
 T = TypeVar("T")
 Call = Request[Any, Any, Any]
+Reply = dict[str, Any]
 
 ZERO_TIME = "0001-01-01T00:00:00Z"  # several replies of 100ms use it for "never"
 _NS_PER_S = 1_000_000_000
@@ -41,16 +42,17 @@ def timestamp(at_ns: int, digits: int) -> str:
 
 
 def instant_ns(text: str) -> int:
-    """Return a timestamp as nanoseconds since 1970.
-
-    Raises:
-        ValueError: it is not RFC 3339 in UTC with a `Z`.
-    """
+    """Return a timestamp as nanoseconds since 1970. Raises ValueError unless it is RFC 3339 in UTC with a `Z`."""
     match = _INSTANT.fullmatch(text)
     if match is None:
         raise ValueError("not an RFC 3339 timestamp in UTC")
     whole = datetime.fromisoformat(f"{match[1]}+00:00")
     return int(whole.timestamp()) * _NS_PER_S + int((match[2] or "0").ljust(9, "0"))
+
+
+def pick(record: msgspec.Struct, *fields: str) -> Reply:
+    """Return these fields of a record for a reply."""
+    return {field: getattr(record, field) for field in fields}
 
 
 async def read_body(request: Call, shape: type[T]) -> T:
@@ -104,8 +106,8 @@ def page(
     wanted: Callable[[T], bool] = lambda _: True,
     *,
     identify: Callable[[T], str] = attrgetter("id"),
-    render: Callable[[T], dict[str, Any]],
-) -> dict[str, Any]:
+    render: Callable[[T], Reply],
+) -> Reply:
     """Return one page of a list that is newest first, as `{limit, data, last}`.
 
     `start` is the `last` of the previous page, even if it no longer matches the filter. `last` is set on the final page
@@ -120,11 +122,8 @@ def page(
             raise bad_query("start is not the last of any page")
         rest = rest[places[0] + 1 :]
     shown = list(itertools.islice(filter(wanted, rest), limit))
-    return {
-        "limit": limit,
-        "data": [render(item) for item in shown],
-        "last": identify(shown[-1]) if shown else "",
-    }
+    last = identify(shown[-1]) if shown else ""
+    return {"limit": limit, "data": [render(item) for item in shown], "last": last}
 
 
 def _limit(query: Mapping[str, str]) -> int:

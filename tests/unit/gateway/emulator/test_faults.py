@@ -268,7 +268,7 @@ async def test_an_oversized_body_over_a_socket_is_answered_or_cut_off(server_url
 async def test_a_bug_is_a_500_in_the_envelope_without_a_traceback(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("gateway.emulator.wire.new_id", lambda: 1 / 0)
+    monkeypatch.setattr("gateway.emulator.rooms.new_id", lambda: 1 / 0)
     reply = await client.post("/v2/rooms", json={})
     assert reply.status_code == 500
     assert reply.json() == {"code": 500, "message": "Internal server error"}

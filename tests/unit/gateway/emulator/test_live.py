@@ -24,9 +24,8 @@ class Stage:
         self.workspace = Workspace("key", None)
         now = self.workspace.now()
         roles = {name: {"publishParams": {}} for name in ("guest", "host")}
-        self.workspace.put_template(
-            Template(id=TEMPLATE, created_at=now, updated_at=now, body={"name": "t", "roles": roles})
-        )
+        body = {"name": "t", "roles": roles}
+        self.workspace.templates[TEMPLATE] = Template(id=TEMPLATE, created_at=now, updated_at=now, body=body)
         self.workspace.put_room(Room(id=ROOM, name="r", template_id=TEMPLATE, region="auto", created_at=now, **room))
         self.seen: list[tuple[str, dict[str, Any]]] = []
         self.live = LiveRooms(self.workspace, lambda room, kind, data: self.seen.append((kind, data)))
