@@ -53,11 +53,7 @@ def public(*, throttled: bool = False, refuses: tuple[str, ...] = (), unready: b
 
 
 def needs(
-    action: str,
-    *,
-    guests: bool = False,
-    check: Callable[[Headers], None] | None = None,
-    refuses: tuple[str, ...] = (),
+    action: str, *, guests: bool = False, check: Callable[[Headers], None] | None = None, refuses: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Return the `opt` of a route that takes a login and the policy's permission for an action.
 

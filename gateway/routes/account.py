@@ -6,7 +6,6 @@ from typing import Annotated
 
 import msgspec
 from litestar import delete, get, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
@@ -16,7 +15,7 @@ from gateway.http.context import Call, context_of
 from gateway.http.problems import Problem
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Services
+from gateway.routes.services import Injected
 from gateway.text import plain_text
 
 _Code = Annotated[
@@ -24,7 +23,7 @@ _Code = Annotated[
 ]
 
 
-class Register(msgspec.Struct, forbid_unknown_fields=True):
+class Register(shapes.Secret, forbid_unknown_fields=True):
     username: shapes.NewUsername
     password: shapes.NewPassword
     display_name: shapes.NewDisplayName | None = None
@@ -35,24 +34,15 @@ class Register(msgspec.Struct, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         self.display_name = plain_text("display_name", self.display_name)
 
-    def __repr__(self) -> str:
-        return "Register(...)"
 
-
-class ChangePassword(msgspec.Struct, forbid_unknown_fields=True):
+class ChangePassword(shapes.Secret, forbid_unknown_fields=True):
     current_password: Annotated[shapes.Password, Meta(description="Required in case someone has stolen the token.")]
     new_password: shapes.NewPassword
 
-    def __repr__(self) -> str:
-        return "ChangePassword(...)"
 
-
-class SetPassword(msgspec.Struct, forbid_unknown_fields=True):
+class SetPassword(shapes.Secret, forbid_unknown_fields=True):
     token: _Code
     new_password: shapes.NewPassword
-
-    def __repr__(self) -> str:
-        return "SetPassword(...)"
 
 
 class Registered(msgspec.Struct):
@@ -79,18 +69,11 @@ class SessionList(msgspec.Struct):
     "/api/auth/register",
     opt=public(
         throttled=True,
-        refuses=(
-            "registration_closed",
-            "invite_invalid",
-            "user_exists",
-            "weak_password",
-            "too_many_attempts",
-            "busy",
-        ),
+        refuses=("registration_closed", "invite_invalid", "user_exists", "weak_password", "too_many_attempts", "busy"),
     ),
     status_code=201,
 )
-async def register(data: JSONBody[Register], request: Call, services: NamedDependency[Services]) -> Registered:
+async def register(data: JSONBody[Register], request: Call, services: Injected) -> Registered:
     """Register an account, if the operator allows it. An invitation names its roles."""
     address = context_of(request.scope).client
     user = await services.registration.register(
@@ -106,7 +89,7 @@ async def register(data: JSONBody[Register], request: Call, services: NamedDepen
     opt=needs("account.manage", refuses=("invalid_credentials", "weak_password", "too_many_attempts", "busy")),
     status_code=204,
 )
-async def change_password(data: JSONBody[ChangePassword], request: Call, services: NamedDependency[Services]) -> None:
+async def change_password(data: JSONBody[ChangePassword], request: Call, services: Injected) -> None:
     """Change the caller's password. Every other session ends; this one continues after its next refresh."""
     address = context_of(request.scope).client
     user = await services.accounts.get(request.user.uid)
@@ -124,14 +107,14 @@ async def change_password(data: JSONBody[ChangePassword], request: Call, service
     opt=public(throttled=True, refuses=("invalid_grant", "weak_password", "busy")),
     status_code=204,
 )
-async def set_password(data: JSONBody[SetPassword], request: Call, services: NamedDependency[Services]) -> None:
+async def set_password(data: JSONBody[SetPassword], request: Call, services: Injected) -> None:
     """Set a password with a code from an operator, which works once. Every session of the user ends."""
     origin = services.throttle.origin(context_of(request.scope).client)
     await services.password_change.by_link(data.token, data.new_password, origin=origin)
 
 
 @get("/api/auth/sessions", opt=needs("account.read"))
-async def list_sessions(request: Call, services: NamedDependency[Services]) -> SessionList:
+async def list_sessions(request: Call, services: Injected) -> SessionList:
     """List the caller's sessions, newest first."""
     return SessionList(
         [
@@ -153,7 +136,7 @@ async def list_sessions(request: Call, services: NamedDependency[Services]) -> S
 async def end_session(
     sid: FromPath[Annotated[str, Meta(description="Id of the session, from `GET /api/auth/sessions`.")]],
     request: Call,
-    services: NamedDependency[Services],
+    services: Injected,
 ) -> None:
     """End one of the caller's sessions at once."""
     if not await services.sessions.end(request.user.uid, sid):

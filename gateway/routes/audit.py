@@ -7,7 +7,6 @@ from typing import Annotated
 
 import msgspec
 from litestar import get
-from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from msgspec import Meta
 
@@ -16,7 +15,7 @@ from gateway.audit import ACTION, PLACE, Entry, Filter, party
 from gateway.http.access import needs
 from gateway.http.cursors import PageCursor, PageSize
 from gateway.routes.schemas import By, Instant, NextCursor, iso
-from gateway.routes.services import Services
+from gateway.routes.services import Injected, Services
 from gateway.text import FieldError
 
 _FROM = "Only entries from this instant on; with a time zone."
@@ -47,7 +46,7 @@ class AuditPage(msgspec.Struct):
 
 @get("/api/admin/audit", opt=needs("audit.read", refuses=("invalid_request",)))
 async def read_audit(  # noqa: PLR0913  one argument per query parameter
-    services: NamedDependency[Services],
+    services: Injected,
     user: Annotated[
         str | None, QueryParameter(max_length=256, description="Only entries by or about this user: id or name.")
     ] = None,

@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 from litestar import Response, get, route
-from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 
 from gateway.apidoc.openapi import template_of
 from gateway.http.access import public
 from gateway.http.context import Call
 from gateway.http.problems import allow_of
-from gateway.routes.services import Services
+from gateway.routes.services import Injected
 
 _STATIC = files("gateway.apidoc").joinpath("static")
 _PAGE, _STYLE, _SCRIPT = (_STATIC.joinpath(f"docs.{kind}").read_bytes() for kind in ("html", "css", "js"))
@@ -32,7 +31,7 @@ _CSP = (
 
 
 @get("/openapi.json", opt=public())
-async def openapi_json(services: NamedDependency[Services]) -> Response[bytes]:
+async def openapi_json(services: Injected) -> Response[bytes]:
     """Return the OpenAPI 3.1 document."""
     content = await asyncio.to_thread(services.openapi_document)  # built at the first call, which takes a while
     return Response(content, media_type="application/json", headers=_HEADERS)

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, get
-from litestar.di import NamedDependency
 from msgspec import Meta
 from redis.exceptions import RedisError
 
 from gateway.http.access import public
 from gateway.redis.refusals import log_refusal
 from gateway.redis.store import StoreError
-from gateway.routes.services import Services
+from gateway.routes.services import Injected
 
 
 class Live(msgspec.Struct):
@@ -32,7 +31,7 @@ async def live() -> Live:
 
 
 @get("/health/ready", opt=public(unready=True))
-async def ready(services: NamedDependency[Services]) -> Response[Ready]:
+async def ready(services: Injected) -> Response[Ready]:
     """Report whether requests can be served, and what is unavailable if not. Redis must answer and accept writes.
 
     100ms is not checked: without it no room can be created, but everything else works.

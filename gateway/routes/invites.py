@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import delete, get, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
@@ -18,7 +17,7 @@ from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
 from gateway.rooms.relations import InCharge
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Services
+from gateway.routes.services import Injected, Services
 from gateway.text import plain_text
 
 _InviteId = Annotated[str, Meta(description="Id of the invite, from `GET /api/rooms/{room_id}/invites`.")]
@@ -60,32 +59,26 @@ class RoomInvite(msgspec.Struct):
         return cls(one.ref, one.relation, one.uses_left, iso(one.expires_ms / 1000), one.guests, one.by)
 
 
-class InviteMade(msgspec.Struct):
+class InviteMade(shapes.Secret):
     code: Annotated[str, Meta(description="For `POST /api/invites/{code}/accept`. It is shown only once.")]
     invite: Annotated[RoomInvite, Meta(description="The new invite.")]
-
-    def __repr__(self) -> str:
-        return "InviteMade(...)"
 
 
 class InviteList(msgspec.Struct):
     invites: Annotated[list[RoomInvite], Meta(description="Invites that can still be accepted.")]
 
 
-class InviteAccepted(msgspec.Struct):
+class InviteAccepted(shapes.Secret):
     room: Annotated[shapes.Room, Meta(description="The room.")]
     relation: Annotated[shapes.Relation, Meta(description="The caller's relation to the room from now on.")]
     login: Annotated[
         shapes.LoggedIn | None, Meta(description="Tokens of a new guest; null if the caller was logged in.")
     ] = None
 
-    def __repr__(self) -> str:
-        return "InviteAccepted(...)"
-
 
 @post("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage", refuses=("forbidden",)), status_code=201)
 async def make_invite(
-    room_id: FromPath[shapes.RoomId], data: JSONBody[MakeInvite], request: Call, services: NamedDependency[Services]
+    room_id: shapes.RoomInPath, data: JSONBody[MakeInvite], request: Call, services: Injected
 ) -> InviteMade:
     """Create an invite: a code that gives those who accept it a relation to a room. Only owners can invite cohosts."""
     found, relation = request.auth.room()
@@ -100,9 +93,7 @@ async def make_invite(
 
 
 @get("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage"))
-async def list_invites(
-    room_id: FromPath[shapes.RoomId], request: Call, services: NamedDependency[Services]
-) -> InviteList:
+async def list_invites(room_id: shapes.RoomInPath, request: Call, services: Injected) -> InviteList:
     """List the invites of a room that can still be accepted."""
     found, _ = request.auth.room()
     return InviteList([RoomInvite.of(one) for one in await services.invites.all(found.room)])
@@ -110,7 +101,7 @@ async def list_invites(
 
 @delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("invites.manage"), status_code=204)
 async def revoke_invite(
-    room_id: FromPath[shapes.RoomId], invite_id: FromPath[_InviteId], request: Call, services: NamedDependency[Services]
+    room_id: shapes.RoomInPath, invite_id: FromPath[_InviteId], request: Call, services: Injected
 ) -> None:
     """Revoke an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()
@@ -125,7 +116,7 @@ async def revoke_invite(
     status_code=200,
 )
 async def accept_invite(
-    code: FromPath[_Code], data: JSONBody[AcceptInvite], request: Call, services: NamedDependency[Services]
+    code: FromPath[_Code], data: JSONBody[AcceptInvite], request: Call, services: Injected
 ) -> InviteAccepted:
     """Accept an invite to a room. Without a login, an invite for guests creates a user for a few hours."""
     if context_of(request.scope).admitted is None:

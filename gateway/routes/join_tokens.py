@@ -7,8 +7,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import post
-from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 from msgspec import Meta
 
 from gateway.http.access import needs
@@ -17,7 +16,7 @@ from gateway.http.problems import Problem
 from gateway.policy.decide import decide_role
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Services
+from gateway.routes.services import Injected
 
 
 class MintToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,7 +31,7 @@ class MintToken(msgspec.Struct, forbid_unknown_fields=True):
     ] = msgspec.field(default=None, name="userId")
 
 
-class Minted(msgspec.Struct):
+class Minted(shapes.Secret):
     """A token to join a room at 100ms."""
 
     token: Annotated[str, Meta(description="Token to join the room, for the 100ms SDK.")]
@@ -42,9 +41,6 @@ class Minted(msgspec.Struct):
     expires_at: shapes.ExpiresAt
     success: shapes.Success = True
 
-    def __repr__(self) -> str:
-        return "Minted(...)"
-
 
 @post(
     "/api/rooms/{room_id:str}/token",
@@ -52,7 +48,7 @@ class Minted(msgspec.Struct):
     status_code=200,
 )
 async def mint_token(
-    room_id: FromPath[shapes.RoomId], data: JSONBody[MintToken], request: Call, services: NamedDependency[Services]
+    room_id: shapes.RoomInPath, data: JSONBody[MintToken], request: Call, services: Injected
 ) -> Minted:
     """Mint a 100ms join token for the logged-in user, in a role that the policy allows them in this room."""
     found, relation = request.auth.room()

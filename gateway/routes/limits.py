@@ -6,16 +6,15 @@ from typing import Annotated
 
 import msgspec
 from litestar import delete, get, post, put
-from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
 from gateway.accounts.limits import Wanted
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.problems import Problem
-from gateway.routes.schemas import By, Instant, LimitsNow, Roles, UserId, Username, UserRef, iso
-from gateway.routes.services import Services
+from gateway.routes.schemas import By, Instant, LimitsNow, Roles, UserId, UserInPath, Username, iso
+from gateway.routes.services import Injected
 from gateway.text import FieldError
 from limits.overrides import BLOCK, Override
 
@@ -80,11 +79,7 @@ class OverrideSet(msgspec.Struct):
 
 
 @get("/api/admin/limits/{user:str}", opt=needs("limits.manage", refuses=("not_found",)))
-async def show_limits(
-    user: FromPath[UserRef],
-    request: Call,
-    services: NamedDependency[Services],
-) -> UserLimitsNow:
+async def show_limits(user: UserInPath, request: Call, services: Injected) -> UserLimitsNow:
     """Return the current state of a user's limits, and what is set for them only."""
     standing = await services.user_limits.show(user, by=services.actor(request.user))
     one = standing.user
@@ -95,23 +90,13 @@ async def show_limits(
 
 
 @post("/api/admin/limits/{user:str}/reset", opt=needs("limits.manage", refuses=("not_found",)), status_code=200)
-async def reset_limits(
-    user: FromPath[UserRef],
-    data: JSONBody[Reset],
-    request: Call,
-    services: NamedDependency[Services],
-) -> WhatWasUsed:
+async def reset_limits(user: UserInPath, data: JSONBody[Reset], request: Call, services: Injected) -> WhatWasUsed:
     """Reset limits and quotas of a user, all or the named ones. Usage counters stay. Returns what had been used."""
     return WhatWasUsed(await services.user_limits.reset(user, data.names, by=services.actor(request.user)))
 
 
 @put("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)))
-async def set_override(
-    user: FromPath[UserRef],
-    data: JSONBody[SetOverride],
-    request: Call,
-    services: NamedDependency[Services],
-) -> OverrideSet:
+async def set_override(user: UserInPath, data: JSONBody[SetOverride], request: Call, services: Injected) -> OverrideSet:
     """Override one limit or quota of a user, or block them, for some time. Takes effect with their next request."""
     if data.block == (data.name is not None) or data.name == BLOCK:
         raise FieldError("name", "give the name of a limit or quota, or block: true")
@@ -121,9 +106,9 @@ async def set_override(
 
 @delete("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)), status_code=204)
 async def lift_override(
-    user: FromPath[UserRef],
+    user: UserInPath,
     request: Call,
-    services: NamedDependency[Services],
+    services: Injected,
     name: Annotated[str, QueryParameter(max_length=40, description="Name of the limit or quota; `*` for a block.")],
 ) -> None:
     """Remove the override of one limit or quota, or the block (`name=*`)."""

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import msgspec
 from litestar import Response, get, post
 from litestar.background_tasks import BackgroundTask
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Meta
 from redis.exceptions import RedisError
@@ -26,27 +25,21 @@ from gateway.http.problems import RateLimited
 from gateway.redis.store import StoreError
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import LoggedIn
-from gateway.routes.services import Services
+from gateway.routes.services import Injected, Services
 
 log = logging.getLogger("gateway")
 
 
-class Login(msgspec.Struct, forbid_unknown_fields=True):
+class Login(shapes.Secret, forbid_unknown_fields=True):
     username: Annotated[shapes.Username, Meta(max_length=256)]
     password: shapes.Password
 
-    def __repr__(self) -> str:
-        return "Login(...)"
 
-
-class Refresh(msgspec.Struct, forbid_unknown_fields=True):
+class Refresh(shapes.Secret, forbid_unknown_fields=True):
     refresh_token: Annotated[shapes.RefreshToken, Meta(max_length=4096)]
 
-    def __repr__(self) -> str:
-        return "Refresh(...)"
 
-
-class Logout(msgspec.Struct, forbid_unknown_fields=True):
+class Logout(shapes.Secret, forbid_unknown_fields=True):
     refresh_token: Annotated[
         Annotated[str, Meta(max_length=4096)] | None,
         Meta(description="Names the session instead of the access token; accepted even if that has expired."),
@@ -55,9 +48,6 @@ class Logout(msgspec.Struct, forbid_unknown_fields=True):
         Literal["current", "others", "all"],
         Meta(description="`current`: this session; `others`: all other sessions of the user; `all`: all of them."),
     ] = "current"
-
-    def __repr__(self) -> str:
-        return "Logout(...)"
 
 
 class Me(msgspec.Struct):
@@ -70,7 +60,7 @@ class Me(msgspec.Struct):
     opt=public(throttled=True, refuses=("invalid_credentials", "too_many_attempts", "busy")),
     status_code=200,
 )
-async def login(data: JSONBody[Login], request: Call, services: NamedDependency[Services]) -> Response[LoggedIn]:
+async def login(data: JSONBody[Login], request: Call, services: Injected) -> Response[LoggedIn]:
     """Exchange a user name and a password for an access token and a refresh token."""
     address, agent = context_of(request.scope).client, agent_of(request.scope)
     origin, audit = services.throttle.origin(address), services.audit
@@ -96,12 +86,8 @@ async def login(data: JSONBody[Login], request: Call, services: NamedDependency[
     return Response(LoggedIn.of(grant, user, services.tokens), background=renewal)
 
 
-@post(
-    "/api/auth/refresh",
-    opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts")),
-    status_code=200,
-)
-async def refresh(data: JSONBody[Refresh], request: Call, services: NamedDependency[Services]) -> LoggedIn:
+@post("/api/auth/refresh", opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts")), status_code=200)
+async def refresh(data: JSONBody[Refresh], request: Call, services: Injected) -> LoggedIn:
     """Exchange a refresh token for the next pair of tokens, with the user's current roles."""
     address = context_of(request.scope).client
     uid, sid = services.sessions.owner_of(data.refresh_token)
@@ -127,7 +113,7 @@ async def refresh(data: JSONBody[Refresh], request: Call, services: NamedDepende
     opt=public(throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired")),
     status_code=204,
 )
-async def logout(data: JSONBody[Logout], request: Call, services: NamedDependency[Services]) -> None:
+async def logout(data: JSONBody[Logout], request: Call, services: Injected) -> None:
     """End this session, the user's other sessions, or all of them; at once, on every worker.
 
     Either token names the session. Ending a session that has ended is no error, but an expired access token is refused.
@@ -145,7 +131,7 @@ async def logout(data: JSONBody[Logout], request: Call, services: NamedDependenc
 
 
 @get("/api/auth/me", opt=needs("account.read"))
-async def me(request: Call, services: NamedDependency[Services]) -> Me:
+async def me(request: Call, services: Injected) -> Me:
     """Return the caller's account and permissions."""
     user = await services.accounts.get(request.user.uid)
     return Me(shapes.User.of(user), sorted(services.policy.now.permissions(user.roles)))

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import delete, get, put
-from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 from msgspec import Meta
 
 from auth.accounts import Accounts
@@ -20,7 +19,7 @@ from gateway.http.cursors import PageCursor, PageSize
 from gateway.policy.model import BANNED
 from gateway.rooms.relations import InCharge
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Services
+from gateway.routes.services import Injected, Services
 from gateway.text import FieldError
 
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
@@ -54,11 +53,7 @@ class MemberSet(msgspec.Struct):
 
 @get("/api/rooms/{room_id:str}/members", opt=needs("members.read"))
 async def list_members(
-    room_id: FromPath[shapes.RoomId],
-    request: Call,
-    services: NamedDependency[Services],
-    limit: PageSize = 100,
-    cursor: PageCursor = None,
+    room_id: shapes.RoomInPath, request: Call, services: Injected, limit: PageSize = 100, cursor: PageCursor = None
 ) -> MemberList:
     """List all users with a stored relation, including banned ones. Others who may join are not listed."""
     found, _ = request.auth.room()
@@ -81,11 +76,7 @@ async def list_members(
     opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
 )
 async def set_member(
-    room_id: FromPath[shapes.RoomId],
-    user: FromPath[shapes.UserRef],
-    data: JSONBody[SetMember],
-    request: Call,
-    services: NamedDependency[Services],
+    room_id: shapes.RoomInPath, user: shapes.UserInPath, data: JSONBody[SetMember], request: Call, services: Injected
 ) -> MemberSet:
     """Give a user a relation to a room. `owner` hands the room over, `banned` bans the user.
 
@@ -100,9 +91,7 @@ async def set_member(
     opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
     status_code=204,
 )
-async def ban_member(
-    room_id: FromPath[shapes.RoomId], user: FromPath[shapes.UserRef], request: Call, services: NamedDependency[Services]
-) -> None:
+async def ban_member(room_id: shapes.RoomInPath, user: shapes.UserInPath, request: Call, services: Injected) -> None:
     """Ban a user: they get no more join tokens and are removed. A token they already have is valid until it expires."""
     await _change(request, services, user, BANNED)
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, get, patch, post
-from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from gateway.http.access import needs
@@ -21,7 +20,7 @@ from gateway.rooms.locks import TooManyRooms
 from gateway.rooms.names import UNTITLED
 from gateway.rooms.room import RoomChanges
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Services
+from gateway.routes.services import Injected, Services
 from gateway.text import FieldError, plain_text
 
 _Name = Annotated[str, Meta(max_length=100, description="Name shown to people; plain text.", examples=["Stand-up"])]
@@ -124,7 +123,7 @@ def _check_key(headers: Iterable[tuple[bytes, bytes]]) -> None:
 async def create_room(
     data: JSONBody[CreateRoom],
     request: Call,
-    services: NamedDependency[Services],
+    services: Injected,
     key: Annotated[
         str | None,
         HeaderParameter(
@@ -151,7 +150,7 @@ async def create_room(
 @get("/api/rooms", opt=needs("rooms.list"))
 async def list_rooms(
     request: Call,
-    services: NamedDependency[Services],
+    services: Injected,
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many items a page has at most.")] = 20,
     cursor: PageCursor = None,
 ) -> RoomList:
@@ -169,7 +168,7 @@ async def list_rooms(
 
 
 @get("/api/rooms/{room_id:str}", opt=needs("rooms.read"))
-async def read_room(room_id: FromPath[shapes.RoomId], request: Call) -> OneRoom:
+async def read_room(room_id: shapes.RoomInPath, request: Call) -> OneRoom:
     """Return one room and the caller's relation to it."""
     found, relation = request.auth.room()
     return OneRoom(msgspec.structs.replace(shapes.Room.of(found.room), relation=relation))
@@ -177,7 +176,7 @@ async def read_room(room_id: FromPath[shapes.RoomId], request: Call) -> OneRoom:
 
 @patch("/api/rooms/{room_id:str}", opt=needs("rooms.update", refuses=("name_taken", "room_disabled", *_UPSTREAM)))
 async def change_room(
-    room_id: FromPath[shapes.RoomId], data: JSONBody[ChangeRoom], request: Call, services: NamedDependency[Services]
+    room_id: shapes.RoomInPath, data: JSONBody[ChangeRoom], request: Call, services: Injected
 ) -> OneRoom:
     """Change the name, description or access of a room, or whether it can be joined. What is omitted stays.
 
@@ -192,9 +191,7 @@ async def change_room(
 
 
 @post("/api/rooms/{room_id:str}/end", opt=needs("rooms.end", refuses=_UPSTREAM), status_code=202)
-async def end_room(
-    room_id: FromPath[shapes.RoomId], data: JSONBody[EndRoom], request: Call, services: NamedDependency[Services]
-) -> Ending:
+async def end_room(room_id: shapes.RoomInPath, data: JSONBody[EndRoom], request: Call, services: Injected) -> Ending:
     """Remove everyone from the session; with `lock` no one can join again. Owners cannot undo an operator's lock."""
     found, _ = request.auth.room()
     ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=_changer(request, services))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
+from litestar.params import FromPath
 from msgspec import Meta
 
 from auth.sessions import Grant
@@ -18,8 +19,10 @@ from limits.policy import US_PER_S, Decision
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Day = Annotated[str, Meta(description="UTC day, e.g. `2026-11-22`.")]
 RoomId = Annotated[str, Meta(description="Id of the room, assigned by 100ms.", examples=["64f0c0ffee64f0c0ffee64f0"])]
+RoomInPath = FromPath[RoomId]
 UserId = Annotated[str, Meta(description="Id of the user.")]
 UserRef = Annotated[str, Meta(description="Id or name of the user.", examples=["hanna"])]
+UserInPath = FromPath[UserRef]
 Username = Annotated[str, Meta(description="Name to log in with; not case-sensitive.", examples=["hanna"])]
 NewUsername = Annotated[
     Username, Meta(max_length=256, description="3 to 64 characters, no spaces, no slash; unique regardless of case.")
@@ -41,6 +44,13 @@ NextCursor = Annotated[str, Meta(description="Pass it as `cursor` to get the nex
 Success = Annotated[Literal[True], Meta(description="Always true, for clients of the old guide's backend.")]
 
 
+class Secret(msgspec.Struct):
+    """JSON that holds a password or a token; its `repr` does not show them."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
 class User(msgspec.Struct):
     """A user, as they see their own account."""
 
@@ -54,7 +64,7 @@ class User(msgspec.Struct):
         return cls(user.id, user.username, user.display_name, list(user.roles))
 
 
-class LoggedIn(msgspec.Struct):
+class LoggedIn(Secret):
     """A pair of tokens: one to call the API with, one to get the next pair."""
 
     access_token: Annotated[str, Meta(description="Goes into the `Authorization` header.")]
@@ -64,9 +74,6 @@ class LoggedIn(msgspec.Struct):
     refresh_expires_in: Annotated[int, Meta(description="Seconds until the refresh token expires, if it is not used.")]
     session_id: Annotated[str, Meta(description="Id of this login among the user's sessions.")]
     user: Annotated[User, Meta(description="The user who logged in.")]
-
-    def __repr__(self) -> str:
-        return "LoggedIn(...)"
 
     @classmethod
     def of(cls, grant: Grant, user: Account, tokens: LoginTokens) -> LoggedIn:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from litestar.di import NamedDependency
 
 from auth.accounts import Accounts
 from auth.sessions import Sessions
@@ -68,3 +71,7 @@ class Services:
     def actor(self, principal: Principal) -> Actor:
         """Return a caller as someone who administers, under the current policy."""
         return Actor.of(principal, self.policy.now)
+
+
+Injected: TypeAlias = NamedDependency[Services]
+"""The type of a handler's parameter `services`."""

@@ -7,16 +7,15 @@ from typing import Annotated
 
 import msgspec
 from litestar import get
-from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import QueryParameter
 from msgspec import Meta
 
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
 from gateway.policy.model import ACTIONS
-from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, UserId
-from gateway.routes.services import Services
+from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, RoomInPath, UserId
+from gateway.routes.services import Injected
 from gateway.text import FieldError
 from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, span_of_days
 from limits.counters import Tally, Usage
@@ -80,7 +79,7 @@ async def own_usage(request: Call) -> OwnUsage:
 @get("/api/admin/usage", opt=needs("usage.read-any", refuses=("not_found",)))
 async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     request: Call,
-    services: NamedDependency[Services],
+    services: Injected,
     from_: _From = None,
     to: _To = None,
     user: Annotated[str | None, QueryParameter(max_length=256, description="Only this user: id or name.")] = None,
@@ -106,7 +105,7 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
 @get("/api/admin/usage/top", opt=needs("usage.read-any"))
 async def top_usage(
     request: Call,
-    services: NamedDependency[Services],
+    services: Injected,
     counter: Annotated[
         str,
         QueryParameter(
@@ -130,11 +129,7 @@ async def top_usage(
 
 @get("/api/admin/usage/rooms/{room_id:str}", opt=needs("usage.read-any"))
 async def room_usage(
-    room_id: FromPath[RoomId],
-    request: Call,
-    services: NamedDependency[Services],
-    from_: _From = None,
-    to: _To = None,
+    room_id: RoomInPath, request: Call, services: Injected, from_: _From = None, to: _To = None
 ) -> RoomReport:
     """Return the counters of a room per UTC day; by default in the last 30 days."""
     first, last = span_of_days(from_, to)

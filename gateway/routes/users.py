@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import delete, get, patch, post
-from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
 from auth.users import User
@@ -17,7 +16,7 @@ from gateway.http.context import Call
 from gateway.http.cursors import PageSize
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Services
+from gateway.routes.services import Injected
 from gateway.text import plain_text
 
 _CHANGES = ("not_found", "last_admin", "busy")
@@ -28,7 +27,7 @@ _Roles = Annotated[
 _Status = Annotated[Literal["active", "disabled"], Meta(description="A user who is disabled cannot log in.")]
 
 
-class CreateUser(msgspec.Struct, forbid_unknown_fields=True):
+class CreateUser(shapes.Secret, forbid_unknown_fields=True):
     username: shapes.NewUsername
     roles: _Roles
     password: Annotated[
@@ -36,9 +35,6 @@ class CreateUser(msgspec.Struct, forbid_unknown_fields=True):
         Meta(description="Without it the user cannot log in before they have used a password link."),
     ] = None
     display_name: shapes.NewDisplayName | None = None
-
-    def __repr__(self) -> str:
-        return "CreateUser(...)"
 
 
 class ChangeUser(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,14 +68,11 @@ class AccountList(msgspec.Struct):
     next_cursor: shapes.NextCursor | None
 
 
-class PasswordLink(msgspec.Struct):
+class PasswordLink(shapes.Secret):
     """A code to set a password with, once."""
 
     token: Annotated[str, Meta(description="For `POST /api/auth/password/setup`. It is shown only once.")]
     expires_in: Annotated[int, Meta(description="Seconds until it expires.")]
-
-    def __repr__(self) -> str:
-        return "PasswordLink(...)"
 
 
 class Ended(msgspec.Struct):
@@ -88,7 +81,7 @@ class Ended(msgspec.Struct):
 
 @get("/api/admin/users", opt=needs("users.manage"))
 async def list_users(
-    services: NamedDependency[Services],
+    services: Injected,
     name: Annotated[str, QueryParameter(max_length=64, description="Only names that begin so, in either case.")] = "",
     limit: PageSize = 100,
     cursor: Annotated[
@@ -105,11 +98,7 @@ async def list_users(
 
 
 @post("/api/admin/users", opt=needs("users.manage", refuses=("user_exists", "weak_password", "busy")), status_code=201)
-async def create_user(
-    data: JSONBody[CreateUser],
-    request: Call,
-    services: NamedDependency[Services],
-) -> OneAccount:
+async def create_user(data: JSONBody[CreateUser], request: Call, services: Injected) -> OneAccount:
     """Create an account."""
     display_name = plain_text("display_name", data.display_name)
     actor = services.actor(request.user)
@@ -120,17 +109,14 @@ async def create_user(
 
 
 @get("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=("not_found",)))
-async def read_user(user: FromPath[shapes.UserRef], services: NamedDependency[Services]) -> OneAccount:
+async def read_user(user: shapes.UserInPath, services: Injected) -> OneAccount:
     """Return one account."""
     return OneAccount(Account.of(await services.accounts.lookup(user)))
 
 
 @patch("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES))
 async def change_user(
-    user: FromPath[shapes.UserRef],
-    data: JSONBody[ChangeUser],
-    request: Call,
-    services: NamedDependency[Services],
+    user: shapes.UserInPath, data: JSONBody[ChangeUser], request: Call, services: Injected
 ) -> OneAccount:
     """Change roles, status or display name; what is omitted stays. Takes effect with the user's next request."""
     display_name = None if data.display_name is None else plain_text("display_name", data.display_name)
@@ -139,30 +125,18 @@ async def change_user(
 
 
 @delete("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES), status_code=204)
-async def delete_user(
-    user: FromPath[shapes.UserRef],
-    request: Call,
-    services: NamedDependency[Services],
-) -> None:
+async def delete_user(user: shapes.UserInPath, request: Call, services: Injected) -> None:
     """Delete an account with its name, password, roles and sessions. Its usage counters stay, under its id only."""
     await services.user_admin.delete(services.actor(request.user), user)
 
 
 @delete("/api/admin/users/{user:str}/sessions", opt=needs("users.manage", refuses=("not_found",)), status_code=200)
-async def end_sessions(
-    user: FromPath[shapes.UserRef],
-    request: Call,
-    services: NamedDependency[Services],
-) -> Ended:
+async def end_sessions(user: shapes.UserInPath, request: Call, services: Injected) -> Ended:
     """End all sessions of a user."""
     return Ended(await services.user_admin.end_sessions(services.actor(request.user), user))
 
 
 @post("/api/admin/users/{user:str}/password-link", opt=needs("users.manage", refuses=("not_found",)), status_code=201)
-async def make_password_link(
-    user: FromPath[shapes.UserRef],
-    request: Call,
-    services: NamedDependency[Services],
-) -> PasswordLink:
+async def make_password_link(user: shapes.UserInPath, request: Call, services: Injected) -> PasswordLink:
     """Create a code with which a user sets their password, once."""
     return PasswordLink(await services.user_admin.password_link(services.actor(request.user), user), PASSWORD_LINK_S)
