@@ -25,12 +25,12 @@ from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
-from gateway.rooms.change import Changer, RoomControl
+from gateway.rooms.change import RoomControl
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.membership import Membership, may_own
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members, NotInCharge
-from gateway.rooms.room import Room, RoomChanges
+from gateway.rooms.room import Caller, ChangeRoom, Room
 from gateway.routes.schemas import Room as RoomShape
 from gateway.settings import Settings, load_env
 from gateway.text import plain_text
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _PAGE = 500
-_OPERATOR = Changer(CLI, is_in_charge=False, is_operator=True)
+_OPERATOR = Caller(CLI, "", is_operator=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def unlock(room_id: str, as_json: bool) -> None:
     async def work(services: _Services) -> Room:
         room = await _room(services, room_id)
         try:
-            await services.control.change(room, RoomChanges(enabled=True), by=_OPERATOR)
+            await services.control.change(room, ChangeRoom(enabled=True), by=_OPERATOR)
         except TooManyRooms as error:
             most = services.policy.now.rooms.active_per_owner
             text = f"its creator already has {most} rooms that can be joined, which is the maximum"

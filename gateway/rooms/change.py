@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.audit import Audit
 from gateway.hms.client import HmsError
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
-from gateway.rooms.room import Forbidden, Room, RoomChanges
-
-
-@dataclass(frozen=True, slots=True)
-class Changer:
-    """Who changes or ends a room. An operator may do so with any room, and no owner undoes an operator's lock.
-
-    `is_in_charge`: their relation to the room lets them change all of it.
-    """
-
-    uid: str
-    is_in_charge: bool
-    is_operator: bool
+from gateway.rooms.room import Caller, ChangeRoom, Forbidden, Room
 
 
 class RoomControl:
@@ -31,14 +17,14 @@ class RoomControl:
         self._members = members
         self._audit = audit
 
-    async def change(self, room: Room, changes: RoomChanges, *, by: Changer) -> Room:
+    async def change(self, room: Room, changes: ChangeRoom, *, by: Caller) -> Room:
         """Change a room and return it as it is then. If it becomes `invited`, peers without a relation are removed.
 
         Raises:
             Forbidden, NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed.
             HmsError: it says what has changed all the same.
         """
-        if not by.is_in_charge and changes.fields != ["enabled"]:
+        if not by.relation and changes.fields != ["enabled"]:
             raise Forbidden("Whoever is neither owner nor cohost of this room may change nothing but `enabled`.")
         if changes.enabled and room.held and not by.is_operator:
             raise Forbidden("An operator has locked this room; only an operator unlocks it.")
@@ -54,7 +40,7 @@ class RoomControl:
             await self._members.remove_strangers(changed, reason="this room is for invited people now")
         return changed
 
-    async def end(self, room: Room, *, lock: bool, reason: str | None, by: Changer) -> bool:
+    async def end(self, room: Room, *, lock: bool, reason: str | None, by: Caller) -> bool:
         """Remove everybody from a room, and with `lock` let nobody join again; return whether anybody was there.
 
         Raises:

@@ -13,9 +13,8 @@ from gateway.policy.decide import decide
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.rooms.idempotency import Attempt, Idempotency
-from gateway.rooms.names import UNTITLED
 from gateway.rooms.registry import Rooms, upstream_name
-from gateway.rooms.room import NewRoom, Room
+from gateway.rooms.room import UNTITLED, CreateRoom, NewRoom, Room
 
 
 class TemplateNotAllowed(Exception):
@@ -48,27 +47,17 @@ class RoomCreation:
         self._policy = policy
         self._audit = audit
 
-    async def create(
-        self,
-        caller: Principal,
-        key: str | None,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        access: str | None = None,
-        template: str | None = None,
-    ) -> Created:
+    async def create(self, caller: Principal, key: str | None, wish: CreateRoom) -> Created:
         """Create a room that the caller owns, or find the one an earlier request with the same key made.
 
-        Texts and key are checked already. What is None is as the policy says.
+        The key is checked already. What of the wish is None is as the policy says.
 
         Raises:
             TemplateNotAllowed, NameTaken, TooManyRooms, HmsError: there is no room.
             InFlight, OtherRequest: the key is in use, or was used for another request.
             RoomGone: there was a room.
         """
-        wish = {"name": name, "description": description, "access": access, "template": template}
-        new = self._new_room(**wish)
+        new = self._new_room(wish)
         upstream = upstream_name(new.name)
         if key is None:
             room, is_new = await self._create(caller.uid, new, upstream), True
@@ -82,12 +71,12 @@ class RoomCreation:
         # An attempt that died may have registered the room, without an audit entry.
         return Created(room) if is_new else await self._replay(caller, room.id, is_charged=room.enabled)
 
-    def _new_room(self, name: str | None, description: str | None, access: str | None, template: str | None) -> NewRoom:
+    def _new_room(self, wish: CreateRoom) -> NewRoom:
         defaults, known = self._policy.now.rooms, sorted(self._policy.now.templates)
-        template = "default" if template is None else template
+        template = "default" if wish.template is None else wish.template
         if template not in known:
             raise TemplateNotAllowed(known)
-        return NewRoom(name or UNTITLED, description or "", access or defaults.access, template)
+        return NewRoom(wish.name or UNTITLED, wish.description or "", wish.access or defaults.access, template)
 
     async def _create(self, uid: str, new: NewRoom, upstream: str) -> Room:
         holder, locks = secrets.token_hex(8), self._rooms.locks

@@ -21,8 +21,8 @@ from gateway.policy.model import BANNED, RELATIONS, Guests, RoomFacts
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
 from gateway.rooms.registry import Rooms
-from gateway.rooms.relations import InCharge, Members
-from gateway.rooms.room import Forbidden, Room, timed_ids
+from gateway.rooms.relations import Members
+from gateway.rooms.room import Caller, Forbidden, Room, timed_ids
 from gateway.text import FieldError
 
 MOST_LASTS_S = 30 * 86_400
@@ -62,7 +62,7 @@ class RoomInvites:
         self._policy = policy
 
     async def make(
-        self, room: Room, by: InCharge, relation: str, *, lasts_s: int, uses: int, guests: bool
+        self, room: Room, by: Caller, relation: str, *, lasts_s: int, uses: int, guests: bool
     ) -> tuple[str, Invite]:
         """Return the code of a new invite, which is not stored, and the invite.
 

@@ -9,8 +9,8 @@ from gateway.audit import Audit
 from gateway.policy.decide import decide_member
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, Policy
-from gateway.rooms.relations import InCharge, Members, Overtaken
-from gateway.rooms.room import Forbidden, Room
+from gateway.rooms.relations import Members, Overtaken
+from gateway.rooms.room import Caller, Forbidden, Room
 from gateway.text import FieldError
 
 _ATTEMPTS = 3  # to change a relation that somebody else is changing
@@ -27,7 +27,7 @@ class Membership:
         self._policy = policy
         self._audit = audit
 
-    async def change(self, room: Room, user: str, wanted: str, *, by: InCharge) -> tuple[User, int]:
+    async def change(self, room: Room, user: str, wanted: str, *, by: Caller) -> tuple[User, int]:
         """Give a user (by id or name) a relation; `owner` hands the room over, `banned` bans them.
 
         Returns the user and how many peers were removed from the running session because of it.
@@ -74,7 +74,7 @@ class Membership:
                 removed = await self._members.remove_peers(room, room.owner_id, reason=_LOWERED)
         return removed
 
-    async def _check(self, room: Room, target: User, wanted: str, by: InCharge) -> str | None:
+    async def _check(self, room: Room, target: User, wanted: str, by: Caller) -> str | None:
         """Return the relation a user has, if the caller may give them another one. Raises: Forbidden"""
         if target.id == by.uid:
             raise Forbidden("You cannot change your own relation. Hand the room over, or ask another owner or cohost.")
@@ -92,7 +92,7 @@ class Membership:
             raise FieldError("relation", "a guest has the one room that they were invited to")
 
     async def _carry_out(
-        self, room: Room, target: User, wanted: str, before: str | None, by: InCharge, sparing: frozenset[str] | None
+        self, room: Room, target: User, wanted: str, before: str | None, by: Caller, sparing: frozenset[str] | None
     ) -> int:
         action = "member.banned" if wanted == BANNED else "member.changed"
         removed = 0

@@ -21,8 +21,8 @@ from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
+from gateway.rooms.room import UNTITLED
 
-UNTITLED = "Untitled room"  # the name of rooms without one; it may repeat
 _CLAIM_MS = 60_000  # longer than any create or change takes
 
 # KEYS 1 name. ARGV 1 the new holder, 2 for how many ms no holder is replaced, 3 which holder may be replaced then.

@@ -8,9 +8,9 @@ import re
 import time
 import unicodedata
 from collections.abc import Awaitable
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 from ulid import ULID
 
 from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, already_done
@@ -19,8 +19,8 @@ from gateway.policy.model import RELATIONS
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
-from gateway.rooms.names import UNTITLED, RoomNames
-from gateway.rooms.room import Found, NewRoom, Room, RoomChanges, room_of, timed_ids
+from gateway.rooms.names import RoomNames
+from gateway.rooms.room import UNTITLED, ChangeRoom, Found, NewRoom, Room, room_of, timed_ids, words_of
 from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 
@@ -109,14 +109,14 @@ class Rooms:
         created_ms = int(found.created_at * 1000) if found.created_at else _now_ms()
         lease = f"adopted-{found.id}"
         room = _room(found.id, new, owner, lease=lease, upstream=found.name, created_ms=created_ms)
-        room = replace(room, enabled=found.enabled)
+        room = msgspec.structs.replace(room, enabled=found.enabled)
         async with self._names.claimed(room.name, found.id):
             if await self._register(room) is not None:
                 raise NotOurs(f"room {room_id} has just been registered")
             await self._list(room)
         return room
 
-    async def update(self, room: Room, changes: RoomChanges, *, held: bool = False) -> None:
+    async def update(self, room: Room, changes: ChangeRoom, *, held: bool = False) -> None:
         """Change a room, `enabled` and the description at 100ms too; what 100ms refuses is not changed here either.
 
         Enabling takes a place among the rooms its creator has at once. `enabled` is changed first: if anything fails
@@ -143,11 +143,7 @@ class Rooms:
 
     async def _register(self, room: Room) -> Room | None:
         """Write a new room. If it is registered already, change nothing and return it."""
-        row = {"name": room.name, "description": room.description, "access": room.access, "template": room.template}
-        row |= {"owner": room.owner_id, "creator": room.creator_id, "enabled": str(int(room.enabled)), "held": "0"}
-        row |= {"created_ms": str(room.created_ms), "upstream": room.upstream, "lease": room.lease, "locks": "0"}
-        words = [word for item in row.items() for word in item]
-        is_new = await self._execute("EVAL", _REGISTER, 1, keys.room(room.id), *words)
+        is_new = await self._execute("EVAL", _REGISTER, 1, keys.room(room.id), *words_of(room))
         return None if is_new else await self.get(room.id)
 
     async def _list(self, room: Room) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.hms.client import HmsClient, already_done
 from gateway.policy.decide import loses_roles
@@ -12,7 +11,7 @@ from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, RELATIONS
 from gateway.rooms import keys
 from gateway.rooms.keys import Execute
-from gateway.rooms.room import Forbidden, Room
+from gateway.rooms.room import Caller, Forbidden, Room
 
 # KEYS 1 room, 2 its relations. ARGV 1 the expected owner, 2 the new owner. Reply 1, or 0: the room has another owner.
 _HAND_OVER = """
@@ -72,14 +71,6 @@ class NotInCharge(Forbidden):
     """Whoever changes a relation may no longer do so."""
 
 
-@dataclass(frozen=True, slots=True)
-class InCharge:
-    """Who changes a relation, and the relation that allows it."""
-
-    uid: str
-    relation: str
-
-
 class Members:
     """Reads and changes relations to a room. `decide_member` has decided before whether the caller may.
 
@@ -107,7 +98,7 @@ class Members:
         return stored.decode() if stored else None
 
     async def set(
-        self, room: Room, uid: str, relation: str, *, before: str | None, by: InCharge
+        self, room: Room, uid: str, relation: str, *, before: str | None, by: Caller
     ) -> frozenset[str] | None:
         """Give a user a relation, `banned` among them; return the 100ms roles in which they may stay in the session.
 

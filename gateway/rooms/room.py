@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
 
 from gateway.policy.model import RoomFacts
+from gateway.text import plain_text
+
+UNTITLED = "Untitled room"  # the name of rooms without one; it may repeat
+_Name = Annotated[str, Meta(max_length=100, description="Name shown to people; plain text.", examples=["Stand-up"])]
+_Description = Annotated[str, Meta(max_length=500, description="Description shown to people; plain text.")]
+_Access = Annotated[
+    Literal["open", "invited"],
+    Meta(description="`open`: all users who may join rooms may join; `invited`: only those with a relation."),
+]
 
 
 class Forbidden(Exception):
     """Something may not be done to a room. The text says why, to whoever tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id": "creator"}):
     """A room in the registry. `id` is its id at 100ms, `name` its name here, `upstream` its generated name at 100ms.
 
     The room counts among the rooms its creator has at once, whoever owns it now; `lease` is what holds that place.
@@ -48,8 +60,20 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who acts on a room, and their relation to it; without one (empty) a permission allows what they do.
+
+    An operator may lock and end any room, and no owner undoes their lock.
+    """
+
+    uid: str
+    relation: str
+    is_operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NewRoom:
-    """What a user decides about a new room; checked already."""
+    """A room that is to be created, all decided."""
 
     name: str
     description: str
@@ -57,41 +81,53 @@ class NewRoom:
     template: str
 
 
-@dataclass(frozen=True, slots=True)
-class RoomChanges:
-    """What of a room is to change, checked already; None leaves it as it is."""
+class CreateRoom(msgspec.Struct, forbid_unknown_fields=True):
+    name: _Name | None = None
+    description: _Description | None = None
+    access: _Access | None = None
+    template: Annotated[
+        Annotated[str, Meta(max_length=64)] | None,
+        Meta(description="Name of a template in the policy; by default `default`."),
+    ] = None
 
-    name: str | None = None
-    description: str | None = None
-    access: str | None = None
-    enabled: bool | None = None
+    def __post_init__(self) -> None:
+        self.name = plain_text("name", self.name) or None
+        self.description = plain_text("description", self.description) or None
+
+
+class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
+    name: _Name | None = None
+    description: _Description | None = None
+    access: _Access | None = None
+    enabled: Annotated[bool | None, Meta(description="False: no join tokens are issued and 100ms admits no one.")] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            self.name = plain_text("name", self.name) or UNTITLED
+        if self.description is not None:
+            self.description = plain_text("description", self.description)
 
     @property
     def fields(self) -> list[str]:
         """Return the names of what is to change."""
-        return [name for name in self.__slots__ if getattr(self, name) is not None]
+        return [name for name in self.__struct_fields__ if getattr(self, name) is not None]
 
 
 def room_of(room_id: str, row: Mapping[bytes, bytes]) -> Room | None:
     """Read a room from its Redis hash; None if there is none."""
     if not row:
         return None
-    field = {name.decode(): value.decode() for name, value in row.items()}
-    return Room(
-        id=room_id,
-        name=field["name"],
-        description=field["description"],
-        access=field["access"],
-        template=field["template"],
-        owner_id=field["owner"],
-        enabled=field["enabled"] == "1",
-        created_ms=int(field["created_ms"]),
-        creator_id=field["creator"],
-        lease=field["lease"],
-        held=field["held"] == "1",
-        locks=int(field["locks"]),
-        upstream=field["upstream"],
-    )
+    fields = {name.decode(): value.decode() for name, value in row.items()}
+    return msgspec.convert(fields | {"id": room_id}, Room, strict=False)
+
+
+def words_of(room: Room) -> list[str | int]:
+    """Return the fields and values of a room's Redis hash."""
+    row = msgspec.to_builtins(room)
+    del row["id"]
+    return [int(word) if isinstance(word, bool) else word for item in row.items() for word in item]
 
 
 def timed_ids(reply: Sequence[tuple[bytes, float]]) -> list[tuple[int, str]]:

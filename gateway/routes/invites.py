@@ -14,7 +14,6 @@ from gateway.http.access import needs
 from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import Problem
 from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
-from gateway.rooms.relations import InCharge
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
 from gateway.routes.services import Injected, Services
@@ -81,8 +80,8 @@ async def make_invite(
     room_id: shapes.RoomInPath, data: JSONBody[MakeInvite], request: Call, services: Injected
 ) -> InviteMade:
     """Create an invite: a code that gives those who accept it a relation to a room. Only owners can invite cohosts."""
-    found, relation = request.auth.room()
-    by = InCharge(request.user.uid, relation or "")
+    found, _ = request.auth.room()
+    by = services.caller(request)
     code, invite = await services.invites.make(
         found.room, by, data.relation, lasts_s=data.expires_in_s, uses=data.max_uses, guests=data.guests
     )

@@ -17,7 +17,6 @@ from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor, PageSize
 from gateway.policy.model import BANNED
-from gateway.rooms.relations import InCharge
 from gateway.routes import schemas as shapes
 from gateway.routes.services import Injected, Services
 from gateway.text import FieldError
@@ -97,9 +96,8 @@ async def ban_member(room_id: shapes.RoomInPath, user: shapes.UserInPath, reques
 
 
 async def _change(request: Call, services: Services, user: str, wanted: str) -> tuple[User, int]:
-    found, relation = request.auth.room()
-    by = InCharge(request.user.uid, relation or "")
-    return await services.membership.change(found.room, user, wanted, by=by)
+    found, _ = request.auth.room()
+    return await services.membership.change(found.room, user, wanted, by=services.caller(request))
 
 
 async def _user(accounts: Accounts, uid: str) -> User | None:

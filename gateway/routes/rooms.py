@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from litestar import Response, get, patch, post
@@ -14,53 +14,16 @@ from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
 from gateway.policy.decide import effective_relation
-from gateway.rooms.change import Changer
 from gateway.rooms.idempotency import KEY, InFlight
 from gateway.rooms.locks import TooManyRooms
-from gateway.rooms.names import UNTITLED
-from gateway.rooms.room import RoomChanges
+from gateway.rooms.room import ChangeRoom, CreateRoom
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Injected, Services
+from gateway.routes.services import Injected
 from gateway.text import FieldError, plain_text
 
-_Name = Annotated[str, Meta(max_length=100, description="Name shown to people; plain text.", examples=["Stand-up"])]
-_Description = Annotated[str, Meta(max_length=500, description="Description shown to people; plain text.")]
-_Access = Annotated[
-    Literal["open", "invited"],
-    Meta(description="`open`: all users who may join rooms may join; `invited`: only those with a relation."),
-]
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 
 _TheRoom = Annotated[shapes.Room, Meta(description="The current state of the room.")]
-
-
-class CreateRoom(msgspec.Struct, forbid_unknown_fields=True):
-    name: _Name | None = None
-    description: _Description | None = None
-    access: _Access | None = None
-    template: Annotated[
-        Annotated[str, Meta(max_length=64)] | None,
-        Meta(description="Name of a template in the policy; by default `default`."),
-    ] = None
-
-    def __post_init__(self) -> None:
-        self.name = plain_text("name", self.name) or None
-        self.description = plain_text("description", self.description) or None
-
-
-class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
-    name: _Name | None = None
-    description: _Description | None = None
-    access: _Access | None = None
-    enabled: Annotated[bool | None, Meta(description="False: no join tokens are issued and 100ms admits no one.")] = (
-        None
-    )
-
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            self.name = plain_text("name", self.name) or UNTITLED
-        if self.description is not None:
-            self.description = plain_text("description", self.description)
 
 
 class EndRoom(msgspec.Struct, forbid_unknown_fields=True):
@@ -135,9 +98,7 @@ async def create_room(
 ) -> Response[RoomCreated]:
     """Create a room at 100ms. The caller owns it."""
     try:
-        created = await services.creation.create(
-            request.user, key, name=data.name, description=data.description, access=data.access, template=data.template
-        )
+        created = await services.creation.create(request.user, key, data)
     except (InFlight, TooManyRooms) as error:  # neither uses up what limits creates
         request.auth.count_as(error.outcome, refund=True)
         raise
@@ -184,8 +145,7 @@ async def change_room(
     `rooms:end-any` may change `enabled` of any room. An owner cannot enable a room that they have disabled.
     """
     found, _ = request.auth.room()
-    changes = RoomChanges(data.name, data.description, data.access, data.enabled)
-    changed = await services.control.change(found.room, changes, by=_changer(request, services))
+    changed = await services.control.change(found.room, data, by=services.caller(request))
     relation = effective_relation(services.policy.now, request.user.roles, found.facts)
     return OneRoom(msgspec.structs.replace(shapes.Room.of(changed), relation=relation))
 
@@ -194,11 +154,5 @@ async def change_room(
 async def end_room(room_id: shapes.RoomInPath, data: JSONBody[EndRoom], request: Call, services: Injected) -> Ending:
     """Remove everyone from the session; with `lock` no one can join again. Owners cannot undo an operator's lock."""
     found, _ = request.auth.room()
-    ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=_changer(request, services))
+    ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=services.caller(request))
     return Ending(ended, data.lock or not found.room.enabled)
-
-
-def _changer(request: Call, services: Services) -> Changer:
-    _, relation = request.auth.room()
-    is_operator = "rooms:end-any" in services.policy.now.permissions(request.user.roles)
-    return Changer(request.user.uid, relation is not None, is_operator)

@@ -19,6 +19,7 @@ from gateway.accounts.registration import Registration
 from gateway.audit import Audit
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
+from gateway.http.context import Call
 from gateway.http.cursors import Cursors
 from gateway.http.login_throttle import Throttle
 from gateway.policy.live import PolicyInForce
@@ -30,6 +31,7 @@ from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
+from gateway.rooms.room import Caller
 from gateway.usage.reports import Reports
 from limits.limiter import Limiter
 
@@ -67,6 +69,12 @@ class Services:
     report_audit: Audit
     reports: Reports
     openapi_document: Callable[[], bytes]
+
+    def caller(self, request: Call) -> Caller:
+        """Return a caller as someone who acts on the room of the path."""
+        _, relation = request.auth.room()
+        is_operator = "rooms:end-any" in self.policy.now.permissions(request.user.roles)
+        return Caller(request.user.uid, relation or "", is_operator)
 
     def actor(self, principal: Principal) -> Actor:
         """Return a caller as someone who administers, under the current policy."""

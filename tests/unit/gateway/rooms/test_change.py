@@ -1,25 +1,25 @@
 """Changing and ending rooms on somebody's behalf: who may change what, and what the audit trail says."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.audit import Audit
 from gateway.hms.client import HmsTimeout
-from gateway.rooms.change import Changer, RoomControl
+from gateway.rooms.change import RoomControl
 from gateway.rooms.names import NameTaken
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
-from gateway.rooms.room import Forbidden, RoomChanges
+from gateway.rooms.room import Caller, ChangeRoom, Forbidden
 from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
 from tests.unit.gateway.room_bench import RoomBench
 
-BY_OWNER = Changer(OWNER, is_in_charge=True, is_operator=False)
-BY_OPERATOR = Changer(STRANGER, is_in_charge=False, is_operator=True)
-BY_OPERATING_COHOST = Changer(STRANGER, is_in_charge=True, is_operator=True)
+BY_OWNER = Caller(OWNER, "owner")
+BY_OPERATOR = Caller(STRANGER, "", is_operator=True)
+BY_OPERATING_COHOST = Caller(STRANGER, "cohost", is_operator=True)
 
 
 class Trail(Audit):
@@ -47,15 +47,15 @@ class TestRoomControl(RoomBench):
         self, control: RoomControl, rooms: Rooms, audit: Trail
     ) -> None:
         room = await self.create(rooms)
-        changed = await control.change(room, RoomChanges(name="Coffee", description=""), by=BY_OWNER)
+        changed = await control.change(room, ChangeRoom(name="Coffee", description=""), by=BY_OWNER)
         assert changed == replace(room, name="Coffee", description="") == await self.now(rooms, room)
         assert audit.entries == [("room.changed", {"by": OWNER, "room": room.id, "fields": "name description"})]
 
     @pytest.mark.parametrize(
-        "changes", [RoomChanges(name="Coffee"), RoomChanges(access="invited", enabled=False), RoomChanges()]
+        "changes", [ChangeRoom(name="Coffee"), ChangeRoom(access="invited", enabled=False), ChangeRoom()]
     )
     async def test_an_operator_without_a_relation_changes_only_the_lock(
-        self, control: RoomControl, rooms: Rooms, audit: Trail, changes: RoomChanges
+        self, control: RoomControl, rooms: Rooms, audit: Trail, changes: ChangeRoom
     ) -> None:
         room = await self.create(rooms)
         with pytest.raises(Forbidden, match="nothing but `enabled`"):
@@ -64,14 +64,14 @@ class TestRoomControl(RoomBench):
 
     @pytest.mark.parametrize("operator", [BY_OPERATOR, BY_OPERATING_COHOST])
     async def test_a_lock_of_an_operator_is_undone_by_operators_only(
-        self, control: RoomControl, rooms: Rooms, operator: Changer
+        self, control: RoomControl, rooms: Rooms, operator: Caller
     ) -> None:
         room = await self.create(rooms)
-        locked = await control.change(room, RoomChanges(enabled=False), by=operator)
+        locked = await control.change(room, ChangeRoom(enabled=False), by=operator)
         with pytest.raises(Forbidden, match="only an operator unlocks it"):
-            await control.change(locked, RoomChanges(enabled=True), by=BY_OWNER)
-        assert (await control.change(locked, RoomChanges(name="Coffee"), by=BY_OWNER)).held
-        assert (await control.change(locked, RoomChanges(enabled=True), by=operator)).enabled
+            await control.change(locked, ChangeRoom(enabled=True), by=BY_OWNER)
+        assert (await control.change(locked, ChangeRoom(name="Coffee"), by=BY_OWNER)).held
+        assert (await control.change(locked, ChangeRoom(enabled=True), by=operator)).enabled
 
     async def test_a_lock_that_100ms_did_not_carry_out_is_audited_as_such(
         self, control: RoomControl, rooms: Rooms, hms: Fake100ms, audit: Trail
@@ -79,7 +79,7 @@ class TestRoomControl(RoomBench):
         room = await self.create(rooms)
         hms.fails["disable"] = HmsTimeout("x")
         with pytest.raises(HmsTimeout, match="The room is locked here all the same"):
-            await control.change(room, RoomChanges(enabled=False), by=BY_OWNER)
+            await control.change(room, ChangeRoom(enabled=False), by=BY_OWNER)
         said = {"by": OWNER, "room": room.id, "fields": "enabled", "code": "upstream"}
         assert audit.entries == [("room.changed", said)]
 
@@ -89,7 +89,7 @@ class TestRoomControl(RoomBench):
         await self.create(rooms, "Tea")
         room = await self.create(rooms, "Coffee")
         with pytest.raises(NameTaken):
-            await control.change(room, RoomChanges(name="Tea"), by=BY_OWNER)
+            await control.change(room, ChangeRoom(name="Tea"), by=BY_OWNER)
         assert audit.entries == []
 
     async def test_a_room_that_becomes_invited_is_left_by_users_without_a_relation_each_time_it_is_said(
@@ -98,7 +98,7 @@ class TestRoomControl(RoomBench):
         room = await self.create(rooms)
         hms.peers = {OWNER: ["p1"], STRANGER: ["p2"]}
         for _ in range(2):
-            room = await control.change(room, RoomChanges(access="invited"), by=BY_OWNER)
+            room = await control.change(room, ChangeRoom(access="invited"), by=BY_OWNER)
         assert [line for line in ledger.upstream() if line[0] == "remove"] == [("remove", "p2")] * 2
 
     async def test_an_end_is_audited_before_100ms_is_asked(
@@ -113,7 +113,7 @@ class TestRoomControl(RoomBench):
 
     @pytest.mark.parametrize(("by", "held"), [(BY_OWNER, False), (BY_OPERATOR, True)])
     async def test_an_end_with_a_lock_is_held_if_an_operator_ends_it(
-        self, control: RoomControl, rooms: Rooms, by: Changer, held: bool
+        self, control: RoomControl, rooms: Rooms, by: Caller, held: bool
     ) -> None:
         room = await self.create(rooms)
         assert await control.end(room, lock=True, reason="fire drill", by=by)

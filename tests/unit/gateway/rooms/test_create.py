@@ -15,8 +15,9 @@ from gateway.rooms import keys
 from gateway.rooms.create import Created, RoomCreation, RoomGone, TemplateNotAllowed
 from gateway.rooms.idempotency import Idempotency, InFlight, OtherRequest
 from gateway.rooms.locks import TooManyRooms
-from gateway.rooms.names import UNTITLED, NameTaken
+from gateway.rooms.names import NameTaken
 from gateway.rooms.registry import Rooms
+from gateway.rooms.room import UNTITLED, CreateRoom
 from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
 from tests.unit.gateway.room_bench import RoomBench
@@ -39,7 +40,7 @@ class RoomCreationContract(RoomBench):
     async def test_a_new_room_has_the_policys_defaults_where_nothing_is_asked(
         self, creation: RoomCreation, rooms: Rooms
     ) -> None:
-        made = await creation.create(HOST, None)
+        made = await creation.create(HOST, None, CreateRoom())
         assert (made.is_replayed, made.is_charged) == (False, True)
         room = await self.now(rooms, made.room)
         access = rooms._policy.now.rooms.access
@@ -54,7 +55,7 @@ class RoomCreationContract(RoomBench):
             assert await self.places(rooms) == 1
 
         hms.meanwhile["create"] = while_100ms_works
-        room = (await creation.create(HOST, key, name="Tea")).room
+        room = (await creation.create(HOST, key, CreateRoom(name="Tea"))).room
         assert await self.places(rooms) == 1
         await rooms.locks.lock(await self.now(rooms, room), held=False)
         assert await self.places(rooms) == 0, "the place is the one that the room's row names"
@@ -64,15 +65,15 @@ class RoomCreationContract(RoomBench):
         self, creation: RoomCreation, rooms: Rooms, ledger: Ledger, key: str | None
     ) -> None:
         for name in ("One", "Two"):
-            await creation.create(HOST, None, name=name)
+            await creation.create(HOST, None, CreateRoom(name=name))
         asked = ledger.upstream()
         with pytest.raises(TooManyRooms) as denied:
-            await creation.create(HOST, key, name="Three")
+            await creation.create(HOST, key, CreateRoom(name="Three"))
         assert denied.value.outcome == "denied.rooms.active"
         assert ledger.upstream() == asked
         for room in (await rooms.page(OWNER, before=None, size=9))[0]:
             await rooms.locks.lock(room, held=False)
-        assert (await creation.create(HOST, key, name="Three")).room.name == "Three"
+        assert (await creation.create(HOST, key, CreateRoom(name="Three"))).room.name == "Three"
 
     @pytest.mark.parametrize("key", [None, "k"])
     async def test_a_refusal_gives_the_place_back_and_the_next_request_acts_at_once(
@@ -80,17 +81,17 @@ class RoomCreationContract(RoomBench):
     ) -> None:
         hms.fails["create"] = HmsTimeout("x")
         with pytest.raises(HmsTimeout):
-            await creation.create(HOST, key, name="Tea")
+            await creation.create(HOST, key, CreateRoom(name="Tea"))
         assert await self.places(rooms) == 0
         hms.fails.clear()
-        made = await creation.create(HOST, key, name="Tea")
+        made = await creation.create(HOST, key, CreateRoom(name="Tea"))
         assert (made.is_replayed, await self.places(rooms), len(hms.rooms)) == (False, 1, 1 if key else 2)
 
     async def test_a_name_that_is_taken_takes_no_place(self, creation: RoomCreation, rooms: Rooms) -> None:
-        await creation.create(HOST, None, name="Tea")
+        await creation.create(HOST, None, CreateRoom(name="Tea"))
         for key in (None, "k"):
             with pytest.raises(NameTaken):
-                await creation.create(HOST, key, name="Tea")
+                await creation.create(HOST, key, CreateRoom(name="Tea"))
         assert await self.places(rooms) == 1
 
     @pytest.mark.parametrize("template", ["webinar", "", "Default"])
@@ -98,14 +99,14 @@ class RoomCreationContract(RoomBench):
         self, creation: RoomCreation, ledger: Ledger, template: str
     ) -> None:
         with pytest.raises(TemplateNotAllowed, match=r"Allowed: default\.$") as refused:
-            await creation.create(HOST, "k", template=template)
+            await creation.create(HOST, "k", CreateRoom(template=template))
         assert refused.value.allowed == ["default"]
         assert ledger.lines == []
 
     async def test_a_repetition_returns_the_room_as_it_is_now(self, creation: RoomCreation, ledger: Ledger) -> None:
-        room = (await creation.create(HOST, "k", name="Tea")).room
+        room = (await creation.create(HOST, "k", CreateRoom(name="Tea"))).room
         await ledger("HSET", keys.room(room.id), "name", "Coffee")
-        again = await creation.create(HOST, "k", name="Tea")
+        again = await creation.create(HOST, "k", CreateRoom(name="Tea"))
         assert (again.room.id, again.room.name) == (room.id, "Coffee")
         assert (again.is_replayed, again.is_charged) == (True, False)
         assert ledger.upstream() == [("create", room.upstream)]
@@ -114,26 +115,26 @@ class RoomCreationContract(RoomBench):
     async def test_a_room_that_the_caller_may_no_longer_see_is_not_replayed(
         self, creation: RoomCreation, ledger: Ledger, why: str
     ) -> None:
-        room = (await creation.create(HOST, "k", name="Tea")).room
+        room = (await creation.create(HOST, "k", CreateRoom(name="Tea"))).room
         if why == "deleted":
             await ledger("DEL", keys.room(room.id))
         else:
             await ledger("HSET", keys.room(room.id), "owner", STRANGER)
             await ledger("HSET", keys.relations(room.id), OWNER, "banned")
         with pytest.raises(RoomGone):
-            await creation.create(HOST, "k", name="Tea")
+            await creation.create(HOST, "k", CreateRoom(name="Tea"))
 
     async def test_another_request_under_a_key_is_refused(self, creation: RoomCreation) -> None:
-        await creation.create(HOST, "k", name="Tea", access="open")
+        await creation.create(HOST, "k", CreateRoom(name="Tea", access="open"))
         same, default = {"name": "Tea", "access": "open"}, {"template": "default"}
         for other in ({}, {"name": "Tea"}, {"name": "Tea", "access": "invited"}, same | default):
             with pytest.raises(OtherRequest):
-                await creation.create(HOST, "k", **other)
+                await creation.create(HOST, "k", CreateRoom(**other))
 
     async def test_of_racing_requests_one_makes_the_room(
         self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms
     ) -> None:
-        requests = (creation.create(HOST, "k", name="Tea") for _ in range(20))
+        requests = (creation.create(HOST, "k", CreateRoom(name="Tea")) for _ in range(20))
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         made = [one.room.id for one in outcomes if isinstance(one, Created)]
         assert len(set(made)) == len(hms.rooms) == await self.places(rooms) == 1
@@ -147,10 +148,10 @@ class RoomCreationContract(RoomBench):
             for _ in range(6):
                 await asyncio.sleep(0.1)
                 with pytest.raises(InFlight):
-                    await creation.create(HOST, "k", name="Tea")
+                    await creation.create(HOST, "k", CreateRoom(name="Tea"))
 
         hms.meanwhile["create"] = slowly
-        assert not (await creation.create(HOST, "k", name="Tea")).is_replayed
+        assert not (await creation.create(HOST, "k", CreateRoom(name="Tea"))).is_replayed
 
     @pytest.mark.usefixtures("brief_holds")
     @pytest.mark.parametrize("step", ["before 100ms has made the room", "before the room is remembered"])
@@ -168,16 +169,16 @@ class RoomCreationContract(RoomBench):
             hms.meanwhile["create"] = hang
         else:
             monkeypatch.setattr(creation._idempotency, "finish", hang)
-        killed = asyncio.create_task(creation.create(HOST, "k", name="Tea"))
+        killed = asyncio.create_task(creation.create(HOST, "k", CreateRoom(name="Tea")))
         await reached.wait()
         killed.cancel()
         await asyncio.gather(killed, return_exceptions=True)
         monkeypatch.undo()
         assert await self.places(rooms) == 1
         with pytest.raises(InFlight):
-            await creation.create(HOST, "k", name="Tea")
+            await creation.create(HOST, "k", CreateRoom(name="Tea"))
         await asyncio.sleep(0.35)
-        made = await creation.create(HOST, "k", name="Tea")
+        made = await creation.create(HOST, "k", CreateRoom(name="Tea"))
         assert (len(hms.rooms), await self.places(rooms)) == (1, 1)
         assert made.is_replayed == (step == "before the room is remembered")
         assert made.is_charged, "the attempt that died answered no client"
@@ -193,7 +194,7 @@ class RoomCreationContract(RoomBench):
 
         hms.meanwhile["create"] = frozen
         with pytest.raises(InFlight):
-            await creation.create(HOST, "k", name="Tea")
+            await creation.create(HOST, "k", CreateRoom(name="Tea"))
         assert await self.places(rooms) == 1
 
     @pytest.mark.parametrize(("key", "places"), [(None, 0), ("k", 1)])
@@ -205,7 +206,7 @@ class RoomCreationContract(RoomBench):
 
         hms.meanwhile["create"] = lose_the_reply
         with pytest.raises(StoreError):
-            await creation.create(HOST, key, name="Tea")
+            await creation.create(HOST, key, CreateRoom(name="Tea"))
         assert await self.places(rooms) == places
 
 

@@ -23,8 +23,8 @@ from gateway.rooms.guests import GuestBook
 from gateway.rooms.invites import RoomInvites
 from gateway.rooms.keys import GUESTS
 from gateway.rooms.registry import Rooms
-from gateway.rooms.relations import InCharge, Members
-from gateway.rooms.room import Forbidden, NewRoom, Room
+from gateway.rooms.relations import Members
+from gateway.rooms.room import Caller, Forbidden, NewRoom, Room
 from gateway.text import FieldError
 from limits.limiter import Limiter
 from tests.fake_redis import fake_redis
@@ -54,13 +54,13 @@ class House:
 
     async def code(self, relation: str = "participant", *, by: User | None = None, **how: Any) -> str:
         how = {"lasts_s": 600, "uses": 1, "guests": False} | how
-        who = InCharge(self.cohost.id, "cohost") if by is self.cohost else InCharge(self.owner.id, "owner")
+        who = Caller(self.cohost.id, "cohost") if by is self.cohost else Caller(self.owner.id, "owner")
         code, _ = await self.invites.make(self.room, who, relation, **how)
         return code
 
     async def set(self, user: User, relation: str) -> None:
         before = await self.members.relation(self.room, user.id)
-        await self.members.set(self.room, user.id, relation, before=before, by=InCharge(self.owner.id, "owner"))
+        await self.members.set(self.room, user.id, relation, before=before, by=Caller(self.owner.id, "owner"))
 
     async def guest(self, code: str, name: str = "") -> User:
         return (await self.guests.accept(code, name, address="192.0.2.7", agent="a browser"))[2]
@@ -194,7 +194,7 @@ class RoomInvitesContract:
 
     async def test_the_end_of_an_invite_is_the_same_in_every_answer(self, house: House) -> None:
         how = {"lasts_s": 600, "uses": 2, "guests": False}
-        _, made = await house.invites.make(house.room, InCharge(house.owner.id, "owner"), "viewer", **how)
+        _, made = await house.invites.make(house.room, Caller(house.owner.id, "owner"), "viewer", **how)
         seen = []
         for _ in range(3):
             seen += await house.invites.all(house.room)

@@ -12,7 +12,7 @@ import pytest
 from gateway.hms.client import HmsBusy, HmsRoom, HmsTimeout, HmsUnreachable
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.registry import NotOurs, Rooms
-from gateway.rooms.room import Room, RoomChanges
+from gateway.rooms.room import ChangeRoom, Room
 from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import OWNER, STRANGER, TEMPLATE, Fake100ms, Ledger
 from tests.unit.gateway.room_bench import Execute, RoomBench
@@ -23,7 +23,7 @@ class RoomLocksContract(RoomBench):
 
     async def test_minting_stops_before_100ms_is_asked(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
-        for change in (rooms.update(room, RoomChanges(enabled=False)), self.end(rooms, room)):
+        for change in (rooms.update(room, ChangeRoom(enabled=False)), self.end(rooms, room)):
             ledger.lines.clear()
             await change
             written = next(n for n, line in enumerate(ledger.lines) if f"rm:1:{{{room.id}}}" in line)
@@ -39,11 +39,11 @@ class RoomLocksContract(RoomBench):
         room = await self.create(rooms)
         hms.fails["disable"] = HmsUnreachable("x")
         with pytest.raises(HmsUnreachable, match=r"^x The room is locked here all the same.* Repeat the request"):
-            await rooms.update(room, RoomChanges(enabled=False))
+            await rooms.update(room, ChangeRoom(enabled=False))
         assert not (await self.now(rooms, room)).enabled
         hms.fails.clear()
         ledger.lines.clear()
-        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False))
+        await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=False))
         assert ledger.upstream() == [("disable", room.id)]
 
     @pytest.mark.parametrize("fails", ["end", "disable"])
@@ -62,24 +62,24 @@ class RoomLocksContract(RoomBench):
         room = await self.create(rooms)
         hms.fails = dict.fromkeys(("update", "end", "enable"), HmsUnreachable("x"))
         with pytest.raises(HmsUnreachable, match=r"^x$"):
-            await rooms.update(room, RoomChanges("Coffee", "new"))
+            await rooms.update(room, ChangeRoom("Coffee", "new"))
         with pytest.raises(HmsUnreachable, match=r"^x$"):
             await rooms.locks.end(room, lock=False, held=False, reason="x")
-        await rooms.update(room, RoomChanges(enabled=False))
+        await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
         with pytest.raises(HmsUnreachable, match=r"^x$"):
-            await rooms.update(locked, RoomChanges("Coffee", "new", enabled=True))
+            await rooms.update(locked, ChangeRoom("Coffee", "new", enabled=True))
         del hms.fails["enable"]
         with pytest.raises(HmsUnreachable, match=r"^x The room is enabled all the same; nothing else has changed"):
-            await rooms.update(locked, RoomChanges("Coffee", "new", enabled=True))
+            await rooms.update(locked, ChangeRoom("Coffee", "new", enabled=True))
         now = await self.now(rooms, room)
         assert (now.enabled, now.name, now.description) == (True, "Tea", "about")
 
     async def test_an_operator_holds_a_room_that_its_owner_locked(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(enabled=False))
+        await rooms.update(room, ChangeRoom(enabled=False))
         assert not (await self.now(rooms, room)).held
-        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False), held=True)
+        await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=False), held=True)
         assert (await self.now(rooms, room)).held
 
     async def test_an_owner_who_locks_at_the_same_moment_does_not_undo_the_operators_hold(self, rooms: Rooms) -> None:
@@ -93,15 +93,15 @@ class RoomLocksContract(RoomBench):
     ) -> None:
         """While 100ms takes its seconds to enable the room, an operator locks it."""
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(enabled=False))
+        await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
 
         async def operator() -> None:
-            await rooms.update(locked, RoomChanges(enabled=False), held=True)
+            await rooms.update(locked, ChangeRoom(enabled=False), held=True)
 
         hms.meanwhile["enable"] = operator
         with pytest.raises(LockedMeanwhile):
-            await rooms.update(locked, RoomChanges("Mine", "new", enabled=True))
+            await rooms.update(locked, ChangeRoom("Mine", "new", enabled=True))
         now = await self.now(rooms, room)
         assert (now.enabled, now.held, now.name, now.description) == (False, True, "Tea", "about")
         assert "update" not in [line[0] for line in ledger.upstream()]
@@ -134,12 +134,12 @@ class RoomLocksContract(RoomBench):
 
     async def test_a_lock_frees_the_place_and_unlocking_takes_one(self, rooms: Rooms, ledger: Ledger) -> None:
         first, _ = await self.create(rooms), await self.create(rooms, "Coffee")
-        await rooms.update(first, RoomChanges(enabled=False))
+        await rooms.update(first, ChangeRoom(enabled=False))
         assert await self.places(rooms) == 1
         await self.create(rooms, "Milk")
         ledger.lines.clear()
         with pytest.raises(TooManyRooms):
-            await rooms.update(await self.now(rooms, first), RoomChanges("Mine", "new", enabled=True))
+            await rooms.update(await self.now(rooms, first), ChangeRoom("Mine", "new", enabled=True))
         assert ledger.upstream() == []
         now = await self.now(rooms, first)
         assert (now.enabled, now.name) == (False, "Tea")
@@ -148,25 +148,25 @@ class RoomLocksContract(RoomBench):
         room = await self.create(rooms)
         await ledger("HSET", f"rm:1:{{{room.id}}}", "owner", STRANGER)
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
-        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=False))
+        await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=False))
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (0, 0)
-        await rooms.update(await self.now(rooms, room), RoomChanges(enabled=True))
+        await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
 
     async def test_an_unlock_that_100ms_refuses_gives_its_place_back(self, rooms: Rooms, hms: Fake100ms) -> None:
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(enabled=False))
+        await rooms.update(room, ChangeRoom(enabled=False))
         hms.fails["enable"] = HmsTimeout("x")
         with pytest.raises(HmsTimeout):
-            await rooms.update(await self.now(rooms, room), RoomChanges(enabled=True))
+            await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
         assert await self.places(rooms) == 0
         assert not (await self.now(rooms, room)).enabled
 
     async def test_two_unlocks_at_once_take_one_place(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(enabled=False))
+        await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
-        await asyncio.gather(*(rooms.update(locked, RoomChanges(enabled=True)) for _ in range(2)))
+        await asyncio.gather(*(rooms.update(locked, ChangeRoom(enabled=True)) for _ in range(2)))
         assert (await self.places(rooms), (await self.now(rooms, room)).enabled) == (1, True)
 
     @pytest.mark.parametrize("seed", range(6))
@@ -186,7 +186,7 @@ class RoomLocksContract(RoomBench):
                     hms.running = chance.random() < 0.5
                     await rooms.locks.end(now, lock=True, held=False, reason="x")
                 else:
-                    await rooms.update(now, RoomChanges(enabled=chance.random() < 0.6))
+                    await rooms.update(now, ChangeRoom(enabled=chance.random() < 0.6))
 
         for _ in range(12):
             await asyncio.gather(*(act(chance.choice(made)) for _ in range(6)))
@@ -199,16 +199,16 @@ class RoomLocksContract(RoomBench):
     ) -> None:
         """Enable, disable and enable at once, while 100ms takes its time (an attack that worked)."""
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(enabled=False))
+        await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
 
         async def disable_and_enable() -> None:
-            await rooms.update(locked, RoomChanges(enabled=False))
-            await rooms.update(await self.now(rooms, room), RoomChanges(enabled=True))
+            await rooms.update(locked, ChangeRoom(enabled=False))
+            await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
 
         hms.meanwhile["enable"] = disable_and_enable
         with pytest.raises(LockedMeanwhile):
-            await rooms.update(locked, RoomChanges(enabled=True))
+            await rooms.update(locked, ChangeRoom(enabled=True))
         assert (await self.places(rooms), (await self.now(rooms, room)).enabled) == (1, True)
         assert hms.enabled[room.id]
 
@@ -283,7 +283,7 @@ class RoomLocksContract(RoomBench):
         await rooms.enlist(found, STRANGER)
         assert [one.id for one in (await rooms.page(STRANGER, before=None, size=9))[0]] == [room.id]
         assert (await rooms.page(STRANGER, before=None, size=9, open_rooms=False))[0] == []
-        await rooms.update(room, RoomChanges(access="invited"))
+        await rooms.update(room, ChangeRoom(access="invited"))
         assert (await rooms.page(STRANGER, before=None, size=9))[0] == []
         assert [one.id for one in (await rooms.page(OWNER, before=None, size=9))[0]] == [room.id]
 
@@ -292,7 +292,7 @@ class RoomLocksContract(RoomBench):
         self, rooms: Rooms, ledger: Ledger, relation: str, listed: bool
     ) -> None:
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(access="invited"))
+        await rooms.update(room, ChangeRoom(access="invited"))
         await ledger("HSET", f"rr:1:{{{room.id}}}", STRANGER, relation)
         await ledger("ZADD", f"ur:1:{{{STRANGER}}}", 1, room.id)
         assert bool((await rooms.page(STRANGER, before=None, size=9))[0]) is listed

@@ -17,8 +17,8 @@ from gateway.redis.store import StoreError
 from gateway.rooms import keys
 from gateway.rooms.membership import Membership, may_own
 from gateway.rooms.registry import Rooms
-from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
-from gateway.rooms.room import Forbidden, NewRoom, Room
+from gateway.rooms.relations import Members, NotInCharge, Overtaken
+from gateway.rooms.room import Caller, Forbidden, NewRoom, Room
 from gateway.text import FieldError
 from limits.limiter import Limiter
 from tests.fake_redis import fake_redis
@@ -52,8 +52,8 @@ class House:
     room: Room
     people: dict[str, User]
 
-    def by(self, name: str, relation: str) -> InCharge:
-        return InCharge(self.people[name].id, relation)
+    def by(self, name: str, relation: str) -> Caller:
+        return Caller(self.people[name].id, relation)
 
     async def change(self, whom: str, wanted: str, *, by: str = "owner") -> int:
         user, removed = await self.membership.change(self.room, whom, wanted, by=self.by(by, by))

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.hms.client import HmsBusy, HmsError, HmsRoom, HmsTimeout, HmsUnreachable
 from gateway.redis.store import StoreError
-from gateway.rooms.names import UNTITLED, NameTaken
+from gateway.rooms.names import NameTaken
 from gateway.rooms.registry import Rooms, upstream_name
-from gateway.rooms.room import NewRoom, Room, RoomChanges
+from gateway.rooms.room import UNTITLED, ChangeRoom, NewRoom, Room
 from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import OWNER, STRANGER, Fake100ms, Ledger
 from tests.unit.gateway.room_bench import Execute, RoomBench
@@ -30,7 +30,7 @@ class RoomNamesContract(RoomBench):
     ) -> None:
         """An attempt registered it and died. What happened to the room since must not be undone by the repeat."""
         room = await self.create(rooms, upstream="tea.1")
-        await rooms.update(room, RoomChanges(name="Coffee", enabled=False), held=True)
+        await rooms.update(room, ChangeRoom(name="Coffee", enabled=False), held=True)
         await ledger("HSET", f"rm:1:{{{room.id}}}", "owner", STRANGER)
         new = NewRoom("Tea", "about", "open", "default")
         again, is_new = await rooms.create(OWNER, new, lease="another", upstream="tea.1")
@@ -84,7 +84,7 @@ class RoomNamesContract(RoomBench):
 
     async def test_a_rename_takes_the_new_name_and_frees_the_old(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(name="Coffee"))
+        await rooms.update(room, ChangeRoom(name="Coffee"))
         with pytest.raises(NameTaken):
             await self.create(rooms, "coffee", uid=STRANGER)
         with pytest.raises(NameTaken):  # for a minute: it may be about to be named so again
@@ -95,7 +95,7 @@ class RoomNamesContract(RoomBench):
     async def test_a_rename_to_a_taken_name_changes_nothing(self, rooms: Rooms) -> None:
         room, other = await self.create(rooms), await self.create(rooms, "Coffee")
         with pytest.raises(NameTaken):
-            await rooms.update(room, RoomChanges(name="COFFEE", access="invited", description="x"))
+            await rooms.update(room, ChangeRoom(name="COFFEE", access="invited", description="x"))
         assert await self.now(rooms, room) == room
         assert await self.now(rooms, other) == other
 
@@ -106,7 +106,7 @@ class RoomNamesContract(RoomBench):
         hms.fails["update"] = HmsUnreachable("x")
         for name in ("Coffee", "TEA"):
             with pytest.raises(HmsUnreachable):
-                await rooms.update(room, RoomChanges(name=name, description="new"))
+                await rooms.update(room, ChangeRoom(name=name, description="new"))
         assert (await self.now(rooms, room)).name == "Tea"
         await self.a_minute_later(ledger, "coffee")
         await self.a_minute_later(ledger, "tea")
@@ -121,12 +121,12 @@ class RoomNamesContract(RoomBench):
         room = await self.create(rooms)
 
         async def rename_and_take() -> None:
-            await rooms.update(room, RoomChanges(name="Coffee"))
+            await rooms.update(room, ChangeRoom(name="Coffee"))
             await self.a_minute_later(ledger, "tea")
             await self.create(rooms, "Tea", uid=STRANGER)
 
         hms.meanwhile["update"] = rename_and_take
-        await rooms.update(room, RoomChanges(name="Tea", description="new"))
+        await rooms.update(room, ChangeRoom(name="Tea", description="new"))
         now = await self.now(rooms, room)
         assert (now.name, now.description) == ("Coffee", "new")
 
@@ -142,7 +142,7 @@ class RoomNamesContract(RoomBench):
         async def act(room: Room) -> None:
             await asyncio.sleep(chance.uniform(0, 0.004))
             now = await self.now(rooms, room)
-            changes = RoomChanges(chance.choice(names), chance.choice([None, "new"]), None, chance.choice([None, True]))
+            changes = ChangeRoom(chance.choice(names), chance.choice([None, "new"]), None, chance.choice([None, True]))
             with contextlib.suppress(NameTaken, HmsUnreachable):
                 await rooms.update(now, changes)
 
@@ -159,7 +159,7 @@ class RoomNamesContract(RoomBench):
 
     async def test_a_change_of_case_keeps_the_name(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
-        await rooms.update(room, RoomChanges(name="TEA"))
+        await rooms.update(room, ChangeRoom(name="TEA"))
         assert (await self.now(rooms, room)).name == "TEA"
         with pytest.raises(NameTaken):
             await self.create(rooms, "tea", uid=STRANGER)
@@ -232,7 +232,7 @@ class RoomNamesContract(RoomBench):
         room = await self.create(rooms)
         ledger.lost_reply = "HSET"
         with pytest.raises(StoreError):
-            await rooms.update(room, RoomChanges(name="Coffee"))
+            await rooms.update(room, ChangeRoom(name="Coffee"))
         ledger.lost_reply = ""
         await self.a_minute_later(ledger, "coffee")
         assert (await self.now(rooms, room)).name == "Coffee"
@@ -257,7 +257,7 @@ class RoomNamesContract(RoomBench):
                 await self.create(rooms, "Coffee", uid=STRANGER)
 
         hms.meanwhile["update"] = another
-        await rooms.update(room, RoomChanges(name="Coffee", description="new"))
+        await rooms.update(room, ChangeRoom(name="Coffee", description="new"))
         assert hms.meanwhile == {}
         assert (await self.now(rooms, room)).name == "Coffee"
 

@@ -9,18 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.hms.client import HmsTimeout, HmsUnreachable
 from gateway.policy.live import PolicyInForce
-from gateway.rooms.relations import InCharge, Members, NotInCharge, Overtaken
-from gateway.rooms.room import Room
+from gateway.rooms.relations import Members, NotInCharge, Overtaken
+from gateway.rooms.room import Caller, Room
 from tests.fake_redis import fake_redis
 from tests.unit.gateway.fake_100ms import COHOST, MEMBER, OWNER, STRANGER, Fake100ms, Ledger, policy
 
 Execute = Callable[..., Awaitable[Any]]
 
 ROOM = Room("0" * 23 + "1", "Tea", "", "open", "default", OWNER, True, 1_800_000_000_000, OWNER, "lease")
-BY_OWNER, BY_COHOST = InCharge(OWNER, "owner"), InCharge(COHOST, "cohost")
+BY_OWNER, BY_COHOST = Caller(OWNER, "owner"), Caller(COHOST, "cohost")
 
 
 def with_roles(in_force: PolicyInForce, **roles: tuple[str, ...]) -> PolicyInForce:
@@ -134,7 +135,7 @@ class MembersContract:
     async def test_after_a_hand_over_the_former_owner_is_cohost(self, members: Members, ledger: Ledger) -> None:
         assert not await members.hand_over(ROOM, MEMBER)
         assert await ledger("HGET", f"rm:1:{{{ROOM.id}}}", "owner") == MEMBER.encode()
-        handed = replace(ROOM, owner_id=MEMBER)
+        handed = structs.replace(ROOM, owner_id=MEMBER)
         assert await members.all(handed) == [(MEMBER, "owner"), (OWNER, "cohost"), (COHOST, "cohost")]
         assert await ledger("ZSCORE", f"ur:1:{{{MEMBER}}}", ROOM.id) == ROOM.created_ms
 
@@ -233,7 +234,7 @@ class MembersContract:
         hms.fails["list"] = HmsTimeout("x")
         with pytest.raises(HmsTimeout, match=r"^x The room is handed over.* making them a cohost again\.$"):
             await members.remove_peers(ROOM, OWNER, reason="x")
-        by = InCharge(COHOST, "owner")
+        by = Caller(COHOST, "owner")
         sparing = await members.set(ROOM, OWNER, "cohost", before="cohost", by=by)
         assert sparing == {"guest", "host"}, "that removes them as a chair"
 
