@@ -111,10 +111,10 @@ class Edge:
 
     def _slow_down(self, site: str) -> None:
         """Refuse a flood from one address before it costs a Redis call. Raises: RateLimited"""
-        flood = Charge(self._flood())
-        states, allowed = self._buckets.take(site, (flood,))
-        if not allowed:
-            raise RateLimited(Decision("", site, "", 0, allowed=False, limits=states, charges=(flood,)))
+        flood = self._flood()
+        state = self._buckets.take(site, flood)
+        if state is not None and state.decides:
+            raise RateLimited(Decision("", site, "", 0, allowed=False, limits=(state,), charges=(Charge(flood),)))
 
 
 def _headers(given: Any, added: Headers) -> Headers:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limits.local import LocalBuckets
-from limits.policy import US_PER_S, Charge, Limit
+from limits.policy import US_PER_S, Limit
 
 API = Limit("api", 60, 60 * US_PER_S, 3)
 TIGHT = Limit("tight", 60, 60 * US_PER_S, 1)
@@ -23,8 +23,8 @@ class Clock:
         return self.now_us
 
 
-def passes(buckets: LocalBuckets, *limits: Limit, subject: str = "a", cost: int = 1) -> bool:
-    return buckets.take(subject, [Charge(limit, cost) for limit in limits])[1]
+def passes(buckets: LocalBuckets, limit: Limit, subject: str = "a") -> bool:
+    return buckets.take(subject, limit) is None
 
 
 def test_the_burst_passes_at_once_and_then_one_per_interval() -> None:
@@ -37,31 +37,30 @@ def test_the_burst_passes_at_once_and_then_one_per_interval() -> None:
     assert passes(buckets, API)
 
 
-def test_a_denied_request_charges_no_limit() -> None:
+def test_a_denied_request_charges_nothing() -> None:
+    clock = Clock()
+    buckets = LocalBuckets(clock)
+    assert [passes(buckets, TIGHT) for _ in range(4)] == [True, False, False, False]
+    clock.now_us += US_PER_S
+    assert passes(buckets, TIGHT)
+
+
+def test_state_of_a_denial_tells_what_is_left_and_how_long_to_wait() -> None:
     buckets = LocalBuckets(Clock())
-    assert [passes(buckets, API, TIGHT) for _ in range(4)] == [True, False, False, False]
-    states, _ = buckets.take("a", [Charge(API, 0)])
-    assert states[0].remaining == 2
+    assert [passes(buckets, API) for _ in range(3)] == [True, True, True]
+    state = buckets.take("a", API)
+    assert state is not None
+    assert (state.allowed, state.remaining, state.retry_us, state.full_again_us) == (False, 0, US_PER_S, 3 * US_PER_S)
+    assert (state.limit, state.emission_us, state.burst, state.decides) == (API, US_PER_S, 3, True)
 
 
-def test_states_tell_what_is_left_and_how_long_to_wait() -> None:
+def test_a_shadow_limit_says_that_it_does_not_decide() -> None:
     buckets = LocalBuckets(Clock())
-    (state,), _ = buckets.take("a", [Charge(API, 2)])
-    assert (state.allowed, state.remaining, state.retry_us, state.full_again_us) == (True, 1, 0, 2 * US_PER_S)
-    (state,), _ = buckets.take("a", [Charge(API, 3)])
-    assert (state.allowed, state.remaining, state.retry_us) == (False, 1, 2 * US_PER_S)
-    (state,), _ = buckets.take("a", [Charge(API, 4)])
-    assert (state.allowed, state.retry_us) == (False, -1)
-
-
-def test_a_shadow_limit_decides_nothing_and_is_not_charged_where_it_would_have_denied() -> None:
-    buckets = LocalBuckets(Clock())
-    assert [passes(buckets, API, SHADOW) for _ in range(2)] == [True, True]
-    (_, shadow), allowed = buckets.take("a", [Charge(API), Charge(SHADOW)])
-    assert (allowed, shadow.allowed, shadow.remaining, shadow.retry_us) == (True, False, 0, US_PER_S)
-    assert not passes(buckets, API, SHADOW)
-    (state,), _ = buckets.take("a", [Charge(SHADOW, 0)])
-    assert (state.remaining, state.full_again_us) == (0, US_PER_S)
+    assert passes(buckets, SHADOW)
+    for _ in range(2):  # and is not charged where it would have denied
+        state = buckets.take("a", SHADOW)
+        assert state is not None
+        assert (state.decides, state.remaining, state.retry_us, state.full_again_us) == (False, 0, US_PER_S, US_PER_S)
 
 
 def test_idling_never_raises_what_may_pass_at_once() -> None:
@@ -75,9 +74,11 @@ def test_idling_never_raises_what_may_pass_at_once() -> None:
 def test_a_clock_set_back_costs_at_most_one_refill() -> None:
     clock = Clock()
     buckets = LocalBuckets(clock)
-    assert passes(buckets, API, cost=3)
+    assert [passes(buckets, API) for _ in range(3)] == [True, True, True]
     clock.now_us -= 10**12
-    assert buckets.take("a", [Charge(API)])[0][0].retry_us == US_PER_S
+    state = buckets.take("a", API)
+    assert state is not None
+    assert state.retry_us == US_PER_S
     clock.now_us += US_PER_S
     assert [passes(buckets, API) for _ in range(2)] == [True, False]
 
@@ -99,11 +100,13 @@ def test_whoever_was_seen_longest_ago_is_forgotten_first() -> None:
     assert len(buckets._tats) == 2
 
 
-def test_looking_makes_nobody_forgotten() -> None:
-    buckets = LocalBuckets(Clock(), most=1)
+def test_a_denied_request_makes_nobody_forgotten() -> None:
+    buckets = LocalBuckets(Clock(), most=2)
     assert passes(buckets, TIGHT, subject="a")
-    passes(buckets, TIGHT, subject="b", cost=0)
+    assert passes(buckets, TIGHT, subject="b")
     assert not passes(buckets, TIGHT, subject="a")
+    assert passes(buckets, TIGHT, subject="c")
+    assert not passes(buckets, TIGHT, subject="b")
 
 
 @given(st.lists(st.integers(0, 3 * US_PER_S), max_size=60))

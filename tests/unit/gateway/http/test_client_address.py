@@ -38,6 +38,20 @@ def test_several_header_lines_are_one_list() -> None:
     assert find("10.0.0.1", "1.1.1.1", "198.51.100.1") == "198.51.100.1"
 
 
+def test_long_list_is_read_like_a_short_one_and_not_remembered() -> None:
+    addresses = ClientAddresses(PROXIES)
+    written = [(b"x-forwarded-for", b"1.1.1.1, " * 1000 + b"198.51.100.1")]
+    assert [addresses.find("10.0.0.1", written) for _ in range(2)] == ["198.51.100.1"] * 2
+    assert addresses._known.cache_info().currsize == 0
+
+
+def test_same_list_of_another_peer_is_read_anew() -> None:
+    addresses = ClientAddresses(PROXIES)
+    written = [(b"x-forwarded-for", b"198.51.100.1")]
+    peers = ("10.0.0.1", "203.0.113.7", "10.0.0.1", "203.0.113.7")
+    assert [addresses.find(peer, written) for peer in peers] == ["198.51.100.1", "203.0.113.7"] * 2
+
+
 @pytest.mark.parametrize("nonsense", ["unknown", "", "_hidden", "198.51.100.999", "<script>"])
 def test_an_unreadable_entry_ends_the_search_at_the_last_trusted_proxy(nonsense: str) -> None:
     assert find("10.0.0.1", f"198.51.100.1, {nonsense}") == "10.0.0.1"

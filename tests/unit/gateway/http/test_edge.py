@@ -54,6 +54,14 @@ async def test_a_flood_from_one_address_is_refused_and_others_are_not() -> None:
     assert document["request_id"] == refused.headers["x-request-id"]
 
 
+async def test_shadow_flood_limit_refuses_nothing() -> None:
+    shadow = Limit("flood", 1, 60 * US_PER_S, 1, shadow=True)
+    edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: shadow)
+    transport = httpx.ASGITransport(app=edge, client=("198.51.100.1", 1))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        assert [(await http.get("/")).status_code for _ in range(3)] == [200, 200, 200]
+
+
 async def test_each_address_has_a_flood_limit_of_its_own() -> None:
     edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 1))
     for address in ("198.51.100.1", "198.51.100.2"):
