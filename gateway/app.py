@@ -42,7 +42,6 @@ from gateway.http.dispatch import SERVICES, Dispatch
 from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
-from gateway.http.request_input import GatewayRequest
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
 from gateway.redis.durable import DurableWrites
@@ -234,7 +233,6 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         # First, or Litestar makes OPTIONS handlers of its own: they carry no `opt`, and name only some of the methods.
         [description.options(routes), *routes],
         dependencies={SERVICES: Provide(lambda: services, sync_to_thread=False)},
-        request_class=GatewayRequest,
         middleware=[admission],
         exception_handlers={Exception: problem_response},
         lifespan=[lifespan],

@@ -22,7 +22,7 @@ from gateway.http.context import Admitted, Context, context_of
 from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
-from gateway.http.request_input import Body, query_refusal
+from gateway.http.request_input import read_input
 from gateway.policy.decide import Verdict, decide
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy, counter_of
@@ -77,15 +77,15 @@ class Admission(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         assert scope["type"] == ScopeType.HTTP  # noqa: S101  `scopes` lets nothing else in; mypy cannot see that
         access = access_of(scope["route_handler"])
-        body = Body(scope, receive)
         has_login = any(name == b"authorization" for name, _ in scope["headers"])
         try:
             if access.is_public or (access.guests and not has_login):
-                await self._admit_anyone(access, scope, body)
+                if access.throttled:
+                    await self._throttle.request(context_of(scope).client)
+                arguments = await read_input(scope, receive)
             else:
                 principal = self._tokens.verify(bearer_of(scope))
-                await body.arrive()
-                refusal = _input_refusal(access, scope, body)
+                arguments, refusal = await _read_input(scope, receive)
                 admitted = await self._admit(access, principal, scope, refusal)
                 context_of(scope).admitted = admitted
                 scope["user"], scope["auth"] = principal, admitted
@@ -95,14 +95,7 @@ class Admission(ASGIMiddleware):
         except Exception as error:  # noqa: BLE001  every exception has its problem
             await send_problem(error, scope, send)
             return
-        await self._dispatch(scope, body.receive, send, next_app)
-
-    async def _admit_anyone(self, access: Access, scope: HTTPScope, body: Body) -> None:
-        if access.throttled:
-            await self._throttle.request(context_of(scope).client)
-        await body.arrive()
-        if refusal := query_refusal(scope) or body.refusal:
-            raise refusal
+        await self._dispatch(scope, arguments, receive, send)
 
     async def _admit(
         self, access: Access, principal: Principal, scope: HTTPScope, refusal: Problem | FieldError | None
@@ -218,16 +211,12 @@ class Admission(ASGIMiddleware):
             self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)
 
 
-def _input_refusal(access: Access, scope: HTTPScope, body: Body) -> Problem | FieldError | None:
-    """Return what is wrong with the query, the headers or the body of a request; None if nothing is."""
-    if refusal := query_refusal(scope):
-        return refusal
-    if access.check is not None:
-        try:
-            access.check(scope["headers"])
-        except FieldError as error:
-            return error
-    return body.refusal
+async def _read_input(scope: HTTPScope, receive: Receive) -> tuple[dict[str, Any], Problem | FieldError | None]:
+    """Return what a request brings, or what is wrong with it: that is answered once the caller is known."""
+    try:
+        return await read_input(scope, receive), None
+    except (Problem, FieldError) as refusal:
+        return {}, refusal
 
 
 def _forbidden(verdict: Verdict) -> Problem | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from litestar import Request
 from litestar.datastructures import State
@@ -52,13 +51,12 @@ class Admitted:
 
 @dataclass(slots=True)
 class Context:
-    """One request: its client's address, its decoded body, what admission determined, and its problem's code if any.
+    """One request: its client's address, what admission determined, and its problem's code if any.
 
     `not_allowed` is the denial of a use case that knows which user it was about.
     """
 
     client: str = ""
-    body: Any = None
     admitted: Admitted | None = None
     problem_code: str = ""
     not_allowed: NotAllowed | None = None

@@ -1,10 +1,11 @@
-"""Translates errors of msgspec and Litestar about bodies and parameters into a field and a rule in JSON's terms."""
+"""Translates errors of msgspec about bodies and parameters into a field and a rule in JSON's terms."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 _JSON = {
     "str": "a string",
@@ -23,30 +24,38 @@ _TIMES = {
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 
 
-def of_parameter(item: Mapping[str, Any]) -> tuple[str, str]:
-    """Return field and rule of an error of Litestar. The parameter `from` is named `from_` in Python."""
-    key, message = str(item.get("key", "")), str(item.get("message", ""))
-    if key == "data" or item.get("source") == "body":
-        return of_body(message if key == "data" else f"{message} - at `$.{key}`")
-    return key.rstrip("_"), _rule(message)
+def of_body(text: str, kind: Any) -> tuple[str, str]:
+    """Return field and rule of a message of msgspec about a body, e.g. "Expected `str`, got `int` - at `$.name`".
 
-
-def of_body(text: str) -> tuple[str, str]:
-    """Return field and rule of a message of msgspec, e.g. "Expected `str`, got `int` - at `$.name`"."""
+    `kind` is the body's type: of a choice, msgspec's own text repeats the caller's value instead of the choices.
+    """
     where = _PATH.search(text)
     named = _NAMED.search(text)
     field = ".".join(part for part in (where and where[1], named and named[1]) if part)
     rule = _PATH.sub("", text)
+    if rule.startswith("Invalid enum value"):
+        return field, f"must be one of: {_choices(kind, field)}"
     if named:
         rule = "unknown field" if "unknown" in named[0] else "is required"
     elif not where:
         rule = (
             "The body must be a JSON object" if text.startswith("Expected `object`") else "The body is not valid JSON"
         )
-    return field, _rule(rule)
+    return field, of_value(rule)
 
 
-def _rule(text: str) -> str:
+def _choices(kind: Any, field: str) -> str:
+    info = msgspec.inspect.type_info(kind)
+    for one in info.fields if isinstance(info, msgspec.inspect.StructType) else ():
+        described = getattr(one.type, "type", one.type)
+        kinds = [getattr(part, "type", part) for part in getattr(described, "types", (described,))]
+        literals = [part for part in kinds if isinstance(part, msgspec.inspect.LiteralType)]
+        if one.encode_name == field and literals:
+            return ", ".join(str(value) for value in literals[0].values)
+    return "the documented values"
+
+
+def of_value(text: str) -> str:
     """Return a rule of msgspec in JSON's terms, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
     if text in _TIMES:
         return _TIMES[text]

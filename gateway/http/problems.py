@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +14,6 @@ from litestar.exceptions import (
     HTTPException,
     MethodNotAllowedException,
     NotFoundException,
-    ValidationException,
 )
 from litestar.types import Scope, Send
 from redis.exceptions import RedisError
@@ -38,7 +36,6 @@ from gateway.accounts.admin import AdminsBusy, LastAdmin
 from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
-from gateway.http.field_errors import of_body, of_parameter
 from gateway.logs import request_id
 from gateway.redis.durable import NotDurable
 from gateway.redis.refusals import log_refusal
@@ -199,33 +196,14 @@ def _framework(exc: HTTPException) -> Problem:
     if isinstance(exc, MethodNotAllowedException):
         allow = allow_of((exc.headers or {}).get("allow", "").split(", "))
         return Problem(405, "method_not_allowed", "This address does not support the method.", headers={"Allow": allow})
-    if isinstance(exc, ValidationException):
-        missing = _MISSING.search(exc.detail)
-        if missing:
-            return invalid(missing[1].rstrip("_"), "is required")
-        return _all_of([of_parameter(item) for item in _extra(exc)])
     if isinstance(exc, ClientException) and "host header" in exc.detail:
         return Problem(400, "invalid_request", "The Host header is malformed.")
-    if isinstance(exc, ClientException) and exc.status_code == 400:
-        return invalid(*of_body(exc.detail))
     if exc.status_code >= 500:
         return _internal(exc)
     return Problem(exc.status_code, "invalid_request", HTTPStatus(exc.status_code).phrase)
 
 
-def _extra(exc: HTTPException) -> list[Mapping[str, Any]]:
-    return [item for item in exc.extra if isinstance(item, Mapping)] if isinstance(exc.extra, list) else []
-
-
 _RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}
-_MISSING = re.compile(r"Missing required \w+ parameter '(\w+)'")
-
-
-def _all_of(errors: list[tuple[str, str]]) -> Problem:
-    if len(errors) == 1:
-        return invalid(*errors[0])
-    detail = "; ".join(f"{field}: {rule}" for field, rule in errors) or "A parameter is invalid."
-    return Problem(400, "invalid_request", detail, errors=[{"field": field, "rule": rule} for field, rule in errors])
 
 
 def _later(status: int, code: str, seconds: Callable[[Any], int]) -> Callable[[Any], Problem]:

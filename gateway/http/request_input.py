@@ -1,21 +1,26 @@
-"""What a request brings: its JSON body and its query, read once and judged strictly before its handler runs."""
+"""What a request brings for its handler: path, query, headers and a JSON body, read once and judged strictly.
+
+The handler's own signature says what may come: it is Litestar's, so that the OpenAPI document and this agree.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+from urllib.parse import parse_qsl
 
 import msgspec
-from litestar import Request
-from litestar.handlers import BaseRouteHandler
-from litestar.params import QueryParameter
-from litestar.types import HTTPScope, Receive, ReceiveMessage
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
+from litestar.types import HTTPScope, Receive
 
-from gateway.http.context import context_of
-from gateway.http.field_errors import of_body
+from gateway.http.access import access_of
+from gateway.http.field_errors import of_body, of_value
 from gateway.http.problems import Problem
 from gateway.text import FieldError
 
@@ -23,152 +28,166 @@ MOST_BODY_BYTES = 16 * 1024
 BODY_TIMEOUT_S = 10.0
 _MOST_DIGITS = 18  # of a length; Python refuses to read thousands
 _MOST_NAME_CHARS = 64
-_IGNORED = ("GET", "HEAD", "OPTIONS")  # whatever body they have
-_ENUM = "Invalid enum value"
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})  # what they send is read and ignored
 # How values of a query are written. msgspec would also take `5.0` for 5, `null` for a missing date, 0 for 1970.
-_WRITTEN: dict[type, tuple[re.Pattern[str], str]] = {
-    int: (re.compile(r"-?[0-9]{1,18}"), "must be an integer"),
-    datetime: (re.compile(r"[0-9]{4}-.*"), "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z"),
-    date: (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), "must be a date, e.g. 2026-11-22"),
+_WRITTEN: dict[Any, tuple[str, str]] = {
+    int: (r"-?[0-9]{1,18}", "must be an integer"),
+    datetime: (r"[0-9]{4}-.*", "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z"),
+    date: (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "must be a date, e.g. 2026-11-22"),
 }
 
 
-class Body:
-    """The body of one request, decoded into the type that its route takes (None: the route takes no body)."""
+async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
+    """Wait for the whole request, judge it, and return the arguments of its handler that it brings.
 
-    def __init__(self, scope: HTTPScope, receive: Receive) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._is_ignored = scope["method"] in _IGNORED
-        field = scope["route_handler"].parsed_data_field
-        self._kind = field.annotation if field else None
-        self._raw: bytes | None = None
-        self._replayed = False
-        self.refusal: Problem | FieldError | None = None
+    Permissions are checked after this. Otherwise a client could begin a request while it may make it, hold back the
+    last byte, and be served when it no longer may.
 
-    async def arrive(self) -> None:
-        """Read the whole body and decode it. What is wrong with it becomes `refusal`, for the caller to raise.
-
-        Permissions are checked after this. Otherwise a client could begin a request while it may make it, hold back the
-        last byte, and be served when it no longer may.
-        """
-        if self._raw is not None:
-            return
-        self._raw = b"{}"
-        try:
-            self._raw = await self._read() or b"{}"
-            context_of(self._scope).body = self._decode(self._raw)
-        except (Problem, FieldError) as error:
-            self.refusal = None if self._is_ignored else error
-
-    async def receive(self) -> ReceiveMessage:
-        """Give the body to whoever reads the request next; what follows it comes from the server. Raises: Problem"""
-        if self._replayed:
-            return await self._receive()
-        await self.arrive()
-        if self.refusal is not None:
-            raise self.refusal
-        self._replayed = True
-        return {"type": "http.request", "body": self._raw or b"{}", "more_body": False}
-
-    async def _read(self) -> bytes:
-        headers = dict(self._scope["headers"])
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > MOST_BODY_BYTES):
-            raise _too_large()
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content_type and content_type != b"application/json":
-            raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
-        body = await self._read_all()
-        if body and not content_type:
-            raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
-        return body
-
-    async def _read_all(self) -> bytes:
-        body = b""
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await self._receive()
-                    if message["type"] != "http.request":
-                        raise Problem(400, "invalid_request", "The request ended before its body was complete.")
-                    body += message.get("body", b"")
-                    if len(body) > MOST_BODY_BYTES:
-                        raise _too_large()
-                    if not message.get("more_body"):
-                        return body
-        except TimeoutError:
-            raise Problem(400, "invalid_request", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
-
-    def _decode(self, raw: bytes) -> Any:
-        try:
-            if self._kind is not None:
-                return msgspec.json.decode(raw, type=self._kind)
-            if msgspec.json.decode(raw) != {}:
-                raise FieldError("", "This address takes no body.")
-        except msgspec.ValidationError as error:
-            if isinstance(error.__cause__, FieldError):  # by the type's own __post_init__
-                raise error.__cause__ from None
-            raise FieldError(*self._broken(str(error))) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise FieldError("", "The body is not valid JSON.") from None
-
-    def _broken(self, text: str) -> tuple[str, str]:
-        """Return the field and the rule; for a choice, msgspec's own text repeats the caller's value instead."""
-        field, rule = of_body(text)
-        return field, f"must be one of: {_choices(self._kind, field)}" if rule.startswith(_ENUM) else rule
-
-
-class GatewayRequest(Request[Any, Any, Any]):
-    """A Litestar request whose JSON is the body that `Body` has decoded, so that it is decoded once."""
-
-    async def json(self) -> Any:
-        return context_of(self.scope).body
-
-
-def query_refusal(scope: HTTPScope) -> FieldError | None:
-    """Return what is wrong with a query: parameters that the route does not have, repeated ones, misspelt values.
-
-    Otherwise a misspelt `form=2026-01-01` would report another period, and `limit=1&limit=500` mean one thing to a
-    proxy that counts and another to the gateway (CWE-235).
+    Raises:
+        Problem, FieldError: the first thing that is wrong; the body has arrived all the same, or never will.
     """
-    if not scope["query_string"] or scope["method"] == "OPTIONS":  # that asks about an address, whatever its query
-        return None
-    known = _declared(scope["route_handler"])
-    given = Request[Any, Any, Any](scope).query_params
-    for name in given:
-        if name not in known:
-            return FieldError(name[:_MOST_NAME_CHARS], "unknown parameter")
-        if len(given.getall(name)) > 1:
-            return FieldError(name, "is given more than once")
-        pattern, rule = _WRITTEN.get(known[name], (None, ""))
-        if pattern is not None and not pattern.fullmatch(given[name]):
-            return FieldError(name, rule)
-    return None
+    handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
+    without_body = scope["method"] in _WITHOUT_BODY
+    raw, refusal = b"", None
+    try:
+        raw = await _read(dict(scope["headers"]), receive)
+    except Problem as problem:
+        refusal = problem
+    if scope["method"] == "OPTIONS":  # it asks about an address, whatever its query
+        return {}
+    arguments = _arguments(handler, scope)
+    if (check := access_of(handler).check) is not None:
+        check(scope["headers"])
+    if without_body:
+        return arguments
+    if refusal is not None:
+        raise refusal
+    body = handler.parsed_data_field
+    data = _decode(raw or b"{}", body.annotation if body else None)
+    return arguments | {"data": data} if body else arguments
 
 
-@cache
-def _declared(handler: BaseRouteHandler) -> dict[str, type]:
-    """Return a route's query parameters and their types."""
-    declared = {}
-    for name, field in handler.parsed_fn_signature.parameters.items():
-        kwarg = field.kwarg_definition
-        if isinstance(kwarg, QueryParameter):
-            kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
-            declared[kwarg.name or name] = kinds[0]
-    return declared
+async def _read(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > MOST_BODY_BYTES):
+        raise _too_large()
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if content_type and content_type != b"application/json":
+        raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
+    body = await _read_all(receive)
+    if body and not content_type:
+        raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
+    return body
 
 
-def _choices(kind: Any, field: str) -> str:
-    """Return the values that a field of a body may have."""
-    info = msgspec.inspect.type_info(kind)
-    for one in info.fields if isinstance(info, msgspec.inspect.StructType) else ():
-        kinds = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
-        literals = [kind for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType)]
-        if one.encode_name == field and literals:
-            return ", ".join(str(value) for value in literals[0].values)
-    return "the documented values"
+async def _read_all(receive: Receive) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Problem(400, "invalid_request", "The request ended before its body was complete.")
+                body += message.get("body", b"")
+                if len(body) > MOST_BODY_BYTES:
+                    raise _too_large()
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError:
+        raise Problem(400, "invalid_request", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
 
 
 def _too_large() -> Problem:
     return Problem(413, "payload_too_large", f"The body must have at most {MOST_BODY_BYTES} bytes.")
+
+
+def _decode(raw: bytes, kind: Any) -> Any:
+    """Decode a body into the type that its route takes; None: it takes none."""
+    try:
+        if kind is not None:
+            return msgspec.json.decode(raw, type=kind)
+        if msgspec.json.decode(raw) != {}:
+            raise FieldError("", "This address takes no body.")
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, FieldError):  # by the type's own __post_init__
+            raise error.__cause__ from None
+        raise FieldError(*of_body(str(error), kind)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise FieldError("", "The body is not valid JSON.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """One query parameter: the handler's name for it, its type with its bounds, and how its values are written."""
+
+    argument: str
+    kind: Any
+    pattern: re.Pattern[str] | None
+    rule: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    path: tuple[str, ...]
+    query: Mapping[str, _Parameter]
+    headers: Mapping[str, bytes]
+
+
+def _arguments(handler: BaseRouteHandler, scope: HTTPScope) -> dict[str, Any]:
+    """Return the arguments from path, query and headers. Raises: FieldError"""
+    signature = _signature(handler)
+    arguments: dict[str, Any] = {name: scope["path_params"][name] for name in signature.path}
+    if scope["query_string"]:
+        arguments |= _query(signature.query, scope["query_string"])
+    for name, parameter in signature.query.items():
+        if parameter.required and parameter.argument not in arguments:
+            raise FieldError(name, "is required")
+    for name, field in signature.headers.items():
+        arguments[name] = next((value.decode("latin-1") for key, value in scope["headers"] if key == field), None)
+    return arguments
+
+
+def _query(parameters: Mapping[str, _Parameter], query: bytes) -> dict[str, Any]:
+    """Read a query; unknown and repeated parameters are refused.
+
+    Otherwise a misspelt `form=2026-01-01` would report another period, and `limit=1&limit=500` mean one thing to a
+    proxy that counts and another to the gateway (CWE-235).
+    """
+    values: dict[str, Any] = {}
+    for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        parameter = parameters.get(name)
+        if parameter is None:
+            raise FieldError(name[:_MOST_NAME_CHARS], "unknown parameter")
+        if parameter.argument in values:
+            raise FieldError(name, "is given more than once")
+        if parameter.pattern is not None and not parameter.pattern.fullmatch(text):
+            raise FieldError(name, parameter.rule)
+        try:
+            values[parameter.argument] = msgspec.convert(text, parameter.kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise FieldError(name, of_value(str(error))) from None
+    return values
+
+
+@cache
+def _signature(handler: BaseRouteHandler) -> _Signature:
+    path, query, headers = [], {}, {}
+    for argument, field in handler.parsed_fn_signature.parameters.items():
+        given = field.kwarg_definition
+        if isinstance(given, PathParameter):
+            path.append(argument)
+        elif isinstance(given, QueryParameter):
+            query[given.name or argument] = _parameter(argument, field.annotation, given, required=field.is_required)
+        elif isinstance(given, HeaderParameter):
+            headers[argument] = (given.name or argument).lower().encode()
+    return _Signature(tuple(path), query, headers)
+
+
+def _parameter(argument: str, annotation: Any, given: QueryParameter, *, required: bool) -> _Parameter:
+    kind = next(kind for kind in get_args(annotation) or (annotation,) if kind is not type(None))
+    bounds = {name: getattr(given, name) for name in ("ge", "le", "min_length", "max_length", "pattern")}
+    rules = {name: bound for name, bound in bounds.items() if bound is not None}
+    pattern, rule = _WRITTEN.get(kind, (None, ""))
+    typed = Annotated[kind, msgspec.Meta(**rules)] if rules else kind
+    return _Parameter(argument, typed, re.compile(pattern) if pattern else None, rule, required)
