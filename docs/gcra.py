@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from limits.local import LocalBuckets
-from limits.policy import US_PER_S, Charge, Limit
+from limits.policy import US_PER_S, Limit
 
 TARGET = Path(__file__).with_name("gcra.svg")
 LIMIT = Limit("tokens.mint", 30, 60 * US_PER_S, 5)
-# Seconds at which somebody asks: a burst of eight, single requests, a wait, another burst.
+# Seconds at which a user asks: a burst of eight, single requests, a pause, another burst.
 ASKED = [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4, 4.0, 6.0, 7.0, 8.5, 18.0, 18.2, 18.4, 18.6, 18.8, 19.0, 19.2]
 END_S = 24
 WIDTH, LEFT, TOP, UNIT = 760, 50, 40, 28
@@ -25,14 +25,13 @@ def draw() -> str:
     asked = []
     for at in ASKED:
         clock[0] = round(at * US_PER_S)
-        _, allowed = buckets.take("somebody", [Charge(LIMIT)])
-        asked.append((at, allowed))
+        asked.append((at, buckets.take("a user", LIMIT) is None))
     lines = [(tick / 10, _left(asked, tick / 10)) for tick in range(END_S * 10 + 1)]
     return _svg(lines, asked)
 
 
 def _left(asked: list[tuple[float, bool]], at: float) -> float:
-    """Return the units left at a moment, in fractions: they come back steadily, not in steps."""
+    """Return the units left at a moment, in fractions: they refill steadily, not in steps."""
     left, last = float(LIMIT.burst), 0.0
     for when, allowed in asked:
         if when > at:
