@@ -52,13 +52,13 @@ class Breaker:
         if generation is not None and generation != self.generation:
             return
         if self.state == "half-open":
-            self._open()
+            self.open()
             return
         self._bad[self._slot()] += 1
         if self.state == "closed":
             good, bad = self._recent()
             if good + bad >= LEAST_CALLS and bad >= good:
-                self._open()
+                self.open()
 
     def _slot(self) -> int:
         second = int(self._now())
@@ -72,7 +72,8 @@ class Breaker:
         live = [slot for slot in range(WINDOW_S) if self._seconds[slot] > oldest]
         return sum(self._good[slot] for slot in live), sum(self._bad[slot] for slot in live)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Stop calls for a while, whatever the share of failures."""
         self.state = "open"
         self._open_until = self._now() + OPEN_S
 

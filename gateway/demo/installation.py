@@ -85,7 +85,6 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
     fresh = {
         "GATEWAY_SECRET": secrets.token_urlsafe(48),
         "GATEWAY_CORS_ORIGINS": _CORS,
-        "GATEWAY_REDIS_TIMEOUT_MS": "250",  # a laptop does other work too
         "GATEWAY_REGISTRATION": "open",
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
         "HMS_APP_SECRET": secrets.token_urlsafe(48),

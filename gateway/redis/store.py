@@ -30,7 +30,7 @@ log = logging.getLogger("gateway.store")
 
 REPORT_DEADLINE_S = 2.0  # for reports and the command line, which read much and decide nothing
 _CONNECT_S = 1.0
-_CONNECT_PATIENCE = 5  # how many deadlines callers wait for a connection: opening one takes several round trips
+_CONNECT_PATIENCE_S = 0.25  # how long callers wait for it, at least: opening one takes several round trips
 
 _PROBE = ("pr:1", "", "EX", 60)  # refused like any write: maxmemory, a read-only replica, too few replicas
 _PROBE_S = 1.0
@@ -177,7 +177,7 @@ class Store:
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
             if not self._patient_until:
-                self._patient_until = loop.time() + self._deadline_s * _CONNECT_PATIENCE
+                self._patient_until = loop.time() + max(self._deadline_s, _CONNECT_PATIENCE_S)
             self._plan_watch(self._patient_until)
             return
         if not link.unanswered:
@@ -257,15 +257,20 @@ class Store:
                 self._plan_watch(now + self._deadline_s / 2)
         elif link is None and now < self._patient_until:
             self._plan_watch(self._patient_until)
-        elif link is None:
-            if self._waiting:
-                self._fail_waiting(StoreError("Redis did not accept a connection in time"))
-        elif link.unanswered:
+        elif link is None and self._waiting:
+            self._miss(StoreError("Redis did not accept a connection in time"))
+        elif link and link.unanswered:
             lost_at = link.alive_at + self._deadline_s
             if lost_at <= now:
-                self._drop(StoreError("Redis did not answer in time"))
+                self._miss(StoreError("Redis did not answer in time"))
             else:
                 self._plan_watch(lost_at)
+
+    def _miss(self, error: StoreError) -> None:
+        """Give up after a missed deadline. A second one without a reply in between opens the breaker."""
+        if not self._available:
+            self._breaker.open()
+        self._drop(error)
 
     def _drop(self, error: StoreError) -> None:
         """Abandon the connection and fail its unanswered calls; the next call reconnects."""

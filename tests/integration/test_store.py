@@ -428,6 +428,102 @@ async def test_while_redis_is_away_calls_fail_without_being_tried_and_soon_one_t
     assert hasty.state == "closed"
 
 
+# --- a server that is not scheduled for a while (SIGSTOP), under load ---
+
+PATIENT_S = 1.0  # four times the default, as are the stops: a busy machine prolongs each by tenths of a second
+CALLERS = 16
+
+
+class Load:
+    """Callers that ask again and again; notes when each call ended, how long it took, and whether it failed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._calls: list[tuple[float, float, bool]] = []
+        self._callers = [asyncio.create_task(self._ask()) for _ in range(CALLERS)]
+
+    async def _ask(self) -> None:
+        while True:
+            begun = time.monotonic()
+            (result,) = await outcomes(self._store.execute("EVAL", INCREMENT, 1, "n"))
+            ended = time.monotonic()
+            assert isinstance(result, int | StoreError), result
+            self._calls.append((ended, ended - begun, isinstance(result, StoreError)))
+            await asyncio.sleep(0.001)
+
+    def failed(self) -> list[float]:
+        """Return how long each failed call waited."""
+        return [waited_s for _, waited_s, failed in self._calls if failed]
+
+    def answered_since(self, instant: float) -> int:
+        return sum(ended > instant and not failed for ended, _, failed in self._calls)
+
+    async def stop(self) -> None:
+        for caller in self._callers:
+            caller.cancel()
+        await outcomes(*self._callers)
+
+
+@pytest.fixture
+async def patient(own: Valkey) -> AsyncIterator[Store]:
+    store = Store(connect(own.url), deadline_s=PATIENT_S)
+    await store.execute("PING")
+    yield store
+    own.resume()
+    await store.close()
+
+
+async def under_load(own: Valkey, store: Store, stop_s: float) -> tuple[Load, float]:
+    """Stop the server for a while in the middle of a load; return the load and the time at which it went on."""
+    load = Load(store)
+    await asyncio.sleep(0.3)
+    own.pause()
+    await asyncio.sleep(stop_s)
+    own.resume()
+    resumed = time.monotonic()
+    await asyncio.sleep(0.5)
+    return load, resumed
+
+
+@pytest.mark.parametrize("part", [0.16, 0.48])  # 40 and 120 ms of 250 ms
+async def test_a_stop_of_half_the_deadline_fails_no_call(own: Valkey, patient: Store, part: float) -> None:
+    load, resumed = await under_load(own, patient, part * PATIENT_S)
+    await load.stop()
+    assert load.failed() == []
+    assert load.answered_since(resumed) >= CALLERS
+
+
+async def test_a_stop_just_over_the_deadline_fails_only_the_calls_that_waited_for_all_of_it(
+    own: Valkey, patient: Store
+) -> None:
+    load, resumed = await under_load(own, patient, 1.6 * PATIENT_S)  # 400 ms of 250 ms
+    await load.stop()
+    assert 1 <= len(load.failed()) <= CALLERS  # the next call of each waited for the new connection
+    assert min(load.failed()) >= PATIENT_S * 0.9
+    assert load.answered_since(resumed) >= CALLERS
+    assert patient.state == "closed"
+
+
+async def test_a_longer_stop_opens_the_breaker_after_two_deadlines_and_calls_fail_at_once(
+    own: Valkey, patient: Store
+) -> None:
+    load = Load(patient)
+    await asyncio.sleep(0.3)
+    assert load.answered_since(0) > 4 * CALLERS  # so the share of failures alone would not open it
+    own.pause()
+    async with asyncio.timeout(10):
+        while patient.state != "open":  # noqa: ASYNC110  what the test is about
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.02)  # the callers note their failures
+    await load.stop()
+    assert len(load.failed()) >= 2 * CALLERS
+    begun = time.monotonic()
+    assert all_failed(await outcomes(*(patient.execute("PING") for _ in range(20))))
+    assert time.monotonic() - begun < PATIENT_S / 4
+    own.resume()
+    await recovered(patient)
+
+
 async def test_commands_that_redis_refuses_do_not_look_like_an_outage(store: Store) -> None:
     errors = await outcomes(*(store.execute("NOSUCHCOMMAND") for _ in range(100)))
     assert all(isinstance(error, ResponseError) for error in errors)

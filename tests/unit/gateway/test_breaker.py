@@ -25,6 +25,17 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(now=clock)
 
 
+def test_it_can_be_opened_whatever_the_share_of_failures(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(1000):
+        breaker.succeeded()
+    breaker.open()
+    assert not breaker.allows()
+    clock.now += OPEN_S
+    assert breaker.allows()  # the probe
+    breaker.succeeded()
+    assert breaker.state == "closed"
+
+
 def test_a_few_failures_do_not_open_it(breaker: Breaker) -> None:
     for _ in range(LEAST_CALLS - 1):
         breaker.failed()

@@ -270,6 +270,10 @@ def test_a_number_lies_between_its_floor_and_its_ceiling(name: str, least: int, 
         assert refusal(**{name: str(value)}) == f"{name} must be a whole number from {least} to {most}"
 
 
+def test_redis_may_be_silent_for_250_ms_by_default() -> None:
+    assert Settings.from_env(GOOD).redis_timeout_ms == 250
+
+
 def test_passwords_are_told_their_length_and_cost() -> None:
     settings = Settings.from_env(GOOD)
     assert (settings.password_policy.min_length, settings.password_policy.breached) == (15, None)
