@@ -38,9 +38,9 @@ class Breaker:
         self._probing_until = now + OPEN_S
         return True
 
-    def succeeded(self) -> None:
+    def succeeded(self, calls: int = 1) -> None:
         if self.state == "closed":
-            self._good[self._slot()] += 1
+            self._good[self._slot()] += calls
         else:
             self._close()
 

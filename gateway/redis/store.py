@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import logging
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from hiredis import pack_command  # in C: redis-py's packer takes longer than the rest of this module
@@ -21,9 +20,10 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from gateway.breaker import Breaker
+from gateway.redis.link import Call, Link
 from gateway.redis.refusals import reply_text
 
 log = logging.getLogger("gateway.store")
@@ -56,35 +56,15 @@ def connect(url: str) -> Redis:
     )
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    words: tuple[Any, ...]
-    future: asyncio.Future[Any]
-    script: tuple[Any, ...] | None = None  # the EVAL to send if the server answers NOSCRIPT
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """A live connection, its unanswered calls, and the time of its last reply.
-
-    The deadline runs from that reply: a Redis that answers call after call is available, however long the queue is.
-    """
-
-    connection: AbstractConnection
-    unanswered: deque[_Call] = field(default_factory=deque)
-    alive_at: float = 0.0
-    reader: asyncio.Task[None] | None = None
-
-
 class Store:
     """Sends commands over one pipelined connection. `deadline_s`: how long Redis may send no reply at all."""
 
     def __init__(self, redis: Redis, *, deadline_s: float) -> None:
         self._pool = redis.connection_pool
         self._deadline_s = deadline_s
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[Call] = deque()
         self._flush_planned = False
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._shas: dict[str, str] = {}
@@ -108,7 +88,7 @@ class Store:
             StoreError: no reply within the deadline, no connection, or too many such failures recently.
             redis.exceptions.ResponseError: Redis refused the command.
         """
-        call = _Call(words, asyncio.get_running_loop().create_future())
+        call = Call(words, asyncio.get_running_loop().create_future())
         if not self._breaker.allows():
             call.future.set_exception(
                 StoreError("Redis failed too often in the last seconds; the command was not sent")
@@ -141,7 +121,7 @@ class Store:
         if self._breaker.allows():
             future = asyncio.get_running_loop().create_future()
             future.add_done_callback(_ignore)
-            self._enqueue(_Call(words, future))
+            self._enqueue(Call(words, future))
 
     async def close(self) -> None:
         """Close the connection; waiting calls fail."""
@@ -161,7 +141,7 @@ class Store:
             sha = self._shas[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         return sha
 
-    def _enqueue(self, call: _Call) -> None:
+    def _enqueue(self, call: Call) -> None:
         self._waiting.append(call)
         if not self._flush_planned:
             self._flush_planned = True
@@ -193,8 +173,7 @@ class Store:
                     call.future.set_exception(error)
         self._plan_watch(loop.time() + self._deadline_s)
         try:
-            # The transport buffers it at once: the deadline bounds the buffer, and callers do not wait.
-            _writer(link).writelines(packed)
+            link.send(packed)
         except Exception as error:  # noqa: BLE001  after a failed write the connection cannot be used
             self._drop(StoreError(f"writing to Redis failed: {type(error).__name__}"))
 
@@ -203,6 +182,9 @@ class Store:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
+                if await connection.can_read():
+                    raise ConnectionError("a reply to no command")
+            link = Link(connection, self._settle, self._lose)
         except Exception as error:  # noqa: BLE001  after any error the next call must be able to connect
             self._connecting = None
             # Without the address and the URL: the URL may hold the password.
@@ -210,38 +192,34 @@ class Store:
             return
         self._connecting = None
         self._patient_until = 0.0
-        self._link = link = _Link(connection)
-        link.reader = asyncio.get_running_loop().create_task(self._read(link))
+        self._link = link
         self._flush()
 
-    async def _read(self, link: _Link) -> None:
-        try:
-            while True:
-                try:
-                    reply = await link.connection.read_response()
-                except ResponseError as error:
-                    reply = error
-                self._settle(link, reply)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001  after any read error the connection cannot be used
-            if self._link is link:
-                self._drop(StoreError(f"the connection to Redis broke: {reply_text(error)}"))
-
-    def _settle(self, link: _Link, reply: Any) -> None:
-        """Pass one reply to the oldest unanswered call."""
+    def _settle(self, link: Link, replies: list[Any]) -> None:
+        """Pass each reply to the oldest unanswered call."""
         link.alive_at = asyncio.get_running_loop().time()
-        call = link.unanswered.popleft()
-        self._breaker.succeeded()
-        self._say_available()
-        if call.future.done():
+        if not replies or link is not self._link:
             return
-        if isinstance(reply, NoScriptError) and call.script is not None:
-            self._enqueue(_Call(call.script, call.future))
-        elif isinstance(reply, Exception):
-            call.future.set_exception(reply)
-        else:
-            call.future.set_result(reply)
+        if len(replies) > len(link.unanswered):
+            self._drop(StoreError("Redis sent a reply to no command"))
+            return
+        self._breaker.succeeded(len(replies))
+        self._say_available()
+        for reply in replies:
+            call = link.unanswered.popleft()
+            if call.future.done():
+                continue
+            if isinstance(reply, NoScriptError) and call.script is not None:
+                self._enqueue(Call(call.script, call.future))
+            elif isinstance(reply, Exception):
+                call.future.set_exception(reply)
+            else:
+                call.future.set_result(reply)
+
+    def _lose(self, link: Link, error: Exception | None) -> None:
+        """Abandon a connection that broke, or that the server closed."""
+        if link is self._link:
+            self._drop(StoreError(f"the connection to Redis broke: {reply_text(error or ConnectionError())}"))
 
     def _plan_watch(self, due: float) -> None:
         if self._watch is None:
@@ -276,10 +254,7 @@ class Store:
         """Abandon the connection and fail its unanswered calls; the next call reconnects."""
         link, self._link = self._link, None
         if link is not None:
-            if link.reader is not None and link.reader is not asyncio.current_task():
-                link.reader.cancel()
-            if link.connection.is_connected:
-                _writer(link).transport.abort()
+            link.abort()
             self._fail(link.unanswered, error)
         self._fail_waiting(error)
 
@@ -291,7 +266,7 @@ class Store:
         calls, self._waiting = self._waiting, deque()
         self._fail(calls, error)
 
-    def _fail(self, calls: deque[_Call], error: StoreError) -> None:
+    def _fail(self, calls: deque[Call], error: StoreError) -> None:
         for call in calls:
             if not self._closed:
                 self._breaker.failed()
@@ -307,11 +282,3 @@ class Store:
 def _ignore(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # retrieve it, or asyncio logs it
-
-
-def _writer(link: _Link) -> asyncio.StreamWriter:
-    """Return the raw stream: redis-py's send waits until the socket drains and allows only one sender."""
-    writer = link.connection._writer
-    if writer is None:
-        raise ConnectionError("not connected")
-    return writer

@@ -375,6 +375,17 @@ async def test_a_connection_the_server_closes_is_replaced(own: Valkey, hasty: St
         assert await hasty.execute("ECHO", str(n)) == str(n).encode()
 
 
+async def test_a_reply_to_no_command_ends_the_connection_and_reaches_no_caller(own: Valkey, hasty: Store) -> None:
+    link = hasty._link
+    assert link is not None
+    asking = hasty.execute("ECHO", "mine")
+    await asyncio.sleep(0)  # it is sent
+    link.data_received(b"$6\r\nothers\r\n$6\r\nothers\r\n")
+    assert all_failed(await outcomes(asking))
+    await recovered(hasty)
+    assert await hasty.execute("ECHO", "mine") == b"mine"
+
+
 async def test_a_loop_that_was_busy_itself_does_not_blame_redis(hasty: Store) -> None:
     for _ in range(3):
         asking = hasty.execute("ECHO", "patience")

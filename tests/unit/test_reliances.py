@@ -107,6 +107,7 @@ def test_redis_py_makes_connections_as_the_store_uses_them() -> None:
     assert not connection.is_connected
     assert "nowait" in inspect.signature(connection.disconnect).parameters
     assert inspect.iscoroutinefunction(connection.read_response)
+    assert inspect.iscoroutinefunction(connection.can_read)
 
 
 def test_redis_py_keeps_the_code_that_it_takes_off_an_error() -> None:
