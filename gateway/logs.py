@@ -37,10 +37,12 @@ def path_to_log(path: str) -> str:
 
 def to_json(value: dict[str, Any]) -> str:
     """Return JSON in printable ASCII; a value that JSON does not know becomes text."""
-    with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair
+    try:
         encoded = _ENCODER.encode(value)
-        if encoded.isascii() and b"\x7f" not in encoded:
-            return encoded.decode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        encoded = b"\x7f"
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded.decode()
     return json.dumps(value, ensure_ascii=True, default=str, separators=(",", ":"))
 
 

@@ -75,3 +75,22 @@ async def test_a_stopping_gateway_refuses_new_connections_at_once(tmp_path: Path
                     refused = True
                 await asyncio.sleep(0.02)
             assert any(line.is_open for line in idle)
+
+
+def test_a_stop_loses_no_count_of_top_lists_and_rooms(tmp_path: Path) -> None:
+    """They are sent every 100 ms; a stop sends what waits."""
+    with Installation(tmp_path) as own:
+        process = own.gateway.process
+        assert process is not None
+        own.add_users(hanna="host")
+        with own.client_of("hanna") as host:
+            room = host.post("/api/rooms", json={}).json()["room"]["id"]
+            for _ in range(3):
+                assert host.post(f"/api/rooms/{room}/token", json={}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        with own.valkey.client() as redis:
+            [top] = redis.scan_iter("tp:1:????-??:tokens.mint.ok")
+            assert [score for _, score in redis.zrange(top, 0, -1, withscores=True)] == [3.0]
+            [counters] = redis.scan_iter("rc:1:*")
+            assert redis.hget(counters, "*:tokens.mint.ok") == b"3"
