@@ -355,6 +355,20 @@ def test_worker_waits_for_no_library_of_the_command_line_or_of_a_rare_request() 
     assert not imported & {"rich", "pygments", "zxcvbn"}
 
 
+def test_worker_collects_garbage_once_it_has_started(unstarted: Installation) -> None:
+    """`serve` turns it off for the imports."""
+    program = "import gc; gc.disable()\nfrom gateway.app import from_env; from_env()\nprint(gc.isenabled())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=unstarted.folder,
+        env=unstarted.env,
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_unknown_command_fails(unstarted: Installation) -> None:
     done = unstarted.command("sevre")
     assert done.returncode != 0
