@@ -16,7 +16,7 @@ from gateway.http.problems import Problem
 from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Injected, Services
+from gateway.routes.services import Injected, RoomInPath, Services
 from gateway.text import plain_text
 
 _InviteId = Annotated[str, Meta(description="Id of the invite, from `GET /api/rooms/{room_id}/invites`.")]
@@ -76,9 +76,7 @@ class InviteAccepted(shapes.Secret):
 
 
 @post("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage", refuses=("forbidden",)), status_code=201)
-async def make_invite(
-    room_id: shapes.RoomInPath, data: JSONBody[MakeInvite], request: Call, services: Injected
-) -> InviteMade:
+async def make_invite(room_id: RoomInPath, data: JSONBody[MakeInvite], request: Call, services: Injected) -> InviteMade:
     """Create an invite: a code that gives those who accept it a relation to a room. Only owners can invite cohosts."""
     found, _ = request.auth.room()
     by = services.caller(request)
@@ -92,16 +90,14 @@ async def make_invite(
 
 
 @get("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage"))
-async def list_invites(room_id: shapes.RoomInPath, request: Call, services: Injected) -> InviteList:
+async def list_invites(room_id: RoomInPath, request: Call, services: Injected) -> InviteList:
     """List the invites of a room that can still be accepted."""
     found, _ = request.auth.room()
     return InviteList([RoomInvite.of(one) for one in await services.invites.all(found.room)])
 
 
 @delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("invites.manage"), status_code=204)
-async def revoke_invite(
-    room_id: shapes.RoomInPath, invite_id: FromPath[_InviteId], request: Call, services: Injected
-) -> None:
+async def revoke_invite(room_id: RoomInPath, invite_id: FromPath[_InviteId], request: Call, services: Injected) -> None:
     """Revoke an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()
     if not await services.invites.revoke(found.room, invite_id):

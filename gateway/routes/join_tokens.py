@@ -16,7 +16,7 @@ from gateway.http.problems import Problem
 from gateway.policy.decide import decide_role
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Injected
+from gateway.routes.services import Injected, RoomInPath
 
 
 class MintToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,9 +47,7 @@ class Minted(shapes.Secret):
     opt=needs("tokens.mint", refuses=("role_not_allowed", "room_disabled", "unknown_role")),
     status_code=200,
 )
-async def mint_token(
-    room_id: shapes.RoomInPath, data: JSONBody[MintToken], request: Call, services: Injected
-) -> Minted:
+async def mint_token(room_id: RoomInPath, data: JSONBody[MintToken], request: Call, services: Injected) -> Minted:
     """Mint a 100ms join token for the logged-in user, in a role that the policy allows them in this room."""
     found, relation = request.auth.room()
     uid: str = request.user.uid

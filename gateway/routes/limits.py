@@ -13,8 +13,8 @@ from gateway.accounts.limits import Wanted
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.problems import Problem
-from gateway.routes.schemas import By, Instant, LimitsNow, Roles, UserId, UserInPath, Username, iso
-from gateway.routes.services import Injected
+from gateway.routes.schemas import By, Instant, LimitsNow, Roles, UserId, Username, iso
+from gateway.routes.services import Injected, UserInPath
 from gateway.text import FieldError
 from limits.overrides import BLOCK, Override
 

@@ -18,7 +18,7 @@ from gateway.http.context import Call
 from gateway.http.cursors import PageCursor, PageSize
 from gateway.policy.model import BANNED
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Injected, Services
+from gateway.routes.services import Injected, RoomInPath, Services, UserInPath
 from gateway.text import FieldError
 
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
@@ -52,7 +52,7 @@ class MemberSet(msgspec.Struct):
 
 @get("/api/rooms/{room_id:str}/members", opt=needs("members.read"))
 async def list_members(
-    room_id: shapes.RoomInPath, request: Call, services: Injected, limit: PageSize = 100, cursor: PageCursor = None
+    room_id: RoomInPath, request: Call, services: Injected, limit: PageSize = 100, cursor: PageCursor = None
 ) -> MemberList:
     """List all users with a stored relation, including banned ones. Others who may join are not listed."""
     found, _ = request.auth.room()
@@ -75,7 +75,7 @@ async def list_members(
     opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
 )
 async def set_member(
-    room_id: shapes.RoomInPath, user: shapes.UserInPath, data: JSONBody[SetMember], request: Call, services: Injected
+    room_id: RoomInPath, user: UserInPath, data: JSONBody[SetMember], request: Call, services: Injected
 ) -> MemberSet:
     """Give a user a relation to a room. `owner` hands the room over, `banned` bans the user.
 
@@ -90,7 +90,7 @@ async def set_member(
     opt=needs("members.change", refuses=("not_found", "busy", *_UPSTREAM)),
     status_code=204,
 )
-async def ban_member(room_id: shapes.RoomInPath, user: shapes.UserInPath, request: Call, services: Injected) -> None:
+async def ban_member(room_id: RoomInPath, user: UserInPath, request: Call, services: Injected) -> None:
     """Ban a user: they get no more join tokens and are removed. A token they already have is valid until it expires."""
     await _change(request, services, user, BANNED)
 

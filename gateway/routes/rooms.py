@@ -18,7 +18,7 @@ from gateway.rooms.idempotency import KEY, InFlight
 from gateway.rooms.locks import TooManyRooms
 from gateway.rooms.room import ChangeRoom, CreateRoom
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Injected
+from gateway.routes.services import Injected, RoomInPath
 from gateway.text import FieldError, plain_text
 
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
@@ -129,16 +129,14 @@ async def list_rooms(
 
 
 @get("/api/rooms/{room_id:str}", opt=needs("rooms.read"))
-async def read_room(room_id: shapes.RoomInPath, request: Call) -> OneRoom:
+async def read_room(room_id: RoomInPath, request: Call) -> OneRoom:
     """Return one room and the caller's relation to it."""
     found, relation = request.auth.room()
     return OneRoom(msgspec.structs.replace(shapes.Room.of(found.room), relation=relation))
 
 
 @patch("/api/rooms/{room_id:str}", opt=needs("rooms.update", refuses=("name_taken", "room_disabled", *_UPSTREAM)))
-async def change_room(
-    room_id: shapes.RoomInPath, data: JSONBody[ChangeRoom], request: Call, services: Injected
-) -> OneRoom:
+async def change_room(room_id: RoomInPath, data: JSONBody[ChangeRoom], request: Call, services: Injected) -> OneRoom:
     """Change the name, description or access of a room, or whether it can be joined. What is omitted stays.
 
     When an open room becomes invited, everyone without a relation to it is removed from the session. Callers with
@@ -151,7 +149,7 @@ async def change_room(
 
 
 @post("/api/rooms/{room_id:str}/end", opt=needs("rooms.end", refuses=_UPSTREAM), status_code=202)
-async def end_room(room_id: shapes.RoomInPath, data: JSONBody[EndRoom], request: Call, services: Injected) -> Ending:
+async def end_room(room_id: RoomInPath, data: JSONBody[EndRoom], request: Call, services: Injected) -> Ending:
     """Remove everyone from the session; with `lock` no one can join again. Owners cannot undo an operator's lock."""
     found, _ = request.auth.room()
     ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=services.caller(request))

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
-from litestar.params import FromPath
 from msgspec import Meta
 
 from auth.sessions import Grant
@@ -19,10 +18,8 @@ from limits.policy import US_PER_S, Decision
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Day = Annotated[str, Meta(description="UTC day, e.g. `2026-11-22`.")]
 RoomId = Annotated[str, Meta(description="Id of the room, assigned by 100ms.", examples=["64f0c0ffee64f0c0ffee64f0"])]
-RoomInPath = FromPath[RoomId]
 UserId = Annotated[str, Meta(description="Id of the user.")]
 UserRef = Annotated[str, Meta(description="Id or name of the user.", examples=["hanna"])]
-UserInPath = FromPath[UserRef]
 Username = Annotated[str, Meta(description="Name to log in with; not case-sensitive.", examples=["hanna"])]
 NewUsername = Annotated[
     Username, Meta(max_length=256, description="3 to 64 characters, no spaces, no slash; unique regardless of case.")

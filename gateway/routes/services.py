@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from auth.accounts import Accounts
 from auth.sessions import Sessions
@@ -32,6 +33,7 @@ from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller
+from gateway.routes.schemas import RoomId, UserRef
 from gateway.usage.reports import Reports
 from limits.limiter import Limiter
 
@@ -83,3 +85,7 @@ class Services:
 
 Injected: TypeAlias = NamedDependency[Services]
 """The type of a handler's parameter `services`."""
+
+# Here and not in `schemas`: the command line imports that one, and starts 0.1 s faster without Litestar.
+RoomInPath: TypeAlias = FromPath[RoomId]
+UserInPath: TypeAlias = FromPath[UserRef]

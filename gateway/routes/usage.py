@@ -14,8 +14,8 @@ from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
 from gateway.policy.model import ACTIONS
-from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, RoomInPath, UserId
-from gateway.routes.services import Injected
+from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, UserId
+from gateway.routes.services import Injected, RoomInPath
 from gateway.text import FieldError
 from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, span_of_days
 from limits.counters import Tally, Usage

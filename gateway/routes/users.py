@@ -16,7 +16,7 @@ from gateway.http.context import Call
 from gateway.http.cursors import PageSize
 from gateway.routes import schemas as shapes
 from gateway.routes.schemas import iso
-from gateway.routes.services import Injected
+from gateway.routes.services import Injected, UserInPath
 from gateway.text import plain_text
 
 _CHANGES = ("not_found", "last_admin", "busy")
@@ -109,15 +109,13 @@ async def create_user(data: JSONBody[CreateUser], request: Call, services: Injec
 
 
 @get("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=("not_found",)))
-async def read_user(user: shapes.UserInPath, services: Injected) -> OneAccount:
+async def read_user(user: UserInPath, services: Injected) -> OneAccount:
     """Return one account."""
     return OneAccount(Account.of(await services.accounts.lookup(user)))
 
 
 @patch("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES))
-async def change_user(
-    user: shapes.UserInPath, data: JSONBody[ChangeUser], request: Call, services: Injected
-) -> OneAccount:
+async def change_user(user: UserInPath, data: JSONBody[ChangeUser], request: Call, services: Injected) -> OneAccount:
     """Change roles, status or display name; what is omitted stays. Takes effect with the user's next request."""
     display_name = None if data.display_name is None else plain_text("display_name", data.display_name)
     changes = Changes(None if data.roles is None else tuple(data.roles), data.status, display_name)
@@ -125,18 +123,18 @@ async def change_user(
 
 
 @delete("/api/admin/users/{user:str}", opt=needs("users.manage", refuses=_CHANGES), status_code=204)
-async def delete_user(user: shapes.UserInPath, request: Call, services: Injected) -> None:
+async def delete_user(user: UserInPath, request: Call, services: Injected) -> None:
     """Delete an account with its name, password, roles and sessions. Its usage counters stay, under its id only."""
     await services.user_admin.delete(services.actor(request.user), user)
 
 
 @delete("/api/admin/users/{user:str}/sessions", opt=needs("users.manage", refuses=("not_found",)), status_code=200)
-async def end_sessions(user: shapes.UserInPath, request: Call, services: Injected) -> Ended:
+async def end_sessions(user: UserInPath, request: Call, services: Injected) -> Ended:
     """End all sessions of a user."""
     return Ended(await services.user_admin.end_sessions(services.actor(request.user), user))
 
 
 @post("/api/admin/users/{user:str}/password-link", opt=needs("users.manage", refuses=("not_found",)), status_code=201)
-async def make_password_link(user: shapes.UserInPath, request: Call, services: Injected) -> PasswordLink:
+async def make_password_link(user: UserInPath, request: Call, services: Injected) -> PasswordLink:
     """Create a code with which a user sets their password, once."""
     return PasswordLink(await services.user_admin.password_link(services.actor(request.user), user), PASSWORD_LINK_S)

@@ -337,6 +337,8 @@ def imported_by(program: str) -> set[str]:
     [
         (("--help",), {"litestar", "uvicorn", "redis", "httpx", "rich", "jwt", "zxcvbn"}),
         (("serve", "--help"), {"litestar", "uvicorn", "redis", "httpx", "rich", "jwt", "zxcvbn"}),
+        (("limits", "--help"), {"litestar", "uvicorn", "zxcvbn"}),
+        (("rooms", "--help"), {"litestar", "uvicorn", "zxcvbn"}),
         (("users", "--help"), {"litestar", "uvicorn", "zxcvbn"}),
         (("policy", "check", "--help"), {"litestar", "uvicorn", "zxcvbn"}),
     ],
