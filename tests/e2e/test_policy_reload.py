@@ -18,7 +18,7 @@ from tests.servers import NO_TLS, Installation
 
 WORKERS = 2
 LOOKS_S = 2.7  # a look every 2 s, 0.2 s for a file that is being written, and some more
-WITHIN_S = 15  # how soon it is, tests/unit/gateway/policy/test_live.py shows; this machine runs other tests as well
+WITHIN_S = 15  # beside other tests; the test that is `alone` asserts how soon it is
 CHANGED = "the policy has changed"
 WRONG = "the policy file is wrong and the old policy stays"
 
@@ -163,6 +163,16 @@ def test_a_pipe_in_the_place_of_the_file_stops_no_worker(running: Installation, 
         assert logged(running, WRONG) == before + WORKERS
     finally:
         policy.unlink()
+
+
+@pytest.mark.alone
+def test_a_changed_file_is_in_force_on_every_worker_in_about_two_seconds(running: Installation, policy: Path) -> None:
+    for places in (44, 45):
+        before = logged(running, CHANGED)
+        begun = time.monotonic()
+        policy.write_text(roomy().replace("active_per_owner = 100_000", f"active_per_owner = {places}"))
+        wait_for_change(running, before)
+        assert time.monotonic() - begun < LOOKS_S
 
 
 def test_a_touched_file_changes_nothing_and_logs_nothing(running: Installation, policy: Path) -> None:
