@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from docs.policy_tables import relation_rows, role_rows, table, token_rows
+from docs.problem_codes import WHAT_TO_DO
 from gateway.apidoc.openapi import describe
 from gateway.app import ROUTES
-from gateway.http.problem_codes import STATUS, WHAT_TO_DO
+from gateway.http.problem_codes import STATUS
 from gateway.http.problems import title_of
 from gateway.policy.file import load_policy
 

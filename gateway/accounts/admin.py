@@ -8,8 +8,9 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from auth import Execute
 from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Sessions
@@ -49,6 +50,7 @@ class Changes:
     display_name: str | None = None
 
 
+@dataclass(repr=False, eq=False)
 class UserAdmin:
     """Changes accounts of others. Changes take effect with the user's next request.
 
@@ -56,21 +58,12 @@ class UserAdmin:
     account comes first, the decision is made again.
     """
 
-    def __init__(
-        self,
-        execute: Callable[..., Awaitable[Any]],
-        accounts: Accounts,
-        sessions: Sessions,
-        policy: PolicyInForce,
-        audit: Audit,
-        links: Vouchers,
-    ) -> None:
-        self._execute = execute
-        self._accounts = accounts
-        self._sessions = sessions
-        self._policy = policy
-        self._audit = audit
-        self._links = links
+    _execute: Execute
+    _accounts: Accounts
+    _sessions: Sessions
+    _policy: PolicyInForce
+    _audit: Audit
+    _links: Vouchers
 
     async def create(
         self, actor: Actor, username: str, password: str | None, *, roles: Sequence[str], display_name: str = ""

@@ -39,6 +39,7 @@ class Standing:
     overrides: list[Override]
 
 
+@dataclass(repr=False, eq=False)
 class UserLimits:
     """Shows and changes one user's limits; every change takes effect with the user's next request.
 
@@ -47,14 +48,11 @@ class UserLimits:
     out every admin.
     """
 
-    def __init__(
-        self, accounts: Accounts, limiter: Limiter, overrides: Overrides, policy: PolicyInForce, audit: Audit
-    ) -> None:
-        self._accounts = accounts
-        self._limiter = limiter
-        self._overrides = overrides
-        self._policy = policy
-        self._audit = audit
+    _accounts: Accounts
+    _limiter: Limiter
+    _overrides: Overrides
+    _policy: PolicyInForce
+    _audit: Audit
 
     async def show(self, user: str, *, by: Actor) -> Standing:
         """Return the state of the limits of a user (by name or id); this is audited. Raises: UnknownUser"""

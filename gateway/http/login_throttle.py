@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from auth.accounts import Accounts
 from auth.errors import BadUsername, InvalidCredentials, UserExists
@@ -44,24 +45,16 @@ class Attempt:
             await self._succeed()
 
 
+@dataclass(repr=False, eq=False)
 class Throttle:
     """Limits requests and failed logins. `ring` keys the MACs."""
 
-    def __init__(
-        self,
-        execute: Execute,
-        limiter: Limiter,
-        accounts: Accounts,
-        ring: KeyRing,
-        policy: PolicyInForce,
-        audit: Audit,
-    ) -> None:
-        self._execute = execute
-        self._limiter = limiter
-        self._accounts = accounts
-        self._ring = ring
-        self._policy = policy
-        self._audit = audit
+    _execute: Execute
+    _limiter: Limiter
+    _accounts: Accounts
+    _ring: KeyRing
+    _policy: PolicyInForce
+    _audit: Audit
 
     @property
     def _limits(self) -> Anonymous:

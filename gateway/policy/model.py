@@ -10,22 +10,10 @@ from dataclasses import dataclass, field
 
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
-PERMISSIONS = frozenset(
-    [
-        "rooms:create",
-        "rooms:join",
-        "rooms:read-any",
-        "rooms:end-any",
-        "usage:read-own",
-        "usage:read-any",
-        "limits:manage",
-        "users:manage",
-        "audit:read",
-    ]
-)
 # Permissions with power over others. A user who manages users may grant ordinary permissions that they do not have (an
 # admin gets no join tokens, yet makes hosts), but of these only the ones they have. Registration grants none of these.
 POWERS = frozenset({"rooms:read-any", "rooms:end-any", "usage:read-any", "limits:manage", "users:manage", "audit:read"})
+PERMISSIONS = POWERS | {"rooms:create", "rooms:join", "usage:read-own"}
 RELATIONS = ("owner", "cohost", "participant", "viewer")
 BANNED = "banned"
 # Every action of a route, and the permission it needs; None: login is enough, or the relation to the room decides.

@@ -7,7 +7,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+from auth import Execute
 from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Grant, Sessions
@@ -16,7 +18,6 @@ from gateway.hms.client import HmsError
 from gateway.policy.model import Guests
 from gateway.rooms import keys
 from gateway.rooms.invites import RoomInvites
-from gateway.rooms.keys import Execute
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Room
@@ -26,24 +27,16 @@ log = logging.getLogger("gateway")
 _RETRY_S = 3600  # how long 100ms is asked to remove an expired guest, who by then gets no token
 
 
+@dataclass(repr=False, eq=False)
 class GuestBook:
     """Makes guests and removes them when they expire."""
 
-    def __init__(
-        self,
-        execute: Execute,
-        accounts: Accounts,
-        sessions: Sessions,
-        rooms: Rooms,
-        members: Members,
-        invites: RoomInvites,
-    ) -> None:
-        self._execute = execute
-        self._accounts = accounts
-        self._sessions = sessions
-        self._rooms = rooms
-        self._members = members
-        self._invites = invites
+    _execute: Execute
+    _accounts: Accounts
+    _sessions: Sessions
+    _rooms: Rooms
+    _members: Members
+    _invites: RoomInvites
 
     async def accept(self, code: str, display_name: str, *, address: str, agent: str) -> tuple[Room, str, User, Grant]:
         """Make a user for a person without an account, let them into the room of an invite, and log them in.

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from auth import Execute
 from gateway.redis.store import StoreError
 from gateway.rooms import keys
-from gateway.rooms.keys import Execute
 
 KEEP_MS = 24 * 3_600_000
 HOLD_MS = 2000

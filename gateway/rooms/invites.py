@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from auth import Execute
 from auth.accounts import Accounts
 from auth.errors import InvalidVoucher, UnknownUser
 from auth.users import User
@@ -19,7 +20,6 @@ from gateway.policy.decide import decide, decide_member, outranks
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, RELATIONS, Guests, RoomFacts
 from gateway.rooms import keys
-from gateway.rooms.keys import Execute
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller, Forbidden, Room, timed_ids
@@ -42,24 +42,16 @@ class Invite:
     by: str
 
 
+@dataclass(repr=False, eq=False)
 class RoomInvites:
     """Makes, lists, revokes and accepts invites."""
 
-    def __init__(
-        self,
-        execute: Execute,
-        vouchers: Vouchers,
-        rooms: Rooms,
-        members: Members,
-        accounts: Accounts,
-        policy: PolicyInForce,
-    ) -> None:
-        self._execute = execute
-        self._vouchers = vouchers
-        self._rooms = rooms
-        self._members = members
-        self._accounts = accounts
-        self._policy = policy
+    _execute: Execute
+    _vouchers: Vouchers
+    _rooms: Rooms
+    _members: Members
+    _accounts: Accounts
+    _policy: PolicyInForce
 
     async def make(
         self, room: Room, by: Caller, relation: str, *, lasts_s: int, uses: int, guests: bool

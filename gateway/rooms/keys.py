@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-Execute = Callable[..., Awaitable[Any]]
-"""Sends one Redis command, given as its words, and returns the reply."""
-
 ALL_ROOMS = "ra:1"
 """Ids of all rooms, by when they were created (ms)."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import secrets
 
+from auth import Execute
 from gateway.hms.client import HmsClient, already_done
 from gateway.policy.live import PolicyInForce
 from gateway.rooms import keys
-from gateway.rooms.keys import Execute
 from gateway.rooms.room import Room
 from limits.limiter import Limiter
 from limits.policy import Decision

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from auth import Execute
 from gateway.hms.client import ROOM_ID
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.rooms import keys
-from gateway.rooms.keys import Execute
 from gateway.rooms.room import UNTITLED
 
 _CLAIM_MS = 60_000  # longer than any create or change takes

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from ulid import ULID
 
+from auth import Execute
 from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, already_done
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import RELATIONS
 from gateway.rooms import keys
-from gateway.rooms.keys import Execute
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import RoomNames
 from gateway.rooms.room import UNTITLED, ChangeRoom, Found, NewRoom, Room, room_of, timed_ids, words_of

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from auth import Execute
 from gateway.hms.client import HmsClient, already_done
 from gateway.policy.decide import loses_roles
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, RELATIONS
 from gateway.rooms import keys
-from gateway.rooms.keys import Execute
 from gateway.rooms.room import Caller, Forbidden, Room
 
 # KEYS 1 room, 2 its relations. ARGV 1 the expected owner, 2 the new owner. Reply 1, or 0: the room has another owner.

@@ -11,11 +11,12 @@ import pytest
 import schemathesis
 from jsonschema_rs import ValidationError  # what schemathesis validates with
 
+from docs.problem_codes import WHAT_TO_DO
 from gateway.apidoc import openapi
 from gateway.apidoc.components import HEADERS
 from gateway.apidoc.openapi import describe
 from gateway.app import DOCS, ROUTES
-from gateway.http.problem_codes import STATUS, WHAT_TO_DO
+from gateway.http.problem_codes import STATUS
 from gateway.routes import account, invites, join_tokens, limits, login, members, rooms, users
 
 DOCUMENT = describe(ROUTES)
