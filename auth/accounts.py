@@ -102,6 +102,12 @@ class Accounts:
         """Raises: UnknownUser"""
         return user_of(uid, await self._execute("HMGET", key_of(uid), *FIELDS))
 
+    async def several(self, uids: Sequence[str]) -> dict[str, User]:
+        """Return users by id: deleted ones without a name, and none for an id that no user ever had."""
+        rows = await asyncio.gather(*(self._execute("HMGET", key_of(uid), *FIELDS) for uid in uids))
+        found = zip(uids, rows, strict=True)
+        return {uid: any_user_of(uid, row) for uid, row in found if row[3] is not None}
+
     async def find(self, username: str) -> User:
         """Find a user by name, in any case. Raises: UnknownUser"""
         uid = await self.find_id(username)
@@ -132,8 +138,8 @@ class Accounts:
         Deleted accounts are included, without a name: their usage still counts.
         """
         uids = [uid.decode() for uid in await self._execute("ZRANGE", "ui:1", after, after + size)]
-        users = await self._get_all(uids[:size])
-        return users, after + size if len(uids) > size else None
+        users = await self.several(uids[:size])
+        return list(users.values()), after + size if len(uids) > size else None
 
     async def search(self, prefix: str, *, after: str = "", size: int = 100) -> tuple[list[User], str | None]:
         """Return users whose names begin with a text, in any case, by name, and where the next page starts."""
@@ -142,8 +148,8 @@ class Accounts:
         end = "+" if not begun else b"(" + begun.encode("utf-8", "surrogatepass") + b"\xff"
         found = await self._execute("ZRANGEBYLEX", "ni:1", start, end, "LIMIT", 0, size + 1)
         places = [place.decode() for place in found]
-        users = await self._get_all([place.rpartition("\n")[2] for place in places[:size]])
-        return users, places[size - 1] if len(places) > size else None
+        users = await self.several([place.rpartition("\n")[2] for place in places[:size]])
+        return list(users.values()), places[size - 1] if len(places) > size else None
 
     async def credentials(self, uid: str | None) -> Credentials:
         """Return what a password is verified against. None, if no account has the name, takes the same command."""
@@ -293,7 +299,3 @@ class Accounts:
         if ver == 0:
             raise UnknownUser(f"There is no user {uid!r}.")
         return ver if ver > 0 else None
-
-    async def _get_all(self, uids: Sequence[str]) -> list[User]:
-        rows = await asyncio.gather(*(self._execute("HMGET", key_of(uid), *FIELDS) for uid in uids))
-        return [any_user_of(uid, row) for uid, row in zip(uids, rows, strict=True) if row[3] is not None]

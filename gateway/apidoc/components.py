@@ -39,6 +39,7 @@ HEADERS: dict[str, Any] = {
     },
 }
 
+_STRINGS = {"type": "array", "items": {"type": "string"}}
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "A refusal or failure (RFC 9457). `code` is for programs, `detail` for people.",
@@ -62,26 +63,12 @@ PROBLEM: dict[str, Any] = {
                 "properties": {"field": {"type": "string"}, "rule": {"type": "string"}},
             },
         },
-        "reasons": {
-            "type": "array",
-            "description": "`weak_password`: why the password is weak.",
-            "items": {"type": "string"},
-        },
-        "violated-policies": {
-            "type": "array",
-            "description": "`rate_limited`, `quota_exceeded`: the limits that denied the request.",
-            "items": {"type": "string"},
-        },
-        "allowed_roles": {
-            "type": "array",
-            "description": "`role_not_allowed`, `unknown_role`: 100ms roles that the caller may have in this room.",
-            "items": {"type": "string"},
-        },
-        "allowed_templates": {
-            "type": "array",
-            "description": "`template_not_allowed`: the templates of the policy.",
-            "items": {"type": "string"},
-        },
+        "reasons": _STRINGS | {"description": "`weak_password`: why the password is weak."},
+        "violated-policies": _STRINGS
+        | {"description": "`rate_limited`, `quota_exceeded`: the limits that denied the request."},
+        "allowed_roles": _STRINGS
+        | {"description": "`role_not_allowed`, `unknown_role`: 100ms roles that the caller may have in this room."},
+        "allowed_templates": _STRINGS | {"description": "`template_not_allowed`: the templates of the policy."},
         "missing_permission": {
             "type": "string",
             "description": "`forbidden`: the missing permission, if that is the reason.",

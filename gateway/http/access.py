@@ -32,6 +32,10 @@ class Access:
     refuses: tuple[str, ...] = ()
     unready: bool = False
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.refuses) - set(STATUS):
+            raise ValueError(f"there are no problem codes {sorted(unknown)}")
+
     @property
     def is_public(self) -> bool:
         return not self.action
@@ -49,7 +53,7 @@ class Access:
 
 def public(*, throttled: bool = False, refuses: tuple[str, ...] = (), unready: bool = False) -> dict[str, Any]:
     """Return the `opt` of a route that anyone may call without a login."""
-    return _opt(Access(throttled=throttled, refuses=refuses, unready=unready))
+    return {_KEY: Access(throttled=throttled, refuses=refuses, unready=unready)}
 
 
 def needs(
@@ -62,16 +66,10 @@ def needs(
     """
     if action not in ACTIONS:
         raise ValueError(f"the policy has no action {action!r}")
-    return _opt(Access(action, guests=guests, throttled=guests, check=check, refuses=refuses))
+    return {_KEY: Access(action, guests=guests, throttled=guests, check=check, refuses=refuses)}
 
 
 def access_of(handler: BaseRouteHandler) -> Access:
     """Return the access of a route. Raises: KeyError, if the route states none, so that it can serve no request."""
     access: Access = handler.opt[_KEY]
     return access
-
-
-def _opt(access: Access) -> dict[str, Any]:
-    if unknown := set(access.refuses) - set(STATUS):
-        raise ValueError(f"there are no problem codes {sorted(unknown)}")
-    return {_KEY: access}

@@ -83,10 +83,9 @@ async def show_limits(user: UserInPath, request: Call, services: Injected) -> Us
     """Return the current state of a user's limits, and what is set for them only."""
     standing = await services.user_limits.show(user, by=services.actor(request.user))
     one = standing.user
-    now = LimitsNow.of(standing.decision)
     limited = LimitedUser(one.id, one.username, list(one.roles))
     overrides = [_override(override) for override in standing.overrides]
-    return UserLimitsNow(now.limits, now.quotas, now.leases, now.blocked_until, limited, overrides)
+    return UserLimitsNow.of(standing.decision, user=limited, overrides=overrides)
 
 
 @post("/api/admin/limits/{user:str}/reset", opt=needs("limits.manage", refuses=("not_found",)), status_code=200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,8 +9,6 @@ from litestar import delete, get, put
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from auth.accounts import Accounts
-from auth.errors import UnknownUser
 from auth.users import User
 from gateway.http.access import needs
 from gateway.http.context import Call
@@ -64,10 +61,9 @@ async def list_members(
         after = int(place)
     everybody = await services.members.all(found.room)
     shown = everybody[after : after + limit]
-    users = await asyncio.gather(*(_user(services.accounts, uid) for uid, _ in shown))
+    users = await services.accounts.several([uid for uid, _ in shown])
     following = services.cursors.seal("members", room_id, after + limit) if len(everybody) > after + limit else None
-    listed = [_member(uid, relation, user) for (uid, relation), user in zip(shown, users, strict=True)]
-    return MemberList(listed, following)
+    return MemberList([_member(uid, relation, users.get(uid)) for uid, relation in shown], following)
 
 
 @put(
@@ -98,13 +94,6 @@ async def ban_member(room_id: RoomInPath, user: UserInPath, request: Call, servi
 async def _change(request: Call, services: Services, user: str, wanted: str) -> tuple[User, int]:
     found, _ = request.auth.room()
     return await services.membership.change(found.room, user, wanted, by=services.caller(request))
-
-
-async def _user(accounts: Accounts, uid: str) -> User | None:
-    try:
-        return await accounts.get(uid)
-    except UnknownUser:
-        return None
 
 
 def _member(uid: str, relation: str, user: User | None) -> Member:

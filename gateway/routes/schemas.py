@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta
@@ -170,7 +170,8 @@ class LimitsNow(msgspec.Struct):
     blocked_until: Annotated[Instant | None, Meta(description="When an operator's block ends; null without a block.")]
 
     @classmethod
-    def of(cls, decision: Decision) -> LimitsNow:
+    def of(cls, decision: Decision, **more: Any) -> Self:
+        """Return the state that a decision found, and the fields that a subclass has beyond it."""
         limits = [
             LimitNow(
                 name=state.name,
@@ -200,7 +201,7 @@ class LimitsNow(msgspec.Struct):
         ]
         leases = [LeaseNow(state.name, state.lease.most, state.held) for state in decision.leases]
         until = iso((decision.now_us + decision.block.retry_us) / US_PER_S) if decision.block else None
-        return cls(limits, quotas, leases, until)
+        return cls(limits, quotas, leases, until, **more)
 
 
 def iso(epoch_s: float) -> str:

@@ -71,9 +71,8 @@ async def own_usage(request: Call) -> OwnUsage:
     """Return the current state of the caller's limits, and what they have used. This call costs nothing."""
     admitted = request.auth
     usage = admitted.usage or Usage({}, {}, {})
-    now = LimitsNow.of(admitted.decision)
     used = Used(_sorted(usage.today), _sorted(usage.month), _sorted(usage.total))
-    return OwnUsage(now.limits, now.quotas, now.leases, now.blocked_until, request.user.uid, used)
+    return OwnUsage.of(admitted.decision, user_id=request.user.uid, usage=used)
 
 
 @get("/api/admin/usage", opt=needs("usage.read-any", refuses=("not_found",)))

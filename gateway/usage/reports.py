@@ -113,9 +113,8 @@ class Reports:
     async def top(self, period: str, metric: str, size: int) -> list[TopRow]:
         """Return the users with the highest counts of a metric (`tokens.mint.ok`) on a UTC day or in a month."""
         top = await self._derived.top(period, metric, size)
-        users = await asyncio.gather(*(self._accounts.get(uid) for uid, _ in top), return_exceptions=True)
-        names = [user.username if isinstance(user, User) else "" for user in users]
-        return [TopRow(uid, name, count) for (uid, count), name in zip(top, names, strict=True)]
+        users = await self._accounts.several([uid for uid, _ in top])
+        return [TopRow(uid, users[uid].username if uid in users else "", count) for uid, count in top]
 
     async def of_room(self, room_id: str, days: Days) -> dict[date, Tallies]:
         """Return the counters of a room, per UTC day."""
