@@ -106,7 +106,7 @@ class Accounts:
         """Return users by id: deleted ones without a name, and none for an id that no user ever had."""
         rows = await asyncio.gather(*(self._execute("HMGET", key_of(uid), *FIELDS) for uid in uids))
         found = zip(uids, rows, strict=True)
-        return {uid: any_user_of(uid, row) for uid, row in found if row[3] is not None}
+        return {uid: any_user_of(uid, row) for uid, row in found if any(row)}
 
     async def find(self, username: str) -> User:
         """Find a user by name, in any case. Raises: UnknownUser"""
