@@ -49,9 +49,13 @@ local function split(s)   -- "a:b" as a text and a number
   local a, b = match(s, '^(.*):(%d+)$')
   return a, tonumber(b)
 end
-local function keep(key, us)   -- a key lives as long as the longest-lived of its fields: forgetting is forgiving
+local function keep(key, us, expires)   -- a key lives as long as the longest-lived of its fields: forgetting is forgiving
   local ms = ceil(us / 1000) + 1
-  if call('PTTL', key) < ms then call('PEXPIRE', key, ms) end
+  if expires then   -- it is known to have an expiry; GT takes a key without one for everlasting
+    call('PEXPIRE', key, ms, 'GT')
+  elseif call('PTTL', key) < ms then
+    call('PEXPIRE', key, ms)
+  end
 end
 
 local ids, stored = {}, nil
@@ -88,6 +92,7 @@ if blocked > 0 then object('block', false, blocked - now) end
 
 local reply, n = {1, now, blocked}, 3
 local costs, intervals, others = {}, {}, {}   -- what each limit is to be charged; its T, a text; overrides in force
+local known = false   -- whether any of the limits is stored, so that their key exists
 for i = 1, n_limits do
   local at = i * 5 + 5
   local T, burst, cost = ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
@@ -100,6 +105,7 @@ for i = 1, n_limits do
   local used, old_T = 0, T   -- used: us until this limit is full again
   if stored[i] then
     local tat
+    known = true
     tat, old_T = match(stored[i], '(%d+):(%d+)')
     used = max(tat - now, 0)
   end
@@ -186,7 +192,7 @@ else
   end
   if refill_us > 0 then
     call('HSET', KEYS[1], unpack(tats))
-    keep(KEYS[1], refill_us)
+    keep(KEYS[1], refill_us, known)
   end
   for _, q in ipairs(quotas) do
     reply[q.at + 2] = reply[q.at + 2] + q.cost
