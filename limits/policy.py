@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from .periods import PERIODS, zone_of
 
@@ -23,8 +24,7 @@ MAX_REFILL_US = 10 * 366 * 86400 * US_PER_S
 MOST_UNITS = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """One limit: `count` units every `period_us`, of which `burst` may be spent at once.
 
     Guarantee: at most `burst` units in an instant and at most `burst + d / emission_us` in any interval of d
@@ -66,8 +66,7 @@ class Limit:
         return write_rate(self.count, self.period_us)
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """At most `amount` admitted requests counted as `counter` per calendar day, week or month of a time zone.
 
     The week is ISO 8601's, from Monday. Raises ValueError like Limit.
@@ -94,8 +93,7 @@ class Quota:
         return self.zone == "UTC" and self.period != "week"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """At most `most` holders at once. `holder` is the one that asks ('' only reads); a lease ends after `lasts_us`."""
 
     id: str
@@ -142,8 +140,7 @@ def most_generous(limits: list[Limit]) -> Limit:
     return Limit(fastest.id, count, fastest.period_us, burst, fastest.strict, fastest.shadow)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """Units requested from one limit. A cost of 0 only reads."""
 
     limit: Limit
@@ -154,8 +151,7 @@ class Charge:
             raise ValueError("a cost cannot be negative; refunds go through Limiter.amend")
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(Struct, frozen=True):
     """One limit after a decision. Times are microseconds.
 
     `retry_us` is 0 if the limit allowed the request, -1 if waiting cannot help (cost above burst). `emission_us` and
@@ -190,8 +186,7 @@ class LimitState:
         return -(-self.burst * self.emission_us // US_PER_S)
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaState:
+class QuotaState(Struct, frozen=True):
     """One quota after a decision: `used` of `amount` until `ends_us` (epoch); `retry_us` is 0 if it allowed."""
 
     quota: Quota
@@ -215,8 +210,7 @@ class QuotaState:
         return max(0, self.amount - self.used)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseState:
+class LeaseState(Struct, frozen=True):
     """The holders of a lease after a decision; `retry_us` until the next of them expires.
 
     `is_new`: this decision gave the holder its lease. One that was held already is neither extended nor given back when
@@ -238,8 +232,7 @@ class LeaseState:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class BlockState:
+class BlockState(Struct, frozen=True):
     """An operator's block of the subject, which ends in `retry_us`."""
 
     retry_us: int
@@ -249,8 +242,7 @@ class BlockState:
 State = LimitState | QuotaState | LeaseState
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What one `Limiter.take` decided. `now_us` is the clock of Redis, microseconds since the epoch.
 
     `failed_guard` is the position of the first guard that did not hold; then nothing was evaluated or written and
