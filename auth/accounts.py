@@ -29,7 +29,7 @@ _FAILURE_JITTER_S = 0.05
 _CHANGE = files(__package__).joinpath("change.lua").read_text()
 # KEYS 1 a name. ARGV 1 the user who must own the name for it to be freed.
 _FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-# KEYS 1 user. What stays says only that the account existed, and makes its tokens void.
+# KEYS 1 user. The remaining fields show only that the account existed, and void its tokens.
 _ERASE = """
 if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 'changes') == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'status', 'deleted')
@@ -152,7 +152,7 @@ class Accounts:
         return list(users.values()), places[size - 1] if len(places) > size else None
 
     async def credentials(self, uid: str | None) -> Credentials:
-        """Return what a password is verified against. None, if no account has the name, takes the same command."""
+        """Return what a password is verified against. An unknown name (None) takes the same command."""
         row = await self._execute("HMGET", key_of(uid or "-"), *FIELDS, "password")
         if uid is None or row[0] is None:
             return Credentials()

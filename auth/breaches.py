@@ -39,7 +39,7 @@ class BreachFile:
         """Look at the beginning of the file, and of hashes at samples from all over it.
 
         Raises:
-            BadBreachFile: unreadable, empty, no text, too large, or hashes out of order.
+            BadBreachFile: unreadable, empty, not text, too large, or hashes out of order.
         """
         self.path = path
         try:
@@ -61,7 +61,7 @@ class BreachFile:
         """Tell whether a password is in the file. Reads the disk: not for the event loop.
 
         Raises:
-            BadBreachFile: the file has gone or has been damaged since the start.
+            BadBreachFile: the file has been removed or damaged since the start.
         """
         try:
             return self._holds(password)
@@ -111,14 +111,14 @@ def _is_hashed(path: Path, lines: list[bytes]) -> bool:
     if not all(_SHA1_LINE.fullmatch(line) for line in lines):
         return False
     if any(one[:40].upper() > other[:40].upper() for one, other in pairwise(lines)):
-        raise BadBreachFile(f"{path} is not in order of its hashes; use the edition ordered by hash")
+        raise BadBreachFile(f"{path} is not ordered by hash; use the edition ordered by hash")
     return True
 
 
 def _check_order(path: Path, file: BinaryIO, size: int) -> None:
     samples = [_line_after(path, file, size * part // (_SAMPLES + 1))[1] for part in range(_SAMPLES + 1)]
     if any(one > other for one, other in pairwise(sample for sample in samples if sample)):
-        raise BadBreachFile(f"{path} is not in order of its hashes; use the edition ordered by hash")
+        raise BadBreachFile(f"{path} is not ordered by hash; use the edition ordered by hash")
 
 
 def _line_after(path: Path, file: BinaryIO, offset: int) -> tuple[int, bytes]:

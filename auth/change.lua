@@ -1,11 +1,11 @@
--- Change fields of an account, if it still is what the change was decided on.
+-- Change fields of an account, provided that it has not changed since the change was decided.
 --
 -- KEYS  1 u of the user (hash)
 -- ARGV  1 the password hash that must still be stored, '*' for any   2 the `changes` it must still have, '*' for any
 --       3 what becomes void: `nothing`, the user's `tokens`, or their `sessions` too   4... field, value, ...
 -- Reply the user's ver; 0 if there is no such user; -1 if the account has changed. Cost O(fields).
 --
--- What makes something void increments `ver` in the same call: tokens issued before are refused from then on. `since`
+-- A change that voids something increments `ver` in the same call: tokens issued before are refused from then on. `since`
 -- is the oldest version whose sessions may still be refreshed: older ones are over even if nothing deletes their keys.
 -- `changes` counts the changes of password, roles and status, also those back to an earlier value.
 

@@ -2,10 +2,10 @@
 
 AuthError
 ├── InvalidToken          not a valid login token, or its session has ended
-│   └── TokenExpired      it was valid; a refresh brings a new one
+│   └── TokenExpired      it was valid; a refresh returns a new one
 ├── InvalidCredentials    unknown user, disabled user or wrong password: deliberately one error
-├── InvalidGrant          a refresh token that is not valid, or no longer
-├── InvalidVoucher        an invitation or link that is not valid, or no longer
+├── InvalidGrant          a refresh token that is not valid or has expired
+├── InvalidVoucher        an invitation or link that is not valid or has expired
 ├── UserExists, UnknownUser, ChangedMeanwhile
 ├── BadUsername, WeakPassword   with reasons a person can act on
 └── Busy                  too many passwords are being hashed right now
@@ -23,7 +23,7 @@ class InvalidToken(AuthError):
 
 
 class TokenExpired(InvalidToken):
-    """The token was good; a refresh brings one with the current roles."""
+    """The token was valid; a refresh returns one with the current roles."""
 
 
 class InvalidCredentials(AuthError):
@@ -38,7 +38,7 @@ class InvalidCredentials(AuthError):
 
 
 class InvalidGrant(AuthError):
-    """The refresh token, or the code to set a password, is not valid, or no longer.
+    """The refresh token, or the code to set a password, is not valid or has expired.
 
     `reused_by` is the user whose token was used a second time.
     """
@@ -69,18 +69,18 @@ class UnknownUser(AuthError):
 
 
 class ChangedMeanwhile(AuthError):
-    """The account has changed since a change of it was decided on; nothing was changed."""
+    """The account has changed since the change was decided; nothing was changed."""
 
     def __init__(self) -> None:
         super().__init__("Another change of this account is under way.")
 
 
 class BadUsername(AuthError):
-    """The name breaks a rule, which the text states."""
+    """The name breaks a rule. The text states the rule."""
 
 
 class WeakPassword(AuthError):
-    """The password breaks rules, which `reasons` states one by one."""
+    """The password breaks rules. `reasons` lists them."""
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(f"The password {'; '.join(reasons)}.")

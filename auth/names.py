@@ -9,7 +9,7 @@ from .errors import BadUsername
 
 UID = re.compile(r"u[a-z2-7]{20}")
 # Shown as nothing, though of none of the categories that `is_invisible` names: Unicode's Default_Ignorable_Code_Point
-# (DerivedCoreProperties.txt), unassigned ones too, and the blank of Braille. NFKC keeps them.
+# (DerivedCoreProperties.txt), including unassigned ones, and the Braille blank. NFKC keeps them.
 _BLANKS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
     "\U000e0000-\U000e0fff]"
@@ -36,11 +36,11 @@ def name_key(username: str) -> str:
     """
     key = folded(username)
     if not 3 <= len(key) <= 64 or len(username) > 64:
-        raise BadUsername("a user name has 3 to 64 characters")
+        raise BadUsername("a user name must have 3 to 64 characters")
     if any(unicodedata.category(char)[0] in "ZC" or is_invisible(char) for char in username + key):
-        raise BadUsername("a user name has no spaces and no invisible or control characters")
+        raise BadUsername("a user name must not contain spaces, invisible or control characters")
     if "/" in key:  # the account would have no address of its own under /api/admin/users
-        raise BadUsername("a user name has no slash")
+        raise BadUsername("a user name must not contain a slash")
     if UID.fullmatch(key):  # a request for that id must find its owner, not an account of that name
         raise BadUsername("a user name must not look like a user's id")
     return key

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 s of the session (hash)   2 us of the user (zset: sid -> epoch ms it was opened)   3 u of the user
 -- ARGV  1 sid   2 idle life ms   3 absolute life ms   4 most sessions   5 stem of session keys, without sid
---       6 ver the user had when his password was verified   7 address, 8 client: shown in the list of sessions
+--       6 ver the user had when their password was verified   7 address, 8 client: shown in the list of sessions
 -- Reply {opened_ms}, or {} when the user is gone, not active, or has changed since. Cost O(sessions of the user).
 -- The keys of ended sessions are built from KEYS' own slot: the list of them is only known in here.
 

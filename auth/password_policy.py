@@ -1,4 +1,4 @@
-"""The rules for a new password: long, and none of those that are guessed first. There are no composition rules.
+"""The rules for a new password: a minimum length and a block list. There are no composition rules.
 
 Sources: NIST SP 800-63B-4 section 3.1.1.2 (length, blocklist, the names of user and service), OWASP ASVS 5 chapter 6.2.
 """
@@ -78,9 +78,7 @@ class PasswordPolicy:
                 _names(name, folded) for name in {username, username.partition("@")[0]}
             ),
             "must not contain the name of this service": any(_names(name, folded) for name in self.service_names),
-            "must not be one that is known from a data breach": (
-                self.breached is not None and self.breached.holds(normal)
-            ),
+            "must not be known from a data breach": (self.breached is not None and self.breached.holds(normal)),
         }
         return [reason for reason, broken in rules.items() if broken]
 

@@ -52,7 +52,7 @@ class Passwords:
     async def warm(self) -> None:
         """Hash the decoy that unknown names are verified against, so that the first such login costs the same."""
         if not self._decoy:
-            self._decoy = await self.hash("nobody has this password")
+            self._decoy = await self.hash("a decoy that no user has")
 
     async def hash(self, password: str, *, replacing: str = "") -> str:
         """Return the argon2id hash of a password, no weaker than the stored hash it replaces.
@@ -70,7 +70,7 @@ class Passwords:
             return str(await loop.run_in_executor(self._pool, hasher.hash, _normal(password)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Tell whether a password matches a stored hash; None, for an unknown user, takes as long and returns False.
+        """Tell whether a password matches a stored hash. None (an unknown user) takes as long and returns False.
 
         Raises:
             DamagedHash: no password can match it. This takes as long as a wrong password.

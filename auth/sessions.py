@@ -90,7 +90,7 @@ class Sessions:
         """Exchange a refresh token for the next, with the current roles and version.
 
         Raises:
-            InvalidGrant: whatever is wrong with it.
+            InvalidGrant: for any reason; the texts do not differ.
         """
         uid, sid, counter = self._read(token)
         keys = [f"s:1:{{{uid}}}:{sid}", f"u:1:{{{uid}}}", f"us:1:{{{uid}}}"]

@@ -1,7 +1,7 @@
 """Login tokens: short-lived JWTs of our own (RFC 7519, RFC 9068's `at+jwt`, hardened per RFC 8725).
 
 PyJWT checks the signature and the times. It also accepts padded segments, `zip`, `jku`, any `typ` and an `exp` that is
-a string; whatever does not look exactly like a token we issue is therefore refused before and after it.
+a string. So a token without exactly the form of ours is refused before or after PyJWT checks it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LoginTokens:
         if verified is None:
             verified = self._decode(token)
             if len(self._verified) >= MOST_REMEMBERED:
-                del self._verified[next(iter(self._verified))]  # the one first seen the longest ago
+                del self._verified[next(iter(self._verified))]  # the oldest entry
             self._verified[token] = verified
         now = self._now()
         if verified.expires_at <= now - LEEWAY_S:
@@ -132,13 +132,13 @@ class LoginTokens:
 
 
 def _read(claims: dict[str, Any]) -> _Verified:
-    # `type() is` rather than isinstance: True is an int in Python, but it is no version.
+    # `type() is` rather than isinstance: True is an int in Python, but not a version.
     if any(type(claims[name]) is not kind for name, kind in _CLAIM_TYPES.items()):
         raise InvalidToken("The login token has a claim of the wrong type.")
     roles = claims["roles"]
     if not all(type(role) is str for role in roles):
         raise InvalidToken("The login token has a claim of the wrong type.")
-    if not (claims["sub"].isascii() and claims["sid"].isascii()):  # they become words of Redis, which are bytes
+    if not (claims["sub"].isascii() and claims["sid"].isascii()):  # Redis commands are bytes
         raise InvalidToken("The login token has a claim that is not one of ours.")
     principal = Principal(claims["sub"], claims["sid"], tuple(roles), claims["ver"])
     return _Verified(principal, max(claims["nbf"], claims["iat"]), claims["exp"])
@@ -148,7 +148,7 @@ def _header_of(token: str) -> dict[str, Any]:
     """Return a token's header if token and header have exactly the shape of ours.
 
     Raises:
-        InvalidToken: they have not.
+        InvalidToken: the shape differs.
     """
     parts = token.split(".") if len(token) <= MAX_TOKEN_BYTES else []
     if len(parts) != 3 or not all(_is_canonical(part) for part in parts):

@@ -72,7 +72,7 @@ def any_user_of(uid: str, row: Sequence[bytes | None]) -> User:
     """Return the user of a row of `FIELDS`, even if the account was deleted and has no name any more."""
     username, display_name, roles, status = map(text_of, row[:4])
     ver, created_ms, changes = map(number_of, row[4:])
-    # A version that cannot be read becomes 0, which no session and no token is of.
+    # A version that cannot be read becomes 0, which no session and no token has.
     return User(
         id=uid,
         username=username,

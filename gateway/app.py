@@ -1,4 +1,4 @@
-"""The composition root: the only place where the parts are made and joined."""
+"""The composition root: the only place where the parts are constructed and connected."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ DOCS: list[Any] = [
 
 
 def from_env() -> ASGIApp:
-    """Make the app from the environment; what uvicorn calls in each worker."""
+    """Make the app from the environment; uvicorn calls this in each worker."""
     settings = Settings.from_env()
     logs.configure(settings.log_format)
     app = create_app(settings, redis=connect(settings.redis_url), http=hms_client.connect(settings.hms_api_url))
@@ -151,7 +151,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     """
     reload = PolicyReload(settings)
     policy = PolicyInForce(policy_of(settings))
-    # Reports read much at once; on a connection of their own they never delay a decision.
+    # Reports read a lot at once; on a separate connection they never delay a decision.
     store = Store(redis, deadline_s=settings.redis_timeout_ms / 1000)
     reports = Store(redis, deadline_s=REPORT_DEADLINE_S)
     passwords = Passwords(
@@ -223,7 +223,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             await http.aclose()
             derived.flush()
             with suppress(StoreError, RedisError):
-                await store.execute("PING")  # what was posted before it has arrived
+                await store.execute("PING")  # everything posted before it has arrived
             await store.close()
             await reports.close()
             passwords.close()
@@ -233,7 +233,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     )
     routes = [*ROUTES, *(DOCS if settings.docs else ())]
     app = Litestar(
-        # First, or Litestar makes OPTIONS handlers of its own: they carry no `opt`, and name only some of the methods.
+        # First, or Litestar adds OPTIONS handlers of its own, which have no `opt` and name only some of the methods.
         [description.options(routes), *routes],
         dependencies={SERVICES: Provide(lambda: services, sync_to_thread=False)},
         middleware=[admission],
@@ -253,7 +253,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
 
 
 async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:
-    """Do ahead what would make the first request slow, or tell its timing apart. Nothing here stops the start."""
+    """Prepare what would make the first request slower than the others. A failure here does not stop the start."""
     await passwords.warm()
     try:
         for store in stores:

@@ -13,18 +13,18 @@ from uvicorn.supervisors import Multiprocess
 from gateway import logs
 from gateway.settings import Settings, SettingsError
 
-# Named, not imported: the process that supervises workers needs neither it nor Litestar. Without httptools, that is on
-# Windows, h11 bounds sizes but not times.
+# A name, not an import: the process that supervises workers needs neither this module nor Litestar. Without httptools
+# (on Windows) h11 bounds sizes but not times.
 HTTP = "gateway.http.protocol:BoundedProtocol" if find_spec("httptools") else "h11"
 MOST_H11_HEAD_BYTES = 32 * 1024
-GRACE_S = 8  # a request takes 5 s at most; without a bound one slow body would delay a stop for ever
+GRACE_S = 8  # a request takes 5 s at most; without a bound one slow body would delay a stop forever
 
 
 def run(settings: Settings) -> None:
     """Serve the gateway until SIGINT or SIGTERM.
 
     Raises:
-        SettingsError: the address is taken or is not this machine's.
+        SettingsError: the address is in use or does not belong to this machine.
     """
     logs.configure(settings.log_format)
     check_free(settings.host, settings.port, ways="--port or GATEWAY_PORT")
@@ -35,11 +35,11 @@ def run(settings: Settings) -> None:
         "workers": settings.workers,
         "http": HTTP,
         "h11_max_incomplete_event_size": MOST_H11_HEAD_BYTES,
-        "ws": "none",  # there is nothing to upgrade to
+        "ws": "none",  # the gateway has no WebSocket
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "proxy_headers": False,  # uvicorn would believe X-Forwarded-For of every local peer
+        "proxy_headers": False,  # uvicorn would trust X-Forwarded-For from every local peer
         "timeout_graceful_shutdown": GRACE_S,
     }
     if settings.workers == 1:
@@ -54,7 +54,7 @@ class _Workers(Multiprocess):
     def terminate_all(self) -> None:
         """Close the listening socket, then end the workers.
 
-        While this process holds it, the system accepts connections that no worker serves any more.
+        While this process holds it, the system accepts connections that no worker serves.
         """
         for listener in self.sockets:
             listener.close()

@@ -27,7 +27,7 @@ DEMO_ENV = "demo.env"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Matches whole words or the whole value: a random secret may contain any three letters, and one in 32,768 begins with
-# "my-". A text written by hand continues in words, each in one case.
+# "my-". A text written by hand consists of words, each in one case.
 _PLACEHOLDERS = re.compile(
     r"^(your|example)[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^<.*>$"
     r"|^(?-i:[Mm]y([_-][A-Z]?[a-z0-9]+)+|MY([_-][A-Z0-9]+)+)$",
@@ -44,7 +44,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that is configured from outside. Lists are tuples; what has no default is required."""
+    """The whole configuration. Lists are tuples; a setting without a default is required."""
 
     redis_url: str = field(repr=False)
     hms_app_access_key: str = field(repr=False)
@@ -115,7 +115,7 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
     """
     dotenv = (folder or Path.cwd()) / ".env"
     merged = {**_read_env_file(dotenv), **process_env()}
-    # Never with a real account: its secret would sign tokens for whatever listens at the address of the demo's 100ms.
+    # Never with a real account: its secret would sign tokens for any process that listens at the demo's 100ms address.
     if not merged.get("REDIS_URL") and not hms_given(merged)[0]:
         demo = data_folder(merged) / DEMO_ENV
         if demo.is_file():
@@ -278,7 +278,7 @@ def _http_url(env: Mapping[str, str], name: str, default: str) -> str:
 
 
 def _is_local(host: str) -> bool:
-    """Return whether a host is not on the internet: a bare name (compose), or a loopback or private address."""
+    """Return whether a host is local: a bare name (compose), or a loopback or private address."""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
@@ -300,7 +300,7 @@ def _origins(env: Mapping[str, str]) -> tuple[str, ...]:
                 f"GATEWAY_CORS_ORIGINS: {origin!r} is not an origin such as https://app.example.com (a port may be *)"
             )
     if "*" in origins and len(origins) > 1:
-        # Only listed origins get credentials: together with * the list would mean nothing.
+        # Only listed origins get credentials: together with * the list would be meaningless.
         raise SettingsError("GATEWAY_CORS_ORIGINS: * allows every origin, without credentials; use it alone")
     return tuple(_as_browsers_write(origin) for origin in origins)
 

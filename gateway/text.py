@@ -1,4 +1,4 @@
-"""Texts that people write, such as names, descriptions and reasons, and the characters they must not have."""
+"""Texts by users, such as names, descriptions and reasons, and the characters that they must not contain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 
 from auth.names import is_invisible
 
-# What turns the order of the text around it: a name could end in another's line (CVE-2021-42574).
+# Characters that reorder the surrounding text: a name could appear in another line (CVE-2021-42574).
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _NON_JOINER, _JOINER, _KEY_CAP = "\u200c", "\u200d", "\u20e3"
 _SELECTORS = "\ufe0e\ufe0f"
@@ -16,7 +16,7 @@ _VIRAMA = 9  # its canonical combining class
 
 
 class FieldError(ValueError):
-    """A value breaks a rule. `field` names it as the caller does, `rule` says what it must be."""
+    """A value breaks a rule. `field` is the caller's name for it; `rule` completes a sentence about it."""
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"{field}: {rule}" if field else rule)
@@ -28,22 +28,22 @@ def plain_text(field: str, value: str | None) -> str:
     """Return a text without surrounding space, in NFC.
 
     Raises:
-        FieldError: control characters, line breaks, what turns the direction of writing, or invisible characters
-            outside an emoji or a word that needs them.
+        FieldError: control characters, line breaks, characters that change the text direction, or invisible
+            characters outside an emoji or a word that needs them.
     """
     text = unicodedata.normalize("NFC", value or "").strip()
     if _TURNING.search(text):
-        raise FieldError(field, "must not have characters that turn the direction of writing")
+        raise FieldError(field, "must not contain characters that change the text direction")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
-        raise FieldError(field, "must not have control characters or line breaks")
+        raise FieldError(field, "must not contain control characters or line breaks")
     for before, char, after in zip(f" {text}", text, f"{text[1:]} ", strict=False):
         if is_invisible(char) and not _has_use(before, char, after):
-            raise FieldError(field, "must not have invisible characters")
+            raise FieldError(field, "must not contain invisible characters")
     return text
 
 
 def _has_use(before: str, char: str, after: str) -> bool:
-    """Return whether an invisible character changes how its neighbours look, so that people write it.
+    """Return whether an invisible character changes the look of its neighbours and is therefore legitimate.
 
     A variation selector makes a symbol or a key cap an emoji; a joiner makes one emoji of two. Persian needs the
     non-joiner inside words, and the scripts of India need both after a virama (RFC 5892 appendices A.1 and A.2).
@@ -51,7 +51,7 @@ def _has_use(before: str, char: str, after: str) -> bool:
     if char in _SELECTORS:
         return unicodedata.category(before) in _SYMBOLS or (before in "0123456789#*" and after == _KEY_CAP)
     if char == _JOINER and unicodedata.category(after) in _SYMBOLS:
-        return before in _SELECTORS or unicodedata.category(before) in (*_SYMBOLS, "Sk")  # Sk: a colour of skin
+        return before in _SELECTORS or unicodedata.category(before) in (*_SYMBOLS, "Sk")  # Sk: a skin colour
     if char in (_JOINER, _NON_JOINER):
         is_arabic = unicodedata.bidirectional(before) == unicodedata.bidirectional(after) == "AL"
         return is_arabic or unicodedata.combining(before) == _VIRAMA

@@ -1,4 +1,4 @@
-"""Who administers, and whom they may act on: no actor grants, or touches a user with, a power that they do not have."""
+"""The authority of an administrator: they neither grant a power that they do not have nor change a user who has it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UnknownRole(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who administers. The command line may do everything: whoever runs it has access to Redis in any case."""
+    """An administrator. The command line may do everything, because its user can access Redis anyway."""
 
     id: str
     permissions: frozenset[str]

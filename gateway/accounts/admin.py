@@ -1,4 +1,4 @@
-"""Administration of accounts, for the operator's routes and for the command line: what is allowed, and its audit."""
+"""Administers accounts, for the operator's routes and the command line: checks, changes and audit entries."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Changes:
 
 @dataclass(repr=False, eq=False)
 class UserAdmin:
-    """Changes accounts of others. Changes take effect with the user's next request.
+    """Changes the accounts of other users. Changes take effect with the user's next request.
 
-    Every change is audited before it is made; a new account after it, when there is an id. If another change of the
-    account comes first, the decision is made again.
+    Audits a change before it makes it, and a new account once it has an id. If another change of the account comes
+    first, decides again.
     """
 
     _execute: Execute
@@ -155,8 +155,8 @@ class UserAdmin:
         Raises:
             UnknownUser, NotAllowed
         """
-        # Not for oneself: that would avoid giving the current password. The link is bound to the mark that was checked
-        # here: if the user is promoted beyond the actor's reach after that, the link is void.
+        # Not for the actor, who would avoid giving the current password. The link is bound to the mark that was
+        # checked here: if the user is promoted beyond the actor's authority after that, the link is void.
         one = await self._other(actor, user)
         await self._audit.record("user.password_link", by=actor.id, subject=one.id)
         return await self._links.issue({"uid": one.id, "mark": one.mark}, ttl_s=PASSWORD_LINK_S)
@@ -193,7 +193,7 @@ class UserAdmin:
                 await asyncio.shield(self._execute("EVAL", _UNLOCK, 1, _LOCK, holder))
 
     async def _another_admin(self, uid: str) -> bool:
-        # All users are read: admins change so rarely that an index of them would only be one more thing that is wrong
+        # Reads all users: admins change so rarely that an index is not worth it, and the index would become wrong
         # when the policy gives a role other permissions.
         after: int | None = 0
         while after is not None:
@@ -206,7 +206,7 @@ class UserAdmin:
 
 
 async def _decided_anew(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Decide and change; again if the account has changed between the two, or a stale decision would be carried out."""
+    """Decide and change; repeat if the account has changed in between, so that no stale decision is carried out."""
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(ChangedMeanwhile):
             return await attempt()

@@ -43,7 +43,7 @@ class Standing:
 class UserLimits:
     """Shows and changes one user's limits; every change takes effect with the user's next request.
 
-    Changes are audited before they are made, a reset after it, when it is known what had been used. Actors cannot
+    Audits changes before it makes them, and a reset afterwards, when the used amounts are known. Actors cannot
     change their own limits, nor those of a user with a power that they do not have: an operator could otherwise lock
     out every admin.
     """
@@ -55,7 +55,7 @@ class UserLimits:
     _audit: Audit
 
     async def show(self, user: str, *, by: Actor) -> Standing:
-        """Return the state of the limits of a user (by name or id); this is audited. Raises: UnknownUser"""
+        """Return the state of a user's limits (by name or id) and audit the access. Raises: UnknownUser"""
         one = await self._accounts.lookup(user)
         self._audit.note_reading("limits", by=by.id, subject=one.id)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
@@ -64,7 +64,7 @@ class UserLimits:
         return Standing(one, decision, await self._overrides.current(one.id))
 
     async def reset(self, user: str, names: list[str] | None, *, by: Actor) -> dict[str, int]:
-        """Reset limits and quotas (None: all of them); return what had been used, which is audited.
+        """Reset limits and quotas (None: all of them); return and audit the units that had been used.
 
         Raises:
             UnknownUser, NotAllowed, FieldError

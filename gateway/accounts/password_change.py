@@ -19,7 +19,7 @@ _DEAD_LINK = "The code is invalid, expired or used. Ask for a new one."
 
 
 class PasswordChange:
-    """Changes passwords, audits it and ends earlier sessions. `links` are the codes that `UserAdmin` makes."""
+    """Changes passwords, audits the changes and ends earlier sessions. `links` are the codes that `UserAdmin` makes."""
 
     def __init__(self, accounts: Accounts, sessions: Sessions, links: Vouchers, audit: Audit) -> None:
         self._accounts = accounts
@@ -32,7 +32,7 @@ class PasswordChange:
     ) -> None:
         """Replace the caller's password. Every other session of theirs ends; this one continues with its next refresh.
 
-        The current password is verified within `throttled`: guessing it with a stolen token costs as much as without.
+        The current password is verified within `throttled`, so guessing it with a stolen token is limited like a login.
 
         Raises:
             UnknownUser, InvalidCredentials, WeakPassword, Busy

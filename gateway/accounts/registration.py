@@ -1,4 +1,4 @@
-"""How people get an account of their own: where the operator allows it, or with an invitation."""
+"""Registration: people create their own accounts, where the operator allows it or with an invitation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLOSED = {
 
 
 class RegistrationClosed(Exception):
-    """The policy allows no registration, or none without an invitation. The text says which."""
+    """Registration is closed, or needs an invitation. The text says which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What many answers of the API share: header fields, and the document of a refusal."""
+"""The shared parts of the API's responses: header fields and the problem document."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _DONE = {200: "Done", 201: "Created", 202: "In progress", 204: "Done; the respon
 
 
 def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
-    """Return the OpenAPI document of some routes."""
+    """Return the OpenAPI document of these routes."""
     handlers = list(handlers)
     # Litestar's own document loses defaults, limits of list items and "no other fields"; msgspec's schemas have them.
     kinds = [kind for handler in handlers for kind in (_body(handler), _result(handler)) if kind is not None]
@@ -103,7 +103,7 @@ def _result(handler: HTTPRouteHandler) -> Any:
 
 
 def _always(schemas: dict[str, Any], kinds: Iterable[Any], *, taken: set[Any]) -> None:
-    """Mark as required what an answer always has; to msgspec a field with a default is optional."""
+    """Mark the fields that an answer always has as required; msgspec treats a field with a default as optional."""
     todo = list(msgspec.inspect.multi_type_info([kind for kind in kinds if kind not in taken]))
     seen = set()
     while todo:
@@ -123,7 +123,7 @@ def _always(schemas: dict[str, Any], kinds: Iterable[Any], *, taken: set[Any]) -
 
 
 def _tidy(schema: dict[str, Any]) -> None:
-    """Leave out titles, which repeat the name; state what describes a nullable type at the field instead."""
+    """Remove titles, which repeat the name, and move the description of a nullable type to the field."""
     schema.pop("title", None)
     for field in schema["properties"].values():
         for kind in field.get("anyOf", ()):
@@ -145,7 +145,7 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
         operation["description"] = text
     access = access_of(handler)
     if not access.is_public:
-        # OpenAPI 3.1 lets any scheme name the roles a call takes: here permissions.
+        # OpenAPI 3.1 lets any scheme name the roles that a call requires: here permissions.
         needed = ACTIONS[access.action]
         operation["security"] = [{}] if access.guests else []
         operation["security"] += [{"login": [needed] if needed else []}]

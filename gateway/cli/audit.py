@@ -32,7 +32,7 @@ def audit() -> None:
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new entries, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json: bool) -> None:
-    """Print the last entries, the newest at the end."""
+    """Print the last entries, newest at the end."""
 
     if action is not None and not re.fullmatch(ACTION, action):
         raise click.BadParameter("must look like login, user or token.minted", param_hint="--action")

@@ -47,11 +47,11 @@ class Finding:
 
 
 def check_secrets(secrets: tuple[str, ...]) -> Finding:
-    """Judge whether GATEWAY_SECRET can be guessed. The settings have checked its length, and that it is not 100ms's."""
+    """Judge whether GATEWAY_SECRET can be guessed. The settings have checked its length and that 100ms's differs."""
     weak = [n for n, secret in enumerate(secrets, 1) if _guesses_log10(secret) < _WEAK_GUESSES_LOG10]
     if weak:
         which = f"secret {weak[0]} of {len(secrets)} " if len(secrets) > 1 else ""
-        text = f"GATEWAY_SECRET: {which}could be guessed; generate one: "
+        text = f"GATEWAY_SECRET: {which}could be guessed; generate a new one:  "
         return Finding("secret", "WARN", text + 'python -c "import secrets; print(secrets.token_urlsafe(48))"')
     rotating = f"; the first of {len(secrets)} signs, all verify" if len(secrets) > 1 else ""
     return Finding("secret", "ok", f"GATEWAY_SECRET looks random{rotating}")

@@ -48,7 +48,7 @@ def doctor_command(as_json: bool) -> None:
 
 
 async def _examine(env: Mapping[str, str]) -> list[Finding]:
-    """Make every possible check: one wrong setting must not hide what else is wrong."""
+    """Make every possible check: one wrong setting must not hide other errors."""
     findings: list[Finding] = []
     settings = _settings(env, findings)
     policy = _policy(env, settings, findings)

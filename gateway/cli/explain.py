@@ -38,7 +38,7 @@ from limits.limiter import Limiter
 @click.option("--offline", is_flag=True, help="Do not ask 100ms which roles the room's template has.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain_command(user: str, action: str, room: str | None, role: str | None, offline: bool, as_json: bool) -> None:
-    """Say whether USER (name or id) may perform ACTION, in ROOM (its id) and with ROLE at 100ms, and why.
+    """Explain whether USER (name or id) may perform ACTION, in ROOM (its id) and with ROLE at 100ms.
 
     Uses the functions that decide requests, with the present accounts, rooms and limits. Charges nothing. The exit code
     is 0 for both answers.
@@ -73,7 +73,7 @@ class _Answer:
 
 def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: bool) -> _Answer:
     env = load_env()
-    # With settings, if there are any: HMS_TEMPLATE_ID and GATEWAY_REGISTRATION are part of the policy in force.
+    # With settings, if any: HMS_TEMPLATE_ID and GATEWAY_REGISTRATION are part of the policy in force.
     settings = Settings.from_env(env) if hms_given(env)[0] else None
     policy = PolicyInForce(policy_of(settings) if settings else load_policy(policy_path(env)))
 

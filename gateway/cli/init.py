@@ -58,12 +58,12 @@ def init(
 ) -> None:
     """Write `.env` with new secrets into this folder, and `policy.toml` if the roles of your template need one.
 
-    Asks for what neither an option nor the environment gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not
-    shown), HMS_TEMPLATE_ID. The access key and the secret have no options, because every user can read a command line.
+    Asks for values that no option and no variable gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not shown),
+    HMS_TEMPLATE_ID. The access key and the secret have no options, because every user can read a command line.
     """
     if redis_url and urlsplit(redis_url).password:
         raise CommandError(
-            "--redis-url: a command line is no place for a password; set REDIS_URL, or enter it when asked"
+            "--redis-url: other users can read a password on a command line; set REDIS_URL, or enter it when asked"
         )
     given = {"REDIS_URL": redis_url, "HMS_TEMPLATE_ID": template_id, "HMS_API_URL": api_url}
     env = _complete(process_env() | {name: value for name, value in given.items() if value})

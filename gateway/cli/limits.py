@@ -52,16 +52,14 @@ def show(user: str, as_json: bool) -> None:
 @limits.command("reset")
 @click.argument("user")
 @click.option("--name", "names", multiple=True, help="Only this limit or quota; may be given several times.")
-@click.option("--json", "as_json", is_flag=True, help="Print what had been used as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the units used before as JSON.")
 def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
-    """Reset a user's limits. Usage counters stay; what had been used is printed and audited."""
+    """Reset a user's limits. Usage counters stay; the units used before are printed and audited."""
     used = _with_limits(lambda limits: limits.reset(user, list(names) or None, by=_BY))
     if as_json:
         click.echo(json.dumps(used, indent=2))
     else:
-        click.echo(
-            "Reset; had been used: " + (", ".join(f"{name} {count}" for name, count in used.items()) or "nothing")
-        )
+        click.echo("Reset. Used before: " + (", ".join(f"{name} {count}" for name, count in used.items()) or "nothing"))
 
 
 @limits.command("override")

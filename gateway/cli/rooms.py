@@ -94,18 +94,18 @@ def give(room_id: str, user: str, as_json: bool) -> None:
     async def work(services: _Services) -> tuple[Room, User]:
         room, heir = await _room(services, room_id), await _heir(services, user)
         if heir.id == room.owner_id:
-            raise CommandError(f"{heir.username} owns room {room_id} already")
+            raise CommandError(f"{heir.username} already owns room {room_id}")
         try:
             await services.membership.hand_over(room, heir, by=CLI)
         except NotInCharge as error:
-            raise CommandError(f"room {room_id} has just been given to another user; look and try again") from error
+            raise CommandError(f"room {room_id} has just changed owner; check and try again") from error
         return replace(room, owner_id=heir.id), heir
 
     room, heir = _with_services(work)
     if as_json:
         click.echo(json.dumps(_plain(room, {heir.id: heir.username}), indent=2))
     else:
-        click.echo(f"{heir.username} owns {room.id} ({room.name}) now.")
+        click.echo(f"{heir.username} now owns {room.id} ({room.name}).")
 
 
 @rooms_group.command("list")
@@ -130,7 +130,7 @@ def list_rooms(user: str | None, as_json: bool) -> None:
     elif not found:
         click.echo(f"{user} has no rooms." if user else "No rooms yet.")
     else:
-        # These fit into 80 columns; `show` and JSON have the rest.
+        # These fit in 80 columns; `show` and JSON have the rest.
         texts = (Column(title, overflow="fold") for title in ("Name", "Owner", "State"))
         table = Table(Column("Room", no_wrap=True), *texts, Column("Created", no_wrap=True))
         for room in found:
@@ -165,11 +165,11 @@ def show(room_id: str, as_json: bool) -> None:
 
 @rooms_group.command("end")
 @click.argument("room_id", metavar="ROOM")
-@click.option("--lock", is_flag=True, help="Let nobody join until an operator unlocks the room (`rooms unlock`).")
-@click.option("--reason", default="", help="Shown to everybody who is removed, and kept in the audit trail.")
+@click.option("--lock", is_flag=True, help="Refuse all joins until an operator unlocks the room (`rooms unlock`).")
+@click.option("--reason", default="", help="Shown to everyone who is removed, and kept in the audit trail.")
 @_JSON
 def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
-    """Remove everybody from a room. Unless it is locked, join tokens that are still valid let them in again."""
+    """Remove everyone from a room. Unless it is locked, they can join again with a token that is still valid."""
     why = _text("--reason", reason, 200)
 
     async def work(services: _Services) -> tuple[Room, bool]:
@@ -181,15 +181,15 @@ def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"id": room.id, "ended": ended, "locked": locked}, indent=2))
     else:
-        said = "is being ended" if ended else "had nobody in it"
-        click.echo(f"{room.id} ({room.name}) {said}{'; nobody can join it any more' if locked else ''}.")
+        said = "is being ended" if ended else "was empty"
+        click.echo(f"{room.id} ({room.name}) {said}{'; no one can join it any more' if locked else ''}.")
 
 
 @rooms_group.command("unlock")
 @click.argument("room_id", metavar="ROOM")
 @_JSON
 def unlock(room_id: str, as_json: bool) -> None:
-    """Let a room be joined again, whoever locked it. It counts again among the rooms its creator has at once."""
+    """Unlock a room, whoever locked it. It counts again towards the maximum of rooms of its creator."""
 
     async def work(services: _Services) -> Room:
         room = await _room(services, room_id)
@@ -220,12 +220,12 @@ async def _room(services: _Services, room_id: str) -> Room:
 async def _heir(services: _Services, name: str) -> User:
     user = await services.accounts.lookup(name)
     if not may_own(services.policy.now, user):
-        raise CommandError(f"{name} cannot own a room: an owner is an active user who may create rooms")
+        raise CommandError(f"{name} cannot own a room: an owner must be an active user who may create rooms")
     return user
 
 
 async def _names(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
-    """Return names by user id; a deleted user is shown by their id."""
+    """Return names by user id; for a deleted user, the id."""
 
     async def name(uid: str) -> str:
         try:

@@ -40,7 +40,7 @@ def usage() -> None:
 def show_usage(
     user: str | None, action: str | None, first: datetime | None, last: datetime | None, as_json: bool
 ) -> None:
-    """Show usage per user and UTC day: done, denied by a limit, refused by a rule, failed in the gateway."""
+    """Show usage per user and UTC day: succeeded, denied by a limit, refused by a rule, failed in the gateway."""
     try:
         days = span_of_days(first.date() if first else None, last.date() if last else None)
     except FieldError as error:
@@ -96,7 +96,7 @@ def rebuild(month: str | None) -> None:
         with Progress(transient=True, console=Console(stderr=True)) as progress:
             task = progress.add_task("Reading users", total=await accounts.count())
 
-            async def everybody() -> AsyncIterator[str]:
+            async def all_users() -> AsyncIterator[str]:
                 after: int | None = 0
                 while after is not None:
                     users, after = await accounts.page(after=after, size=500)
@@ -104,7 +104,7 @@ def rebuild(month: str | None) -> None:
                         yield user.id
                         progress.advance(task)
 
-            return await Derived(store.execute, store.post).rebuild(month, everybody(), Counters(store.execute))
+            return await Derived(store.execute, store.post).rebuild(month, all_users(), Counters(store.execute))
 
     click.echo(f"The top lists of {month} are rebuilt from {with_store(work)} users.")
 

@@ -72,15 +72,15 @@ def list_users(name: str, as_json: bool) -> None:
             found += page
         return found
 
-    everybody = with_office(named if name else every)
-    if not everybody and not as_json:
+    found = with_office(named if name else every)
+    if not found and not as_json:
         click.echo(
             f"No user's name begins with {name!r}."
             if name
             else "No users yet. Add one: gateway users add NAME --role host"
         )
         return
-    _print_users(everybody, as_json=as_json, many=True)
+    _print_users(found, as_json=as_json, many=True)
 
 
 @users.command("show")

@@ -61,7 +61,7 @@ def prepare_only() -> None:
 
 
 def environment(folder: Path, port: int) -> dict[str, str]:
-    """Return the caller's environment, overridden by all that the demo decides, its passwords included."""
+    """Return the caller's environment, overridden by all that the demo sets, including its passwords."""
     before = saved(folder)
     redis_port = free_port(port_of(before.get("REDIS_URL")))
     emulator_port = free_port(port_of(before.get("HMS_API_URL")) or _EMULATOR_PORT)

@@ -241,7 +241,7 @@ def _locked(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a question that is asked between two steps."""
+    """Record SIGINT and SIGTERM, for the supervisor to check between two steps."""
     stop = False
 
     def note(_signal: int, _frame: FrameType | None) -> None:

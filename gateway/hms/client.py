@@ -106,7 +106,7 @@ class HmsClient:
         return read_room(reply, name=name)
 
     async def get_room(self, room_id: str) -> HmsRoom | None:
-        """Return a room of the workspace, or None if there is none with this id."""
+        """Return a room of the workspace, or None if no room has this id."""
         try:
             reply = await self._calls.make(Call("GET", f"/rooms/{_id(room_id)}", may_be_missing=True))
         except HmsNotFound:
@@ -114,7 +114,7 @@ class HmsClient:
         return read_room(reply, room_id=room_id)
 
     async def update_room(self, room_id: str, *, description: str) -> HmsRoom:
-        """Change what users may change of a room. Never its name: that of another room would select that one."""
+        """Change what users may change about a room. Never its name: another room's name would select that room."""
         reply = await self._calls.make(Call("POST", f"/rooms/{_id(room_id)}", {"description": description}))
         return read_room(reply, room_id=room_id)
 

@@ -1,1 +1,1 @@
-"""What happens to every request before and after its handler."""
+"""Request processing before and after the handler."""

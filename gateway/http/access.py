@@ -1,4 +1,4 @@
-"""What a route requires of its callers and what it costs them: a frozen value in the route's `opt`."""
+"""The access rules of a route and its charges: a frozen value in the route's `opt`."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def needs(
 
 
 def access_of(handler: BaseRouteHandler) -> Access:
-    """Return the access of a route. Raises: KeyError, if the route states none, so that it can serve no request."""
+    """Return the access of a route. Raises: KeyError, if the route has none, so that it cannot serve requests."""
     access: Access = handler.opt[_KEY]
     return access

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class Admission(ASGIMiddleware):
-    """Admits or refuses a request before its handler runs, as the `Access` of its route says.
+    """Admits or refuses a request before its handler runs, by the `Access` of its route.
 
     One Redis flush checks the session, charges every limit, counts the request and, where the action concerns a room,
     reads the room and the caller's relation to it. Then the policy decides.
@@ -106,7 +106,7 @@ class Admission(ASGIMiddleware):
             InvalidToken, TokenExpired: the session has ended, or the account has changed since the token was issued.
             RateLimited: nothing was charged.
         """
-        policy = self._policy.now  # once: half a decision must not mix two policies
+        policy = self._policy.now  # read once: a decision must not mix two policies
         decision, found, usage = await self._flush(access, principal, policy, scope, refusal)
         if decision.failed_guard == 0:
             raise InvalidToken("The session has ended. Log in again.")
@@ -126,7 +126,7 @@ class Admission(ASGIMiddleware):
         scope: HTTPScope,
         refusal: Problem | FieldError | None,
     ) -> tuple[Decision, Found | None, Usage | None]:
-        """Ask Redis everything at once: commands issued together leave in one write."""
+        """Ask Redis for everything at once: commands issued together are sent in one write."""
         uid, roles = principal.uid, principal.roles
         guards = self._sessions.guards(principal)
         if not access.is_charged:
@@ -138,7 +138,7 @@ class Admission(ASGIMiddleware):
             return decision, None, usage
         if refusal is None:
             charges, quotas = policy.charges(roles, access.action), policy.quotas(roles, access.action)
-        else:  # a mistake costs what every request costs, not what this one would have been rationed by
+        else:  # an invalid request costs only what every request costs
             charges, quotas = policy.common_charges(roles, access.action), ()
         room = self._rooms.find(str(scope["path_params"]["room_id"]), uid) if access.concerns_room else None
         take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards, quotas=quotas)
@@ -148,9 +148,9 @@ class Admission(ASGIMiddleware):
         return decision, found, None
 
     async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
-        """Await both, `fetch` having been sent already: without tasks, which would cost as much as the decision.
+        """Await both; `fetch` has been sent already. Uses no tasks, which would cost as much as the decision.
 
-        If only the fetch fails, the request counts as failed, like any other that could not be served.
+        If only the fetch fails, the request counts as failed, like any other that was not served.
         """
         try:
             decision = await take
@@ -191,10 +191,10 @@ class Admission(ASGIMiddleware):
             try:
                 await self._limiter.amend(admitted.decision, outcome, refund=refund)
             except (StoreError, RedisError):
-                log.warning("a refused request stays counted as done: the store is unavailable")
+                log.warning("a refused request stays counted as succeeded: Redis is unavailable")
 
     def _audit_denial(self, access: Access, admitted: Admitted, status: int, context: Context) -> None:
-        """Audit a 403, whatever decided it, and the 404 of a room that the caller may not know of."""
+        """Audit every 403, and the 404 of a room whose existence the caller may not know."""
         if status != 403 and (admitted.verdict.allowed or status != 404):
             return
         room = admitted.found.room.id if admitted.found else ""
@@ -205,7 +205,7 @@ class Admission(ASGIMiddleware):
             self._audit.denied(uid, code, access.action, room=room, subject=denial.subject, why=denial.why)
 
     def _derive(self, decision: Decision, found: Found | None, outcome: str) -> None:
-        """Add an outcome to what is derived: top lists, and the counters of a registered room."""
+        """Add an outcome to the derived counters: top lists, and the counters of a registered room."""
         if decision.metric:
             room = found.room.id if found else None
             self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)

@@ -1,4 +1,4 @@
-"""The address that a request comes from. X-Forwarded-For is believed only from trusted proxies."""
+"""The client address of a request. X-Forwarded-For counts only from trusted proxies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about one request while it is served: one object in its ASGI scope."""
+"""The context of one request while it is served: one object in its ASGI scope."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_AGENT_CHARS = 120
 class Admitted:
     """What admission determined about a request of a logged-in caller.
 
-    `found` is the room of the path, None where the path names none or the registry has none of that id. `usage` is read
+    `found` is the room of the path, None if the path has none or the registry does not have it. `usage` is read
     only for the route that shows it.
     """
 
@@ -44,7 +44,7 @@ class Admitted:
     def count_as(self, outcome: str, *, refund: bool = False) -> None:
         """Count the request as an outcome such as `refused.replayed` instead of `ok` and give its quota units back.
 
-        With `refund` this also holds for a request that is refused, and the units of its limits come back too.
+        With `refund` this also applies to a refused request, and the units of its limits are refunded too.
         """
         self.outcome, self.refund = outcome, refund
 
@@ -53,7 +53,7 @@ class Admitted:
 class Context:
     """One request: its client's address, what admission determined, and its problem's code if any.
 
-    `not_allowed` is the denial of a use case that knows which user it was about.
+    `not_allowed` is a use case's denial, which knows the affected user.
     """
 
     client: str = ""
@@ -66,7 +66,7 @@ Call = Request[Principal, Admitted, State]
 
 
 def context_of(scope: Scope) -> Context:
-    """Return the context of a request; a new one if the edge has not made it, as in tests of one part alone."""
+    """Return the context of a request; a new one without the edge, as in tests of one layer."""
     context: Context = scope.setdefault(_KEY, Context())  # type: ignore[misc]  # an ASGI scope may carry more keys
     return context
 

@@ -1,4 +1,4 @@
-"""Which pages of other origins may call the API and read its responses (Fetch standard, "CORS protocol")."""
+"""CORS: pages of other origins that may call the API and read its responses (Fetch standard, "CORS protocol")."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXPOSED = (b"access-control-expose-headers", ", ".join(EXPOSED_HEADERS).encode(
 
 
 class Cors:
-    """The header fields that allow a listed origin. Others get none, so that their browser withholds the response.
+    """The header fields that allow a listed origin. Others get none, so their browser withholds the response.
 
     Not Litestar's middleware: it never sees what the edge answers itself, and lists methods to refused origins too.
     """
@@ -55,7 +55,7 @@ class Cors:
     def preflight(self, method: str, headers: Iterable[tuple[bytes, bytes]], fields: Headers) -> Headers | None:
         """Return the fields that answer a preflight of an allowed origin, beside `fields`; None for any other request.
 
-        They describe the API, not this address, so that a page can read the 404 or 405 of its call.
+        They describe the API, not this address, so a page can read the 404 or 405 of its call.
         """
         if method != "OPTIONS" or not any(name == b"access-control-allow-origin" for name, _ in fields):
             return None

@@ -1,4 +1,4 @@
-"""Positions in a list, as opaque texts that only the gateway can make."""
+"""Cursors: positions in a list, as opaque texts that only the gateway can make."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Cursors:
         return base64.urlsafe_b64encode(f"{self._ring.mac(text)}{text}".encode()).decode().rstrip("=")
 
     def open(self, kind: str, cursor: str) -> list[str]:
-        """Return the words of the position. Raises: FieldError, unless we made it for this kind of list."""
+        """Return the words of the position. Raises: FieldError, unless the gateway made it for this kind of list."""
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         except ValueError:  # among them binascii.Error and UnicodeError

@@ -1,8 +1,8 @@
 """One request and its response on a connection; the response leaves in one write.
 
-uvicorn writes a head as soon as it is known, checks every field with two regular expressions, and prepares a line of
-its access log that is not written. Here the head waits for the first part of the body, and the lines of fields that
-most responses share are checked and encoded once (0.96 of the CPU per mint).
+uvicorn writes a head as soon as it is known, checks every field with two regular expressions, and prepares an access
+log line that is never written. Here the head waits for the first part of the body, and the lines of fields that most
+responses share are checked and encoded once (0.96 of the CPU per mint).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OneWriteCycle(RequestResponseCycle):
     _head = b""  # what is not written yet
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Take one ASGI message of the response. Raises: RuntimeError for what is not allowed there."""
+        """Take one ASGI message of the response. Raises: RuntimeError, if the message is not allowed now."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:

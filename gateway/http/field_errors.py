@@ -56,7 +56,7 @@ def _choices(kind: Any, field: str) -> str:
 
 
 def of_value(text: str) -> str:
-    """Return a rule of msgspec in JSON's terms, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
+    """Return a msgspec rule in JSON's terms, e.g. "must be an integer >= 1" for "Expected `int` >= 1"."""
     if text in _TIMES:
         return _TIMES[text]
 

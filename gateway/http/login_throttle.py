@@ -39,7 +39,7 @@ class Attempt:
         self._succeed = succeed
 
     async def succeeded(self) -> None:
-        """Refund the charges and remember the address, once. Other commands may be issued together with this."""
+        """Refund the charges and remember the address, once. Other commands may be sent in the same write."""
         if not self.is_settled:
             self.is_settled = True
             await self._succeed()
@@ -72,10 +72,10 @@ class Throttle:
         """Charge a login attempt around its verification; refund it unless the credentials were wrong.
 
         One account bucket is charged: the account's own, or, from an address that has logged in to it before, a bucket
-        of the two together. So the failures of a stranger cannot lock the owner out.
+        of the two together. So the failures of another client cannot lock the owner out.
 
-        The account's credentials are read in the same two round trips: by the same commands for every name, and
-        whether the attempt is refused or not.
+        The account's credentials are read in the same two round trips, by the same commands for every name and for
+        refused attempts too.
 
         Raises:
             Problem: 429 too_many_attempts; the password was not verified.
@@ -128,7 +128,7 @@ class Throttle:
             raise
 
     def origin(self, address: str) -> Origin:
-        """Return what the audit says of an address: a MAC that is the same for the same site, and no way back to it."""
+        """Return the address for log lines, with a MAC for the audit that is equal for all addresses of a site."""
         return Origin(address, self._ring.mac(f"source {site_of(address)}")[:16])
 
     async def refresh_allowed(self, sid: str, address: str) -> None:

@@ -1,4 +1,4 @@
-"""Turns every exception into a problem document (RFC 9457), by one table."""
+"""Turns every exception into a problem document (RFC 9457), with one table."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Respons
 
 
 async def send_problem(exc: Exception, scope: Scope, send: Send) -> None:
-    """Send the response to an exception where Litestar is not asked."""
+    """Send the response to an exception outside Litestar."""
     problem = _noted(exc, scope)
     body = document(problem, instance=scope["path"])
     headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body))} | problem.headers
@@ -112,7 +112,7 @@ async def send_problem(exc: Exception, scope: Scope, send: Send) -> None:
 
 
 def _noted(exc: Exception, scope: Scope) -> Problem:
-    """Return the problem of an exception, and leave in the context what is counted and audited about it."""
+    """Return the problem of an exception, and record in the context what is counted and audited."""
     problem, context = problem_of(exc), context_of(scope)
     context.problem_code = problem.code
     context.not_allowed = exc if isinstance(exc, NotAllowed) else None
@@ -120,7 +120,7 @@ def _noted(exc: Exception, scope: Scope) -> Problem:
 
 
 def allow_of(methods: Iterable[str]) -> str:
-    """Return the Allow field of an address: HEAD comes with GET, OPTIONS is always there."""
+    """Return the Allow field of an address: HEAD comes with GET, and OPTIONS is always allowed."""
     names = {*methods, "OPTIONS"}
     return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 

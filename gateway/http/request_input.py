@@ -29,7 +29,7 @@ BODY_TIMEOUT_S = 10.0
 _MOST_DIGITS = 18  # of a length; Python refuses to read thousands
 _MOST_NAME_CHARS = 64
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})  # what they send is read and ignored
-# How values of a query are written. msgspec would also take `5.0` for 5, `null` for a missing date, 0 for 1970.
+# The forms of query values. msgspec would also accept `5.0` as 5, `null` as a missing date and 0 as 1970.
 _WRITTEN: dict[Any, tuple[str, str]] = {
     int: (r"-?[0-9]{1,18}", "must be an integer"),
     datetime: (r"[0-9]{4}-.*", "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z"),

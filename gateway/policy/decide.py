@@ -1,4 +1,4 @@
-"""Decides who may do what, by pure functions. Whatever the policy does not grant is denied."""
+"""Decides on actions by pure functions. Whatever the policy does not grant is denied."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Rule = Literal["login", "permission", "relation", "banned", "room disabled", "de
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an action is allowed, and why not. `code` is the problem code, `relation` the one that counted, `missing`
-    the missing permission. `rule` is what decided: for operators only, since it may reveal a room to a stranger."""
+    """Whether an action is allowed, and if not, why. `code` is the problem code, `relation` the one that counted,
+    `missing` the missing permission. `rule` is for operators only, since it may reveal a room to a stranger."""
 
     allowed: bool
     code: str = ""
@@ -27,7 +27,7 @@ class Verdict:
 def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts | None = None) -> Verdict:
     """Decide whether a user with these gateway roles may perform an action, on a room if the action is on one.
 
-    A prohibition wins over a grant. To a user who must not know that a room exists, it is `not_found`.
+    A prohibition wins over a grant. A user who must not know that a room exists gets `not_found`.
     """
     if action not in ACTIONS:
         return Verdict(False, "forbidden", f"There is no action {action!r}.")
@@ -62,7 +62,7 @@ def _without_relation(rule: RoomRule, held: frozenset[str], room: RoomFacts | No
         return Verdict(True, reason=f"permission {rule.anywhere}{bounds}", rule="permission")
     needs = " or ".join(sorted(rule.relations))
     if relation is not None:
-        reason = f"You are {relation} of this room; only its {needs} may do this."
+        reason = f"Your relation to this room is {relation}; only its {needs} may do this."
         return Verdict(False, "forbidden", reason, relation, rule="relation")
     if "rooms:read-any" in held:  # the user can see the room
         return Verdict(False, "forbidden", f"You have no relation to this room; only its {needs} may do this.")
@@ -81,13 +81,13 @@ def effective_relation(policy: Policy, roles: Iterable[str], room: RoomFacts) ->
 def decide_member(actor: str, target: str | None, wanted: str) -> Verdict:
     """Decide whether a user of relation `actor` may change another user's relation from `target` to `wanted` or BANNED.
 
-    A cohost decides on participants and viewers. Only the owner decides on cohosts and hands the room over.
+    A cohost may change participants and viewers. Only the owner may change cohosts and hand the room over.
     """
     if actor == "owner":
         return Verdict(True, reason="relation owner", rule="relation")
     if actor != "cohost" or target in IN_CHARGE or wanted in IN_CHARGE:
         return Verdict(
-            False, "forbidden", "Only the owner decides on cohosts and on who owns the room.", actor, rule="relation"
+            False, "forbidden", "Only the owner may change cohosts or hand the room over.", actor, rule="relation"
         )
     return Verdict(True, reason="relation cohost", rule="relation")
 
@@ -115,9 +115,9 @@ class RoleVerdict:
 def decide_role(
     policy: Policy, template: str, relation: str, requested: str | None, existing: frozenset[str] | None
 ) -> RoleVerdict:
-    """Decide the 100ms role of a join token: the requested one if it is allowed, by default the least privileged.
+    """Choose the 100ms role of a join token: the requested one if it is allowed, by default the least privileged.
 
-    `existing` are the template's roles at 100ms; None if they are not known yet, then the policy's own lists count.
+    `existing` are the template's roles at 100ms; if they are not known yet (None), the policy's own lists count.
     Names match exactly: 100ms's roles are case-sensitive.
     """
     listed = policy.mintable(template, relation)

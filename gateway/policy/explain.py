@@ -1,4 +1,4 @@
-"""Explains a decision, by the functions that make it."""
+"""Explains a decision with the functions that make it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Standing:
 
 
 def explain(policy: Policy, question: Question) -> Explanation:
-    """Decide as the gateway does, and return the grounds with the decision."""
+    """Decide as the gateway does, and return the decision with its grounds."""
     user, room = question.user, question.room
     verdict = decide(policy, user.roles, question.action, room)
     role = None
@@ -80,7 +80,7 @@ def explain(policy: Policy, question: Question) -> Explanation:
 
 def _outcome(user: User, verdict: Verdict, role: RoleVerdict | None) -> tuple[bool, str, str, str]:
     if not user.is_active:
-        # The policy does not decide this: the user's sessions have ended, so no request of theirs gets that far.
+        # Not a decision of the policy: the user's sessions have ended, so their requests are refused before it.
         reason = "The account is disabled: login is refused, and its tokens are void."
         return False, "user disabled", "invalid_token", reason
     if role is not None and role.code:

@@ -166,7 +166,7 @@ class _Reader:
             if number := numbers.get(name, table.default):
                 found[name] = self._limit(f"{key}.{name}", name, number, table)
                 continue
-            # An unlimited action must be written as a large number; leaving a line out must not make one.
+            # An unlimited action must be written as a large number: an omitted line must not make an action unlimited.
             reachable = {action for action in table.actions if ACTIONS[action] in {None, *permissions}}
             if reachable:
                 self._refuse(f"{key}.{name}", f"is missing; the role may do {', '.join(sorted(reachable))}")

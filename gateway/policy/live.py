@@ -20,7 +20,7 @@ from gateway.settings import Settings
 log = logging.getLogger("gateway")
 
 LOOK_S = 2.0
-READ_S = 5.0  # a local file takes milliseconds; one on a network file system may take for ever
+READ_S = 5.0  # a local file takes milliseconds; one on a network file system may take forever
 _SETTLE_S = 0.2
 
 Stamp = tuple[int, int, int, int] | None
@@ -34,7 +34,7 @@ class PolicyInForce:
 
 
 class PolicyReload:
-    """Follows the policy file of the settings. One for each process; every worker follows it by itself.
+    """Follows the policy file of the settings. Each process has one; every worker follows the file by itself.
 
     The constructor notes the state of the file: construct it before the policy is read, so that no change is missed.
     """
@@ -46,9 +46,9 @@ class PolicyReload:
         self._wrong = False
 
     async def follow(self, policy: PolicyInForce, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Put each change in force within about two seconds, then call `changed`. Runs until it is cancelled.
+        """Put each change into force within about two seconds, then call `changed`. Runs until it is cancelled.
 
-        A wrong file is logged once, and the old policy stays.
+        Logs a wrong file once and keeps the old policy.
         """
         while self._path is not None:
             await asyncio.sleep(LOOK_S)
@@ -56,10 +56,10 @@ class PolicyReload:
                 read = await self._read()
             except PolicyError as error:
                 self._wrong = True
-                log.error("the policy file is wrong and the old policy stays: %s", error)
-            except Exception:  # no error may end the following
+                log.error("the policy file is wrong; the old policy stays in force: %s", error)
+            except Exception:  # no error may end this task
                 self._wrong = True
-                log.exception("the policy file cannot be read and the old policy stays")
+                log.exception("the policy file cannot be read; the old policy stays in force")
             else:
                 # A file that was only touched holds the policy in force.
                 if read is not None and (read != policy.now or self._wrong):
@@ -68,11 +68,11 @@ class PolicyReload:
                     changed()
 
     async def _read(self) -> Policy | None:
-        """Look at the file in a thread. Wait for it however long it takes, so that at most one thread waits."""
+        """Look at the file in a thread. Waits as long as the thread takes, so that at most one thread waits."""
         looking = asyncio.wrap_future(_in_daemon_thread(self._look))
         try:
             if not (await asyncio.wait({looking}, timeout=READ_S))[0]:
-                log.error("the policy file was not read within %g s and the old policy stays", READ_S)
+                log.error("the policy file was not read within %g s; the old policy stays in force", READ_S)
             return await looking
         finally:
             looking.cancel()  # the thread may outlive the event loop
@@ -82,7 +82,7 @@ class PolicyReload:
         stamp = stamp_of(self._path)
         if stamp == self._seen:
             return None
-        # Somebody may be writing it in place: half a file can be a valid policy, and a wrong one.
+        # It may be being written in place, and half a file can be a valid policy, but a wrong one.
         time.sleep(_SETTLE_S)
         if stamp_of(self._path) != stamp:
             return None
@@ -113,7 +113,7 @@ class TemplateWatch:
         self._warned: dict[str, tuple[str, ...]] = {}
 
     def look(self, hms: HmsClient) -> None:
-        """Compare all templates whose roles are known, and request the others from 100ms."""
+        """Compare all templates whose roles are known, and request the roles of the others from 100ms."""
         for template_id in set(self._policy.now.template_ids.values()):
             existing = hms.template_roles(template_id)
             if existing is not None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 # Permissions with power over others. A user who manages users may grant ordinary permissions that they do not have (an
-# admin gets no join tokens, yet makes hosts), but of these only the ones they have. Registration grants none of these.
+# admin gets no join tokens, but creates hosts), but of these only their own. Registration grants none of these.
 POWERS = frozenset({"rooms:read-any", "rooms:end-any", "usage:read-any", "limits:manage", "users:manage", "audit:read"})
 PERMISSIONS = POWERS | {"rooms:create", "rooms:join", "usage:read-own"}
 RELATIONS = ("owner", "cohost", "participant", "viewer")
 BANNED = "banned"
-# Every action of a route, and the permission it needs; None: login is enough, or the relation to the room decides.
+# Every action of a route, and the permission it needs. None: a login is enough, or the relation to the room decides.
 ACTIONS: dict[str, str | None] = {
     "account.read": None,
     "account.manage": None,
@@ -92,7 +92,7 @@ class Anonymous:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Who may register, and with which roles. `mode` is closed, invite or open; empty if the file does not state it."""
+    """The rules of registration. `mode` is closed, invite or open; empty if the file does not set it."""
 
     mode: str
     roles: tuple[str, ...]
@@ -100,7 +100,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Guests:
-    """The gateway role of people who accept an invite for guests, and how long they stay. Without a role: no guests."""
+    """The gateway role of people who accept an invite for guests, and how long they stay. No role: no guests."""
 
     role: str = ""
     lasts_s: int = 12 * 3600
@@ -125,7 +125,7 @@ class RoomDefaults:
 
 @dataclass(frozen=True, slots=True)
 class RoomFacts:
-    """What a decision needs to know of a room. `relation` is the caller's, None without one."""
+    """The facts about a room that a decision needs. `relation` is the caller's, None without one."""
 
     relation: str | None
     access: str
@@ -161,11 +161,11 @@ class Policy:
         return any(role.open_rooms and "rooms:join" in role.permissions for role in held)
 
     def charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
-        """Return what an attempt at an action charges; for `*`, every limit of these roles."""
+        """Return the charges of an attempt at an action; for `*`, every limit of these roles."""
         return self._demand(roles, action)[0]
 
     def common_charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
-        """Return those charges of an action that every other action has too; all of them if it has none of these."""
+        """Return those charges of an action that all actions have in common; all of its charges if there are none."""
         charges = self.charges(roles, action)
         common = tuple(charge for charge in charges if self.applies_to[charge.limit.id] >= LIMITED_ACTIONS)
         return common or charges

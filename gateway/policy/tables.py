@@ -1,4 +1,4 @@
-"""The tables that a policy file may have: their keys, types and bounds. What is wrong with a table, in words."""
+"""The tables of a policy file, with their keys, types and bounds; and the texts of refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis n
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 _AT = re.compile(r" - at `\$\.(\w+)")
 
-# What [anonymous] leaves out: auth.md's numbers, measured in attempts.
+# The defaults of [anonymous], in attempts; see docs/auth.md.
 ANONYMOUS = {
     "flood": {"rate": "200/s", "burst": 2000},
     "requests": {"rate": "600/min", "burst": 600},
@@ -107,7 +107,7 @@ class LimitTable(Table):
 
     @property
     def default(self) -> dict[str, Any]:
-        """The number of roles that state none, as far as the table states it."""
+        """The defaults of a limit for roles that set no values of their own."""
         return {name: value for name, value in (("rate", self.rate), ("burst", self.burst)) if value}
 
 

@@ -1,4 +1,4 @@
-"""Compares the 100ms roles of a policy with the roles of a template at 100ms."""
+"""Compares the 100ms roles in a policy with the roles of a template at 100ms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def privileged_mints(policy: Policy, alias: str, template: HmsTemplate) -> list[
 
 
 def unusable_names(template: HmsTemplate) -> tuple[str, ...]:
-    """Return the roles that no policy can list, because a join token cannot hold their names; without 100ms's own."""
+    """Return the roles that no policy can list, because a join token cannot hold their names; not 100ms's own roles."""
     return tuple(
         role.name
         for role in template.roles
@@ -55,8 +55,8 @@ def unusable_names(template: HmsTemplate) -> tuple[str, ...]:
 def recommended_mapping(template: HmsTemplate) -> dict[str, list[str]]:
     """Return the lists for [templates.default]: per relation its roles, the least privileged first.
 
-    Owner and cohost get all roles, the others the least privileged one, even if it has powers: `privileged_mints` finds
-    those.
+    Owner and cohost get all roles, the others the least privileged one, even if it has powers; `privileged_mints`
+    reports those.
 
     Raises:
         NoMapping: no role has a name that a join token can hold.

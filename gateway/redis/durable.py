@@ -1,4 +1,4 @@
-"""Writes that are acknowledged only once they are on disk: those of accounts, which a crash must not lose.
+"""Writes of accounts, which a crash must not lose: acknowledged only once they are on disk.
 
 `WAITAOF` (Redis 7.2) waits until the append-only file is synced, but only for the writes of its own connection. So
 these writes use a separate connection, opened for each batch: after a reconnect `WAITAOF` would confirm nothing. Writes
@@ -49,7 +49,7 @@ class DurableWrites:
     async def execute(self, *words: Any) -> Any:
         """Send one command; return its reply once the server has it on disk.
 
-        Calls issued together are sent in order. If the server cannot confirm writes, its answer is enough; that is
+        Calls issued together are sent in order. If the server cannot confirm writes, its reply is enough; this is
         logged once.
 
         Raises:
@@ -58,7 +58,7 @@ class DurableWrites:
             redis.exceptions.ResponseError: Redis refused the command.
         """
         loop = asyncio.get_running_loop()
-        write = _Write(pack_command(words), loop.create_future())  # fails here, without the batch
+        write = _Write(pack_command(words), loop.create_future())  # an error here does not affect the batch
         self._waiting.append(write)
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all())
@@ -116,7 +116,7 @@ class DurableWrites:
             self._warned = True
             log.warning(
                 "accounts may not survive a crash: Redis cannot confirm writes to disk (%s);"
-                " it takes Redis 7.2 or Valkey, with an append-only file",
+                " this needs Redis 7.2 or Valkey with an append-only file",
                 " ".join(str(synced).split())[:120],
             )
         return False

@@ -1,7 +1,7 @@
-"""What Redis refuses although it runs: out of memory, a read-only replica, a failed disk, a missing permission.
+"""Refusals of a running Redis: out of memory, a read-only replica, a failed disk, a missing permission.
 
-Such a refusal concerns most requests for as long as the cause lasts. So it is an outage, logged once with the server's
-whole text, and not an error of one request.
+Such a refusal affects most requests until its cause is removed. It is therefore an outage, which is logged once with
+the server's whole text, not an error of one request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 log = logging.getLogger("gateway.store")
 
 QUIET_S = 60.0  # refusals of one kind that are less than this apart belong to the same outage
-# The first word of an error reply says its kind.
+# The first word of an error reply is its kind.
 _OUTAGE = re.compile(
     r"(OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH|WRONGPASS) "
 )
@@ -23,18 +23,18 @@ _last_s: dict[str, float] = {}
 
 
 def reply_text(error: BaseException) -> str:
-    """Return an error reply in the server's words, on one line; of any other error its type alone.
+    """Return an error reply in the server's words, on one line; for any other error, only its type.
 
     Other errors may hold the address of the server, and its URL may hold the password.
     """
-    code = getattr(error, "status_code", None)  # redis-py takes it off the text, for the codes that it knows
+    code = getattr(error, "status_code", None)  # redis-py removes the codes that it knows from the text
     if code is None and not isinstance(error, ResponseError):
         return type(error).__name__
     return " ".join(f"{code or ''} {error}".split())
 
 
 def log_refusal(error: RedisError) -> None:
-    """Log an error reply: one line per outage for a refusal of that kind, with a traceback each time for others."""
+    """Log an error reply: one line per outage for a refusal of that kind; other errors each time, with a traceback."""
     text = reply_text(error)
     outage = _OUTAGE.match(text)
     if outage is None:

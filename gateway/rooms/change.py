@@ -1,4 +1,4 @@
-"""Changing and ending a room: the rules beyond the caller's relation, the audit entries, and who has to leave."""
+"""Use cases of changing and ending a room: rules beyond the caller's relation, audit entries, removals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.rooms.room import Caller, ChangeRoom, Forbidden, Room
 
 
 class RoomControl:
-    """Changes and ends rooms on somebody's behalf."""
+    """Changes and ends rooms on behalf of a user."""
 
     def __init__(self, rooms: Rooms, members: Members, audit: Audit) -> None:
         self._rooms = rooms
@@ -22,29 +22,29 @@ class RoomControl:
 
         Raises:
             Forbidden, NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed.
-            HmsError: it says what has changed all the same.
+            HmsError: the text says what has changed nevertheless.
         """
         if not by.relation and changes.fields != ["enabled"]:
-            raise Forbidden("Whoever is neither owner nor cohost of this room may change nothing but `enabled`.")
+            raise Forbidden("Only an owner or cohost of this room may change more than `enabled`.")
         if changes.enabled and room.held and not by.is_operator:
-            raise Forbidden("An operator has locked this room; only an operator unlocks it.")
+            raise Forbidden("An operator has locked this room; only an operator can unlock it.")
         said = {"by": by.uid, "subject": "", "room": room.id, "fields": " ".join(changes.fields)}
         try:
             await self._rooms.update(room, changes, held=by.is_operator)
         except HmsError:
-            await self._audit.record("room.changed", **said, code="upstream")  # a lock holds here all the same
+            await self._audit.record("room.changed", **said, code="upstream")  # the gateway may have locked it
             raise
         await self._audit.record("room.changed", **said)
         changed = await self._rooms.get(room.id) or room
         if changes.access == "invited":  # even if it was before: 100ms may not have removed everyone then
-            await self._members.remove_strangers(changed, reason="this room is for invited people now")
+            await self._members.remove_strangers(changed, reason="this room is now for invited people only")
         return changed
 
     async def end(self, room: Room, *, lock: bool, reason: str | None, by: Caller) -> bool:
-        """Remove everybody from a room, and with `lock` let nobody join again; return whether anybody was there.
+        """Remove everyone from a room, and with `lock` refuse further joins; return whether anyone was there.
 
         Raises:
-            HmsError: 100ms did not end it; a lock holds here all the same.
+            HmsError: 100ms did not end it; with `lock` the gateway has locked it.
         """
         why = reason or "the room was ended"
         await self._audit.record("room.ended", by=by.uid, subject="", room=room.id, lock=int(lock), reason=why)

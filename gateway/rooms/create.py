@@ -1,4 +1,4 @@
-"""Creating a room: its template, its place among its owner's rooms, 100ms, and what a repeated request is answered."""
+"""Creates rooms: template, place among the owner's rooms, the call to 100ms, and repeated requests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gateway.rooms.room import UNTITLED, CreateRoom, NewRoom, Room
 
 
 class TemplateNotAllowed(Exception):
-    """The policy has no template of that name. `allowed` are the names it has."""
+    """The policy has no template of that name. `allowed` lists its templates."""
 
     def __init__(self, allowed: list[str]) -> None:
-        super().__init__(f"template: there is none of that name. Allowed: {', '.join(allowed)}.")
+        super().__init__(f"template: the policy has no template of that name. Allowed: {', '.join(allowed)}.")
         self.allowed = allowed
 
 
 class RoomGone(Exception):
-    """The room that an earlier request made is gone, or no longer the caller's to see."""
+    """The room that an earlier request made no longer exists, or the caller may no longer see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class RoomCreation:
                 return await self._replay(caller, attempt.room_id, is_charged=False)
             room, is_new = await self._create_once(caller.uid, new, attempt)
         self._audit.note("room.created", by=caller.uid, subject=caller.uid, room=room.id)
-        # An attempt that died may have registered the room, without an audit entry.
+        # An attempt that crashed may have registered the room without an audit entry.
         return Created(room) if is_new else await self._replay(caller, room.id, is_charged=room.enabled)
 
     def _new_room(self, wish: CreateRoom) -> NewRoom:
@@ -89,14 +89,14 @@ class RoomCreation:
         return room
 
     async def _create_once(self, uid: str, new: NewRoom, attempt: Attempt) -> tuple[Room, bool]:
-        """Create the room of a key; return it and whether it is new. Its place is the key's, not the attempt's."""
+        """Create the room of a key; return it and whether it is new. The place is the key's, not the attempt's."""
         holder, locks = attempt.holder, self._rooms.locks
         async with self._idempotency.held(attempt):
             is_taken = await locks.take_place(uid, holder)
             try:
                 room, is_new = await self._rooms.create(uid, new, lease=holder, upstream=attempt.name)
             except StoreError:
-                raise  # what was written is not known: a room may have the place
+                raise  # the outcome is unknown: a room may have the place
             except Exception:
                 if is_taken:
                     await locks.give_place_back(uid, holder)
@@ -110,5 +110,5 @@ class RoomCreation:
         """Return the room of an earlier request as it is now."""
         found = await self._rooms.find(room_id, caller.uid)
         if found is None or not decide(self._policy.now, caller.roles, "rooms.read", found.facts).allowed:
-            raise RoomGone("There is no such room any more, or you have no relation to it.")
+            raise RoomGone("The room no longer exists, or you have no relation to it.")
         return Created(found.room, is_replayed=True, is_charged=is_charged)

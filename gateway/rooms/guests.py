@@ -1,4 +1,4 @@
-"""Guests: users without an account of their own, for one room and a few hours."""
+"""Guests: users without a permanent account, for one room and a few hours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.rooms.room import Room
 
 log = logging.getLogger("gateway")
 
-_RETRY_S = 3600  # how long 100ms is asked to remove an expired guest, who by then gets no token
+_RETRY_S = 3600  # how long to keep asking 100ms to remove an expired guest, who gets no more tokens
 
 
 @dataclass(repr=False, eq=False)
@@ -89,13 +89,13 @@ class GuestBook:
         return user
 
     async def _forget(self, uid: str, *unlisted: str) -> None:
-        """Erase a guest's name, session and relations, also to rooms that are not in their list yet."""
+        """Erase a guest's name, session and relations, including those to rooms that are not in their list yet."""
         await self._members.forget(uid, *unlisted)
         await self._sessions.end_all(uid)
         try:
             await self._accounts.erase(await self._accounts.get(uid))
         except UnknownUser:
-            pass  # another worker or an operator was faster
+            pass  # another worker or an operator has erased them
         except ChangedMeanwhile:
             return  # the next sweep finds them, if they are still a guest
         await self._execute("ZREM", keys.GUESTS, uid)
@@ -115,9 +115,9 @@ class GuestBook:
 
 @asynccontextmanager
 async def no_longer_guest(execute: Execute, uid: str) -> AsyncIterator[None]:
-    """Take a user who is given other roles off the list of guests, so that no sweep removes them.
+    """Remove a user who gets other roles from the list of guests, so that no sweep removes them.
 
-    It happens before the change, and is undone if the change fails.
+    Done before the change, and undone if the change fails.
     """
     ends_at = await execute("ZSCORE", keys.GUESTS, uid)
     await execute("ZREM", keys.GUESTS, uid)

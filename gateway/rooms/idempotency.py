@@ -1,7 +1,7 @@
 """`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): a repeated request takes effect once.
 
-A record holds a hash of the request, the name to use at 100ms, who carries the request out and until when (ms), and in
-the end the room. The name is stored before 100ms is called, so a repetition after a crash asks for the same room. The
+A record holds a hash of the request, the name to use at 100ms, the try that carries it out and until when (ms), and
+finally the room. The name is stored before 100ms is called, so a repetition after a crash asks for the same room. The
 hold is short and is renewed during the work: it ends soon after its process dies.
 """
 
@@ -28,7 +28,7 @@ _RENEW_S = 0.5  # three renewals may fail or be late before a hold is lost
 KEY = re.compile(r"[!-~]{1,128}")
 
 _NOW_MS = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)"
-# KEYS 1 record. ARGV 1 hash of the request, 2 name for a new one, 3 who carries it out, 4 ms to hold, 5 ms to keep.
+# KEYS 1 record. ARGV 1 hash of the request, 2 name for a new one, 3 the try, 4 ms to hold, 5 ms to keep.
 # Reply {'new' or 'again', name}, {'done', room}, {'busy'} or {'other'}.
 _BEGIN = f"""
 {_NOW_MS}
@@ -42,7 +42,7 @@ redis.call('HSET', KEYS[1], 'asked', ARGV[1], 'name', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return {{'new', ARGV[2]}}
 """
-# KEYS 1 record. ARGV 1 who carries the request out, 2 ms to hold from now on. Reply 1, or 0: another one does by now.
+# KEYS 1 record. ARGV 1 the try, 2 ms to hold from now on. Reply 1, or 0: another try has taken over.
 _HOLD = f"""
 {_NOW_MS}
 if redis.call('HGET', KEYS[1], 'by') ~= ARGV[1] then return 0 end
@@ -76,7 +76,7 @@ class Attempt:
 
     @property
     def holder(self) -> str:
-        """Return what holds a place among the user's rooms at once, the same for all tries."""
+        """Return the holder of a place among the rooms the user has at once, the same for all tries."""
         return f"k{self.record[-24:]}"
 
 
@@ -108,9 +108,9 @@ class Idempotency:
 
     @asynccontextmanager
     async def held(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Hold a request while it is carried out; if that fails, let the next attempt begin at once.
+        """Hold a request while it is carried out; if that fails, release it for the next attempt.
 
-        If Redis fails, what was written is not known: the hold then runs out by itself.
+        If Redis fails, the outcome is unknown: the hold then expires.
 
         Raises:
             InFlight: the hold could not be renewed, so another attempt may have begun. The block was cancelled.
@@ -126,7 +126,7 @@ class Idempotency:
             raise
         except Exception as error:
             if isinstance(error, TimeoutError) and hold.expired():
-                raise InFlight("This request took too long and was given up. Repeat it with the same key.") from None
+                raise InFlight("This request took too long and was abandoned. Repeat it with the same key.") from None
             await self._hold(attempt, 0)
             raise
 
@@ -138,7 +138,7 @@ class Idempotency:
         loop = asyncio.get_running_loop()
         while not hold.expired():
             await asyncio.sleep(_RENEW_S)
-            now_s = loop.time()  # before Redis is asked: the hold here must never outlast the one there
+            now_s = loop.time()  # read before Redis is asked, so that this hold never outlasts the one in Redis
             with contextlib.suppress(StoreError, RedisError):
                 is_ours = await self._hold(attempt, HOLD_MS)
                 if not hold.expired():

@@ -1,6 +1,6 @@
-"""Invites to a room: a code that gives a relation, to users, or to guests, who have no account.
+"""Invites to a room: codes that give a relation, to users or to guests, who have no account.
 
-What an invite says is in its voucher (auth/vouchers.py).
+The terms of an invite are in its voucher (auth/vouchers.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_PER_ROOM = 200
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """One invite, without its code. `expires_ms` is epoch ms; `by` is who made it."""
+    """One invite, without its code. `expires_ms` is epoch ms; `by` is the id of its maker."""
 
     ref: str
     relation: str
@@ -60,15 +60,15 @@ class RoomInvites:
 
         Raises:
             FieldError: guests are not cohosts, or the policy has no guests.
-            Forbidden: this takes the room's owner, or the room has as many invites as it may have.
+            Forbidden: only the owner may do this, or the room has the maximum number of invites.
         """
         verdict = decide_member(by.relation, None, relation)
         if not verdict.allowed:
             raise Forbidden(verdict.reason)
         if guests and relation == "cohost":
-            raise FieldError("relation", "a guest is a participant or a viewer")
+            raise FieldError("relation", "a guest must be a participant or a viewer")
         if guests and not self._policy.now.guests.role:
-            raise FieldError("guests", "the policy lets nobody in without an account")
+            raise FieldError("guests", "the policy allows no guests")
         now_ms, index = time.time_ns() // 1_000_000, keys.invites(room.id)
         await self._execute("ZREMRANGEBYSCORE", index, "-inf", now_ms)
         if await self._execute("ZCARD", index) >= MOST_PER_ROOM:
@@ -97,17 +97,17 @@ class RoomInvites:
         return revoked
 
     async def accept(self, code: str, user: User) -> tuple[Room, str]:
-        """Let a user into the room of an invite; return the room and the relation they have now.
+        """Give a user the relation of an invite; return the room and the relation they have now.
 
-        A user whose relation is already as high uses nothing up.
+        A user whose relation is already as high does not use the invite.
 
         Raises:
             Forbidden: a guest accepts no further invite.
-            InvalidVoucher: also for the banned, for a user whom it let in before and whose relation was lowered since,
-                and if whoever made the invite may no longer do so.
+            InvalidVoucher: also for a banned user, for a user who accepted it before and whose relation was lowered
+                since, and if its maker may no longer make such an invite.
         """
         if self._policy.now.guests.role in user.roles:
-            raise Forbidden("A guest stays in the one room that they were invited to.")
+            raise Forbidden("A guest cannot join another room.")
         room, voucher = await self._look(code)
         relation = voucher.payload["relation"]
         had = await self._members.relation(room, user.id)
@@ -125,7 +125,7 @@ class RoomInvites:
 
     @asynccontextmanager
     async def used_by_guest(self, code: str) -> AsyncIterator[tuple[Room, Voucher, Guests]]:
-        """Use an invite for guests up once, unless the block fails; yield its room, itself and the policy's terms.
+        """Use an invite for guests once, unless the block fails; yield its room, the voucher and the policy's terms.
 
         Raises:
             InvalidVoucher: also if it is not for guests.
@@ -148,7 +148,7 @@ class RoomInvites:
         return await self._members.let_in(room, uid, relation, invite=voucher.ref, keep_ms=keep_ms)
 
     async def _look(self, code: str) -> tuple[Room, Voucher]:
-        """Return the room and the voucher of a valid code. An invite gives no more than its maker may give now."""
+        """Return the room and the voucher of a valid code. An invite never gives more than its maker may give now."""
         voucher = await self._vouchers.look(code)
         room = await self._rooms.get(voucher.payload["room"])
         if room is None:

@@ -6,7 +6,7 @@ ALL_ROOMS = "ra:1"
 """Ids of all rooms, by when they were created (ms)."""
 
 GUESTS = "gu:1"
-"""Ids of guests, by when their time ends (s)."""
+"""Ids of guests, by when they expire (s)."""
 
 
 def room(room_id: str) -> str:
@@ -25,7 +25,7 @@ def rooms_of(uid: str) -> str:
 
 
 def name(folded: str) -> str:
-    """Return the key of who holds a name: a hash."""
+    """Return the key of the holder of a name: a hash."""
     return f"nm:1:{folded}"
 
 
@@ -40,5 +40,5 @@ def invites(room_id: str) -> str:
 
 
 def invited(room_id: str, ref: str) -> str:
-    """Return the key of the users whom an invite has let in: a set."""
+    """Return the key of the users who accepted an invite: a set."""
     return f"va:1:{{{room_id}}}:{ref}"

@@ -1,7 +1,7 @@
-"""Locking, unlocking and ending rooms: here, at 100ms, and among the rooms that a creator has at once.
+"""Locks, unlocks and ends rooms, in the registry and at 100ms, and frees or takes their places.
 
-A room's hash has `enabled`, `held` (only an operator unlocks it), `locks` (how often it was locked) and `lease` (what
-holds its place).
+A room's hash has `enabled`, `held` (only an operator may unlock it), `locks` (how often it was locked) and `lease`
+(the holder of its place among the rooms that its creator has at once).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from gateway.rooms.room import Room
 from limits.limiter import Limiter
 from limits.policy import Decision
 
-# KEYS 1 room. ARGV 1 '1' if an operator locks it, so that only an operator unlocks it. Reply what holds its place.
+# KEYS 1 room. ARGV 1 '1' if an operator locks it, and only an operator may unlock it. Reply the holder of its place.
 _LOCK = """
 redis.call('HSET', KEYS[1], 'enabled', '0')
 if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'held', '1') end
 redis.call('HINCRBY', KEYS[1], 'locks', 1)
 return redis.call('HGET', KEYS[1], 'lease')
 """
-# KEYS 1 room. ARGV 1 how often it had been locked when the unlocking was decided, 2 what is to hold its place: a new
-# holder, because a lock that comes late gives back the old one.
+# KEYS 1 room. ARGV 1 how often it had been locked when the unlocking was decided, 2 the holder of its place: a new
+# one, because a late lock frees the place of the old one.
 # Reply 1; 0: it was locked again; 2: another request has unlocked it, with its own place.
 _UNLOCK = """
 local had = redis.call('HMGET', KEYS[1], 'locks', 'enabled')
@@ -35,15 +35,15 @@ return 1
 """
 _MOST_SWITCHES = 20  # of one room at 100ms by one request; all but the first follow other requests
 
-# What holds of a change that 100ms did not carry out.
-_LOCKED = "The room is locked here all the same: nobody gets a token to join it. "
-LOCKED_ONLY = _LOCKED + "Nothing else has changed. Repeat the request to carry it out at 100ms."
+# What has changed although 100ms did not carry out the request.
+_LOCKED = "The gateway has locked the room nevertheless and issues no token to join it. "
+LOCKED_ONLY = _LOCKED + "Nothing else has changed. Repeat the request to complete it at 100ms."
 _LOCKED_NOT_ENDED = _LOCKED + "People may still be in it. Repeat the request to end it."
-UNLOCKED_ONLY = "The room is enabled all the same; nothing else has changed. Repeat the request."
+UNLOCKED_ONLY = "The room has been enabled nevertheless; nothing else has changed. Repeat the request."
 
 
 class LockedMeanwhile(Exception):
-    """Somebody locked the room while it was being unlocked. The lock holds."""
+    """Another request locked the room while it was being unlocked. The room stays locked."""
 
 
 class TooManyRooms(Exception):
@@ -55,7 +55,7 @@ class TooManyRooms(Exception):
 
     @property
     def outcome(self) -> str:
-        """Return what the request is counted as."""
+        """Return the outcome that the request is counted as."""
         return f"denied.{self.decision.worst.name}"
 
 
@@ -69,17 +69,17 @@ class RoomLocks:
         self._policy = policy
 
     async def lock(self, room: Room, *, held: bool) -> None:
-        """Let nobody join any more, first here, then at 100ms; with `held` only an operator undoes that.
+        """Refuse all joins, first here, then at 100ms; with `held`, until an operator unlocks the room.
 
         Raises:
-            HmsError: 100ms did not lock it. The lock holds here, as the text says.
+            HmsError: 100ms did not lock it, but the gateway did, as the text says.
         """
         await self._stop_minting(room, held=held)
         with already_done(LOCKED_ONLY):
             await self._switch(room.id, enabled=False)
 
     async def unlock(self, room: Room) -> None:
-        """Let a room be joined again, at 100ms first. Raises: TooManyRooms, LockedMeanwhile, HmsError"""
+        """Allow joins again, at 100ms first. Raises: TooManyRooms, LockedMeanwhile, HmsError"""
         holder = secrets.token_hex(8)
         await self.take_place(room.creator_id, holder)
         try:
@@ -98,10 +98,10 @@ class RoomLocks:
             raise LockedMeanwhile("The room has just been locked.")
 
     async def end(self, room: Room, *, lock: bool, held: bool, reason: str) -> bool:
-        """Remove everybody, and with `lock` let nobody join again; return whether anybody was there.
+        """Remove everyone, and with `lock` refuse further joins; return whether anyone was there.
 
         Raises:
-            HmsError: 100ms did not end it. A lock holds here, as the text says.
+            HmsError: 100ms did not end it. The gateway has locked it if asked, as the text says.
         """
         if lock:
             await self._stop_minting(room, held=held)
@@ -114,14 +114,14 @@ class RoomLocks:
         return ended
 
     async def take_place(self, uid: str, holder: str) -> bool:
-        """Take a place among a user's rooms at once; return whether the holder had none. Raises: TooManyRooms"""
+        """Take a place among the rooms a user has at once; return whether the holder had none. Raises: TooManyRooms"""
         decision = await self._limiter.take(uid, (), leases=[self._policy.now.rooms.lease(holder)])
         if not decision.allowed:
             raise TooManyRooms(decision)
         return decision.leases[0].is_new
 
     async def give_place_back(self, uid: str, holder: str) -> None:
-        """Free the place of a room that was not created or that nobody can join."""
+        """Free the place of a room that was not created or that no one can join."""
         await self._limiter.release(uid, self._policy.now.rooms.lease(holder))
 
     async def _stop_minting(self, room: Room, *, held: bool) -> None:
@@ -129,7 +129,7 @@ class RoomLocks:
         await self.give_place_back(room.creator_id, holder.decode())
 
     async def _switch(self, room_id: str, *, enabled: bool) -> None:
-        """Enable or disable a room at 100ms, again if it was changed here meanwhile, until both agree."""
+        """Enable or disable a room at 100ms; repeat until 100ms and the registry agree."""
         for _ in range(_MOST_SWITCHES):
             await (self._hms.enable_room if enabled else self._hms.disable_room)(room_id)
             now = await self._is_enabled(room_id)

@@ -1,4 +1,4 @@
-"""Use cases of members: a change of relation, a ban, a hand-over; with their rules, audit entries and removals."""
+"""Use cases of members: changes of relation, bans and hand-overs; their rules, audit entries and removals."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gateway.rooms.relations import Members, Overtaken
 from gateway.rooms.room import Caller, Forbidden, Room
 from gateway.text import FieldError
 
-_ATTEMPTS = 3  # to change a relation that somebody else is changing
+_ATTEMPTS = 3  # to change a relation that another request is changing
 _LOWERED = "your role in this room has changed"
 _BANNED = "you have been banned from this room"
 
 
 class Membership:
-    """Changes relations to rooms on somebody's behalf."""
+    """Changes relations to rooms on behalf of a user."""
 
     def __init__(self, members: Members, accounts: Accounts, policy: PolicyInForce, audit: Audit) -> None:
         self._members = members
@@ -34,7 +34,7 @@ class Membership:
 
         Raises:
             UnknownUser, Forbidden, FieldError: nothing has changed.
-            Overtaken: others kept changing the same relation.
+            Overtaken: other requests kept changing the same relation.
             HmsError: the relation has changed, but 100ms did not remove everyone it should.
         """
         target = await self._accounts.lookup(user)
@@ -52,17 +52,17 @@ class Membership:
             except Overtaken:
                 continue
             return target, await self._carry_out(room, target, wanted, before, by, sparing)
-        raise Overtaken("Somebody else is changing this member. Try again.")
+        raise Overtaken("Another request is changing this member. Try again.")
 
     async def hand_over(self, room: Room, heir: User, *, by: str) -> int:
         """Make a user the owner; the former owner becomes a cohost. Return how many peers were removed because of it.
 
         Raises:
             FieldError: this user cannot own a room.
-            NotInCharge: somebody else owns the room by now.
+            NotInCharge: the room has another owner by now.
         """
         if not may_own(self._policy.now, heir):
-            raise FieldError("relation", "cannot be owner: that takes an active user who may create rooms")
+            raise FieldError("relation", "cannot be owner: an owner must be an active user who may create rooms")
         is_lowered = await self._members.hand_over(room, heir.id)
         removed = 0
         try:
@@ -85,11 +85,11 @@ class Membership:
         return before
 
     async def _check_guest(self, room: Room, guest: User, wanted: str) -> None:
-        """Refuse to make more of a guest than the invite did: a cohost, or a member of another room."""
+        """Refuse to make a guest a cohost, or a member of another room."""
         if wanted == "cohost":
-            raise FieldError("relation", "a guest is a participant or a viewer")
+            raise FieldError("relation", "a guest must be a participant or a viewer")
         if wanted != BANNED and await self._members.relation(room, guest.id) is None:
-            raise FieldError("relation", "a guest has the one room that they were invited to")
+            raise FieldError("relation", "a guest may be a member of one room only")
 
     async def _carry_out(
         self, room: Room, target: User, wanted: str, before: str | None, by: Caller, sparing: frozenset[str] | None
@@ -98,14 +98,14 @@ class Membership:
         removed = 0
         try:
             await self._audit.record(action, by=by.uid, subject=target.id, room=room.id, was=before or "", now=wanted)
-        finally:  # the relation has changed, so the user is removed whether that is audited or not
+        finally:  # the relation has changed, so the user is removed even if the audit fails
             if sparing is not None:
                 reason = _BANNED if wanted == BANNED else _LOWERED
                 removed = await self._members.remove_peers(room, target.id, reason=reason, sparing=sparing)
         return removed
 
     async def _forget_deleted(self, room: Room, uid: str) -> None:
-        """Remove the relation of a user who was deleted: they cannot be a cohost."""
+        """Remove the relation of a deleted user, who cannot be a cohost."""
         try:
             await self._accounts.get(uid)
         except UnknownUser:

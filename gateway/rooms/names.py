@@ -1,8 +1,8 @@
-"""Unique names of rooms, where the policy asks for them.
+"""Unique names of rooms, if the policy requires them.
 
 The hash of a name has `holder` (a room's id, or the name at 100ms of a room that is being created), `was` (the latter,
 once the room has an id) and `at` (since when, ms). A name is claimed before the room is written with it, so that no
-crash between the two gives it to another room too. A holder of more than a minute that is no room of that name has
+crash in between gives it to another room too. A holder of more than a minute that is not a room of that name has
 crashed, and may be replaced.
 """
 
@@ -37,7 +37,7 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'at', string.format('%.0f', now))
 return {had[1] or '', 0}
 """
-# KEYS 1 name. ARGV 1 its holder, 2 the new holder. Reply 1, or 0: another one has it by now.
+# KEYS 1 name. ARGV 1 its holder, 2 the new holder. Reply 1, or 0: another holder has it by now.
 _HAND_OVER = """
 local had = redis.call('HMGET', KEYS[1], 'holder', 'was')
 if had[1] ~= ARGV[1] and had[1] ~= ARGV[2] then return 0 end
@@ -49,7 +49,7 @@ _FREE = "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('DE
 
 
 class NameTaken(Exception):
-    """Another room has this name, and the policy asks for unique names."""
+    """Another room has this name, and the policy requires unique names."""
 
 
 @dataclass(slots=True)
@@ -84,10 +84,10 @@ class RoomNames:
     async def claimed(self, name: str | None, holder: str) -> AsyncIterator[_Claim]:
         """Hold a name while a room is written with it; free it if no room is created.
 
-        A name that a room gave up, or was refused, stays the room's for a minute: it may be about to get it again.
+        A name that a room gave up, or was refused, stays reserved for it for a minute: it may be about to get it again.
 
         `holder` is the room's id, or its name at 100ms until the claim is handed over to the id; a repeated request
-        then holds the name already. If Redis fails, what was written is not known, and the name stays held.
+        then holds the name already. If Redis fails, the outcome is unknown, and the name stays held.
 
         Raises:
             NameTaken

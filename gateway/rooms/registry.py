@@ -1,4 +1,4 @@
-"""The gateway's own registry of rooms: who owns which, and who may see it. 100ms has rooms, but no owners."""
+"""The gateway's registry of rooms: their owners and who may see them. 100ms has rooms, but no owners."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Rooms:
         self._policy = policy
         self.locks = RoomLocks(execute, hms, limiter, policy)
         self._names = RoomNames(execute, policy)
-        self._enlisted: set[tuple[str, str]] = set()  # so that only the first mint of a user in a room asks Redis twice
+        self._enlisted: set[tuple[str, str]] = set()  # so that only a user's first mint in a room asks Redis twice
 
     async def create(self, uid: str, new: NewRoom, *, lease: str, upstream: str) -> tuple[Room, bool]:
         """Create a room at 100ms under a generated name, and register its owner.
 
-        `lease` is what holds the room's place among its creator's rooms at once. `upstream` is its name at 100ms: a new
+        `lease` is the holder of the room's place among its creator's rooms. `upstream` is its name at 100ms: a new
         one, or that of an earlier attempt of the same request whose outcome is not known. Under any other existing name
         100ms would overwrite another user's room. Returns the room and whether it is new; if the earlier attempt has
         registered it, the room is as it is now.
@@ -63,7 +63,7 @@ class Rooms:
         Raises:
             NameTaken
             HmsError: 100ms did not create it.
-            StoreError: 100ms created it, but it may not be registered; then nobody can reach it.
+            StoreError: 100ms created it, but it may not be registered; then no one can reach it.
         """
         policy = self._policy.now
         async with self._names.claimed(new.name, upstream) as claim:
@@ -94,7 +94,7 @@ class Rooms:
             NameTaken, HmsError
         """
         if not ROOM_ID.fullmatch(room_id):
-            raise NotOurs(f"{room_id!r} is no room id of 100ms: 24 hexadecimal digits")
+            raise NotOurs(f"{room_id!r} is not a room id of 100ms, which has 24 hexadecimal digits")
         if await self.get(room_id) is not None:
             raise NotOurs(f"room {room_id} is registered already")
         found = await self._hms.get_room(room_id)
@@ -103,7 +103,7 @@ class Rooms:
         policy = self._policy.now
         aliases = [alias for alias, template_id in policy.template_ids.items() if template_id == found.template_id]
         if not aliases:
-            raise NotOurs(f"its template {found.template_id or '(unknown)'} is none of the policy's [templates.*]")
+            raise NotOurs(f"its template {found.template_id or '(unknown)'} is not one of the policy's [templates.*]")
         texts = name or _theirs(found.name, 100) or UNTITLED, _theirs(found.description, 500)
         new = NewRoom(*texts, access or policy.rooms.access, aliases[0])
         created_ms = int(found.created_at * 1000) if found.created_at else _now_ms()
@@ -117,7 +117,7 @@ class Rooms:
         return room
 
     async def update(self, room: Room, changes: ChangeRoom, *, held: bool = False) -> None:
-        """Change a room, `enabled` and the description at 100ms too; what 100ms refuses is not changed here either.
+        """Change a room, `enabled` and the description also at 100ms; what 100ms refuses does not change here either.
 
         Enabling takes a place among the rooms its creator has at once. `enabled` is changed first: if anything fails
         after disabling, no token is minted. `held`: only an operator may enable it again.
@@ -183,7 +183,7 @@ class Rooms:
     ) -> tuple[list[Room], tuple[int, str] | None]:
         """Return a user's rooms (None: all rooms), newest first, and where the next page begins.
 
-        Rooms that they joined because they were open are left out once they are not, or without `open_rooms`. A place
+        Rooms that they joined while these were open are left out once they are closed, or without `open_rooms`. A place
         is (time in ms, room id): Redis orders rooms of the same millisecond by their ids.
         """
         key = keys.ALL_ROOMS if uid is None else keys.rooms_of(uid)
@@ -219,7 +219,7 @@ def upstream_name(name: str) -> str:
 
 
 def _theirs(text: str, most: int) -> str:
-    """Return a text of 100ms, cut to size; empty if a user could not have written it here."""
+    """Return a text of 100ms, cut to size; empty if the gateway would not accept it from a user."""
     try:
         return plain_text("", text)[:most].rstrip()
     except FieldError:

@@ -1,4 +1,4 @@
-"""Relations to a room, and what a change of one does to a running session."""
+"""Relations to a room, and the removals from a running session that a change requires."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ redis.call('HSET', KEYS[2], ARGV[1], 'cohost')
 redis.call('HDEL', KEYS[2], ARGV[2])
 return 1
 """
-# KEYS 1 room, 2 its relations. ARGV 1 who changes, 2 their expected relation, 3 whose relation changes, 4 the expected
-# one ('' none), 5 the new one. Reply 1; 0: the relation is not the expected one; -1: nor is that of who changes it.
+# KEYS 1 room, 2 its relations. ARGV 1 the actor, 2 the actor's expected relation, 3 the user to change, 4 their
+# expected relation ('' none), 5 the new one. Reply 1; 0: the user's relation is another one; -1: the actor's is.
 _SET = """
 local function relation(uid)
   if redis.call('HGET', KEYS[1], 'owner') == uid then return 'owner' end
@@ -33,9 +33,9 @@ if relation(ARGV[3]) ~= ARGV[4] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
 return 1
 """
-# KEYS 1 room, 2 its relations, 3 who was let in by this invite. ARGV 1 user, 2 relation, 3 ms to keep KEYS 3, then all
-# relations, the highest first. Reply {relation the user has now, 1 if this call gave it}. Higher ones and `banned`
-# stay. An invite lets a user in once: a user who was lowered since could otherwise undo that.
+# KEYS 1 room, 2 its relations, 3 the users who accepted this invite. ARGV 1 user, 2 relation, 3 ms to keep KEYS 3, then
+# all relations, the highest first. Reply {relation the user has now, 1 if this call gave it}. Higher ones and `banned`
+# stay. An invite raises a user once: otherwise a user who was lowered since could undo that.
 _RAISE = """
 if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then return {'owner', 0} end
 local had = redis.call('HGET', KEYS[2], ARGV[1])
@@ -48,27 +48,26 @@ redis.call('PEXPIRE', KEYS[3], ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 return {ARGV[2], 1}
 """
-# What holds although 100ms did not remove somebody.
+# What has changed although 100ms did not remove a user.
 _CHANGED = (
-    "The relation has changed all the same, and new tokens follow it. The user may still be in the session: repeat the "
+    "The relation has changed nevertheless, and new tokens follow it. The user may still be in the session: repeat the "
     "request to remove them."
 )
 _CLOSED = (
-    "The room is for invited people now all the same. Others may still be in the session: repeat the request to remove "
-    "them."
+    "The room is now for invited people only. Others may still be in the session: repeat the request to remove them."
 )
 _HANDED_OVER = (
-    "The room is handed over all the same. The former owner may still be in the session in the old role: the new owner "
-    "removes them by making them a cohost again."
+    "The room has been handed over nevertheless. The former owner may still be in the session in their old role: the "
+    "new owner can remove them by making them a cohost again."
 )
 
 
 class Overtaken(Exception):
-    """Somebody else has changed the relation since it was read; decide again."""
+    """Another request has changed the relation since it was read; decide again."""
 
 
 class NotInCharge(Forbidden):
-    """Whoever changes a relation may no longer do so."""
+    """The user who changes a relation may no longer do so."""
 
 
 class Members:
@@ -84,7 +83,7 @@ class Members:
         self._policy = policy
 
     async def all(self, room: Room) -> list[tuple[str, str]]:
-        """Return (user id, relation) of every member, the owner first, the others by user id."""
+        """Return (user id, relation) of every member: the owner first, then the others by user id."""
         reply = await self._execute("HGETALL", keys.relations(room.id))
         pairs = ((uid.decode(), relation.decode()) for uid, relation in reply.items())
         others = sorted(pair for pair in pairs if pair[0] != room.owner_id)
@@ -124,7 +123,7 @@ class Members:
         return frozenset(self._policy.now.mintable(room.template, relation) if before == relation else ())
 
     async def hand_over(self, room: Room, to: str) -> bool:
-        """Make another user the owner and the former owner a cohost; return whether that one has to be removed.
+        """Make another user the owner and the former owner a cohost; return whether the latter has to be removed.
 
         Raises:
             NotInCharge: the room has another owner by now.
@@ -149,7 +148,7 @@ class Members:
         return now.decode(), bool(is_new)
 
     async def rooms_of(self, uid: str) -> list[str]:
-        """Return the ids of the rooms in a user's list, also of those that they are banned from."""
+        """Return the ids of the rooms in a user's list, including those that they are banned from."""
         return [rid.decode() for rid in await self._execute("ZRANGE", keys.rooms_of(uid), 0, -1)]
 
     async def forget(self, uid: str, *unlisted: str) -> None:
@@ -159,7 +158,7 @@ class Members:
         await self._execute("DEL", keys.rooms_of(uid))
 
     async def remove_strangers(self, room: Room, *, reason: str) -> int:
-        """Remove all peers without a relation to a room, or banned from it; return how many.
+        """Remove all peers who have no relation to a room or are banned from it; return how many.
 
         The former joined while it was open; the latter with a token from before the ban.
 
@@ -168,7 +167,7 @@ class Members:
         """
         with already_done(_CLOSED):
             peers = await self._hms.list_peers(room.id)
-            # Read after the peers: a user who was let in, or given the room, meanwhile is no stranger.
+            # Read after the peers: a user who was invited or made the owner meanwhile must not be removed.
             owner = await self._execute("HGET", keys.room(room.id), "owner")
             known = {owner.decode(), *(uid for uid, relation in await self.all(room) if relation != BANNED)}
             return await self._remove(room.id, [peer.id for peer in peers if peer.user_id not in known], reason)

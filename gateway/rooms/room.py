@@ -22,13 +22,14 @@ _Access = Annotated[
 
 
 class Forbidden(Exception):
-    """Something may not be done to a room. The text says why, to whoever tried."""
+    """The caller may not do this to a room. The text for them says why."""
 
 
 class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id": "creator"}):
     """A room in the registry. `id` is its id at 100ms, `name` its name here, `upstream` its generated name at 100ms.
 
-    The room counts among the rooms its creator has at once, whoever owns it now; `lease` is what holds that place.
+    The room counts among the rooms its creator has at once, even if another user owns it; `lease` is the holder of
+    its place.
     `held`: an operator disabled it, and no owner may undo that. `locks` counts how often it was disabled.
     """
 
@@ -111,7 +112,7 @@ class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def fields(self) -> list[str]:
-        """Return the names of what is to change."""
+        """Return the names of the fields that change."""
         return [name for name in self.__struct_fields__ if getattr(self, name) is not None]
 
 

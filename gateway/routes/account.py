@@ -36,7 +36,7 @@ class Register(shapes.Secret, forbid_unknown_fields=True):
 
 
 class ChangePassword(shapes.Secret, forbid_unknown_fields=True):
-    current_password: Annotated[shapes.Password, Meta(description="Required in case someone has stolen the token.")]
+    current_password: Annotated[shapes.Password, Meta(description="Required because the token might have been stolen.")]
     new_password: shapes.NewPassword
 
 

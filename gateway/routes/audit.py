@@ -72,7 +72,7 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
 
 
 async def _party(services: Services, user: str | None) -> str | None:
-    """Return the id by which the trail knows a user. Raises: FieldError"""
+    """Return the id that the trail uses for a user. Raises: FieldError"""
     try:
         return None if user is None else await party(services.report_accounts, user)
     except UnknownUser as error:

@@ -23,7 +23,7 @@ _STATIC = files("gateway.apidoc").joinpath("static")
 _PAGE, _STYLE, _SCRIPT = (_STATIC.joinpath(f"docs.{kind}").read_bytes() for kind in ("html", "css", "js"))
 
 _HEADERS = {"Cache-Control": "public, max-age=300"}
-# Only its own files and origin; no inline script or style, and no HTML made from text.
+# Only the page's own files and origin; no inline script or style, and no HTML made from text.
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"

@@ -27,7 +27,7 @@ _Guests = Annotated[bool, Meta(description="Whether it can be accepted without a
 class MakeInvite(msgspec.Struct, forbid_unknown_fields=True):
     relation: Annotated[
         Literal["cohost", "participant", "viewer"],
-        Meta(description="What users who accept become.", examples=["viewer"]),
+        Meta(description="The relation of users who accept it.", examples=["viewer"]),
     ] = "participant"
     max_uses: Annotated[int, Meta(ge=1, le=MOST_USES, description="How many users may accept it.", examples=[20])] = 1
     expires_in_s: Annotated[
@@ -46,7 +46,7 @@ class AcceptInvite(msgspec.Struct, forbid_unknown_fields=True):
 class RoomInvite(msgspec.Struct):
     """An invite without its code."""
 
-    id: Annotated[str, Meta(description="Revokes the invite; it cannot be used to accept it.")]
+    id: Annotated[str, Meta(description="For revoking the invite; it cannot be used to accept it.")]
     relation: shapes.Relation
     uses_left: Annotated[int, Meta(description="How many users may still accept it.")]
     expires_at: shapes.ExpiresAt

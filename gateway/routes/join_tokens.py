@@ -24,7 +24,7 @@ class MintToken(msgspec.Struct, forbid_unknown_fields=True):
         Annotated[str, Meta(max_length=64)] | None,
         Meta(description="Role at 100ms. By default the least powerful that the caller may have.", examples=["guest"]),
     ] = None
-    # The seed's client sends it. It is ignored: a token always names the user who is logged in.
+    # The seed's client sends it. It is ignored: a token always names the logged-in user.
     user_id: Annotated[
         Annotated[str, Meta(max_length=256)] | None,
         Meta(description="Ignored; accepted for clients of the old guide's backend."),

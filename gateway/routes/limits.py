@@ -67,11 +67,11 @@ class OneOverride(msgspec.Struct):
 
 class UserLimitsNow(LimitsNow):
     user: Annotated[LimitedUser, Meta(description="The user.")]
-    overrides: Annotated[list[OneOverride], Meta(description="What is set for this user only.")]
+    overrides: Annotated[list[OneOverride], Meta(description="The overrides set for this user.")]
 
 
 class WhatWasUsed(msgspec.Struct):
-    used: Annotated[dict[str, int], Meta(description="Units that had been used, by limit or quota.")]
+    used: Annotated[dict[str, int], Meta(description="Units used before the reset, by limit or quota.")]
 
 
 class OverrideSet(msgspec.Struct):
@@ -80,7 +80,7 @@ class OverrideSet(msgspec.Struct):
 
 @get("/api/admin/limits/{user:str}", opt=needs("limits.manage", refuses=("not_found",)))
 async def show_limits(user: UserInPath, request: Call, services: Injected) -> UserLimitsNow:
-    """Return the current state of a user's limits, and what is set for them only."""
+    """Return the current state of a user's limits, and their overrides."""
     standing = await services.user_limits.show(user, by=services.actor(request.user))
     one = standing.user
     limited = LimitedUser(one.id, one.username, list(one.roles))
@@ -90,7 +90,7 @@ async def show_limits(user: UserInPath, request: Call, services: Injected) -> Us
 
 @post("/api/admin/limits/{user:str}/reset", opt=needs("limits.manage", refuses=("not_found",)), status_code=200)
 async def reset_limits(user: UserInPath, data: JSONBody[Reset], request: Call, services: Injected) -> WhatWasUsed:
-    """Reset limits and quotas of a user, all or the named ones. Usage counters stay. Returns what had been used."""
+    """Reset limits and quotas of a user, all or the named ones. Usage counters stay. Returns the units used before."""
     return WhatWasUsed(await services.user_limits.reset(user, data.names, by=services.actor(request.user)))
 
 

@@ -81,7 +81,7 @@ async def login(data: JSONBody[Login], request: Call, services: Injected) -> Res
         await services.sessions.end(user.id, grant.principal.sid)
         raise RateLimited(decision)
     audit.note("login", by=user.id, subject=user.id, origin=origin, session=grant.principal.sid)
-    # After the answer: a hash of older parameters is renewed while the password is at hand.
+    # After the answer: a hash with older parameters is renewed while the password is available.
     renewal = BackgroundTask(_renew_hash, services.accounts, attempt.credentials, data.password)
     return Response(LoggedIn.of(grant, user, services.tokens), background=renewal)
 
@@ -103,7 +103,7 @@ async def refresh(data: JSONBody[Refresh], request: Call, services: Injected) ->
         await services.throttle.refreshed(sid)
     try:
         user = await services.accounts.get(uid)
-    except UnknownUser:  # deleted just now
+    except UnknownUser:  # deleted a moment ago
         raise InvalidGrant from None
     return LoggedIn.of(grant, user, services.tokens)
 
@@ -138,7 +138,7 @@ async def me(request: Call, services: Injected) -> Me:
 
 
 async def _end_several(services: Services, scope: str, uid: str, sid: str, principal: Principal | None) -> None:
-    """End all sessions of a user, or all but this one. A token that is void, or of an ended session, ends none.
+    """End all sessions of a user, or all but this one. A void token, or one of an ended session, ends none.
 
     Raises:
         InvalidToken, TokenExpired
@@ -153,7 +153,7 @@ async def _end_several(services: Services, scope: str, uid: str, sid: str, princ
         if scope == "all":
             await services.accounts.void_tokens(uid)
         await services.sessions.end_all(uid, but=sid if scope == "others" else None)
-    finally:  # they are over from the first write on, whether or not the disk has confirmed it
+    finally:  # they end with the first write, even if the disk has not confirmed it
         services.audit.note("logout", by=uid, subject=uid, session=sid, scope=scope)
 
 

@@ -14,7 +14,7 @@ from auth.users import User as Account
 from gateway.rooms.room import Room as RegisteredRoom
 from limits.policy import US_PER_S, Decision
 
-# Types of fields. A field that means something more special states its own description.
+# Types of fields. A field with a narrower meaning has its own description.
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Day = Annotated[str, Meta(description="UTC day, e.g. `2026-11-22`.")]
 RoomId = Annotated[str, Meta(description="Id of the room, assigned by 100ms.", examples=["64f0c0ffee64f0c0ffee64f0"])]
@@ -37,7 +37,7 @@ CreatedAt = Annotated[Instant, Meta(description="When it was created.")]
 Relation = Annotated[str, Meta(description="`owner`, `cohost`, `participant`, `viewer` or `banned`.")]
 By = Annotated[str, Meta(description="Id of the user who did it; `cli` for the command line, empty without a login.")]
 NextCursor = Annotated[str, Meta(description="Pass it as `cursor` to get the next page; null on the last page.")]
-# Always true: clients that were written for the old guide's backend look at it.
+# Always true: clients that were written for the old guide's backend check it.
 Success = Annotated[Literal[True], Meta(description="Always true, for clients of the old guide's backend.")]
 
 

@@ -1,4 +1,4 @@
-"""What the routes call: every part that the application is made of, by name and type."""
+"""The services that the routes call, by name and type."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from limits.limiter import Limiter
 class Services:
     """One object per process, injected into every handler.
 
-    `report_...` read over the connection of reports, so that a large report delays no decision.
+    `report_...` use the connection of reports, so that a large report delays no decision.
     """
 
     store: Store
@@ -79,7 +79,7 @@ class Services:
         return Caller(request.user.uid, relation or "", is_operator)
 
     def actor(self, principal: Principal) -> Actor:
-        """Return a caller as someone who administers, under the current policy."""
+        """Return a caller as an administrator under the current policy."""
         return Actor.of(principal, self.policy.now)
 
 

@@ -32,7 +32,7 @@ class CreateUser(shapes.Secret, forbid_unknown_fields=True):
     roles: _Roles
     password: Annotated[
         Annotated[str, Meta(max_length=4096)] | None,
-        Meta(description="Without it the user cannot log in before they have used a password link."),
+        Meta(description="Without it the user cannot log in until they have used a password link."),
     ] = None
     display_name: shapes.NewDisplayName | None = None
 
@@ -82,7 +82,9 @@ class Ended(msgspec.Struct):
 @get("/api/admin/users", opt=needs("users.manage"))
 async def list_users(
     services: Injected,
-    name: Annotated[str, QueryParameter(max_length=64, description="Only names that begin so, in either case.")] = "",
+    name: Annotated[
+        str, QueryParameter(max_length=64, description="Only names that begin with this text, in any case.")
+    ] = "",
     limit: PageSize = 100,
     cursor: Annotated[
         str | None, QueryParameter(max_length=512, description="`next_cursor` of the previous page.")

@@ -1,4 +1,4 @@
-"""The installations that are attacked: one with its limits out of the way, one with limits that are soon met."""
+"""The installations that are attacked: one with generous limits, and one with tight limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.attack.forge import Forge
 from tests.e2e.policies import BUILT_IN, roomy
 from tests.servers import Installation
 
-# Administrators who have one power and no other; `omni` has every permission, so that no route stops him early.
+# Administrators with a single power; `omni` has every permission, so that no route refuses them early.
 DELEGATES = """
 [roles.manager]
 permissions = ["users:manage"]
@@ -32,7 +32,7 @@ limits."tokens.mint" = { rate = "100000/min", burst = 10000 }
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation with one user of each role, and a member who is disabled."""
+    """A running installation with one user of each role and a disabled member."""
     running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES)
     running.env["GATEWAY_REGISTRATION"] = "invite"
     with running:
@@ -43,7 +43,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def forge(target: Installation) -> Forge:
-    """One for each module: after twenty more logins of its user the session behind it is over."""
+    """A forger for each module, because twenty more logins of its user end its session."""
     return Forge(target)
 
 

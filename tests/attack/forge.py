@@ -1,4 +1,4 @@
-"""Login tokens as one would forge them who knows everything, the key included, but what a case denies him."""
+"""Forged login tokens. The forger knows everything, including the key, except what a case withholds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def encode(part: bytes) -> str:
 
 
 class Forge:
-    """Signs whatever it is given, by default with the right key."""
+    """Signs any token, by default with the right key."""
 
     def __init__(self, target: Installation) -> None:
         self.login = target.log_in("hanna")
@@ -43,7 +43,7 @@ class Forge:
 
 
 def assert_refused(target: Installation, token: str, *, code: str = "invalid_token") -> None:
-    """Send a token to routes that read, that charge nothing and that write: 401 each, and the answer repeats none."""
+    """Send a token to routes that read, charge nothing and write; check that each answers 401 without repeating it."""
     for method, path in ROUTES:
         with target.client() as client:
             headers = {"Authorization": b"Bearer " + token.encode()}

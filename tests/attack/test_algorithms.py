@@ -1,4 +1,4 @@
-"""The token does not choose how it is checked. RFC 8725 sections 2.1, 3.1, 3.5; OWASP ASVS 5, 9.1.2."""
+"""A token does not choose its own algorithm. RFC 8725 sections 2.1, 3.1, 3.5; OWASP ASVS 5, 9.1.2."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.attack.forge import Forge, assert_refused, encode
 from tests.servers import Installation
 
 
-def test_forge_makes_tokens_that_pass_when_nothing_is_wrong(target: Installation, forge: Forge) -> None:
-    """The control of this file: else a refusal might be the forger's mistake."""
+def test_forged_tokens_pass_when_nothing_is_wrong(target: Installation, forge: Forge) -> None:
+    """The control experiment: otherwise a refusal could be the forger's mistake."""
     token = forge.sign(forge.header)
     assert token.split(".")[1] != forge.genuine.split(".")[1] or token == forge.genuine
     with target.client(token) as client:
         assert client.get("/api/auth/me").status_code == 200
 
 
-# RFC 8725 sections 2.1 and 3.1: the key says which algorithm, not the token. CVE-2015-9235 (jsonwebtoken),
+# RFC 8725 sections 2.1 and 3.1: the key determines the algorithm, not the token. CVE-2015-9235 (jsonwebtoken),
 # CVE-2018-1000531 (prime-jwt), CVE-2020-28042 (ServiceStack, empty signature); case variants: Insomnia Security's
 # advisory on Auth0's Authentication API, 2020-04-16.
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 0, [], ["HS256"], {"HS256": 1}])
@@ -33,7 +33,7 @@ def test_unsigned_token_is_refused(target: Installation, forge: Forge, algorithm
     assert_refused(target, f"{head}.{payload}")
 
 
-# RFC 8725 section 3.1: exactly the algorithm that the key is for, though the signature is right.
+# RFC 8725 section 3.1: only the algorithm that the key is for, even if the signature is right.
 @pytest.mark.parametrize(
     ("algorithm", "digest"),
     [
@@ -47,7 +47,7 @@ def test_unsigned_token_is_refused(target: Installation, forge: Forge, algorithm
         ("HS256 ", hashlib.sha256),
     ],
 )
-def test_other_algorithm_is_refused(target: Installation, forge: Forge, algorithm: str, digest: Any) -> None:
+def test_another_algorithm_is_refused(target: Installation, forge: Forge, algorithm: str, digest: Any) -> None:
     assert_refused(target, forge.sign(forge.header | {"alg": algorithm}, digest=digest))
 
 

@@ -1,4 +1,4 @@
-"""Things and powers of others. OWASP API Security 2023, API1 and API5; CWE-639, CWE-269."""
+"""Access to objects and powers of other users. OWASP API Security 2023, API1 and API5; CWE-639, CWE-269."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PASSWORD = "plenty of good words, none common"
 
 @pytest.fixture(scope="module")
 def people(target: Installation) -> Iterator[dict[str, httpx.Client]]:
-    """A client of each role; the manager and the warden have one power each and no other."""
+    """A client for each role; the manager and the warden have one power each."""
     with target.client_of("ada") as admin, target.client_of("olga") as omni:
         for name, roles in (("manja", ["manager"]), ("willi", ["warden"]), ("vera", ["member"])):
             body = {"username": name, "password": PASSWORD, "roles": roles}
-            # ada has every power, so she may make them
+            # ada has every power, so she may create them
             assert admin.post("/api/admin/users", json=body).status_code == 201
             target.passwords[name] = PASSWORD
         found = {name: target.client_of(name) for name in ("hanna", "mira", "otto", "manja", "willi", "vera")}
@@ -37,8 +37,8 @@ def operations(client: httpx.Client) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["hanna", "mira"])
-def test_no_admin_route_serves_who_has_no_power(people: dict[str, httpx.Client], name: str) -> None:
-    """Every one of them, asked about somebody else and about oneself; nothing is said of whether the other exists."""
+def test_admin_routes_refuse_users_without_a_power(people: dict[str, httpx.Client], name: str) -> None:
+    """Every admin route, for another user and for the caller; no answer reveals whether a user exists."""
     client = people[name]
     routes = [(method, path) for method, path in operations(client) if path.startswith("/api/admin/")]
     assert len(routes) >= 15
@@ -51,7 +51,7 @@ def test_no_admin_route_serves_who_has_no_power(people: dict[str, httpx.Client],
             assert "ada" not in document["detail"]
 
 
-def test_one_power_opens_no_route_of_another(people: dict[str, httpx.Client]) -> None:
+def test_one_power_does_not_open_the_routes_of_another(people: dict[str, httpx.Client]) -> None:
     for name, own in (("manja", "/api/admin/users"), ("willi", "/api/admin/limits"), ("otto", "")):
         for method, path in operations(people[name]):
             foreign = path.startswith("/api/admin/") and not (own and path.startswith(own))
@@ -62,8 +62,8 @@ def test_one_power_opens_no_route_of_another(people: dict[str, httpx.Client]) ->
 
 
 @pytest.mark.parametrize("name", ["mira", "manja", "willi"])
-def test_room_of_others_is_not_there(target: Installation, people: dict[str, httpx.Client], name: str) -> None:
-    """An invited room: each route answers as for a room that never was. (Operators read any: nothing to hide.)"""
+def test_another_users_room_is_not_found(target: Installation, people: dict[str, httpx.Client], name: str) -> None:
+    """Each route answers for an invited room as for one that never existed. (Operators may read any room.)"""
     room = people["hanna"].post("/api/rooms", json={"access": "invited"}).json()["room"]["id"]
     before = people["hanna"].get(f"/api/rooms/{room}/members").json()
     calls = len(target.upstream_calls())
@@ -85,8 +85,8 @@ def test_room_of_others_is_not_there(target: Installation, people: dict[str, htt
     assert len(target.upstream_calls()) == calls
 
 
-def test_session_of_others_cannot_be_ended(target: Installation, people: dict[str, httpx.Client]) -> None:
-    """Whoever asks, admins too: this route is for one's own. Another's id reads like one that never was."""
+def test_another_users_session_cannot_be_ended(target: Installation, people: dict[str, httpx.Client]) -> None:
+    """Not even by an admin: the route is for the caller's own sessions. Another user's id counts as unknown."""
     victim = target.log_in("vera")
     for name in ("mira", "otto", "ada"):
         for sid in (victim["session_id"], "0" * 20, f"{victim['session_id']}}}", f"x:{victim['session_id']}"):
@@ -95,7 +95,7 @@ def test_session_of_others_cannot_be_ended(target: Installation, people: dict[st
         assert client.get("/api/auth/me").status_code == 200
 
 
-def test_nobody_raises_himself(people: dict[str, httpx.Client]) -> None:
+def test_users_cannot_promote_themselves(people: dict[str, httpx.Client]) -> None:
     for name in ("manja", "ada", "olga"):
         before = people[name].get("/api/auth/me").json()
         for change in ({"roles": ["omni"]}, {"roles": ["admin", "host"]}, {"status": "active", "roles": ["omni"]}):
@@ -106,8 +106,8 @@ def test_nobody_raises_himself(people: dict[str, httpx.Client]) -> None:
 
 
 @pytest.mark.parametrize("roles", [["operator"], ["admin"], ["warden"], ["omni"], ["member", "warden"]])
-def test_nobody_grants_a_power_he_has_not(people: dict[str, httpx.Client], roles: list[str]) -> None:
-    """CWE-269, the detour: make or raise somebody else, and be him."""
+def test_users_cannot_grant_a_power_that_they_do_not_have(people: dict[str, httpx.Client], roles: list[str]) -> None:
+    """CWE-269 by a detour: create or promote another account, and use that."""
     manager = people["manja"]
     body = {"username": "puppet", "password": PASSWORD, "roles": roles}
     assert_problem(manager.post("/api/admin/users", json=body), 403, "forbidden")
@@ -117,8 +117,10 @@ def test_nobody_grants_a_power_he_has_not(people: dict[str, httpx.Client], roles
 
 
 @pytest.mark.parametrize("victim", ["otto", "willi", "olga", "ada"])
-def test_nobody_takes_over_or_down_who_stands_above(people: dict[str, httpx.Client], victim: str) -> None:
-    """By a link to set his password, by taking his roles, his status, his sessions, his account; by his id as well."""
+def test_manager_cannot_take_over_or_disable_a_user_with_more_power(
+    people: dict[str, httpx.Client], victim: str
+) -> None:
+    """Not by a password link, nor by a change of roles, status, sessions or account; neither by name nor by id."""
     manager = people["manja"]
     uid = people[victim].get("/api/auth/me").json()["user"]["id"]
     for user in (victim, uid):
@@ -132,8 +134,8 @@ def test_nobody_takes_over_or_down_who_stands_above(people: dict[str, httpx.Clie
 
 
 @pytest.mark.parametrize("victim", ["ada", "olga", "manja"])
-def test_limits_are_no_weapon_against_who_stands_above(people: dict[str, httpx.Client], victim: str) -> None:
-    """A block by somebody who only manages limits would lock every admin out of the installation."""
+def test_limits_of_users_with_more_power_cannot_be_changed(people: dict[str, httpx.Client], victim: str) -> None:
+    """A block by a user who only manages limits would lock every admin out of the installation."""
     for name in ("willi", "otto"):
         stem = f"/api/admin/limits/{victim}"
         for body in (
@@ -146,22 +148,22 @@ def test_limits_are_no_weapon_against_who_stands_above(people: dict[str, httpx.C
     assert people[victim].get("/api/auth/me").status_code == 200
 
 
-def test_nobody_frees_himself_of_his_limits(people: dict[str, httpx.Client]) -> None:
+def test_users_cannot_change_their_own_limits(people: dict[str, httpx.Client]) -> None:
     more = {"name": "api", "rate": "1000000/s", "burst": 1_000_000, "lasts_s": 600, "reason": "me first"}
     for name in ("willi", "otto", "ada", "olga"):
         uid = people[name].get("/api/auth/me").json()["user"]["id"]
         for user in (name, name.upper(), uid):
             assert_problem(people[name].put(f"/api/admin/limits/{user}/override", json=more), 403, "forbidden")
             assert_problem(people[name].post(f"/api/admin/limits/{user}/reset", json={}), 403, "forbidden")
-    for name in ("vera", "mira"):  # and it is not that nobody may at all
+    for name in ("vera", "mira"):  # but they may change those of others
         assert people["willi"].put(f"/api/admin/limits/{name}/override", json=more).status_code == 200
         assert people["willi"].delete(f"/api/admin/limits/{name}/override", params={"name": "api"}).status_code == 204
 
 
 @pytest.mark.parametrize("spelling", ["{}", "U{}", " {}", "{} ", "\uff55{}", "{}\u3164", "{}\ufe0f"])
-def test_name_of_somebodys_id_is_refused(people: dict[str, httpx.Client], spelling: str) -> None:
-    """CWE-706: routes take a user by id or by name. Whoever is named like another's id would get what was meant for
-    that one: his roles, his link to set a password; or would be disabled in his place."""
+def test_name_that_is_another_users_id_is_refused(people: dict[str, httpx.Client], spelling: str) -> None:
+    """CWE-706: routes accept a user's id or name. A user named like another user's id would get the roles or the
+    password link that were meant for the other, or would be disabled in their place."""
     uid = people["vera"].get("/api/auth/me").json()["user"]["id"]
     name = spelling.format(uid[1:] if spelling[0] in "U\uff55" else uid)
     body = {"username": name, "password": PASSWORD, "roles": ["member"]}
@@ -169,14 +171,14 @@ def test_name_of_somebodys_id_is_refused(people: dict[str, httpx.Client], spelli
     assert people["ada"].get(f"/api/admin/users/{uid}").json()["user"]["username"] == "vera"
 
 
-def test_nobody_deletes_or_disables_himself(people: dict[str, httpx.Client]) -> None:
+def test_users_cannot_delete_or_disable_themselves(people: dict[str, httpx.Client]) -> None:
     assert_problem(people["ada"].delete("/api/admin/users/ada"), 403, "forbidden")
     assert_problem(people["ada"].patch("/api/admin/users/ada", json={"status": "disabled"}), 403, "forbidden")
     assert people["ada"].get("/api/auth/me").status_code == 200
 
 
 def test_operator_gets_no_join_token(people: dict[str, httpx.Client]) -> None:
-    """Reading everything is not being everywhere."""
+    """Permission to read every room is not permission to join it."""
     room = people["hanna"].post("/api/rooms", json={}).json()["room"]["id"]
     for name in ("otto", "ada", "willi"):
         answer = people[name].post(f"/api/rooms/{room}/token", json={"role": "guest"})
@@ -184,7 +186,7 @@ def test_operator_gets_no_join_token(people: dict[str, httpx.Client]) -> None:
 
 
 def test_password_link_does_not_outlive_a_promotion(target: Installation, people: dict[str, httpx.Client]) -> None:
-    """OWASP API5:2023: whoever manages users made a link for a member; by the time it is used, he is an admin."""
+    """OWASP API5:2023: a manager made a link for a member, who is an admin by the time it is used."""
     for roles, status in ((["admin"], "active"), (["member"], "disabled")):
         name = f"rising-{secrets.token_hex(4)}"
         body = {"username": name, "password": PASSWORD, "roles": ["member"]}
@@ -198,12 +200,12 @@ def test_password_link_does_not_outlive_a_promotion(target: Installation, people
             assert_problem(client.post("/api/auth/password/setup", json=body), 400, "invalid_grant")
 
 
-def test_nobody_makes_a_link_for_himself(people: dict[str, httpx.Client]) -> None:
-    """It would be a way round the current password, for whoever has stolen an access token."""
+def test_users_cannot_make_a_password_link_for_themselves(people: dict[str, httpx.Client]) -> None:
+    """The thief of an access token could otherwise avoid giving the current password."""
     assert_problem(people["ada"].post("/api/admin/users/ada/password-link"), 403, "forbidden")
 
 
-def test_reason_of_an_override_cannot_turn_the_terminal_that_shows_it(people: dict[str, httpx.Client]) -> None:
+def test_reason_of_an_override_cannot_control_the_terminal_that_shows_it(people: dict[str, httpx.Client]) -> None:
     """CVE-2021-42574."""
     for reason in ("abc\u202edef", "abc\u2066def", "a\x1b[2J"):
         body = {"name": "api", "rate": "10/min", "burst": 5, "lasts_s": 60, "reason": reason}

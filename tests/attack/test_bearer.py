@@ -1,4 +1,4 @@
-"""How a token may be sent: in one header, under one scheme. RFC 6750 sections 2 and 5.3, RFC 9110 section 11."""
+"""Transport of the token: one header, one scheme. RFC 6750 sections 2 and 5.3, RFC 9110 section 11."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.e2e.checks import assert_problem
 from tests.servers import HOST, Installation
 
 
-# RFC 6750 section 5.3: tokens in addresses end up in logs and histories. The forms of sections 2.2 and 2.3 are not
-# offered.
-def test_token_counts_in_the_header_only(target: Installation, forge: Forge) -> None:
+# RFC 6750 section 5.3: tokens in URLs end up in logs and histories. The forms of sections 2.2 and 2.3 are not
+# supported.
+def test_token_is_accepted_in_the_header_only(target: Installation, forge: Forge) -> None:
     with target.client() as client:
         for name in ("access_token", "token", "authorization", "bearer"):
             assert_problem(client.get("/api/auth/me", params={name: forge.genuine}), 401, "invalid_token")
@@ -25,7 +25,7 @@ def test_token_counts_in_the_header_only(target: Installation, forge: Forge) -> 
         assert_problem(form, 401, "invalid_token")
 
 
-# RFC 9110 section 5.3: Authorization is no list; two of them are read differently by a proxy and by us.
+# RFC 9110 section 5.3: Authorization is not a list; a proxy and the gateway could read two of them differently.
 def test_two_authorization_headers_are_refused(target: Installation, forge: Forge) -> None:
     good, bad = f"Bearer {forge.genuine}", "Bearer x"
     for first, second in ((good, bad), (bad, good), (good, good), (good, "")):
@@ -40,7 +40,7 @@ def test_two_authorization_headers_are_refused(target: Installation, forge: Forg
         connection.close()
 
 
-# Litestar's own JWTAuth takes `Basic <jwt>` (verified on 2.25); RFC 6750 section 2.1: the scheme is Bearer.
+# Litestar's own JWTAuth accepts `Basic <jwt>` (verified on 2.25); RFC 6750 section 2.1: the scheme is Bearer.
 @pytest.mark.parametrize(
     "value",
     ["Basic {}", "{}", "Token {}", "JWT {}", "Bearer", "Bearer  {}", "Bearer\t{}", "Bearer,{}", "Bearer={}"],
@@ -51,14 +51,14 @@ def test_other_schemes_are_refused(target: Installation, forge: Forge, value: st
     assert_problem(answer, 401, "invalid_token")
 
 
-def test_name_and_password_in_a_basic_header_log_nobody_in(target: Installation) -> None:
+def test_basic_credentials_do_not_log_in(target: Installation) -> None:
     with target.client() as client:
         answer = client.get("/api/auth/me", auth=("hanna", target.passwords["hanna"]))
     assert_problem(answer, 401, "invalid_token")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_scheme_is_read_in_any_case(target: Installation, forge: Forge, scheme: str) -> None:
+def test_scheme_is_not_case_sensitive(target: Installation, forge: Forge, scheme: str) -> None:
     """RFC 9110 section 11.1."""
     with target.client() as client:
         answer = client.get("/api/auth/me", headers={"Authorization": f"{scheme} {forge.genuine}"})

@@ -1,4 +1,4 @@
-"""Bodies sent to routes that take none: bounded, and read as strictly as any other. OWASP API4:2023, API8:2023."""
+"""Bodies sent to routes that take none: bounded, and checked as strictly as others. OWASP API4:2023, API8:2023."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = {"Content-Type": "text/plain"}
 
 
 @pytest.mark.parametrize(("method", "path"), BODYLESS)
-def test_a_route_without_a_body_takes_none(target: Installation, method: str, path: str) -> None:
+def test_route_without_a_body_refuses_one(target: Installation, method: str, path: str) -> None:
     address = path.replace("{user:str}", "nobody-here").replace("{room_id:str}", "0" * 24)
     address = address.replace("{sid:str}", "0" * 20).replace("{invite_id:str}", "0" * 32)
     address += "?name=api" if path.endswith("/override") else ""
@@ -30,7 +30,7 @@ def test_a_route_without_a_body_takes_none(target: Installation, method: str, pa
             return client.request(method, address, **request)  # type: ignore[arg-type]
 
         expected = send().status_code
-        assert expected in (403, 404), "whoever is refused anyway must not be refused for another reason"
+        assert expected in (403, 404), "a caller who is refused anyway must not be refused for another reason"
         assert send(json={}).status_code == expected
         if expected == 404 and "{room_id" not in path:
             assert_problem(send(json={"roles": ["admin"]}), 400, "invalid_request")

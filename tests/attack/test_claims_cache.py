@@ -1,4 +1,4 @@
-"""What a process remembers of a token must not outlive what made it good. OWASP ASVS 5, 7.4.1; CWE-613, CWE-672."""
+"""A token that a process has cached must not outlive its validity. OWASP ASVS 5, 7.4.1; CWE-613, CWE-672."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.attack.forge import Forge, encode
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 
-WARMING = 24  # requests on fresh connections, so that both workers have surely seen the token
+WARMING = 24  # requests on fresh connections, so that both workers have almost certainly seen the token
 PASSWORD = "plenty of good words, none common"
 NEW_PASSWORD = "another set of words, rarely seen"
 
@@ -49,8 +49,8 @@ REVOCATIONS: dict[str, tuple[str, Revoke]] = {
 
 
 @pytest.mark.parametrize("how", REVOCATIONS)
-def test_remembered_token_is_void_with_the_next_request(target: Installation, how: str) -> None:
-    """On every worker, though each of them has decoded it before and does not decode it again."""
+def test_cached_token_is_refused_from_the_next_request_on(target: Installation, how: str) -> None:
+    """On every worker, although each has decoded it before and does not decode it again."""
     code, revoke = REVOCATIONS[how]
     name = f"cached-{[*REVOCATIONS].index(how)}"
     with target.client_of("ada") as admin:
@@ -69,7 +69,7 @@ def test_remembered_token_is_void_with_the_next_request(target: Installation, ho
 
 
 def test_token_that_never_expires_ends_with_its_session(target: Installation, forge: Forge) -> None:
-    """CWE-613: even a token of the right key with an `exp` in a million years lives no longer than its session."""
+    """CWE-613: even a token of the right key with an `exp` in a million years ends with its session."""
     login = target.log_in("mira")
     claims = forge.claims | {"sub": login["user"]["id"], "sid": login["session_id"], "roles": ["member"]}
     endless = forge.sign(forge.header, claims | {"exp": 10**13})
@@ -83,8 +83,8 @@ def test_token_that_never_expires_ends_with_its_session(target: Installation, fo
             assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
 
 
-def test_token_is_not_remembered_by_a_part_of_itself(target: Installation, forge: Forge) -> None:
-    """A cache that looks at payload or signature alone hands a remembered identity to another token."""
+def test_token_is_not_cached_by_a_part_of_itself(target: Installation, forge: Forge) -> None:
+    """A cache keyed by the payload or the signature alone would give one token's identity to another token."""
     with target.client(forge.genuine) as client:
         assert client.get("/api/auth/me").status_code == 200
     head, payload, signature = forge.genuine.split(".")
@@ -96,8 +96,8 @@ def test_token_is_not_remembered_by_a_part_of_itself(target: Installation, forge
                 assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
 
 
-def test_refused_tokens_are_not_remembered_and_good_ones_not_without_end() -> None:
-    """CWE-400, CWE-770: memory is spent on tokens of ours alone, and on so many of them."""
+def test_refused_tokens_are_not_cached_and_the_cache_is_bounded() -> None:
+    """CWE-400, CWE-770: only genuine tokens take memory, and only a bounded number of them."""
     tokens = LoginTokens(KeyRing(["a secret of the test, long enough it is"], "login-token"))
     for number in range(200):
         with pytest.raises(InvalidToken):
@@ -109,8 +109,8 @@ def test_refused_tokens_are_not_remembered_and_good_ones_not_without_end() -> No
     assert len(tokens._verified) <= MOST_REMEMBERED
 
 
-def test_secret_that_was_dropped_is_good_for_nothing(strict: Installation) -> None:
-    """OWASP Key Management Cheat Sheet: a rotation must end what the old key signed, remembered or not."""
+def test_removed_secret_verifies_nothing(strict: Installation) -> None:
+    """OWASP Key Management Cheat Sheet: a rotation must void what the old key signed, cached or not."""
     old, new = strict.env["GATEWAY_SECRET"], "another-secret-of-this-installation-48-characters"
     login = strict.log_in("hanna")
     try:

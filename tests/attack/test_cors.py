@@ -1,4 +1,4 @@
-"""Whose pages may call the API and read what it says. Fetch standard, "CORS protocol"; OWASP WSTG-CLNT-07."""
+"""CORS: which pages may call the API and read its responses. Fetch standard, "CORS protocol"; OWASP WSTG-CLNT-07."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORIGINS = f"{LISTED},http://localhost:*,https://[2001:db8::1]:8443"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """An installation that lets in the pages of some origins, and is reached by https."""
+    """An installation that allows pages of some origins and is reached by https."""
     installation = Installation(tmp_path_factory.mktemp("shared"), workers=1, policy=roomy())
     installation.env |= {"GATEWAY_CORS_ORIGINS": ORIGINS, "GATEWAY_PUBLIC_URL": "https://gateway.example.com"}
     with installation as running:
@@ -27,7 +27,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 def let_in(answer: httpx.Response, origin: str) -> bool:
-    """Tell whether a browser would show this answer to the origin's page; check that it is wholly so or not at all."""
+    """Tell whether a browser would let the origin's page read this answer; check that it allows all or nothing."""
     fields = {name for name in answer.headers if name.startswith("access-control-")}
     assert "origin" in answer.headers["vary"].lower()
     if not fields:
@@ -46,7 +46,7 @@ def preflight(client: httpx.Client, path: str, origin: str, method: str = "POST"
 @pytest.mark.parametrize(
     "origin", [LISTED, "http://localhost:3000", "http://localhost:80", "https://[2001:db8::1]:8443"]
 )
-def test_page_of_a_listed_origin_is_let_in(shared: Installation, origin: str) -> None:
+def test_page_of_a_listed_origin_is_allowed(shared: Installation, origin: str) -> None:
     with shared.client() as client:
         asked = preflight(client, "/api/rooms", origin)
         assert asked.status_code == 204
@@ -90,7 +90,7 @@ def test_page_of_a_listed_origin_is_let_in(shared: Installation, origin: str) ->
         "",
     ],
 )
-def test_page_of_any_other_origin_is_not(shared: Installation, origin: str) -> None:
+def test_page_of_any_other_origin_is_not_allowed(shared: Installation, origin: str) -> None:
     with shared.client() as client:
         for method in ("GET", "DELETE"):
             asked = preflight(client, "/api/rooms", origin, method)
@@ -102,14 +102,14 @@ def test_page_of_any_other_origin_is_not(shared: Installation, origin: str) -> N
         assert not let_in(client.get("/health/live"), "")
 
 
-def test_two_origins_are_none(shared: Installation) -> None:
+def test_two_origins_count_as_none(shared: Installation) -> None:
     answer = exchange(shared, head("GET /health/live HTTP/1.1", f"Origin: {LISTED}", "Origin: https://evil.example"))
     assert answer.status == 200
     assert b"access-control" not in answer.raw
 
 
-def test_every_refusal_can_be_read_by_the_page(shared: Installation) -> None:
-    """A problem document without these fields is a `TypeError: Failed to fetch` to the one who has to fix it."""
+def test_page_can_read_every_refusal(shared: Installation) -> None:
+    """Without these fields the page gets `TypeError: Failed to fetch` instead of the problem document."""
     origin = {"Origin": LISTED}
     big = b'{"username": "' + b"x" * 20_000 + b'"}'
     json = origin | {"Content-Type": "application/json"}
@@ -128,8 +128,8 @@ def test_every_refusal_can_be_read_by_the_page(shared: Installation) -> None:
         assert let_in(answer, LISTED), status
 
 
-def test_preflight_says_nothing_about_addresses(shared: Installation) -> None:
-    """So that the page reads the 404 of the call itself; and a preflight opens nothing: the call is checked as ever."""
+def test_preflight_reveals_nothing_about_addresses(shared: Installation) -> None:
+    """The page can read the 404 of the call itself. A preflight grants nothing: the call is checked as usual."""
     with shared.client() as client:
         answers = [preflight(client, path, LISTED) for path in ("/api/rooms", "/api/nowhere", "/api/admin/users")]
     assert {(answer.status_code, answer.headers["access-control-allow-methods"]) for answer in answers} == {
@@ -137,14 +137,14 @@ def test_preflight_says_nothing_about_addresses(shared: Installation) -> None:
     }
 
 
-def test_no_setting_lets_nobody_in(target: Installation) -> None:
+def test_no_origin_is_allowed_by_default(target: Installation) -> None:
     with target.client() as client:
         for answer in (preflight(client, "/api/rooms", LISTED), client.get("/api/usage", headers={"Origin": LISTED})):
             assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_security_fields_are_on_every_answer(shared: Installation, target: Installation) -> None:
-    """OWASP REST Security Cheat Sheet, "Security Headers"; RFC 6797 only where clients come by https."""
+    """OWASP REST Security Cheat Sheet, "Security Headers"; RFC 6797 only if clients use https."""
     with shared.client() as client, target.client() as plain:
         answers = [
             client.get("/health/live"),

@@ -1,4 +1,4 @@
-"""One token has one spelling. RFC 7515 section 2, RFC 4648 sections 3.2 to 3.5."""
+"""A token has exactly one encoding. RFC 7515 section 2, RFC 4648 sections 3.2 to 3.5."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.servers import Installation
 
 @pytest.fixture(scope="module")
 def tokens(target: Installation, forge: Forge) -> LoginTokens:
-    """The target's verifier, in this process; it knows the genuine token."""
+    """The target's verifier, in this process; it has cached the genuine token."""
     tokens = LoginTokens(KeyRing([target.env["GATEWAY_SECRET"]], "login-token"))
     assert tokens.verify(forge.genuine).uid == forge.login["user"]["id"]
     return tokens
 
 
-# RFC 7515 section 2 (no padding), RFC 4648 section 3.5 (one spelling per value): a block list or a cache by token text
-# must not be passed by respelling the token.
-def test_respelled_token_is_refused(target: Installation, forge: Forge) -> None:
+# RFC 7515 section 2 (no padding), RFC 4648 section 3.5 (one encoding per value): another encoding of a token must not
+# evade a block list or a cache by token text.
+def test_other_encoding_of_a_token_is_refused(target: Installation, forge: Forge) -> None:
     head, payload, signature = forge.genuine.split(".")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     same_bytes = alphabet[alphabet.index(signature[-1]) ^ 1]
@@ -54,15 +54,15 @@ def test_respelled_token_is_refused(target: Installation, forge: Forge) -> None:
     ["\n", "\r\n", "\t", " ", "\x0b", "\x00", "%20", "%2E", "+", "/", "=", "==", "!", "\u00a0", "\u00ad", "~", ","],
     ids=repr,
 )
-def test_stray_character_anywhere_is_refused(forge: Forge, tokens: LoginTokens, stray: str) -> None:
-    """At the verifier itself: some of these no client can put into a header at all."""
+def test_stray_character_at_any_place_is_refused(forge: Forge, tokens: LoginTokens, stray: str) -> None:
+    """Asks the verifier itself, because no client can send some of these in a header."""
     for at in (0, 1, len(forge.genuine) // 2, forge.genuine.index(".") + 1, len(forge.genuine) - 1, len(forge.genuine)):
         with pytest.raises(InvalidToken):
             tokens.verify(forge.genuine[:at] + stray + forge.genuine[at:])
 
 
 def test_look_alikes_of_the_alphabet_are_refused(forge: Forge, tokens: LoginTokens) -> None:
-    """RFC 4648 section 12: full-width and other digits are digits to Python, and to no decoder of ours."""
+    """RFC 4648 section 12: full-width and other digits are digits to Python, but not to our decoders."""
     head, payload, signature = forge.genuine.split(".")
     for one, other in (("e", "\uff45"), ("y", "\u0443"), ("0", "\u0660"), ("1", "\uff11"), ("-", "\u2010")):
         for token in (f"{head}.{payload}.{signature}".replace(one, other, 1), forge.genuine.replace(one, other)):
@@ -73,8 +73,8 @@ def test_look_alikes_of_the_alphabet_are_refused(forge: Forge, tokens: LoginToke
         tokens.verify(f"{head}\u3002{payload}\u3002{signature}")
 
 
-def test_every_respelling_of_the_last_character_is_refused(forge: Forge, tokens: LoginTokens) -> None:
-    """RFC 4648 section 3.5: of the 64 last characters of a signature four decode to the same bytes; one is right."""
+def test_every_other_encoding_of_the_last_character_is_refused(forge: Forge, tokens: LoginTokens) -> None:
+    """RFC 4648 section 3.5: four of the 64 possible last characters decode to the same bytes; one is right."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     passed = []
     for last in alphabet:

@@ -1,4 +1,4 @@
-"""Who has an account is nobody's business: unknown, wrong and disabled look alike and take alike.
+"""Account enumeration: unknown user, wrong password and disabled account get the same answer in the same time.
 
 OWASP ASVS 5, 6.3.8; OWASP Authentication Cheat Sheet, "Authentication Responses"; CVE-2016-6210 is the timing variant.
 """
@@ -17,7 +17,7 @@ from tests.servers import Installation
 
 
 def arms(target: Installation) -> dict[str, dict[str, str]]:
-    """Logins that fail, each for another reason."""
+    """Logins that fail, each for a different reason."""
     return {
         "unknown": {"username": "nobody-at-all", "password": "not the password at all"},
         "wrong": {"username": "hanna", "password": "not the password at all"},
@@ -65,7 +65,7 @@ def test_failed_login_leaves_no_session(target: Installation, name: str) -> None
     assert sessions() == before
 
 
-def test_rooms_that_one_may_not_see_are_as_those_that_never_were(target: Installation) -> None:
+def test_hidden_rooms_are_answered_like_rooms_that_do_not_exist(target: Installation) -> None:
     with target.client_of("hanna") as client:
         invited = client.post("/api/rooms", json={"access": "invited"}).json()["room"]["id"]
     seen = set()
@@ -78,8 +78,8 @@ def test_rooms_that_one_may_not_see_are_as_those_that_never_were(target: Install
 
 
 @pytest.mark.alone
-def test_registration_without_an_invite_tells_nothing_of_names(target: Installation) -> None:
-    """Where registration is by invite, only whoever holds one may learn that a name is taken."""
+def test_registration_without_an_invite_reveals_no_names(target: Installation) -> None:
+    """If registration needs an invite, only its holder may learn that a name is taken."""
     seen = set()
     bodies: dict[str, dict[str, str]] = {
         name: {"username": name, "password": "plenty of good words, none common", **more}
@@ -102,8 +102,8 @@ def test_registration_without_an_invite_tells_nothing_of_names(target: Installat
 
 
 @pytest.mark.alone
-def test_dead_links_to_set_a_password_are_alike(target: Installation) -> None:
-    """Never issued, used, of somebody who is gone: whoever tries codes learns nothing of users."""
+def test_invalid_password_links_get_the_same_answer(target: Installation) -> None:
+    """Never issued, used, or of a deleted user: guessing codes reveals nothing about users."""
     with target.client_of("ada") as admin:
         for name in ("linus", "gone"):
             body = {"username": name, "roles": ["member"]}
@@ -117,7 +117,7 @@ def test_dead_links_to_set_a_password_are_alike(target: Installation) -> None:
     seen = set()
 
     def ask(code: str) -> None:
-        # A weak password too: whether it is looked at must not depend on the code.
+        # A weak password too: whether it is checked must not depend on the code.
         for password in ("plenty of good words, none common", "weak"):
             with target.client() as client:
                 body = {"token": code, "new_password": password}
@@ -130,8 +130,8 @@ def test_dead_links_to_set_a_password_are_alike(target: Installation) -> None:
 
 
 @pytest.mark.alone
-def test_wrong_current_passwords_are_alike(target: Installation) -> None:
-    """Near or far from the right one, or longer than any: the same answer after the same time."""
+def test_wrong_current_passwords_get_the_same_answer(target: Installation) -> None:
+    """Similar to the right one, different, or too long: the same answer in the same time."""
     right = target.passwords["mira"]
     near = right[:-1] + ("a" if right[-1] != "a" else "b")
     wrong = {"far": "not the password at all", "near": near, "long": "x" * 4000}

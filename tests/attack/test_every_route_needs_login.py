@@ -1,6 +1,6 @@
-"""Every route but those listed here answers 401 to whoever has no token. OWASP API Security 2023, API2 and API5.
+"""Every route except those listed here answers 401 without a token. OWASP API Security 2023, API2 and API5.
 
-The routes are those of the running app's own document; the router's list is held against it.
+The routes come from the running app's own document, which is compared with the router's list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.policy.model import ACTIONS, ROOM_ACTIONS
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 
-# Written out by hand: a route becomes public by a line here, and by nothing else.
+# Written by hand: a route becomes public only with a line here.
 PUBLIC = {
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
@@ -30,11 +30,11 @@ PUBLIC = {
     ("POST", "/api/auth/password/setup"),
     ("POST", "/api/invites/{code}/accept"),
 }
-# What serves the document, and is not in it.
+# Routes that serve the document and are not in it.
 DOCS = {("GET", path) for path in ("/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js")}
-# Public to the router, because its body may hold the token instead; without either it is refused like the others.
+# Public to the router, because its body may hold the token; without any token it is refused like the others.
 TOKEN_IN_BODY = {("POST", "/api/auth/logout")}
-# Written out by hand as well: which action each of the others is, for by that the policy decides.
+# Also written by hand: the action of each other route, by which the policy decides.
 ACTION_OF = {
     ("GET", "/api/auth/me"): "account.read",
     ("POST", "/api/auth/password"): "account.manage",
@@ -70,7 +70,7 @@ ACTION_OF = {
     ("POST", "/api/admin/users/{user}/password-link"): "users.manage",
     ("GET", "/api/admin/audit"): "audit.read",
 }
-# No permission of its own: being logged in is enough, or the room in its path decides.
+# Actions without a permission of their own: a login is enough, or the room in the path decides.
 WITHOUT_PERMISSION = {"account.read", "rooms.list", "rooms.read", "account.manage", *ROOM_ACTIONS} - {"tokens.mint"}
 
 VALUES = {"user": "mira", "room_id": "0" * 24}
@@ -78,7 +78,7 @@ METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
 
 
 def documented(target: Installation) -> dict[tuple[str, str], bool]:
-    """Return every operation of /openapi.json, and whether the document says that it needs a login."""
+    """Return every operation of /openapi.json and whether the document requires a login for it."""
     with target.client() as client:
         document = client.get("/openapi.json").json()
     assert not document.get("security")
@@ -94,13 +94,13 @@ def routed() -> set[tuple[str, str]]:
     return {(method, template_of(path)) for one in ROUTES for method in one.http_methods for path in one.paths}
 
 
-def test_document_has_every_route_and_says_which_are_public(target: Installation) -> None:
+def test_document_lists_every_route_and_marks_the_public_ones(target: Installation) -> None:
     operations = documented(target)
     assert {*operations} == routed() - DOCS
     assert {operation for operation, closed in operations.items() if not closed} == PUBLIC - DOCS
 
 
-def test_every_route_is_closed_without_a_token(target: Installation) -> None:
+def test_every_route_is_refused_without_a_token(target: Installation) -> None:
     for method, template in sorted({*documented(target)} - (PUBLIC - TOKEN_IN_BODY)):
         path = re.sub(r"\{(\w+)\}", lambda name: VALUES.get(name[1], "0" * 20), template)
         in_body = (method, template) in TOKEN_IN_BODY
@@ -111,13 +111,13 @@ def test_every_route_is_closed_without_a_token(target: Installation) -> None:
             assert_problem(basic, 401, "invalid_token")
             if in_body:
                 continue
-            # Before anything is read of body and query: a stranger is not told what good ones look like.
+            # Before body and query are read: a caller without a login does not learn what valid ones look like.
             garbage = {"Content-Type": "text/plain"}
             answer = client.request(method, path, content=b"{", headers=garbage, params={"nonsense": "1"})
             assert_problem(answer, 401, "invalid_token")
 
 
-def test_list_of_public_routes_is_the_routers() -> None:
+def test_list_of_public_routes_matches_the_router() -> None:
     marked = {
         (method, template_of(path))
         for handler in [*ROUTES, *DOCUMENT_ROUTES]
@@ -128,7 +128,7 @@ def test_list_of_public_routes_is_the_routers() -> None:
     assert marked == PUBLIC
 
 
-def test_every_other_route_is_the_action_it_should_be() -> None:
+def test_every_other_route_has_the_right_action() -> None:
     named = {
         (method, template_of(path)): access_of(handler).action
         for handler in ROUTES
@@ -140,5 +140,5 @@ def test_every_other_route_is_the_action_it_should_be() -> None:
     assert {*ACTION_OF.values()} == {*ACTIONS}
 
 
-def test_actions_without_a_permission_are_few_and_known() -> None:
+def test_actions_without_a_permission_are_the_listed_ones() -> None:
     assert {action for action, permission in ACTIONS.items() if permission is None} == WITHOUT_PERMISSION

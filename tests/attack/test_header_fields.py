@@ -18,19 +18,19 @@ from tests.servers import Installation
     [{"crit": ["exp"]}, {"crit": ["b64"], "b64": False}, {"b64": False}, {"zip": "DEF"}, {"cty": "JWT"}, {"x": 1}],
     ids=str,
 )
-def test_header_fields_of_others_are_refused(target: Installation, forge: Forge, extra: dict[str, Any]) -> None:
+def test_foreign_header_parameters_are_refused(target: Installation, forge: Forge, extra: dict[str, Any]) -> None:
     assert_refused(target, forge.sign(forge.header | extra))
 
 
-# RFC 8725 section 3.11: the type says what the token is for.
+# RFC 8725 section 3.11: the type states the purpose of the token.
 @pytest.mark.parametrize("kind", ["JWT", "AT+JWT", "application/at+jwt", "id+jwt", "", None])
 def test_token_of_another_type_is_refused(target: Installation, forge: Forge, kind: object) -> None:
     assert_refused(target, forge.sign(forge.header | {"typ": kind}))
 
 
-# RFC 7515 section 4: names are unique, or the last one counts; never one for the check and another for the use.
+# RFC 7515 section 4: names are unique, or the last one counts; the check and the use must agree on one.
 @pytest.mark.parametrize("first", ['"alg":"none"', '"typ":"JWT"', '"kid":"../x"', '"crit":["exp"]'])
-def test_doubled_header_field_has_one_meaning(target: Installation, forge: Forge, first: str) -> None:
+def test_repeated_header_parameter_has_one_meaning(target: Installation, forge: Forge, first: str) -> None:
     payload = json.dumps(forge.claims).encode()
     last = forge.sign_raw(f"{json.dumps(forge.header)[:-1]},{first}}}".encode(), payload)
     assert_refused(target, last)
@@ -42,7 +42,7 @@ def test_doubled_header_field_has_one_meaning(target: Installation, forge: Forge
         assert_refused(target, f"{head}.{body}.{encode(b'unsigned')}")
 
 
-# RFC 8725 section 3.6 (CVE-2024-21319, a bomb in a compressed token): nothing is inflated, however it is announced.
+# RFC 8725 section 3.6 (CVE-2024-21319, a bomb in a compressed token): nothing is inflated, whatever the header says.
 def test_compressed_payload_is_not_inflated(target: Installation, forge: Forge) -> None:
     bomb = zlib.compress(b" " * 2_000_000 + json.dumps(forge.claims).encode())
     assert_refused(target, forge.sign_raw(json.dumps(forge.header | {"zip": "DEF"}).encode(), bomb))
@@ -51,10 +51,10 @@ def test_compressed_payload_is_not_inflated(target: Installation, forge: Forge) 
 
 # RFC 8725 section 3.11: `typ` has one value here.
 @pytest.mark.parametrize("name", ["alg", "kid", "typ"])
-def test_header_that_lacks_a_field_is_refused(target: Installation, forge: Forge, name: str) -> None:
+def test_header_without_a_required_parameter_is_refused(target: Installation, forge: Forge, name: str) -> None:
     assert_refused(target, forge.sign({key: value for key, value in forge.header.items() if key != name}))
 
 
 @pytest.mark.parametrize("header", [b"[]", b"null", b'"HS256"', b"", b"{", b"\xff", b"[" * 2500, b'{"a":' * 500])
-def test_header_that_is_no_object_is_refused(target: Installation, forge: Forge, header: bytes) -> None:
+def test_header_that_is_not_an_object_is_refused(target: Installation, forge: Forge, header: bytes) -> None:
     assert_refused(target, forge.sign_raw(header, json.dumps(forge.claims).encode()))

@@ -1,4 +1,4 @@
-"""Heads that are too large, too slow, or mean one thing to a proxy and another to us; bodies without end."""
+"""Heads that are too large, too slow, or mean one thing to a proxy and another to the gateway; endless bodies."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def assert_refused(answer: Answer, status: int, code: str) -> None:
     check_document(status, answer.headers, answer.body, code)
 
 
-# --- what cannot be read in one way only ------------------------------------------------------------------------------
+# --- ambiguity --------------------------------------------------------------------------------------------------------
 # RFC 9112 sections 2.2, 3.2, 5.1, 5.2, 6.1, 6.3 and 11.2. CVE-2019-18277 (HAProxy), CVE-2020-11724 (OpenResty),
-# CVE-2023-25690 (httpd) and CVE-2023-44487's kin are what one reading too many did elsewhere.
+# CVE-2023-25690 (httpd) and similar ones are consequences of a second interpretation elsewhere.
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def assert_refused(answer: Answer, status: int, code: str) -> None:
     ],
     ids=lambda request_head: repr(request_head[:90]),
 )
-def test_ambiguous_request_is_refused_and_what_follows_it_never_read(target: Installation, request_head: bytes) -> None:
+def test_ambiguous_request_is_refused_and_the_rest_is_never_read(target: Installation, request_head: bytes) -> None:
     assert_refused(exchange(target, request_head + b"{}" + SECOND), 400, "invalid_request")
 
 
 @pytest.mark.parametrize(
     "body", [b"zz\r\n", b"-1\r\n{}\r\n", b"2 \r\n{}\r\n0\r\n\r\n", b"2\n{}\n0\n\n", b"2\r\n{}xx0\r\n\r\n"]
 )
-def test_broken_chunks_are_refused_and_what_follows_them_never_read(target: Installation, body: bytes) -> None:
+def test_malformed_chunks_are_refused_and_the_rest_is_never_read(target: Installation, body: bytes) -> None:
     answer = exchange(target, head(LOGIN, JSON, "Transfer-Encoding: chunked"), body + SECOND)
     assert answer.closed
     assert answer.count == 1
@@ -89,24 +89,24 @@ def test_broken_chunks_are_refused_and_what_follows_them_never_read(target: Inst
 
 
 @pytest.mark.parametrize("broken", [b"\x00\r\n\r\n", head(LIVE, "X : y"), head(LIVE, "X: " + "x" * 40_000)])
-def test_broken_request_is_never_answered_in_the_place_of_an_earlier_one(target: Installation, broken: bytes) -> None:
-    """Response queue poisoning: on a proxy's connection one caller would get the answer that is another's."""
+def test_malformed_request_is_never_answered_instead_of_an_earlier_one(target: Installation, broken: bytes) -> None:
+    """Response queue poisoning: on a proxy's connection one caller would get another caller's answer."""
     first = head(LIVE).replace(b"Connection: close\r\n", b"")
     for answer in (exchange(target, first + broken), exchange(target, first, broken)):
         assert answer.closed
         assert answer.raw == b"" or answer.status == 200
 
 
-def test_offered_upgrade_is_ignored(target: Installation) -> None:
-    """h2c smuggling: a proxy that believes a 101 forwards the rest unread. RFC 9110 section 7.8."""
+def test_upgrade_request_is_ignored(target: Installation) -> None:
+    """h2c smuggling: a proxy that sees a 101 forwards the rest unread. RFC 9110 section 7.8."""
     for upgrade in ("h2c", "websocket", "TLS/1.0"):
         answer = exchange(target, head(LIVE, f"Upgrade: {upgrade}").replace(b"close", b"close, Upgrade"))
         assert answer.status == 200
         assert "upgrade" not in answer.headers
 
 
-def test_trailer_is_no_header_field(target: Installation) -> None:
-    """RFC 9110 section 6.5.1: else it would be one that no proxy has checked."""
+def test_trailer_does_not_become_a_header_field(target: Installation) -> None:
+    """RFC 9110 section 6.5.1: otherwise it would be a header field that no proxy has checked."""
     token = target.log_in("mira")["access_token"]
     chunked = head("GET /api/auth/me HTTP/1.1", "Transfer-Encoding: chunked")
     answer = exchange(target, chunked + f"0\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
@@ -125,8 +125,8 @@ def test_trailer_is_no_header_field(target: Installation) -> None:
         "/api/%E5%98%8D%E5%98%8ASet-Cookie:a=b",
     ],
 )
-def test_path_and_query_write_no_header(target: Installation, path: str) -> None:
-    """CWE-113; the last is CVE-2019-9740's cousin, line breaks in disguise."""
+def test_path_and_query_cannot_inject_a_header(target: Installation, path: str) -> None:
+    """CWE-113; the last case has encoded line breaks, as in CVE-2019-9740."""
     answer = exchange(target, head(f"GET {path} HTTP/1.1"))
     assert "set-cookie" not in answer.headers
     assert answer.headers["content-type"] == "application/problem+json"
@@ -145,8 +145,8 @@ def test_path_and_query_write_no_header(target: Installation, path: str) -> None
         head("GET /openapi.json HTTP/1.1", "Host: evil.example"),
     ],
 )
-def test_name_of_another_host_comes_back_nowhere(target: Installation, request_head: bytes) -> None:
-    """CWE-644: links and redirects made from the Host field are how caches and password mails are poisoned."""
+def test_answer_never_contains_the_name_of_another_host(target: Installation, request_head: bytes) -> None:
+    """CWE-644: links and redirects made from the Host field let attackers poison caches and password mails."""
     answer = exchange(target, request_head)
     assert answer.status in (200, 401)
     assert b"evil.example" not in answer.raw
@@ -191,7 +191,7 @@ def test_head_within_the_bounds_is_served(target: Installation, request_head: by
     assert exchange(target, request_head[:9000], request_head[9000:]).status == 200
 
 
-def test_bounds_are_for_each_request_of_a_connection(target: Installation) -> None:
+def test_bounds_apply_to_each_request_of_a_connection(target: Installation) -> None:
     request = head(LIVE, "X: " + "x" * 9000)
     several = request.replace(b"Connection: close\r\n", b"") * 6
     for size in (len(several), 5000):
@@ -221,9 +221,9 @@ def memory_kib(target: Installation) -> int:
         (head(LOGIN, JSON, "Transfer-Encoding: chunked") + b"1;", b"x" * 65536),
         (head("GET /api/auth/me HTTP/1.1", "Transfer-Encoding: chunked") + b"0\r\nX: ", b"x" * 65536),
     ],
-    ids=["field", "target", "fields", "trailer", "trailers", "chunk extension", "trailer of what nobody reads"],
+    ids=["field", "target", "fields", "trailer", "trailers", "chunk extension", "trailer of a body that is not read"],
 )
-def test_head_without_end_fills_no_memory(target: Installation, start: bytes, filling: bytes) -> None:
+def test_endless_head_does_not_fill_memory(target: Installation, start: bytes, filling: bytes) -> None:
     """CVE-2024-22019 (Node.js, chunk extensions), CVE-2011-3192's kin. 8 connections at once, up to 16 MiB each."""
     before = memory_kib(target)
     most = 16 * 1024 * 1024
@@ -231,15 +231,15 @@ def test_head_without_end_fills_no_memory(target: Installation, start: bytes, fi
         parts = most // len(filling)
         jobs = [pool.submit(send_until_refused, target, start, itertools.repeat(filling, parts)) for _ in range(8)]
         sent = [job.result() for job in jobs]
-    assert max(sent) < most  # what lies in the sockets' buffers went out as well
+    assert max(sent) < most  # the buffers of the sockets count as sent
     assert memory_kib(target) - before < 24 * 1024, sent
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-def test_head_that_never_ends_is_not_waited_for(target: Installation) -> None:
-    """Slowloris (CVE-2007-6750): silent, dripping, or between two requests, it is closed after 10 s."""
+def test_head_that_never_ends_is_abandoned(target: Installation) -> None:
+    """Slowloris (CVE-2007-6750): a silent, slow or idle connection is closed after 10 s."""
 
     def drip(piece: bytes, start: bytes = b"") -> tuple[float, bytes]:
         begun = time.monotonic()
@@ -267,7 +267,7 @@ def test_head_that_never_ends_is_not_waited_for(target: Installation) -> None:
         "empty lines": (b"\r\n", b""),
         "second": (b"x", served + b"GET /"),
         "empty lines after one": (b"\r\n", served),
-        "body of what is answered": (b"x", head("POST /api/nowhere HTTP/1.1", "Content-Length: 9999")),
+        "body of an answered request": (b"x", head("POST /api/nowhere HTTP/1.1", "Content-Length: 9999")),
     }
     with ThreadPoolExecutor(len(cases)) as pool:
         jobs = {name: pool.submit(drip, *case) for name, case in cases.items()}
@@ -278,8 +278,8 @@ def test_head_that_never_ends_is_not_waited_for(target: Installation) -> None:
     assert min(took[name][0] for name in ("silent", "line", "field", "fields", "second")) > HEAD_TIMEOUT_S - 2
 
 
-def test_body_that_dawdles_is_not_waited_for(target: Installation) -> None:
-    """Announced or chunked alike."""
+def test_slow_body_is_abandoned(target: Installation) -> None:
+    """With a Content-Length as well as chunked."""
 
     def dawdle(*fields: str) -> Answer:
         body = b"1\r\n{\r\n" if "Transfer-Encoding: chunked" in fields else b"{"

@@ -1,7 +1,7 @@
-"""A request that is begun while its sender may, and whose last byte comes when he no longer may (CWE-367).
+"""A request that begins while it is permitted, and whose last byte arrives when it is not (CWE-367).
 
-Whoever holds one such request open would otherwise keep what was taken from him: RFC 9700 section 4.14 and OWASP ASVS
-5, 7.4.1 want a session that was ended to be of no use from then on.
+A user who holds such a request open could otherwise keep a permission that was revoked: RFC 9700 section 4.14 and OWASP
+ASVS 5, 7.4.1 require that an ended session is of no further use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PASSWORD = "plenty of good words, none common"
 
 
 class HeldBack:
-    """A request of which all but the last byte has been sent."""
+    """A request that has been sent except for its last byte."""
 
     def __init__(self, target: Installation, token: str, method: str, path: str, body: Any, *fields: str) -> None:
         content = json.dumps(body).encode()
@@ -34,7 +34,7 @@ class HeldBack:
         lines += ["Content-Type: application/json", f"Content-Length: {len(content)}", "Connection: close", "", ""]
         self._link = socket.create_connection((HOST, target.port), timeout=15)
         self._link.sendall("\r\n".join(lines).encode() + content[:-1])
-        for _ in range(2 * target.workers):  # each worker has most likely answered something that came later
+        for _ in range(2 * target.workers):  # each worker has most likely answered a later request
             with target.client(token) as client:
                 client.get("/api/auth/me")
         time.sleep(0.2)
@@ -49,7 +49,7 @@ def code_of(answer: Answer) -> str:
     return str(json.loads(answer.body)["code"])
 
 
-def test_mint_that_was_begun_before_a_ban_is_not_answered_after_it(target: Installation) -> None:
+def test_mint_that_began_before_a_ban_is_refused_after_it(target: Installation) -> None:
     owner, mallory = newcomers(target, "host", "member")
     room = new_room(target, owner)
     assert mint(target, mallory, room).status_code == 200
@@ -79,7 +79,7 @@ def deleted(client: httpx.Client, who: str) -> httpx.Response:
 def held_back_by_an_admin(
     target: Installation, method: str, path: str, body: Any, end: Callable[[httpx.Client, str], httpx.Response]
 ) -> Iterator[Answer]:
-    """Give the answer to a request of an admin whose power ends before its last byte."""
+    """Return the answer to a request of an admin whose power ends before its last byte."""
     [eve] = newcomers(target, "admin")
     request = HeldBack(target, eve.token, method, path, body)
     with target.client_of("ada") as admin:
@@ -91,7 +91,7 @@ ENDS = [disabled, demoted, thrown_out, deleted]
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_admin_whose_power_has_ended_leaves_no_back_door(
+def test_admin_whose_power_has_ended_cannot_create_a_back_door(
     target: Installation, end: Callable[[httpx.Client, str], httpx.Response]
 ) -> None:
     body = {"username": f"backdoor-{end.__name__}", "roles": ["admin"], "password": PASSWORD}
@@ -102,7 +102,7 @@ def test_admin_whose_power_has_ended_leaves_no_back_door(
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_admin_whose_power_has_ended_takes_nobody_along(
+def test_admin_whose_power_has_ended_cannot_delete_others(
     target: Installation, end: Callable[[httpx.Client, str], httpx.Response]
 ) -> None:
     [victim] = newcomers(target, "member")
@@ -111,7 +111,7 @@ def test_admin_whose_power_has_ended_takes_nobody_along(
     assert ask(target, victim, "GET", "/auth/me").status_code == 200
 
 
-def test_room_of_somebody_who_has_logged_out_is_not_created(target: Installation) -> None:
+def test_user_who_has_logged_out_creates_no_room(target: Installation) -> None:
     [host] = newcomers(target, "host")
     creating = HeldBack(target, host.token, "POST", "/rooms", {"name": "late"})
     before = target.upstream_calls()
@@ -120,8 +120,8 @@ def test_room_of_somebody_who_has_logged_out_is_not_created(target: Installation
     assert target.upstream_calls() == before
 
 
-def test_body_that_is_refused_is_still_counted_as_refused(target: Installation) -> None:
-    """It is read before anything is asked, and judged where it was judged before."""
+def test_refused_body_is_counted_as_refused(target: Installation) -> None:
+    """The body is read before Redis is asked, but refused after authentication."""
     [host] = newcomers(target, "host")
     answer = ask(target, host, "POST", "/rooms", ["no object"])
     assert answer.status_code == 400
@@ -139,8 +139,8 @@ def keyed(target: Installation, who: Person, key: str, body: Any) -> httpx.Respo
 
 
 @pytest.mark.parametrize("body", [{"access": "open"}, {"access": "nonsense"}, {"access": "invited"}])
-def test_place_of_a_key_is_not_given_back_by_a_second_request_under_it(cramped: Installation, body: Any) -> None:
-    """Three rooms at once: a repeat, a mistake and a mismatch under the same key let nobody have a fourth."""
+def test_second_request_with_a_key_does_not_free_the_place_of_the_first(cramped: Installation, body: Any) -> None:
+    """Three rooms at once: a repeat, an error and a mismatch under the same key never allow a fourth."""
     [host] = newcomers(cramped, "host")
     for number in range(3):
         second = HeldBack(cramped, host.token, "POST", "/rooms", body, f"Idempotency-Key: k-{number}")
@@ -152,7 +152,7 @@ def test_place_of_a_key_is_not_given_back_by_a_second_request_under_it(cramped: 
     assert places(cramped, host) == 3
 
 
-def test_create_for_which_there_is_no_place_costs_nothing_with_a_key_or_without(cramped: Installation) -> None:
+def test_create_without_a_free_place_costs_nothing_with_and_without_a_key(cramped: Installation) -> None:
     [host] = newcomers(cramped, "host")
     for _ in range(3):
         new_room(cramped, host)
@@ -168,7 +168,7 @@ def test_create_for_which_there_is_no_place_costs_nothing_with_a_key_or_without(
     assert left() >= before
     tally = usage(cramped, host, "rooms.create")
     assert (tally["ok"], tally["denied"], tally["refused"]) == (3, {"rooms.active": 6}, {})
-    # Refused for want of a place is not used up: the key works once there is one.
+    # A request refused because no place is free does not use up its key, which works once there is one.
     room = ask(cramped, host, "GET", "/rooms").json()["rooms"][0]["id"]
     assert ask(cramped, host, "POST", f"/rooms/{room}/end", {"lock": True}).status_code == 202
     assert keyed(cramped, host, "k-0", {}).status_code == 201

@@ -1,4 +1,4 @@
-"""Texts of strangers that end up elsewhere: in lists, logs, terminals, Redis. CWE-117, CWE-150, CWE-74; CVE-2021-42574.
+"""Injection by users' texts into lists, logs, terminals and Redis. CWE-117, CWE-150, CWE-74; CVE-2021-42574.
 
 OWASP Logging Cheat Sheet, "Event collection"; OWASP ASVS 5, 16.4.1.
 """
@@ -40,7 +40,7 @@ def test_user_agent_is_shown_as_plain_text_of_bounded_length(target: Installatio
         link.sendall(head + body)
         said = b"".join(iter(lambda: link.recv(65536), b""))
     if said.startswith(b"HTTP/1.1 400"):
-        return  # the server's own parser takes no control characters at all (RFC 9110 section 5.5)
+        return  # the server's own parser refuses control characters (RFC 9110 section 5.5)
     login = json.loads(said.partition(b"\r\n\r\n")[2])
     with target.client(login["access_token"]) as client:
         shown = client.get("/api/auth/sessions").json()["sessions"]
@@ -50,24 +50,24 @@ def test_user_agent_is_shown_as_plain_text_of_bounded_length(target: Installatio
     assert sum(one["current"] for one in shown) == 1
 
 
-def test_user_agent_steers_no_terminal(target: Installation) -> None:
+def test_user_agent_cannot_control_a_terminal(target: Installation) -> None:
     for agent in AGENTS.values():
         body = {"username": "mira", "password": target.passwords["mira"]}
         with target.client() as client:
             client.post("/api/auth/login", json=body, headers={b"User-Agent": agent.replace(b"\x1b", b"\x9b")})
     printed = target.command("users", "sessions", "mira").stdout
     assert not {"\x1b", "\x9b", "\u202e"} & set(printed)
-    assert "jndi" in target.command("users", "sessions", "mira", "--json").stdout  # shown, as the text it is
+    assert "jndi" in target.command("users", "sessions", "mira", "--json").stdout  # shown as plain text
 
 
-# Names with a meaning to Redis, JSON, SQL, shells, terminals, markup, spreadsheets: taken as names, and nothing else.
+# Names with a meaning to Redis, JSON, SQL, shells, terminals, markup or spreadsheets are treated only as names.
 TELLING = [
     'a"}{b', "x'; DROP TABLE users;--", "$(id)`id`", "[red]x[red]", "[bold]xx", "u:1:{x}", "%0d%0aSET", "<b>x<b>",
     "[red]x[/red]", "KEYS[1]", "=cmd|x!A0", "__proto__", "*", "***",
 ]  # fmt: skip
 
 
-def test_names_are_names_and_nothing_else(target: Installation) -> None:
+def test_special_characters_in_names_have_no_effect(target: Installation) -> None:
     with target.client_of("ada") as admin:
         with target.valkey.client() as client:
             keys = client.dbsize()
@@ -100,11 +100,11 @@ def test_names_are_names_and_nothing_else(target: Installation) -> None:
      "a\u00a0da", "ada\u2028", "ada\n", "ada\x00", "ada\x7f", "\ufdfaada", "ada\ue000", "ada\U0010ffff"],
     ids=ascii,
 )  # fmt: skip
-def test_name_that_looks_like_anothers_by_what_cannot_be_seen_is_refused(target: Installation, name: str) -> None:
+def test_name_with_invisible_characters_is_refused(target: Installation, name: str) -> None:
     """CWE-1007; UTS 39 section 3: default ignorable, control, format and private characters, and spaces."""
     with target.client_of("ada") as admin:
         answer = admin.post("/api/admin/users", json={"username": name, "password": PASSWORD, "roles": ["member"]})
-    assert answer.status_code in (400, 409), name  # 409: what cannot be seen fell away, and the name was ada's
+    assert answer.status_code in (400, 409), name  # 409: without invisible characters it is ada's
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_name_that_looks_like_anothers_by_what_cannot_be_seen_is_refused(target:
      ("\u0390" * 22, 201), ("\ufdfb" * 4, 400), ("x" * 65, 400)],
     ids=ascii,
 )  # fmt: skip
-def test_name_is_as_long_as_it_is_compared(target: Installation, name: str, status: int) -> None:
-    """CWE-1289, UAX 15 section 4: folding and compatibility make texts longer, up to eighteen times."""
+def test_length_of_a_name_is_that_of_its_compared_form(target: Installation, name: str, status: int) -> None:
+    """CWE-1289, UAX 15 section 4: folding and compatibility forms make texts up to eighteen times longer."""
     with target.client_of("ada") as admin:
         body = {"username": name, "password": PASSWORD, "roles": ["member"]}
         answer = admin.post("/api/admin/users", json=body)
@@ -137,8 +137,8 @@ CONTROL = ["\x1b", "\x07", "\x9b", "\r", "\n", "\x00", "\u2028", "\u2029"]
 
 
 @pytest.mark.parametrize("char", [*TURNING, *INVISIBLE, *CONTROL], ids=ascii)
-def test_texts_neither_turn_lines_nor_steer_terminals(target: Installation, char: str) -> None:
-    """In display names, names and descriptions of rooms, an operator's reasons: others get to see them."""
+def test_texts_cannot_reorder_lines_or_control_terminals(target: Installation, char: str) -> None:
+    """Display names, names and descriptions of rooms and an operator's reasons are shown to other users."""
     text = f"a{char}b"
     with target.client_of("olga") as omni:
         for method, path, body, field in (
@@ -153,8 +153,8 @@ def test_texts_neither_turn_lines_nor_steer_terminals(target: Installation, char
             assert_problem(answer, 400, "invalid_request", field="reason")
 
 
-def test_filters_of_the_audit_take_words_and_no_patterns(target: Installation) -> None:
-    """CWE-943: what is asked for is compared, never interpreted."""
+def test_audit_filters_are_words_not_patterns(target: Installation) -> None:
+    """CWE-943: filter values are compared, never interpreted."""
     with target.client_of("ada") as admin:
         for user in ("*", "u*", '","by":"cli', "u\x00", ".*"):
             answer = admin.get("/api/admin/audit", params={"user": user})
@@ -168,8 +168,8 @@ def test_filters_of_the_audit_take_words_and_no_patterns(target: Installation) -
             assert_problem(answer, 400, "invalid_request", field="cursor")
 
 
-def test_user_named_cli_hides_nothing_the_command_line_did(target: Installation) -> None:
-    """CWE-290: `by` is an id, or `cli`; a name that is the same word must not stand in front of it."""
+def test_user_named_cli_does_not_hide_entries_of_the_command_line(target: Installation) -> None:
+    """CWE-290: `by` is an id or `cli`; a user name equal to `cli` must not take precedence."""
     with target.client_of("ada") as admin:
         admin.post("/api/admin/users", json={"username": "cli", "password": PASSWORD, "roles": ["member"]})
         items = admin.get("/api/admin/audit", params={"user": "cli"}).json()["items"]
@@ -179,8 +179,8 @@ def test_user_named_cli_hides_nothing_the_command_line_did(target: Installation)
     assert {json.loads(line)["by"] for line in printed.splitlines()} == {"cli"}
 
 
-def test_log_lines_are_not_written_by_strangers(target: Installation) -> None:
-    """CWE-117: a line is one JSON object of plain ASCII, whatever was in the path."""
+def test_request_paths_cannot_forge_log_lines(target: Installation) -> None:
+    """CWE-117: a line is one JSON object of plain ASCII, whatever the path contains."""
     position = len(target.gateway.output())
     forged = '\n{"time":"x","level":"error","message":"forged"}\r\n\x1b[31m\u202e'
     with target.client() as client:
@@ -197,7 +197,7 @@ def test_log_lines_are_not_written_by_strangers(target: Installation) -> None:
 
 
 @pytest.mark.parametrize("formatter", [_Json(), _Console()], ids=["json", "console"])
-def test_both_kinds_of_log_line_stay_one_line(formatter: logging.Formatter) -> None:
+def test_log_lines_of_both_formats_are_single_lines(formatter: logging.Formatter) -> None:
     record = logging.LogRecord("x", logging.INFO, "x", 1, "said %s", ("a\nb\x1b[2J\u202e\u2028\x9b31m",), None)
     record.fields = {"path": "/a\r\nb\x1b]0;t\x07\u2066"}
     line = formatter.format(record)
@@ -216,8 +216,8 @@ def test_both_kinds_of_log_line_stay_one_line(formatter: logging.Formatter) -> N
         (f"/api/admin/users/u{'a' * 20}", f"/api/admin/users/u{'a' * 20}"),
     ],
 )
-def test_what_works_for_whoever_reads_it_is_not_logged_with_the_path(path: str, logged: str) -> None:
-    """CWE-532: an invite's code is part of its address."""
+def test_secrets_in_a_path_are_not_logged(path: str, logged: str) -> None:
+    """CWE-532: an invite's code is part of its URL."""
     assert path_to_log(path) == logged
 
 

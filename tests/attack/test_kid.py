@@ -12,7 +12,7 @@ from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 
 
-# RFC 8725 section 3.10: `kid` is not to be trusted as a path, a query or a pointer.
+# RFC 8725 section 3.10: `kid` must not be trusted as a path, a query or a pointer.
 @pytest.mark.parametrize(
     "kid",
     [
@@ -34,23 +34,23 @@ from tests.servers import Installation
     ids=lambda kid: repr(kid)[:30],
 )
 @pytest.mark.parametrize("key", [b"", b"\x00", b"key"])
-def test_kid_leads_nowhere(target: Installation, forge: Forge, kid: object, key: bytes) -> None:
+def test_unknown_kid_is_refused(target: Installation, forge: Forge, kid: object, key: bytes) -> None:
     signed = forge.sign(forge.header | {"kid": kid}, key=key or b"\x00" * 32)
     with target.client() as client:
         headers = {"Authorization": b"Bearer " + signed.encode()}
         assert_problem(client.get("/api/auth/me", headers=headers), 401, "invalid_token")
 
 
-def test_kid_of_a_key_for_another_purpose_leads_to_no_key(target: Installation, forge: Forge) -> None:
-    """RFC 8725 section 3.5: the key of one use is not the key of another, though they come from one secret."""
+def test_kid_of_a_key_for_another_purpose_is_refused(target: Installation, forge: Forge) -> None:
+    """RFC 8725 section 3.5: keys of different purposes are different keys, though they come from one secret."""
     secret = target.env["GATEWAY_SECRET"]
     for purpose in ("refresh", "cursor", "throttle"):
         key = KeyRing([secret], purpose).signing
         assert_refused(target, forge.sign(forge.header | {"kid": key.kid}, key=key.secret))
 
 
-def test_kid_tells_nothing_of_the_secret(target: Installation, forge: Forge) -> None:
-    """RFC 7517 section 4.5: a hint, public by nature; so no part of the secret, and no plain hash to guess it by."""
+def test_kid_reveals_nothing_about_the_secret(target: Installation, forge: Forge) -> None:
+    """RFC 7517 section 4.5: `kid` is public, so it is neither a part of the secret nor a plain hash of it."""
     secret = target.env["GATEWAY_SECRET"].encode()
     assert len(forge.key.kid) == 12
     for name in ("md5", "sha1", "sha256", "sha512"):

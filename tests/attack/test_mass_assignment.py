@@ -1,4 +1,4 @@
-"""Fields that are not the caller's to set: refused by name, and nothing of the kind goes upstream.
+"""Fields that callers must not set are refused by name and never sent to 100ms.
 
 OWASP API Security 2023, API3 (broken object property level authorization); CWE-915.
 """
@@ -37,7 +37,7 @@ from tests.servers import Installation
         ("__proto__", {"enabled": False}),
     ],
 )
-def test_room_field_of_others_is_refused_by_name(target: Installation, field: str, value: Any) -> None:
+def test_foreign_room_field_is_refused_by_name(target: Installation, field: str, value: Any) -> None:
     before = target.upstream_calls()
     with target.client_of("hanna") as client:
         answer = client.post("/api/rooms", json={"name": "Mine", field: value})
@@ -48,14 +48,14 @@ def test_room_field_of_others_is_refused_by_name(target: Installation, field: st
 @pytest.mark.parametrize(
     "field", ["user_id", "room_id", "access_key", "type", "version", "exp", "ttl", "roles", "metadata", "jti"]
 )
-def test_claims_are_not_the_callers_to_choose(target: Installation, field: str) -> None:
+def test_callers_cannot_choose_claims(target: Installation, field: str) -> None:
     with target.client_of("hanna") as client:
         room = client.post("/api/rooms", json={}).json()["room"]["id"]
         answer = client.post(f"/api/rooms/{room}/token", json={field: "x"})
     assert_problem(answer, 400, "invalid_request", field=field)
 
 
-# What a caller may never set of himself or of a thing; and the few bodies in which one of these is what it is about.
+# Fields that callers may never set, and the few bodies that legitimately have one of them.
 SENSITIVE = (
     "id", "uid", "roles", "status", "ver", "owner_id", "enabled", "template_id", "webhook", "size", "recording_info",
     "is_admin",
@@ -67,8 +67,8 @@ MEANT = {
 }
 
 
-def test_no_body_takes_what_is_not_the_callers_to_set(target: Installation) -> None:
-    """Every body of the application's own description, as somebody whom no missing permission stops."""
+def test_no_body_accepts_a_field_that_callers_must_not_set(target: Installation) -> None:
+    """Every body of the application's own description, sent by a user with every permission."""
     with target.client_of("olga") as client:
         document = client.get("/openapi.json").json()
         room = client.post("/api/rooms", json={}).json()["room"]["id"]
@@ -87,8 +87,8 @@ def test_no_body_takes_what_is_not_the_callers_to_set(target: Installation) -> N
     assert tried >= 15 * 11 * 3
 
 
-def test_display_name_of_a_register_brings_no_roles(target: Installation) -> None:
-    """Whoever registers with an invite has its roles and an id of ours, whatever his texts look like."""
+def test_display_name_at_registration_grants_no_roles(target: Installation) -> None:
+    """A user who registers with an invite gets its roles and a generated id, whatever their texts contain."""
     code = target.command("users", "invite", "--role", "member").stdout.strip()
     body = {"username": "mallory", "password": "plenty of good words, none common", "invite": code}
     with target.client() as client:
@@ -111,8 +111,8 @@ def test_query_and_header_fields_change_no_room(target: Installation) -> None:
     assert answer.json()["room"]["owner_id"] == me
 
 
-def test_user_id_of_the_body_is_never_the_tokens(target: Installation) -> None:
-    """The seed's client sends `userId`; whoever could choose it would be anybody in the room."""
+def test_user_id_in_the_body_never_reaches_the_token(target: Installation) -> None:
+    """The seed's client sends `userId`; a caller who could choose it could impersonate any user."""
     login = target.log_in("hanna")
     other = target.log_in("mira")["user"]["id"]
     with target.client(login["access_token"]) as client:
@@ -123,8 +123,8 @@ def test_user_id_of_the_body_is_never_the_tokens(target: Installation) -> None:
     assert minted["user_id"] == login["user"]["id"]
 
 
-def test_only_the_agreed_fields_ever_reached_100ms(target: Installation) -> None:
-    """What leads to a call, with every field that its body may have: create, change, end, ban."""
+def test_only_the_listed_fields_reach_100ms(target: Installation) -> None:
+    """Every request that causes a call, with every field that its body may have: create, change, end, ban."""
     mira = target.log_in("mira")["user"]["id"]
     before = target.upstream_calls()
     with target.client_of("hanna") as client:
@@ -146,7 +146,7 @@ def test_only_the_agreed_fields_ever_reached_100ms(target: Installation) -> None
         ("POST", f"/v2/rooms/{room}", "", {"enabled": False}),
         ("POST", f"/v2/rooms/{room}", "", {"description": "no more"}),
         ("POST", f"/v2/rooms/{room}", "", {"enabled": True}),
-        ("POST", f"/v2/rooms/{room}", "", {"enabled": True}),  # once more when it is written here: a lock may have come
+        ("POST", f"/v2/rooms/{room}", "", {"enabled": True}),  # repeated, in case of a lock meanwhile
         ("POST", f"/v2/active-rooms/{room}/end-room", "", {"reason": "over", "lock": True}),
         ("POST", f"/v2/rooms/{room}", "", {"enabled": False}),
         ("GET", f"/v2/active-rooms/{room}/peers", f"user_id={mira}", None),
@@ -154,7 +154,7 @@ def test_only_the_agreed_fields_ever_reached_100ms(target: Installation) -> None
 
 
 def test_name_of_a_room_cannot_take_over_another_upstream(target: Installation) -> None:
-    """100ms answers a create under an existing name by rewriting that room: the name sent is never the user's."""
+    """100ms overwrites the room when a create uses an existing name, so the name sent is never the user's."""
     with target.client_of("hanna") as client:
         victim = client.post("/api/rooms", json={"name": "Victim"}).json()["room"]["id"]
         upstream = target.upstream_calls()[-1]["body"]["name"]

@@ -1,4 +1,4 @@
-"""HEAD, OPTIONS and methods nobody asked for, on every route of the running app's own document. RFC 9110 section 9."""
+"""HEAD, OPTIONS and unsupported methods on every route of the running app's own document. RFC 9110 section 9."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VARIES = {"x-request-id", "date", "ratelimit", "ratelimit-policy"}
 
 @pytest.fixture(scope="module")
 def document(target: Installation) -> dict[str, dict[str, Any]]:
-    """The paths of the document, with the address a test calls in place of the template."""
+    """The paths of the document, each with an address to call instead of the template."""
     with target.client() as client:
         paths = client.get("/openapi.json").json()["paths"]
     return {re.sub(r"\{\w+\}", "0" * 24, template): item for template, item in paths.items()}
@@ -41,10 +41,10 @@ def allow_of(answer: httpx.Response) -> set[str]:
     return {*answer.headers["allow"].split(", ")}
 
 
-def test_options_names_the_methods_of_the_document_and_no_more(
+def test_options_lists_exactly_the_methods_of_the_document(
     target: Installation, document: dict[str, dict[str, Any]]
 ) -> None:
-    """Litestar's own handler names those of whichever handler was registered first."""
+    """Litestar's own handler lists only the methods of the handler that was registered first."""
     assert len(document) >= 20
     with target.client() as client:
         for path, item in document.items():
@@ -67,15 +67,15 @@ def test_head_is_get_without_its_content(
                 assert headed.content == b""
                 same = {name: value for name, value in got.headers.items() if name not in VARIES}
                 told = {name: value for name, value in headed.headers.items() if name not in VARIES}
-                length, told_length = same.pop("content-length"), told.pop("content-length")
+                length, get_length = same.pop("content-length"), told.pop("content-length")
                 assert told == same, path
                 if got.status_code == 200:
-                    assert abs(int(length) - int(told_length)) < 64  # instants and counts differ by digits
+                    assert abs(int(length) - int(get_length)) < 64  # instants and counts differ by digits
                 assert ("ratelimit" in got.headers) == ("ratelimit" in headed.headers)
 
 
 def test_head_costs_what_get_costs(target: Installation) -> None:
-    """Else a limit is walked around by asking for less (OWASP API4:2023)."""
+    """Otherwise HEAD would bypass a limit (OWASP API4:2023)."""
     with target.client_of("mira") as client:
 
         def counted() -> int:
@@ -90,7 +90,7 @@ def test_head_costs_what_get_costs(target: Installation) -> None:
 @pytest.mark.parametrize(
     "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "QUERY", "LOCK"]
 )
-def test_other_methods_are_refused_and_the_right_ones_named(
+def test_other_methods_are_refused_and_the_allowed_ones_listed(
     target: Installation, document: dict[str, dict[str, Any]], operator: httpx.Client, method: str
 ) -> None:
     with target.client() as stranger:
@@ -108,7 +108,7 @@ def test_other_methods_are_refused_and_the_right_ones_named(
 
 
 @pytest.mark.parametrize("method", ["GETX", "get", "G\x00ET", "BREW", "-", "GET\t", "HEAD\x0b"])
-def test_unknown_methods_are_no_requests(target: Installation, method: str) -> None:
+def test_unknown_methods_are_refused(target: Installation, method: str) -> None:
     answer = exchange(target, head(f"{method} /api/usage HTTP/1.1"))
     check_document(400, answer.headers, answer.body, "invalid_request")
 
@@ -116,13 +116,13 @@ def test_unknown_methods_are_no_requests(target: Installation, method: str) -> N
 @pytest.mark.parametrize(
     "line", ["CONNECT evil.example:443 HTTP/1.1", "CONNECT /api/usage HTTP/1.1", "OPTIONS * HTTP/1.1"]
 )
-def test_forms_for_proxies_reach_no_route(target: Installation, line: str) -> None:
+def test_request_forms_for_proxies_reach_no_route(target: Installation, line: str) -> None:
     answer = exchange(target, head(line))
     assert answer.status in (400, 404, 405)
     assert json.loads(answer.body)["success"] is False
 
 
-def test_trace_repeats_nothing_of_the_request(target: Installation) -> None:
+def test_trace_does_not_echo_the_request(target: Installation) -> None:
     """Cross-site tracing: RFC 9110 section 9.3.8."""
     answer = exchange(target, head("TRACE /api/usage HTTP/1.1", "Authorization: Bearer secret-of-mine"))
     assert answer.status == 405

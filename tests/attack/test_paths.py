@@ -1,7 +1,7 @@
-"""Respelled addresses never lead past the login; what is not a route is not found.
+"""Other spellings of a path never bypass the login; a path without a route is not found.
 
 Litestar's `exclude=` patterns once let `/rooms/%2Fhealth` in (docs/architecture.md); CVE-2023-25690 and CVE-2021-41773
-are what decoded dots and slashes did elsewhere.
+are consequences of decoded dots and slashes elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PUBLIC = {"/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/docs
 
 
 def ask(target: Installation, method: str, path: str, *, token: str = "") -> tuple[int, HTTPMessage, bytes]:
-    """Send a path as it stands: client libraries tidy it up."""
+    """Send a path unchanged; client libraries would normalise it."""
     connection = HTTPConnection(HOST, target.port, timeout=5)
     connection._validate_path = lambda _: None  # type: ignore[attr-defined]
     try:
@@ -83,7 +83,7 @@ RESPELLED = [
 
 
 @pytest.mark.parametrize("path", RESPELLED, ids=lambda path: path[:40])
-def test_respelled_path_gives_a_stranger_no_data(target: Installation, path: str) -> None:
+def test_other_spelling_of_a_path_gives_no_data_without_a_login(target: Installation, path: str) -> None:
     for method in ("GET", "HEAD", "POST", "OPTIONS", "DELETE", "PATCH", "TRACE"):
         status, headers, body = ask(target, method, path)
         assert status in (204, 401, 404, 405), (method, status, body)
@@ -97,8 +97,8 @@ def test_respelled_path_gives_a_stranger_no_data(target: Installation, path: str
         assert headers["x-request-id"]
 
 
-def test_respelled_path_is_no_other_users_data(target: Installation) -> None:
-    """With a login of his own a caller meets the same room check under any spelling that reaches a route."""
+def test_other_spelling_of_a_path_gives_no_data_of_another_user(target: Installation) -> None:
+    """A logged-in caller gets the same room check under every spelling that reaches a route."""
     with target.client_of("hanna") as client:
         room = client.post("/api/rooms", json={"access": "invited"}).json()["room"]["id"]
     token = target.log_in("mira")["access_token"]
@@ -121,8 +121,8 @@ def every_path() -> list[str]:
 
 
 @pytest.mark.parametrize("path", every_path())
-def test_head_and_options_give_no_data(target: Installation, path: str) -> None:
-    """Litestar's JWTAuth lets HEAD pass unchecked, and its own OPTIONS handlers carry no option of the route's."""
+def test_head_and_options_reveal_no_data(target: Installation, path: str) -> None:
+    """Litestar's JWTAuth does not check HEAD, and its own OPTIONS handlers have none of the route's options."""
     status, _, body = ask(target, "HEAD", path)
     assert status in (401, 405) or path in PUBLIC
     assert body == b""
@@ -133,12 +133,12 @@ def test_head_and_options_give_no_data(target: Installation, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", every_path())
-def test_methods_that_no_route_has_give_no_data(target: Installation, path: str) -> None:
+def test_unsupported_methods_reveal_no_data(target: Installation, path: str) -> None:
     for method in ("TRACE", "PROPFIND"):
         assert_no_data(target, method, path)
 
 
-def test_connect_gives_no_data(target: Installation) -> None:
+def test_connect_reveals_no_data(target: Installation) -> None:
     assert_no_data(target, "CONNECT", f"{HOST}:{target.port}")
 
 
@@ -149,8 +149,8 @@ def assert_no_data(target: Installation, method: str, path: str) -> None:
     assert data is None or data["success"] is False
 
 
-def test_override_headers_change_no_method(target: Installation) -> None:
-    """CWE-436: a proxy that checks the method must see the one that counts."""
+def test_override_headers_do_not_change_the_method(target: Installation) -> None:
+    """CWE-436: a proxy that checks the method must see the effective one."""
     for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
         with target.client() as client:
             answer = client.get("/api/auth/login", headers={name: "POST"})

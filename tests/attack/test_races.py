@@ -1,4 +1,4 @@
-"""Two things at the same moment, one of which should have stopped the other. CWE-362, CWE-367; OWASP ASVS 5, 15.4.2."""
+"""Races between two requests, one of which should have prevented the other. CWE-362, CWE-367; OWASP ASVS 5, 15.4.2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PASSWORD = "plenty of good words, none common"
 
 @pytest.fixture
 def racer(target: Installation, request: pytest.FixtureRequest) -> str:
-    """The name of a member of this test's own."""
+    """The name of a member who belongs to this test."""
     name = f"racer-{abs(hash(request.node.name)) % 10**8}"
     with target.client_of("ada") as admin:
         body = {"username": name, "password": PASSWORD, "roles": ["member"]}
@@ -25,7 +25,7 @@ def racer(target: Installation, request: pytest.FixtureRequest) -> str:
 
 
 def survivors(target: Installation, answers: list[Answer | None]) -> list[str]:
-    """Return which of the logins among some answers can still do anything."""
+    """Return the logins among some answers that still work."""
     alive = []
     for answer in answers:
         if answer is None or answer.status != 200:
@@ -40,8 +40,8 @@ def survivors(target: Installation, answers: list[Answer | None]) -> list[str]:
     return alive
 
 
-async def test_no_login_or_refresh_of_the_old_password_survives_its_change(target: Installation, racer: str) -> None:
-    """Some of them are answered 200, because they came first; none is good for anything afterwards."""
+async def test_no_login_or_refresh_with_the_old_password_survives_a_change(target: Installation, racer: str) -> None:
+    """Some get 200 because they came first; none of their tokens works afterwards."""
     keeper, other = target.log_in(racer), target.log_in(racer)
     change = {"current_password": PASSWORD, "new_password": "another set of words, rarely seen"}
     again = post("/api/auth/refresh", {"refresh_token": other["refresh_token"]})
@@ -52,11 +52,11 @@ async def test_no_login_or_refresh_of_the_old_password_survives_its_change(targe
     assert changed
     assert changed.status == 204, changed.body
     assert survivors(target, answers) == []
-    with target.client() as client:  # the one that changed it goes on
+    with target.client() as client:  # the session that changed it continues
         assert client.post("/api/auth/refresh", json={"refresh_token": keeper["refresh_token"]}).status_code == 200
 
 
-async def test_of_racing_password_changes_one_wins(target: Installation, racer: str) -> None:
+async def test_one_of_several_racing_password_changes_wins(target: Installation, racer: str) -> None:
     login = target.log_in(racer)
     new = [f"quite another phrase, number {n} of many" for n in range(6)]
     requests = [
@@ -74,7 +74,7 @@ async def test_of_racing_password_changes_one_wins(target: Installation, racer: 
             assert (client.post("/api/auth/login", json=body).status_code == 200) == (one == winner)
 
 
-async def test_no_login_survives_being_disabled_nor_comes_back(target: Installation, racer: str) -> None:
+async def test_no_login_survives_disabling_or_revives_afterwards(target: Installation, racer: str) -> None:
     known = target.log_in(racer)
     with target.client_of("ada") as admin:
         token = admin.headers["Authorization"].removeprefix("Bearer ")
@@ -87,10 +87,10 @@ async def test_no_login_survives_being_disabled_nor_comes_back(target: Installat
         assert disabled.status == 200
         assert survivors(target, answers) == []
         assert admin.patch(f"/api/admin/users/{racer}", json={"status": "active"}).status_code == 200
-    assert survivors(target, answers) == []  # enabling brings no old session back
+    assert survivors(target, answers) == []  # enabling restores no old session
 
 
-async def test_link_to_set_a_password_works_once_however_many_use_it(target: Installation, racer: str) -> None:
+async def test_password_link_works_once_however_many_requests_race(target: Installation, racer: str) -> None:
     with target.client_of("ada") as admin:
         code = admin.post(f"/api/admin/users/{racer}/password-link").json()["token"]
         unused = admin.post(f"/api/admin/users/{racer}/password-link").json()["token"]
@@ -105,26 +105,26 @@ async def test_link_to_set_a_password_works_once_however_many_use_it(target: Ins
         winner = f"quite another phrase, number {statuses.index(204)}"
         login = client.post("/api/auth/login", json={"username": racer, "password": winner})
         assert login.status_code == 200
-        # Another link of before is void with the password it was for.
+        # An earlier link is void once the password has changed.
         body = {"token": unused, "new_password": "quite another phrase, once more"}
         assert_problem(client.post("/api/auth/password/setup", json=body), 400, "invalid_grant")
 
 
-async def test_link_does_not_undo_the_owners_change_that_came_first(target: Installation, racer: str) -> None:
-    """Whoever found the link while the owner changes his password: either comes first, never both."""
+async def test_link_does_not_undo_an_earlier_change_by_the_owner(target: Installation, racer: str) -> None:
+    """The finder of a link races the owner's password change: one of them wins, never both."""
     with target.client_of("ada") as admin:
         code = admin.post(f"/api/admin/users/{racer}/password-link").json()["token"]
     login = target.log_in(racer)
-    mine, his = "quite another phrase, chosen by me", "quite another phrase, chosen by him"
+    mine, theirs = "quite another phrase, chosen by me", "quite another phrase, chosen by them"
     change = post(
         "/api/auth/password", {"current_password": PASSWORD, "new_password": mine}, token=login["access_token"]
     )
-    setup = post("/api/auth/password/setup", {"token": code, "new_password": his})
+    setup = post("/api/auth/password/setup", {"token": code, "new_password": theirs})
     answers = await fire(target.port, [change, setup])
     assert sorted(answer.status for answer in answers if answer) in ([204, 400], [204, 401], [204, 409])
 
 
-async def test_invite_is_spent_as_often_as_it_says(target: Installation) -> None:
+async def test_invite_is_used_exactly_as_often_as_it_allows(target: Installation) -> None:
     code = target.command("users", "invite", "--role", "member", "--uses", "3").stdout.strip()
     requests = [
         post("/api/auth/register", {"username": f"crowd-{n}", "password": PASSWORD, "invite": code}) for n in range(9)
@@ -133,7 +133,7 @@ async def test_invite_is_spent_as_often_as_it_says(target: Installation) -> None
     assert Counter(answer.status for answer in answers if answer) == {201: 3, 403: 6}
 
 
-async def test_name_is_given_once_and_losers_get_their_invite_back(target: Installation) -> None:
+async def test_name_is_given_once_and_losers_keep_their_invites(target: Installation) -> None:
     """In each spelling of the name (CWE-178), at the same moment."""
     code = target.command("users", "invite", "--role", "member", "--uses", "8").stdout.strip()
     names = ["Straße-9", "STRASSE-9", "strasse-9", "\uff53trasse-9", "stra\u017f\u017fe-9", "Stra\u1e9ee-9"]

@@ -1,4 +1,4 @@
-"""Refresh tokens that are replayed, forged and raced. RFC 9700 section 4.14.2, RFC 6749 section 10.4."""
+"""Replayed, forged and racing refresh tokens. RFC 9700 section 4.14.2, RFC 6749 section 10.4."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.checks import assert_problem
 from tests.e2e.volley import fire, post
 from tests.servers import Installation
 
-FRESH_CONNECTIONS = 12  # two workers: that none of these reaches one of them happens once in 2000
+FRESH_CONNECTIONS = 12  # with two workers, the chance that one of them gets none of these is 1 in 2000
 
 
 def refresh(target: Installation, token: str) -> httpx.Response:
@@ -24,15 +24,15 @@ def refresh(target: Installation, token: str) -> httpx.Response:
 
 
 def assert_dead(target: Installation, login: dict[str, str]) -> None:
-    """Check on many connections, so on every worker, that a session's tokens are worth nothing."""
+    """Check on many connections, and so on every worker, that a session's tokens are refused."""
     for _ in range(FRESH_CONNECTIONS):
         with target.client(login["access_token"]) as client:
             assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
     assert_problem(refresh(target, login["refresh_token"]), 400, "invalid_grant")
 
 
-def test_replay_ends_the_session_of_thief_and_owner_alike(target: Installation) -> None:
-    """Neither is known to be the owner; the access tokens of both die with the session, and it is audited."""
+def test_replay_ends_the_session_for_both_thief_and_owner(target: Installation) -> None:
+    """The gateway cannot tell which is the owner, so the access tokens of both end with the session; it is audited."""
     first = target.log_in("mira")
     second = refresh(target, first["refresh_token"]).json()
     third = refresh(target, second["refresh_token"]).json()
@@ -48,8 +48,8 @@ def test_replay_ends_the_session_of_thief_and_owner_alike(target: Installation) 
     assert (reuse["subject"], reuse["session"]) == (first["user"]["id"], first["session_id"])  # type: ignore[index]
 
 
-async def test_replay_racing_the_owner_never_leaves_two_living_lines(target: Installation) -> None:
-    """Thief and owner refresh at the same moment, round after round: one line of tokens at most, or none."""
+async def test_replay_racing_the_owner_never_leaves_two_valid_token_chains(target: Installation) -> None:
+    """Thief and owner refresh at the same moment, round after round: at most one chain of tokens survives."""
     login = target.log_in("mira")
     token = login["refresh_token"]
     for _ in range(4):
@@ -68,8 +68,8 @@ async def test_replay_racing_the_owner_never_leaves_two_living_lines(target: Ins
     assert_problem(refresh(target, token), 400, "invalid_grant")
 
 
-async def test_logout_racing_refreshes_wins(target: Installation) -> None:
-    """CWE-613: no refresh that was under way brings an ended session back."""
+async def test_logout_wins_against_racing_refreshes(target: Installation) -> None:
+    """CWE-613: no refresh in progress revives an ended session."""
     for _ in range(3):
         login = target.log_in("mira")
         again = post("/api/auth/refresh", {"refresh_token": login["refresh_token"]})
@@ -105,9 +105,9 @@ FORGERIES = {
 }
 
 
-def test_forged_token_is_refused_before_redis_hears_of_it(target: Installation) -> None:
-    """RFC 9700 section 4.14: the MAC is checked first. All that Redis gets is the charge of the caller's address; no
-    key of a user or a session is so much as looked at, so nobody can end, probe or create one by guessing."""
+def test_forged_token_is_refused_before_redis_reads_a_session(target: Installation) -> None:
+    """RFC 9700 section 4.14: the MAC is checked first. Redis receives only the charge of the caller's address. No
+    key of a user or a session is read, so guessing cannot end, probe or create one."""
     login = target.log_in("hanna")
     with target.valkey.client() as client, client.monitor() as monitor:
         heard: list[str] = []
@@ -122,7 +122,7 @@ def test_forged_token_is_refused_before_redis_hears_of_it(target: Installation) 
             listener.join(40)
     ours = [line for line in heard if "address:" not in line and line.split(" ")[0] not in ("TIME", "PING")]
     touched = [line for line in ours if login["user"]["id"] in line and "XADD" not in line and "password" not in line]
-    assert any("address:" in line for line in heard), "nothing was heard at all"
+    assert any("address:" in line for line in heard), "no command was observed at all"
     assert not touched
     assert not [line for line in ours if line.startswith(("EVAL", "DEL", "HSET", "HMGET s:", "FLUSHALL"))], ours
     assert refresh(target, login["refresh_token"]).status_code == 200
@@ -138,7 +138,7 @@ def _listen(monitor: object, heard: list[str]) -> None:
 
 
 @pytest.mark.parametrize("counter", [2**53 - 1, 10**15 - 1, 2**31, 2**32])
-def test_counter_of_any_size_neither_wraps_nor_forks(target: Installation, counter: int) -> None:
+def test_counter_of_any_size_does_not_wrap_or_fork(target: Installation, counter: int) -> None:
     """CWE-190: as if Redis had lost writes; signed with the real key. Lua's numbers are doubles: exact to 2^53."""
     login = target.log_in("mira")
     ring = KeyRing([target.env["GATEWAY_SECRET"]], "refresh")
@@ -156,7 +156,7 @@ def test_counter_of_any_size_neither_wraps_nor_forks(target: Installation, count
         assert refresh(target, answer.json()["refresh_token"]).status_code == 200
 
 
-def test_key_of_another_purpose_makes_no_refresh_token(target: Installation) -> None:
+def test_key_of_another_purpose_cannot_sign_a_refresh_token(target: Installation) -> None:
     """RFC 8725 section 3.5."""
     login = target.log_in("mira")
     body = login["refresh_token"].rpartition(".")[0]
@@ -165,8 +165,8 @@ def test_key_of_another_purpose_makes_no_refresh_token(target: Installation) -> 
         assert_problem(refresh(target, f"{body}.{mac}"), 400, "invalid_grant")
 
 
-def test_refused_refreshes_do_not_tell_why(target: Installation) -> None:
-    """RFC 6749 section 5.2: forged, ended, replayed and somebody who is disabled read alike."""
+def test_refused_refreshes_do_not_reveal_the_reason(target: Installation) -> None:
+    """RFC 6749 section 5.2: forged, ended, replayed and disabled get the same answer."""
     ended = target.log_in("mira")
     with target.client(ended["access_token"]) as client:
         assert client.post("/api/auth/logout", json={}).status_code == 204

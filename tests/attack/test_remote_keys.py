@@ -1,4 +1,4 @@
-"""No key comes out of a token, and nobody is asked for one. RFC 8725 section 3.10; OWASP ASVS 5, 9.1.3; CWE-918."""
+"""Keys are neither taken from a token nor fetched for it. RFC 8725 section 3.10; OWASP ASVS 5, 9.1.3; CWE-918."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.servers import HOST, Installation
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A server that would notice if anybody came for a key."""
+    """A server that records any request for a key."""
     with socket.socket() as server:
         server.bind((HOST, 0))
         server.listen()
@@ -21,16 +21,16 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-# RFC 8725 section 3.10 and RFC 7515 section 10: no key out of the token (CVE-2018-0114, node-jose), and no request
-# forged by one (SSRF).
+# RFC 8725 section 3.10 and RFC 7515 section 10: no key from the token (CVE-2018-0114, node-jose), and no request
+# on its behalf (SSRF).
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c", "x5t"])
-def test_header_brings_no_key_and_sends_nobody_for_one(
+def test_key_in_a_header_is_neither_used_nor_fetched(
     target: Installation, forge: Forge, listener: socket.socket, name: str
 ) -> None:
     url = f"http://{HOST}:{listener.getsockname()[1]}/keys"
     mine = {"kty": "oct", "k": encode(b"attacker" * 4), "alg": "HS256", "kid": "mine"}
     value = {"jwk": mine, "x5c": [url], "x5t": "x"}.get(name, url)
-    # With the right key, so that the header alone is what is wrong; then with the attacker's own.
+    # With the right key, so that only the header is wrong; then with the attacker's own key.
     assert_refused(target, forge.sign(forge.header | {name: value}))
     assert_refused(target, forge.sign(forge.header | {name: value, "kid": "mine"}, key=b"attacker" * 4))
     with pytest.raises(TimeoutError):

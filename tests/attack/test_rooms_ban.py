@@ -1,6 +1,6 @@
-"""A ban during mints: first no mint succeeds, then no peer is left (CWE-362, CWE-367).
+"""A ban that races mints: no mint succeeds after it, and no peer is left (CWE-362, CWE-367).
 
-A token minted before the ban lets its holder in until it expires; that is why its lifetime is policy (docs/policy.md).
+A token minted before the ban is valid until it expires; therefore the policy sets its lifetime (docs/policy.md).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def test_after_the_answer_to_a_ban_no_mint_succeeds_and_no_peer_is_left(ta
     minting = post(f"/api/rooms/{room}/token", {}, token=mallory.token)
     path = f"/api/rooms/{room}/members/{mallory.id}"
     banning = post(path, {"relation": "banned"}, token=owner.token).replace(b"POST ", b"PUT ", 1)
-    # Every connection is open before the first byte is sent, so that the ban is truly among them.
+    # Every connection is open before the first byte is sent, so that the ban really races the mints.
     answers = await at_once(target, *[minting] * 100, banning, *[minting] * 100)
     ban = answers.pop(100)
     assert (ban.status, ban.json()["removed"]) == (200, 5)
@@ -57,8 +57,8 @@ async def test_after_the_answer_to_a_ban_no_mint_succeeds_and_no_peer_is_left(ta
 
 
 @pytest.mark.parametrize("lowered", ["banned", "participant"])
-def test_registry_is_written_before_100ms_is_asked(target: Installation, lowered: str) -> None:
-    """While 100ms is still listing the peers, no token to come back with is minted any more."""
+def test_registry_is_written_before_100ms_is_called(target: Installation, lowered: str) -> None:
+    """While 100ms is still listing the peers, the banned user gets no more tokens."""
     owner, carl = newcomers(target, "host", "member")
     room = new_room(target, owner)
     path = f"/rooms/{room}/members/{carl.id}"
@@ -69,7 +69,7 @@ def test_registry_is_written_before_100ms_is_asked(target: Installation, lowered
     before, answers = target.upstream_calls(), []
     lowering = threading.Thread(target=lambda: answers.append(ask(target, owner, "PUT", path, {"relation": lowered})))
     lowering.start()
-    wait_until(lambda: bool(calls_since(target, before)), "100ms is asked who is there")
+    wait_until(lambda: bool(calls_since(target, before)), "100ms is asked for the peers")
     refused = mint(target, carl, room, role="host")
     assert refused.status_code == (404 if lowered == "banned" else 403)
     assert answers == []
@@ -78,8 +78,8 @@ def test_registry_is_written_before_100ms_is_asked(target: Installation, lowered
     assert peers(target, room) == set()
 
 
-async def test_of_racing_bans_and_promotions_by_cohost_and_owner_none_is_half_done(target: Installation) -> None:
-    """A cohost bans a viewer whom the owner promotes at that moment: the ban may come first, never after."""
+async def test_racing_ban_by_cohost_and_promotion_by_owner_are_atomic(target: Installation) -> None:
+    """A cohost bans a viewer while the owner promotes them: the ban may come first, but never second."""
     owner, carl, mira = await arrive(target, "host", "member", "member")
     room = await asyncio.to_thread(new_room, target, owner)
     path = f"/rooms/{room}/members"

@@ -1,7 +1,7 @@
-"""Rooms of others: by name, by id, by claiming to own them, by what 100ms answers.
+"""Attempts to take over another user's room: by name, by id, by claimed ownership, by an answer of 100ms.
 
-OWASP API Security 2023 API1 (broken object level authorization), API3; CWE-639. 100ms answers a create under an
-existing name by rewriting that room (100ms docs: server-side v2, create-room).
+OWASP API Security 2023 API1 (broken object level authorization), API3; CWE-639. 100ms overwrites a room when
+a create uses its name (100ms docs: server-side v2, create-room).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def mallory(target: Installation) -> Person:
     return newcomers(target, "host")[0]
 
 
-def test_unregistered_room_reaches_100ms_by_no_route(target: Installation, mallory: Person) -> None:
+def test_no_route_sends_an_unregistered_room_to_100ms(target: Installation, mallory: Person) -> None:
     before = target.upstream_calls()
     for room, (method, path, body) in itertools.product(FOREIGN_IDS, ON_A_ROOM):
         answer = ask(target, mallory, method, f"/rooms/{room}{path.format(me=mallory.id)}", body)
@@ -52,7 +52,7 @@ def test_unregistered_room_reaches_100ms_by_no_route(target: Installation, mallo
     assert calls_since(target, before) == []
 
 
-def test_room_that_only_100ms_has_belongs_to_no_user(target: Installation, mallory: Person) -> None:
+def test_room_that_exists_only_at_100ms_belongs_to_no_user(target: Installation, mallory: Person) -> None:
     """A room made in the dashboard, or by another system of the workspace."""
     template = target.env["HMS_TEMPLATE_ID"]
     room = new_room(target, mallory)
@@ -101,7 +101,7 @@ def test_invited_room_of_another_user_answers_as_if_it_did_not_exist(
         ("GET", "/invites", None),
     ],
 )
-def test_implicit_participant_of_an_open_room_changes_nothing(
+def test_implicit_participant_of_an_open_room_cannot_change_anything(
     target: Installation, victim: Person, mallory: Person, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     room = new_room(target, victim)
@@ -114,7 +114,7 @@ def test_implicit_participant_of_an_open_room_changes_nothing(
 @pytest.mark.parametrize(
     "field", ["owner_id", "owner", "creator", "created_by", "relation", "user_id", "held", "lease"]
 )
-def test_no_request_field_names_the_owner(target: Installation, victim: Person, mallory: Person, field: str) -> None:
+def test_no_request_field_sets_the_owner(target: Installation, victim: Person, mallory: Person, field: str) -> None:
     room = new_room(target, mallory)
     before = target.upstream_calls()
     for method, path in (("POST", "/rooms"), ("PATCH", f"/rooms/{room}")):
@@ -124,7 +124,7 @@ def test_no_request_field_names_the_owner(target: Installation, victim: Person, 
     assert ask(target, mallory, "GET", f"/rooms/{room}").json()["room"]["owner_id"] == mallory.id
 
 
-def test_upstream_name_of_another_users_room_selects_it_neither_by_create_nor_by_rename(
+def test_upstream_name_of_another_users_room_cannot_select_it_by_create_or_rename(
     target: Installation, victim: Person, mallory: Person
 ) -> None:
     room = new_room(target, victim, name="Board meeting")
@@ -141,10 +141,10 @@ def test_upstream_name_of_another_users_room_selects_it_neither_by_create_nor_by
     assert upstream(target, f"/rooms/{room}")["name"] == upstream_name
 
 
-def test_answer_of_100ms_with_another_users_room_gives_it_to_no_other(
+def test_wrong_room_in_an_answer_of_100ms_does_not_change_its_owner(
     target: Installation, victim: Person, mallory: Person
 ) -> None:
-    """Whatever led there, a name used twice or a mistake of 100ms: the victim's room stays as it was."""
+    """Whether caused by a repeated name or an error of 100ms, the victim's room does not change."""
     room = new_room(target, victim, name="Board meeting", access="invited")
     was = ask(target, victim, "GET", f"/rooms/{room}").json()
     strike(target, "status=400", match="/v2/rooms")
@@ -162,9 +162,9 @@ def test_answer_of_100ms_with_another_users_room_gives_it_to_no_other(
 
 
 def test_user_named_like_another_users_id_gets_none_of_their_relations(target: Installation, victim: Person) -> None:
-    """An owner names a member by id; a user whose name is that id must not be taken for them (CWE-706).
+    """An owner selects a member by id; a user whose name is that id must not be selected instead (CWE-706).
 
-    Such names are refused today; this one is older than that rule.
+    Such names are refused today; this one predates the rule.
     """
     bob, squatter = newcomers(target, "member", "member")
     with target.valkey.client() as redis:

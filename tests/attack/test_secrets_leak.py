@@ -1,4 +1,4 @@
-"""No secret in any log line, command output or answer, on good days and bad ones.
+"""No secret in any log line, command output or answer, in normal operation and in failures.
 
 OWASP ASVS 5, 16.2.5; OWASP Logging Cheat Sheet, "Data to exclude"; CWE-532, CWE-209.
 """
@@ -34,7 +34,7 @@ REFRESH = re.compile(r"v1\.u[a-z2-7]{20}\.[0-9a-f]{20}\.[0-9]+")
 
 @dataclass
 class Spoken:
-    """Everything that was said by anybody, and what must not have been."""
+    """All output, and the values that must not be in it."""
 
     answers: list[httpx.Response] = field(default_factory=list)
     printed: str = ""
@@ -42,13 +42,13 @@ class Spoken:
     stored: str = ""
     """All keys and values of Redis."""
     never: dict[str, str] = field(default_factory=dict)
-    """Values that may stand nowhere at all, by what they are."""
+    """Values that must not appear anywhere, by description."""
     never_logged: dict[str, str] = field(default_factory=dict)
-    """Values that an answer may hand to their owner, and that nobody may log or print."""
+    """Values that an answer may give to their owner, but that must not be logged or printed."""
 
 
 class Talk:
-    """Asks, and remembers what came back."""
+    """Sends requests and runs commands, and records the answers."""
 
     def __init__(self, own: Installation, spoken: Spoken) -> None:
         self.own = own
@@ -67,7 +67,7 @@ class Talk:
         return dict(answer.json())
 
     def keep(self, answer: httpx.Response) -> None:
-        """Remember the tokens of an answer as what no log may hold."""
+        """Record the tokens of an answer as values that no log may contain."""
         for name in ("access_token", "refresh_token", "token"):
             if value := answer.json().get(name):
                 self.spoken.never_logged[f"{name} {len(self.spoken.never_logged)}"] = value
@@ -119,7 +119,7 @@ def happy_path(talk: Talk) -> None:
 
 
 def account_path(talk: Talk) -> None:
-    """Codes of every kind, passwords that are set and changed; each used, and then tried once more."""
+    """Use codes of every kind, set and change passwords; then try each code again."""
     admin = talk.log_in("ada")["access_token"]
     invite = json.loads(talk.own.command("users", "invite", "--role", "host", "--uses", "2", "--json").stdout)["invite"]
     first, second, third = (secrets.token_hex(16) for _ in range(3))
@@ -151,7 +151,7 @@ def account_path(talk: Talk) -> None:
 
 
 def content_of(valkey: LockedValkey) -> str:
-    """Return every key and value of Redis as text; one that is bytes of an unknown kind as its repr."""
+    """Return every key and value of Redis as text; a value of an unknown kind as its repr."""
     readers = {"hash": "hgetall", "string": "get", "zset": "zrange", "stream": "xrange", "set": "smembers"}
     with valkey.client() as client:
         parts = []
@@ -163,7 +163,7 @@ def content_of(valkey: LockedValkey) -> str:
 
 
 def unhappy_path(talk: Talk) -> None:
-    """People put secrets where none belong: into wrong fields, names, addresses, broken bodies."""
+    """Put secrets in the wrong place, as people do: wrong fields, names, URLs, malformed bodies."""
     login = talk.log_in("hanna")
     token, password = login["access_token"], talk.own.passwords["hanna"]
     typo = talk.spoken.never["password with a typo"] = secrets.token_urlsafe(18)
@@ -184,7 +184,7 @@ def unhappy_path(talk: Talk) -> None:
         assert talk.ask("POST", "/api/auth/login", content=body, headers=login_json).status_code >= 400
     form = {"username": "hanna", "password": password}
     assert talk.ask("POST", "/api/auth/login", data=form).status_code == 415
-    # In the address: the caller's own mistake, but ours to keep out of the log.
+    # In the URL: the caller's mistake, but the log must not contain it.
     assert talk.ask("GET", "/api/auth/me", params={"access_token": token, "password": password}).status_code == 401
     assert talk.ask("GET", "/api/rooms", token=token, params={"cursor": login["refresh_token"]}).status_code == 400
     for value in (password, login["refresh_token"], token):
@@ -201,7 +201,7 @@ def unhappy_path(talk: Talk) -> None:
             talk.keep(answer)
             login = answer.json()
     statuses = [talk.ask("GET", "/api/admin/usage", token=login["access_token"]).status_code for _ in range(70)]
-    assert 429 in statuses  # one of the last may be let through again
+    assert 429 in statuses  # one of the last may be allowed again
 
 
 def commands(talk: Talk) -> None:
@@ -226,13 +226,11 @@ def outages(talk: Talk, valkey: LockedValkey) -> None:
         talk.own.break_upstream(fault)
         assert talk.ask("POST", "/api/rooms", token=token, json={}).status_code == 502
         talk.own.mend_upstream()
-    # Another password at Redis: what it says of that must not quote ours.
+    # Redis has another password: the error about it must not contain ours.
     with valkey.client() as client:
         client.config_set("requirepass", "another-password")
         client.execute_command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
-    wait_until(
-        lambda: talk.ask("GET", "/api/auth/me", token=token).status_code == 503, "the gateway is refused by Redis"
-    )
+    wait_until(lambda: talk.ask("GET", "/api/auth/me", token=token).status_code == 503, "Redis refuses the gateway")
     talk.command("users", "list")
     valkey.kill()
     for _ in range(4):
@@ -242,8 +240,8 @@ def outages(talk: Talk, valkey: LockedValkey) -> None:
     talk.command("users", "add", "late", "--role", "host", stdin=f"{talk.own.passwords['hanna']}\n")
 
 
-def test_the_paths_were_walked(spoken: Spoken) -> None:
-    """Else silence would prove nothing."""
+def test_all_paths_were_exercised(spoken: Spoken) -> None:
+    """Otherwise the absence of secrets would prove nothing."""
     assert {answer.status_code for answer in spoken.answers} >= {200, 201, 204, 400, 401, 403, 413, 415, 429, 502, 503}
     assert len(spoken.never) >= 7
     assert len(spoken.never_logged) >= 8
@@ -258,12 +256,12 @@ def test_no_secret_is_logged_or_printed(spoken: Spoken) -> None:
     for what, value in (spoken.never | spoken.never_logged).items():
         for where, text in (("logs", spoken.logs), ("output", spoken.printed)):
             assert value not in text, f"{what} in {where}"
-            # Nor a part that would be enough to go by: the signature, the tail.
+            # Nor a part that would be useful: the signature, the end.
             assert value[-16:] not in text, f"the end of {what} in {where}"
 
 
 def test_nothing_that_looks_like_a_token_is_logged_or_printed(spoken: Spoken) -> None:
-    """Management tokens too, which no test gets to see."""
+    """Including management tokens, which no test receives."""
     for text in (spoken.logs, spoken.printed):
         assert JWT.search(text) is None
         assert REFRESH.search(text) is None
@@ -271,7 +269,7 @@ def test_nothing_that_looks_like_a_token_is_logged_or_printed(spoken: Spoken) ->
         assert "$argon2" not in text
 
 
-def test_no_secret_is_in_an_answer(spoken: Spoken) -> None:
+def test_no_answer_contains_a_secret(spoken: Spoken) -> None:
     for answer in spoken.answers:
         said = answer.text + json.dumps(dict(answer.headers))
         for what, value in spoken.never.items():
@@ -281,7 +279,7 @@ def test_no_secret_is_in_an_answer(spoken: Spoken) -> None:
         assert "redis://" not in said
 
 
-def test_no_answer_holds_a_management_token(spoken: Spoken) -> None:
+def test_no_answer_contains_a_management_token(spoken: Spoken) -> None:
     tokens = [token for answer in spoken.answers for token in re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", answer.text)]
     assert len(tokens) >= 5
     for token in tokens:
@@ -290,18 +288,18 @@ def test_no_answer_holds_a_management_token(spoken: Spoken) -> None:
         assert ("sid" in claims) != ("room_id" in claims)
 
 
-def test_tokens_are_given_by_their_own_routes_only(spoken: Spoken) -> None:
+def test_tokens_are_returned_only_by_their_own_routes(spoken: Spoken) -> None:
     for answer in spoken.answers:
         path = answer.request.url.path
         if answer.is_success and (path in GIVING or path.endswith(("/token", "/password-link", "/invites"))):
             continue
         for what, value in spoken.never_logged.items():
-            # A problem names the address that was asked, and an invite's code is part of that.
+            # A problem contains the path of the request, and an invite's code is part of that.
             assert value not in answer.text.replace(path, ""), f"{what} in the answer to {path}"
 
 
-def test_no_secret_lies_in_redis(spoken: Spoken) -> None:
-    """Whoever reads Redis finds argon2 hashes, hashes of codes, MACs: nothing to log in or register with."""
+def test_redis_contains_no_secret(spoken: Spoken) -> None:
+    """Redis contains argon2 hashes, hashes of codes and MACs, which do not allow a login or registration."""
     assert "hanna" in spoken.stored
     assert spoken.stored.count("$argon2id$") == 4
     for what, value in (spoken.never | spoken.never_logged).items():
@@ -310,14 +308,14 @@ def test_no_secret_lies_in_redis(spoken: Spoken) -> None:
     assert REFRESH.search(spoken.stored) is None
 
 
-def test_throttles_and_audit_hold_no_address(spoken: Spoken) -> None:
-    """Addresses are personal data: sessions show them to their user, and go with them; nothing else keeps them."""
+def test_throttles_and_audit_contain_no_address(spoken: Spoken) -> None:
+    """Addresses are personal data: only sessions store them, show them to their user, and are deleted with them."""
     for line in spoken.stored.splitlines():
         if not line.startswith("b's:1:"):
             assert "127.0.0.1" not in line
 
 
-def test_no_secret_is_in_a_repr_or_a_traceback() -> None:
+def test_no_repr_or_traceback_contains_a_secret() -> None:
     """CWE-209: a traceback with locals, a debugger and a careless log line all show the repr."""
     secret = "a-secret-of-this-test-0123456789-abcdef"
     ring = KeyRing([secret], "login-token")

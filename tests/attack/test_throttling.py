@@ -1,6 +1,6 @@
 """Guessing passwords. OWASP ASVS 5, 6.3.1; OWASP Credential Stuffing Prevention Cheat Sheet; CWE-307, CWE-348.
 
-The installation stands behind a proxy on 127.0.0.1; 127.0.0.2 is a peer that nobody trusts.
+The installation is behind a proxy on 127.0.0.1; 127.0.0.2 is an untrusted peer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _names = count()
 
 @pytest.fixture(autouse=True)
 def _afresh(strict: Installation) -> None:
-    """Forget every throttle, and which addresses are known."""
+    """Forget every throttle and every known address."""
     with strict.valkey.client() as client:
         for pattern in ("rl:1:*", "kn:1:*"):
             for key in client.scan_iter(pattern):
@@ -36,41 +36,41 @@ def _afresh(strict: Installation) -> None:
 
 
 def attempt(strict: Installation, name: str, password: str = WRONG, *, via: str = "", **headers: str) -> httpx.Response:
-    """Try a login as the proxy would forward it: `via` is what stands in X-Forwarded-For."""
+    """Try a login as the proxy would forward it, with `via` as X-Forwarded-For."""
     with strict.client() as client:
         given = ({"X-Forwarded-For": via} if via else {}) | headers
         return client.post("/api/auth/login", json={"username": name, "password": password}, headers=given)
 
 
 def spray(strict: Installation, addresses: Iterable[str]) -> Counter[int]:
-    """Try one name that nobody has from each of these, several at once: each failure takes a quarter of a second."""
+    """Try an unknown name from each address, several at once: each failure takes a quarter of a second."""
     with ThreadPoolExecutor(8) as pool:
-        return Counter(pool.map(lambda via: attempt(strict, nobody(), via=via).status_code, addresses))
+        return Counter(pool.map(lambda via: attempt(strict, unknown_name(), via=via).status_code, addresses))
 
 
-def nobody() -> str:
+def unknown_name() -> str:
     return f"nobody-{next(_names)}"
 
 
 @pytest.mark.parametrize("name", ["hanna", "nobody-of-this-name"])
-def test_account_is_throttled_whoever_tries_from_wherever(strict: Installation, name: str) -> None:
-    """A botnet: each attempt from another network. A name that nobody has is throttled as well, and alike."""
+def test_account_is_throttled_across_addresses(strict: Installation, name: str) -> None:
+    """A botnet: each attempt comes from another network. An unknown name is throttled in the same way."""
     for number in range(PER_ACCOUNT):
         assert_problem(attempt(strict, name, via=f"198.51.{number}.7"), 401, "invalid_credentials")
     seen = set()
     for password in (WRONG, strict.passwords["hanna"]):
         document = assert_problem(attempt(strict, name, password, via="203.0.113.9"), 429, "too_many_attempts")
         seen.add(re.sub(r"in [0-9]+ s", "", json.dumps(document | {"request_id": ""})))
-    assert len(seen) == 1  # the right password is not looked at either
+    assert len(seen) == 1  # the right password is not verified either
 
 
-def test_respelt_name_is_the_same_account(strict: Installation) -> None:
+def test_other_spelling_of_a_name_is_the_same_account(strict: Installation) -> None:
     for number, name in enumerate(("hanna", "HANNA", "Hanna", "\uff48anna", "hann\uff21")):
         assert attempt(strict, name, via=f"198.51.{number}.7").status_code == 401
     assert attempt(strict, "hanna", via="203.0.113.9").status_code == 429
 
 
-def test_stranger_does_not_lock_the_owner_out(strict: Installation) -> None:
+def test_failures_of_others_do_not_lock_the_owner_out(strict: Installation) -> None:
     """OWASP ASVS 5, 6.3.1: throttling must not be a way to lock people out (CWE-645)."""
     home, password = "192.0.2.44", strict.passwords["hanna"]
     assert attempt(strict, "hanna", password, via=home).status_code == 200
@@ -80,15 +80,15 @@ def test_stranger_does_not_lock_the_owner_out(strict: Installation) -> None:
     assert attempt(strict, "hanna", password, via=home).status_code == 200
 
 
-def test_spray_over_many_names_is_stopped_by_address(strict: Installation) -> None:
-    """One common password for everybody: no account sees more than one attempt."""
+def test_spraying_many_names_is_throttled_by_address(strict: Installation) -> None:
+    """One common password for many names: no account gets more than one attempt."""
     codes = spray(strict, ["198.51.100.1"] * (PER_ADDRESS + 4))
     assert codes == {401: PER_ADDRESS, 429: 4}
-    assert attempt(strict, nobody(), via="198.51.100.2").status_code == 401
+    assert attempt(strict, unknown_name(), via="198.51.100.2").status_code == 401
 
 
-def test_success_gives_no_fresh_start(strict: Installation) -> None:
-    """A known trick: one's own right password between the guesses resets a naive counter."""
+def test_success_does_not_reset_the_count(strict: Installation) -> None:
+    """A known trick: a login to the attacker's own account between guesses resets a naive counter."""
     codes: Counter[int] = Counter()
     for _ in range(4):
         codes += spray(strict, ["198.51.100.1"] * 3)
@@ -96,16 +96,16 @@ def test_success_gives_no_fresh_start(strict: Installation) -> None:
     assert codes == {401: PER_ADDRESS, 429: 12 - PER_ADDRESS}
 
 
-def test_addresses_of_one_ipv6_site_are_one(strict: Installation) -> None:
-    """RFC 6177: a subscriber has a /64 at least, that is 2^64 addresses (RFC 8981 changes them by itself)."""
+def test_addresses_of_one_ipv6_site_count_as_one(strict: Installation) -> None:
+    """RFC 6177: a subscriber has at least a /64, which is 2^64 addresses (RFC 8981 changes them automatically)."""
     codes = spray(strict, [f"2001:db8:1:2:{n:x}::{n:x}" for n in range(PER_ADDRESS + 4)])
     assert codes == {401: PER_ADDRESS, 429: 4}
-    assert attempt(strict, nobody(), via="[2001:db8:1:2::1]:443").status_code == 429
-    assert attempt(strict, nobody(), via="2001:0DB8:0001:0002::1%eth0").status_code == 429
-    assert attempt(strict, nobody(), via="2001:db8:1:3::1").status_code == 401
+    assert attempt(strict, unknown_name(), via="[2001:db8:1:2::1]:443").status_code == 429
+    assert attempt(strict, unknown_name(), via="2001:0DB8:0001:0002::1%eth0").status_code == 429
+    assert attempt(strict, unknown_name(), via="2001:db8:1:3::1").status_code == 401
 
 
-def test_ipv4_in_ipv6_clothes_is_the_same_address(strict: Installation) -> None:
+def test_ipv4_mapped_ipv6_is_the_same_address(strict: Installation) -> None:
     """RFC 4291 section 2.5.5.2."""
     forms = ("198.51.100.9", "::ffff:198.51.100.9", "::ffff:c633:6409", "198.51.100.9:5123", "[::ffff:198.51.100.9]:1")
     codes = spray(strict, [forms[n % len(forms)] for n in range(PER_ADDRESS + 5)])
@@ -123,17 +123,17 @@ def test_ipv4_in_ipv6_clothes_is_the_same_address(strict: Installation) -> None:
         ", , 192.0.2.{n},, 198.51.100.1",
     ],
 )
-def test_what_a_client_writes_into_the_chain_counts_for_nothing(strict: Installation, chain: str) -> None:
-    """CWE-348: the chain is read from the right, past our own proxies, and no further."""
+def test_forwarded_addresses_written_by_the_client_are_ignored(strict: Installation, chain: str) -> None:
+    """CWE-348: the chain is read from the right, past the trusted proxies and no further."""
     codes = spray(strict, [chain.format(n=n) for n in range(PER_ADDRESS + 2)])
     assert codes == {401: PER_ADDRESS, 429: 2}
-    assert attempt(strict, nobody(), via="198.51.100.1").status_code == 429
+    assert attempt(strict, unknown_name(), via="198.51.100.1").status_code == 429
 
 
 def test_chain_over_several_headers_is_one_chain(strict: Installation) -> None:
     """RFC 9110 section 5.3: a proxy may append a line of its own."""
     for number in range(PER_ADDRESS + 1):
-        body = json.dumps({"username": nobody(), "password": WRONG}).encode()
+        body = json.dumps({"username": unknown_name(), "password": WRONG}).encode()
         lines = [("X-Forwarded-For", f"192.0.2.{number}"), ("X-Forwarded-For", "198.51.100.1")]
         with strict.client() as client:
             lines.append(("Content-Type", "application/json"))
@@ -144,31 +144,31 @@ def test_chain_over_several_headers_is_one_chain(strict: Installation) -> None:
 @pytest.mark.parametrize(
     "header", ["Forwarded", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP", "True-Client-IP", "X-Originating-IP", "Via"]
 )
-def test_other_address_headers_are_not_read(strict: Installation, header: str) -> None:
+def test_other_address_headers_are_ignored(strict: Installation, header: str) -> None:
     with strict.valkey.client() as client:
-        attempt(strict, nobody(), via="198.51.100.1")
+        attempt(strict, unknown_name(), via="198.51.100.1")
         before = set(client.scan_iter("rl:1:{failures:*"))
         value = "for=192.0.2.55" if header == "Forwarded" else "192.0.2.55"
-        attempt(strict, nobody(), via="198.51.100.1", **{header: value})
+        attempt(strict, unknown_name(), via="198.51.100.1", **{header: value})
         assert set(client.scan_iter("rl:1:{failures:*")) == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 without being asked")
-def test_untrusted_peer_cannot_choose_his_address(strict: Installation) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 without configuration")
+def test_untrusted_peer_cannot_choose_its_address(strict: Installation) -> None:
     codes: Counter[int] = Counter()
     transport = httpx.HTTPTransport(local_address="127.0.0.2", verify=NO_TLS)
     with httpx.Client(base_url=strict.url, transport=transport, trust_env=False, timeout=15) as client:
         for number in range(PER_ADDRESS + 2):
             given = {"X-Forwarded-For": f"192.0.2.{number}, 10.0.0.{number}"}
-            body = {"username": nobody(), "password": WRONG}
+            body = {"username": unknown_name(), "password": WRONG}
             codes[client.post("/api/auth/login", json=body, headers=given).status_code] += 1
     assert codes == {401: PER_ADDRESS, 429: 2}
     said = [line for line in strict.gateway.output().splitlines() if "GATEWAY_TRUSTED_PROXIES" in line]
     assert len(said) == 1  # once, not for each of them
 
 
-def test_hanging_up_before_the_answer_costs_as_much(strict: Installation) -> None:
-    """A right password is answered in a fraction of the time a wrong one is: who hangs up in between must not get his
+def test_disconnecting_before_the_answer_costs_as_much(strict: Installation) -> None:
+    """A right password is answered much faster than a wrong one: a client that disconnects in between must not get the
     attempt back."""
     body = json.dumps({"username": "hanna", "password": WRONG}).encode()
     head = f"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
@@ -182,8 +182,8 @@ def test_hanging_up_before_the_answer_costs_as_much(strict: Installation) -> Non
     assert_problem(answer, 429, "too_many_attempts")
 
 
-def test_password_change_is_no_way_around(strict: Installation) -> None:
-    """OWASP ASVS 5, 6.2.3: with a stolen access token the current password can be guessed no more often."""
+def test_password_change_does_not_bypass_the_throttle(strict: Installation) -> None:
+    """OWASP ASVS 5, 6.2.3: a stolen access token does not allow more guesses of the current password."""
     token = attempt(strict, "hanna", strict.passwords["hanna"], via="192.0.2.44").json()["access_token"]
     body = {"current_password": WRONG, "new_password": "plenty of good words, none common"}
     codes = []
@@ -192,12 +192,12 @@ def test_password_change_is_no_way_around(strict: Installation) -> None:
             given = {"X-Forwarded-For": f"198.51.{number}.7"}
             codes.append(client.post("/api/auth/password", json=body, headers=given).status_code)
     assert codes == [401] * PER_ACCOUNT + [429] * 2
-    assert attempt(strict, "hanna", via="203.0.113.9").status_code == 429  # one bucket for both ways
+    assert attempt(strict, "hanna", via="203.0.113.9").status_code == 429  # both use one bucket
 
 
-def test_refusals_are_audited_once_and_not_once_each(strict: Installation) -> None:
-    """OWASP Logging Cheat Sheet: an attacker must not wash the trail away with his own entries (CWE-779)."""
-    name = nobody()
+def test_repeated_refusals_are_audited_once(strict: Installation) -> None:
+    """OWASP Logging Cheat Sheet: an attacker must not flush the audit trail with their own entries (CWE-779)."""
+    name = unknown_name()
     for _ in range(PER_ACCOUNT + 15):
         attempt(strict, name, via="198.51.100.1")
     with strict.valkey.client() as client:

@@ -1,4 +1,4 @@
-"""A token of one kind is none of another. RFC 8725 section 3.12, RFC 9700 section 2.2; OWASP ASVS 5, 9.2.2."""
+"""A token of one kind is not accepted as another. RFC 8725 section 3.12, RFC 9700 section 2.2; OWASP ASVS 5, 9.2.2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.e2e.checks import assert_problem
 from tests.servers import NO_TLS, Installation
 
 KINDS = ("access", "refresh", "join", "management", "account invite", "room invite", "password link", "cursor", "uuid")
-# Fields and parameters by which a token may come in, and what they are for. A new one is put here, or this fails.
+# Fields and parameters that accept a token, and the kind they accept. A new one must be added here, or a test fails.
 TAKES = {
     ("POST", "/api/auth/refresh", "refresh_token"): "refresh",
     ("POST", "/api/auth/logout", "refresh_token"): "refresh",
@@ -37,7 +37,7 @@ def document(target: Installation) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def tokens(target: Installation, forge: Forge) -> dict[str, str]:
-    """A living token of every kind, each of them good in its own place."""
+    """A valid token of every kind."""
     hms = HmsTokens(target.env["HMS_APP_ACCESS_KEY"], target.env["HMS_APP_SECRET"])
     with target.client(forge.genuine) as client:
         room = client.post("/api/rooms", json={}).json()["room"]["id"]
@@ -78,7 +78,7 @@ def parameters_of(document: dict[str, Any], operation: dict[str, Any]) -> list[s
     return [(kept[one["$ref"].rpartition("/")[2]] if "$ref" in one else one)["name"] for one in found]
 
 
-def test_list_of_what_takes_a_token_is_the_applications(document: dict[str, Any]) -> None:
+def test_list_of_token_inputs_matches_the_application(document: dict[str, Any]) -> None:
     found = set()
     for method, path, operation in operations(document):
         for name in [*properties_of(document, operation), *parameters_of(document, operation)]:
@@ -88,16 +88,16 @@ def test_list_of_what_takes_a_token_is_the_applications(document: dict[str, Any]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "access"])
-def test_header_takes_login_tokens_only(
+def test_header_accepts_only_login_tokens(
     target: Installation, document: dict[str, Any], tokens: dict[str, str], kind: str
 ) -> None:
-    """On every route that asks for a login, taken from the application's own description."""
+    """On every route that needs a login, according to the application's own description."""
     closed = [one for one in operations(document) if "security" in one[2]]
     assert len(closed) >= 25
     with target.client(tokens[kind]) as client:
         for method, path, _ in closed:
             if path == "/api/invites/{code}/accept":
-                continue  # guests come without login; a bad token there: below
+                continue  # guests need no login; for a bad token there see below
             address = re.sub(r"\{(\w+)\}", lambda match: VALUES[match[1]], path)
             answer = client.request(method, address, json={} if method in ("POST", "PUT", "PATCH") else None)
             assert_problem(answer, 401, "invalid_token")
@@ -106,7 +106,7 @@ def test_header_takes_login_tokens_only(
 @pytest.mark.parametrize(
     ("place", "kind"), [(place, kind) for place, own in TAKES.items() for kind in KINDS if kind != own], ids=str
 )
-def test_body_takes_its_own_kind_only(
+def test_body_field_accepts_only_its_own_kind(
     target: Installation, tokens: dict[str, str], place: tuple[str, str, str], kind: str
 ) -> None:
     method, path, field = place
@@ -123,7 +123,7 @@ def test_body_takes_its_own_kind_only(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cursor_takes_cursors_of_its_own_list_only(
+def test_list_accepts_only_its_own_cursors(
     target: Installation, document: dict[str, Any], tokens: dict[str, str], kind: str
 ) -> None:
     lists = [
@@ -142,8 +142,8 @@ def test_cursor_takes_cursors_of_its_own_list_only(
                 assert_problem(answer, 400, "invalid_request", field="cursor")
 
 
-def test_guest_with_a_bad_token_is_no_guest(target: Installation, tokens: dict[str, str]) -> None:
-    """CWE-287: a login that fails must not turn into no login."""
+def test_bad_token_does_not_make_a_guest(target: Installation, tokens: dict[str, str]) -> None:
+    """CWE-287: a failed login must not count as no login."""
     for kind in KINDS:
         if kind != "access":
             with target.client(tokens[kind]) as client:
@@ -151,7 +151,7 @@ def test_guest_with_a_bad_token_is_no_guest(target: Installation, tokens: dict[s
             assert_problem(answer, 401, "invalid_token")
 
 
-def test_100ms_takes_no_token_of_ours(target: Installation, tokens: dict[str, str]) -> None:
+def test_100ms_accepts_no_token_of_the_gateway(target: Installation, tokens: dict[str, str]) -> None:
     for kind, token in tokens.items():
         headers = {"Authorization": f"Bearer {token}"}
         for path, wanted in (("/v2/rooms", "management"), ("/init?peer_id=p", "join")):
@@ -160,7 +160,7 @@ def test_100ms_takes_no_token_of_ours(target: Installation, tokens: dict[str, st
                 assert answer.status_code == 401, (kind, path)
 
 
-def test_100ms_token_with_our_claims_is_none_of_ours(target: Installation, forge: Forge) -> None:
+def test_100ms_token_with_our_claims_is_refused(target: Installation, forge: Forge) -> None:
     both = forge.claims | {"access_key": target.env["HMS_APP_ACCESS_KEY"], "type": "app", "version": 2}
     assert_refused(target, jwt.encode(both, target.env["HMS_APP_SECRET"], headers={"kid": forge.key.kid}))
     assert_refused(target, forge.sign(forge.header | {"typ": "JWT"}, both))

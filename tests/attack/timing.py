@@ -1,4 +1,4 @@
-"""Whether the time of an answer tells which of several cases it was, on a machine noisier than the limit is wide."""
+"""Measures whether the time of an answer reveals its case, on a machine with more noise than the tolerance."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def assert_alike(
     clock: Callable[[], float] = time.monotonic,
     order: random.Random | None = None,
 ) -> dict[str, float]:
-    """Return the time of each ask in seconds; fail if they are apart.
+    """Return the time of each request in seconds; fail if they differ.
 
-    Every ask is made the same number of times, in an order that changes, so that whatever else the machine does affects
-    all of them alike. Noise only ever adds time: the mean of the fastest quarter hides no work that is always done, and
+    Sends every request equally often, in a changing order, so that other load on the machine affects all of them
+    equally. Noise only ever adds time: the mean of the fastest quarter hides no work that is always done, and
     is steadier than the median.
     """
     times: dict[str, list[float]] = {name: [] for name in asks}
@@ -32,5 +32,5 @@ def assert_alike(
             times[name].append(clock() - begun)
     fastest = {name: mean(sorted(values)[: SAMPLES // 4]) for name, values in times.items()}
     shown = {name: f"{value * 1000:.0f} ms" for name, value in fastest.items()}
-    assert max(fastest.values()) - min(fastest.values()) < MOST_APART_S, f"the time tells them apart: {shown}"
+    assert max(fastest.values()) - min(fastest.values()) < MOST_APART_S, f"the times differ: {shown}"
     return fastest

@@ -1,4 +1,4 @@
-"""Bytes to and from a gateway: no client library tidies them up."""
+"""Raw bytes to and from a gateway, which a client library would normalise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.servers import HOST, Installation
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `raw` is all of it; the rest is its first response."""
+    """An answer. `raw` is all of it; the other fields are its first response."""
 
     raw: bytes
     closed: bool
@@ -38,12 +38,12 @@ class Answer:
 
 
 def exchange(target: Installation, *parts: bytes, within_s: float = 5) -> Answer:
-    """Send bytes, then read until the gateway closes or falls silent."""
+    """Send bytes, then read until the gateway closes the connection or sends nothing more."""
     with socket.create_connection((HOST, target.port), timeout=within_s) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
-        except OSError:  # closed while we were still talking: what it said is what counts
+        except OSError:  # closed while we were still sending: only the answer counts
             pass
         return receive(connection)
 
@@ -69,7 +69,7 @@ def head(line: str, *fields: str) -> bytes:
 
 
 def send_until_refused(target: Installation, start: bytes, filling: Iterable[bytes]) -> int:
-    """Send what never ends; return how many bytes went out before the gateway closed."""
+    """Send endless data; return the number of bytes sent before the gateway closed the connection."""
     sent = 0
     with socket.create_connection((HOST, target.port), timeout=5) as connection:
         try:

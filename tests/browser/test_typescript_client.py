@@ -155,7 +155,7 @@ def test_parallel_calls_with_an_expired_token_make_one_refresh(gateway: Installa
     page.assert_no_other_refusal(*[401] * 20)
 
 
-def test_denied_call_waits_and_passes(gateway: Installation, pages: Pages) -> None:
+def test_denied_call_waits_and_succeeds(gateway: Installation, pages: Pages) -> None:
     page = pages.open()
     page.log_in(gateway)
     with limited(gateway, "api", "20/min"):

@@ -1,4 +1,4 @@
-"""Requests of many people from many places, each on a connection of its own, and a look at all that Redis holds."""
+"""Requests of many people from many addresses, each on its own connection; and a dump of all that Redis contains."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _LOGIN_LASTS_S = 300  # half of what an access token lives
 def ask(
     installation: Installation, method: str, path: str, *, token: str = "", address: str = "", **request: Any
 ) -> httpx.Response:
-    """Send one request; `address` is the client's, as a trusted proxy on this machine tells it."""
+    """Send one request; `address` is the client's, as a trusted proxy on this machine would report it."""
     headers = {"X-Forwarded-For": address} if address else {}
     with installation.client(token or None) as client:
         return client.request(method, path, headers=headers, **request)
 
 
 def new_address() -> str:
-    """Return a client address that nobody else in this run has."""
+    """Return a client address that is unique in this run."""
     number = next(_numbers)
     return f"198.18.{number // 250}.{number % 250 + 1}"
 
 
 @dataclass
 class Person:
-    """Somebody with an account, at an address of his own."""
+    """A person with an account, at their own address."""
 
     installation: Installation
     id: str
@@ -61,7 +61,7 @@ class Person:
 
 
 class Admin:
-    """An administrator of an installation, logged in for the whole run: again before his token expires."""
+    """An administrator of an installation, logged in for the whole run, and again before their token expires."""
 
     def __init__(self, installation: Installation, name: str = "ada") -> None:
         self.installation = installation
@@ -84,7 +84,7 @@ class Admin:
     def add(self, *roles: str, name: str = "") -> Person:
         """Create an account with a password."""
         name = name or f"person-{secrets.token_hex(5)}"
-        password = secrets.token_hex(16)  # in which no name can be
+        password = secrets.token_hex(16)  # which cannot contain a name
         body = {"username": name, "password": password, "roles": roles or ("member",)}
         answer = self.ask("POST", "/api/admin/users", json=body)
         assert answer.status_code == 201, answer.text

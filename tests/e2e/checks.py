@@ -1,4 +1,4 @@
-"""What every answer of a kind must be, asserted in one place."""
+"""Shared assertions about answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str, *, field: str | None = None) -> dict[str, Any]:
-    """Check an error answer from its status line to the last field the seed's client reads; return its document."""
+    """Check an error answer, from its status to the fields that the seed's client reads; return its document."""
     assert answer.status_code == status, (answer.status_code, answer.text)
     return check_document(status, dict(answer.headers), answer.content, code, path=answer.request.url.path, field=field)
 

@@ -1,4 +1,4 @@
-"""What every command must be: one line on standard error when it fails, JSON on demand, no secret ever."""
+"""Shared assertions about commands: one line on standard error after a failure, JSON on demand, never a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One installation with two workers for all tests that only ask it; who kills something starts his own."""
+"""Installations with two workers that tests share; a test that kills something starts its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.servers import Installation
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation with a host, another host, two members and an operator; its limits are out of the way."""
+    """A running installation with two hosts, two members and an operator, and with generous limits."""
     with Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy()) as running:
         running.add_users(hanna="host", hugo="host", mira="member", mark="member", otto="operator", ada="admin")
         yield running
@@ -21,7 +21,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation with unique room names and three rooms at once for each; its admin makes the users."""
+    """A running installation with unique room names and at most three rooms per user; its admin creates the users."""
     with Installation(tmp_path_factory.mktemp("house"), workers=2, policy=narrow()) as running:
         running.add_users(ada="admin", otto="operator")
         yield running
@@ -29,9 +29,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture(scope="session")
 def guarded_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation where anybody may register, with the built-in limits of logins and registrations.
+    """A running installation with open registration and the built-in limits of logins and registrations.
 
-    Whoever asks says his address himself, so that tests do not throttle each other.
+    Each request sets its own client address, so that tests do not throttle each other.
     """
     own = Installation(tmp_path_factory.mktemp("guarded"), workers=2, policy=guarded())
     own.env |= {"GATEWAY_REGISTRATION": "open", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1/32"}

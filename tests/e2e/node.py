@@ -1,4 +1,4 @@
-"""Node.js for the tests whose subject is JavaScript: 100ms's SDKs, and our own client."""
+"""Node.js for the tests of JavaScript: 100ms's SDKs and our own client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def require_node(*, packages: bool) -> str:
 
 
 def run_node(*arguments: str, packages: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run node in tests/node with this environment and no other, for 60 s at most."""
+    """Run node in tests/node with exactly this environment, for 60 s at most."""
     node = require_node(packages=packages)
     environment: Mapping[str, str] = {"PATH": os.environ.get("PATH", "")} | env
     return subprocess.run(
@@ -39,9 +39,9 @@ def run_node(*arguments: str, packages: bool = False, **env: str) -> subprocess.
 
 @functools.cache
 def build_client(project: str = ".", *, into: str = "") -> str:
-    """Compile clients/typescript, or its tests, anew: what is tested is what is in the tree. Return node's path.
+    """Compile clients/typescript, or its tests, so that the tests use the current sources. Return node's path.
 
-    `into` is a folder instead of the usual one, for tests that run beside those that build there.
+    `into` replaces the usual folder, for tests that run in parallel with those that build there.
     """
     found = shutil.which("node")
     compiler = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"

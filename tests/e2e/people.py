@@ -1,4 +1,4 @@
-"""People for tests, each new, made and logged in beside the API: argon2 is other tests' business."""
+"""New people for tests, created and logged in without the API, because argon2 has its own tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who is logged in; `token` is an access token."""
+    """A logged-in person; `token` is an access token."""
 
     id: str
     name: str
@@ -80,7 +80,7 @@ def usage(installation: Installation, who: Person, action: str) -> dict[str, Any
 
 
 def places(installation: Installation, who: Person) -> int:
-    """Return how many rooms at once are counted for somebody."""
+    """Return how many rooms at once are counted for a person."""
     with installation.valkey.client() as redis:
         return int(redis.zcard(f"ls:1:{{{who.id}}}:rooms.active"))  # type: ignore[arg-type]
 
@@ -91,7 +91,7 @@ def statuses(answers: list[Answer | None]) -> list[int]:
 
 
 async def at_once(installation: Installation, *requests: bytes) -> list[Answer]:
-    """Send requests at the same moment; each must have its answer."""
+    """Send requests at the same moment; each must be answered."""
     answers = await fire(installation.port, requests)
     assert None not in answers
     return [answer for answer in answers if answer]
@@ -101,14 +101,14 @@ async def at_once(installation: Installation, *requests: bytes) -> list[Answer]:
 
 
 def join(installation: Installation, token: str, peer: str) -> httpx.Response:
-    """Come into a room as that peer."""
+    """Join a room as this peer."""
     body = {"token": token, "peer_id": peer}
     url = f"{installation.emulator_url}/emulator/peers"
     return httpx.post(url, json=body, timeout=5, verify=NO_TLS, trust_env=False)
 
 
 def upstream(installation: Installation, path: str, **query: str) -> dict[str, Any]:
-    """Ask the local 100ms itself."""
+    """Send a request to the local 100ms itself."""
     env = installation.env
     token = HmsTokens(env["HMS_APP_ACCESS_KEY"], env["HMS_APP_SECRET"]).management_token()
     url = f"http://{HOST}:{installation.emulator_port}/v2{path}"
@@ -122,14 +122,14 @@ def peers(installation: Installation, room: str) -> set[str]:
 
 
 def strike(installation: Installation, fault: str, *, match: str, times: int = 1) -> None:
-    """Let the next calls at or below a path go wrong."""
+    """Make the next calls at or below a path fail."""
     body = {"match": match, "fault": fault, "times": times}
     url = f"{installation.emulator_url}/emulator/faults"
     assert httpx.post(url, json=body, timeout=5, verify=NO_TLS, trust_env=False).status_code == 200
 
 
 def calls_since(installation: Installation, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what 100ms was asked after `before` was read; templates are read in the background and left out.
+    """Return the calls to 100ms since `before` was read, except those for templates, which are read in the background.
 
     The emulator keeps the last 200 calls, so the first of these may have dropped out.
     """

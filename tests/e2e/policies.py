@@ -9,7 +9,7 @@ BUILT_IN = Path(__file__).parents[2] / "gateway" / "policy" / "policy.toml"
 
 _NUMBERS = re.compile(r'\{ rate = "[^"]*", burst = [0-9]+ \}')
 
-# Mints are limited as the issue has it; `api` is so wide that it never decides.
+# Mints have a small limit; `api` is so generous that it never denies.
 HUNDRED = """
 [roles.hundred]
 permissions = ["rooms:join", "rooms:create", "usage:read-own"]
@@ -20,7 +20,7 @@ limits."tokens.mint" = { rate = "100/h", burst = 100 }
 
 
 def roomy() -> str:
-    """Return the built-in policy without limits that a test would meet by accident, and the role `hundred`."""
+    """Return the built-in policy with limits so generous that tests do not reach them, and the role `hundred`."""
     text, changed = _NUMBERS.subn('{ rate = "100000/min", burst = 10000 }', BUILT_IN.read_text())
     assert changed
     return _replaced(text, "active_per_owner = 50 ", "active_per_owner = 100_000 ") + HUNDRED

@@ -1,4 +1,4 @@
-"""Templates and rooms made at the local 100ms directly, as an operator does in its dashboard."""
+"""Templates and rooms created directly at the local 100ms, as an operator does in its dashboard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_POWERS = dict.fromkeys(("browserRecording", "rtmpStreaming", "hlsStreaming"),
 
 
 def role(*powers: str, publishes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a role with these powers and no others."""
+    """Return a role with exactly these powers."""
     permissions = NO_POWERS | dict.fromkeys(powers, True)
     return {"permissions": permissions, "publishParams": {"allowed": list(publishes)}}
 
@@ -25,7 +25,7 @@ def create_template(at: Installation, **roles: dict[str, Any]) -> str:
 
 
 def create_room(at: Installation, name: str, template_id: str | None = None, *, description: str = "") -> str:
-    """Create a room that the gateway knows nothing of; return its id."""
+    """Create a room that the gateway does not know; return its id."""
     body = {"name": name, "template_id": template_id or at.env["HMS_TEMPLATE_ID"], "description": description}
     return str(_post(at, "/rooms", body)["id"])
 

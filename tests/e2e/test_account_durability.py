@@ -1,4 +1,4 @@
-"""What was answered about an account survives kill -9 of the store; what could not be made sure is answered 503."""
+"""Acknowledged changes of accounts survive kill -9 of Redis; changes that the disk does not confirm get 503."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 def unsure(own: Installation) -> Iterator[Installation]:
     """The same with a disk that never confirms.
 
-    With `appendfsync no` the server leaves the sync to the kernel and never learns of it: WAITAOF then waits for its
-    whole two seconds and answers 0, as it would over a disk that hangs. (A stopped process would answer nothing at
-    all, which is another failure; a full disk makes the server refuse the write itself.)
+    With `appendfsync no` the server leaves the sync to the kernel and does not observe it: WAITAOF waits for its
+    whole two seconds and answers 0, as with a disk that hangs. (A stopped process would not answer at all, which is
+    another failure; with a full disk the server refuses the write itself.)
     """
     with own.valkey.client() as client:
         client.config_set("appendfsync", "no")
@@ -56,13 +56,13 @@ def waits(own: Installation) -> int:
 
 
 def crash(own: Installation) -> None:
-    """End the store at once and start it from what is on disk."""
+    """Kill Redis and restart it from its files."""
     own.valkey.kill()
     own.valkey.start()
-    wait_until(own.has_store, "every worker has the store again")
+    wait_until(own.has_store, "every worker has reconnected to Redis")
 
 
-def test_an_account_that_was_answered_survives_a_crash_of_the_store(own: Installation) -> None:
+def test_an_acknowledged_account_survives_a_crash_of_redis(own: Installation) -> None:
     before = waits(own)
     answers = [register(own, f"lasting-{number}") for number in range(3)]
     assert waits(own) >= before + 3
@@ -75,7 +75,7 @@ def test_an_account_that_was_answered_survives_a_crash_of_the_store(own: Install
     assert [user["username"] for user in listed] == ["lasting-0", "lasting-1", "lasting-2"]
 
 
-def test_changes_of_an_account_survive_a_crash_of_the_store(own: Installation) -> None:
+def test_changes_of_an_account_survive_a_crash_of_redis(own: Installation) -> None:
     admin = Admin(own)
     promoted, moved, banned, gone = (admin.add() for _ in range(4))
     token = moved.log_in()["access_token"]
@@ -97,7 +97,7 @@ def test_changes_of_an_account_survive_a_crash_of_the_store(own: Installation) -
     assert register(own, gone.name).status_code == 201
 
 
-def test_a_registration_that_the_disk_does_not_confirm_is_503_and_leaves_nothing(unsure: Installation) -> None:
+def test_a_registration_that_the_disk_does_not_confirm_gets_503_and_leaves_nothing(unsure: Installation) -> None:
     before = waits(unsure)
     answer = register(unsure, "uncertain")
     assert_problem(answer, 503, "unavailable")
@@ -106,7 +106,7 @@ def test_a_registration_that_the_disk_does_not_confirm_is_503_and_leaves_nothing
         assert "uncertain" not in everything_in(client)
         client.config_set("appendfsync", "everysec")
     assert_problem(log_in(unsure, "uncertain"), 401, "invalid_credentials")
-    assert register(unsure, "uncertain").status_code == 201  # whoever tries again is not told that he exists
+    assert register(unsure, "uncertain").status_code == 201  # a second attempt does not find the name taken
     assert log_in(unsure, "uncertain").status_code == 200
 
 
@@ -120,7 +120,7 @@ def test_an_invitation_is_not_lost_to_a_disk_that_does_not_confirm(unsure: Insta
     assert_problem(register(unsure, "another", invite=code), 403, "invite_invalid")
 
 
-def test_the_command_line_does_not_say_done_before_it_is(unsure: Installation) -> None:
+def test_the_command_line_reports_success_only_after_the_disk_confirms(unsure: Installation) -> None:
     done = unsure.command("users", "add", "hasty", "--role", "member", stdin=f"{PASSWORD}\n")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -130,7 +130,7 @@ def test_the_command_line_does_not_say_done_before_it_is(unsure: Installation) -
 
 @pytest.fixture
 def person(own: Installation, unsure: Installation) -> Person:
-    """Somebody whose account is on disk, before the disk stops confirming."""
+    """A person whose account is on disk before the disk stops confirming."""
     _confirm(own, "everysec")
     made: Person = Admin(own).add()
     made.address = new_address()
@@ -143,10 +143,10 @@ def _confirm(own: Installation, how: str) -> None:
         client.config_set("appendfsync", how)
 
 
-def test_changes_by_an_administrator_are_503_until_the_disk_confirms_them_also_when_they_are_repeated(
+def test_changes_and_repeated_changes_by_an_administrator_get_503_until_the_disk_confirms(
     unsure: Installation, person: Person
 ) -> None:
-    """An acknowledged repetition of what was never confirmed would be as good as no confirmation at all."""
+    """Acknowledging the repetition of an unconfirmed change would defeat the confirmation."""
     admin, path = Admin(unsure), f"/api/admin/users/{person.id}"
     for change in ({"roles": ["operator"]}, {"status": "disabled"}):
         for _ in range(2):
@@ -164,7 +164,7 @@ def test_changes_by_an_administrator_are_503_until_the_disk_confirms_them_also_w
     assert admin.ask("DELETE", path).status_code == 204
 
 
-def test_unconfirmed_change_of_password_is_in_force_and_audited_and_its_session_goes_on(
+def test_unconfirmed_change_of_password_is_in_force_and_audited_and_its_session_continues(
     unsure: Installation, person: Person
 ) -> None:
     here, thief = person.log_in(), person.log_in()

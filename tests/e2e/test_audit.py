@@ -1,4 +1,4 @@
-"""The audit trail of a running installation: each thing that must be in it is, with its request; secrets never are."""
+"""The audit trail of a running installation has an entry for each relevant request, and never a secret."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.e2e.asking import Admin, Person, everything_in, new_address
 from tests.e2e.checks import assert_problem
 from tests.servers import wait_until
 
-CODE = "z" * 26  # no hexadecimal digit, as those of a source are
+CODE = "z" * 26  # not hexadecimal digits, as the MACs of addresses are
 FIELDS = {"id", "at", "action", "by", "subject", "request_id", "details"}
 
 
 def entry_of(admin: Admin, answer: httpx.Response, action: str) -> dict[str, Any]:
-    """Return the one entry that a request made. Notes ride the next flush: it is there an instant later."""
+    """Return the only entry of a request. Entries leave with the next flush, so it appears a moment later."""
     found: list[dict[str, Any]] = []
 
     def look() -> bool:
@@ -66,7 +66,7 @@ def test_login_failure_throttle_and_logout_are_audited(admin: Admin) -> None:
 
 
 def test_reuse_of_a_refresh_token_is_audited(admin: Admin) -> None:
-    """RFC 9700 section 4.14.2: somebody stole it."""
+    """RFC 9700 section 4.14.2: the token has been stolen."""
     person = admin.add()
     login = person.log_in()
     second = person.refresh(login).json()
@@ -78,7 +78,7 @@ def test_reuse_of_a_refresh_token_is_audited(admin: Admin) -> None:
     assert entry["details"]["session"] == login["session_id"]
 
 
-def test_a_registration_names_the_inviter(admin: Admin) -> None:
+def test_the_entry_of_a_registration_names_the_inviter(admin: Admin) -> None:
     done = admin.installation.command("users", "invite", "--role", "member")
     assert done.returncode == 0, done.stderr
     stranger = Person(admin.installation, "", f"new-{secrets.token_hex(4)}", "a lighthouse full of maps", new_address())
@@ -106,7 +106,9 @@ def test_a_registration_names_the_inviter(admin: Admin) -> None:
         ("room", f"/api/invites/{CODE}/accept", {}),
     ],
 )
-def test_tries_of_codes_are_audited_once_a_minute(admin: Admin, kind: str, path: str, body: dict[str, Any]) -> None:
+def test_attempts_with_invalid_codes_are_audited_once_a_minute(
+    admin: Admin, kind: str, path: str, body: dict[str, Any]
+) -> None:
     stranger = Person(admin.installation, "", "", "", new_address())
     entry = entry_of(admin, stranger.ask("POST", path, json=body), "code.refused")
     assert whom(entry) == ("", "")
@@ -117,10 +119,10 @@ def test_tries_of_codes_are_audited_once_a_minute(admin: Admin, kind: str, path:
         assert stranger.ask("POST", path, json=body).status_code in (400, 403)
     source = entry["details"]["source"]
     seen = [one for one in admin.audit(action="code.refused") if one["details"]["source"] == source]
-    assert 1 <= len(seen) <= 2  # each of two workers remembers for itself
+    assert 1 <= len(seen) <= 2  # each of the two workers counts separately
 
 
-def test_reading_of_others_usage_and_limits_is_audited_by_the_command_line_too(admin: Admin) -> None:
+def test_reading_usage_and_limits_of_others_is_audited_also_from_the_command_line(admin: Admin) -> None:
     person = admin.add()
     entry = entry_of(admin, admin.ask("GET", f"/api/admin/limits/{person.id}"), "usage.read")
     assert (*whom(entry), entry["details"]["report"]) == (admin.id, person.id, "limits")
@@ -133,7 +135,7 @@ def test_reading_of_others_usage_and_limits_is_audited_by_the_command_line_too(a
     assert {(person.id, "limits"), (person.id, "users"), ("", "top")} <= told
 
 
-def test_password_changes_are_audited_and_wrong_ones_too(admin: Admin) -> None:
+def test_successful_and_failed_password_changes_are_audited(admin: Admin) -> None:
     person = admin.add()
     token = person.log_in()["access_token"]
     for current, action in (("wrong", "password.refused"), (person.password, "password.changed")):
@@ -225,14 +227,14 @@ def test_reading_the_usage_of_others_is_audited_once_a_minute_per_reader_and_rep
     assert len(seen) <= 4 * admin.installation.workers
     member = somebody.log_in()["access_token"]
     assert somebody.ask("GET", "/api/usage", token=member).status_code == 200
-    assert read_by(admin, somebody) == []  # one's own is nobody's business
+    assert read_by(admin, somebody) == []  # reading one's own usage is not audited
 
 
 def read_by(admin: Admin, reader: Person) -> list[dict[str, Any]]:
     return [entry for entry in admin.audit(action="usage.read") if entry["by"] == reader.id]
 
 
-def test_filters_and_pages(admin: Admin) -> None:
+def test_filters_and_pages_of_the_trail(admin: Admin) -> None:
     person = admin.add()
     start = datetime.now(UTC) - timedelta(seconds=1)
     for _ in range(7):
@@ -251,7 +253,7 @@ def test_filters_and_pages(admin: Admin) -> None:
         if cursor is None:
             break
     assert seen == [entry["id"] for entry in admin.audit(user=person.id)]
-    assert len(set(seen)) == len(seen) == 8  # and his creation
+    assert len(set(seen)) == len(seen) == 8  # including the creation of the account
     assert admin.audit(user="u" + "a" * 20) == []
 
 
@@ -269,20 +271,20 @@ def test_filters_and_pages(admin: Admin) -> None:
         ({"user": "nobody-of-that-name"}, "no such user; search for a deleted user by id"),
     ],
 )
-def test_impossible_questions_are_refused(admin: Admin, query: dict[str, object], rule: str) -> None:
+def test_invalid_queries_are_refused(admin: Admin, query: dict[str, object], rule: str) -> None:
     answer = admin.ask("GET", "/api/admin/audit", params=query)
     [error] = assert_problem(answer, 400, "invalid_request", field=next(iter(query)))["errors"]
     assert error["rule"].startswith(rule)
 
 
-def test_reading_the_trail_takes_its_permission(admin: Admin) -> None:
+def test_reading_the_trail_needs_its_permission(admin: Admin) -> None:
     for role, status in (("member", 403), ("host", 403), ("operator", 200)):
         person = admin.add(role)
         answer = person.ask("GET", "/api/admin/audit", token=person.log_in()["access_token"])
         assert answer.status_code == status
 
 
-def test_a_flood_of_denials_does_not_wash_the_trail_away(admin: Admin) -> None:
+def test_a_flood_of_denials_does_not_flush_the_trail(admin: Admin) -> None:
     person = admin.add()
     token = person.log_in()["access_token"]
     with person.installation.client(token) as client:
@@ -292,7 +294,7 @@ def test_a_flood_of_denials_does_not_wash_the_trail_away(admin: Admin) -> None:
     assert 1 <= len(denied) <= admin.installation.workers
 
 
-def test_neither_the_trail_nor_anything_else_in_redis_nor_the_log_holds_a_secret(admin: Admin) -> None:
+def test_trail_redis_and_log_contain_no_secret(admin: Admin) -> None:
     """OWASP Logging Cheat Sheet, "Data to exclude"; CWE-532."""
     person = admin.add()
     login = person.log_in()
@@ -319,7 +321,7 @@ def test_a_login_to_a_blocked_account_is_audited_and_leaves_no_session(admin: Ad
         assert list(client.scan_iter(f"s:1:{{{person.id}}}:*")) == []
 
 
-def test_what_a_room_refuses_its_own_people_is_audited(admin: Admin) -> None:
+def test_denials_among_the_members_of_a_room_are_audited(admin: Admin) -> None:
     owner, cohost, other = admin.add("host"), admin.add("host"), admin.add("host")
     token = owner.log_in()["access_token"]
     room = owner.ask("POST", "/api/rooms", token=token, json={}).json()["room"]["id"]

@@ -1,4 +1,4 @@
-"""What is not served: each answer with its status, its document and its header fields."""
+"""Refused input: each answer with its status, document and header fields."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def invited_room_id(hanna: httpx.Client) -> str:
 # --- 401 ----------------------------------------------------------------------------------------------------------
 
 
-def test_request_without_a_token_is_told_to_log_in(installation: Installation) -> None:
+def test_request_without_a_token_is_challenged_to_log_in(installation: Installation) -> None:
     with installation.client() as client:
         answer = client.post("/api/rooms", json={})
     assert_problem(answer, 401, "invalid_token")
@@ -54,7 +54,7 @@ def test_malformed_token_is_refused(installation: Installation, token: str) -> N
     assert answer.headers["www-authenticate"] == 'Bearer realm="hms-gateway", error="invalid_token"'
 
 
-def test_expired_token_is_told_apart_so_that_a_client_refreshes(installation: Installation) -> None:
+def test_expired_token_has_its_own_code_so_that_clients_refresh(installation: Installation) -> None:
     key = KeyRing([installation.env["GATEWAY_SECRET"]], "login-token").signing
     claims = jwt.decode(installation.log_in("hanna")["access_token"], options={"verify_signature": False})
     claims |= {"iat": int(time.time()) - 700, "nbf": int(time.time()) - 700, "exp": int(time.time()) - 100}
@@ -108,21 +108,21 @@ def test_missing_permission_is_named(
     assert missing in document["detail"]
 
 
-def test_role_out_of_reach_names_those_within(installation: Installation, room_id: str) -> None:
+def test_refused_role_comes_with_the_allowed_ones(installation: Installation, room_id: str) -> None:
     with installation.client_of("mira") as client:
         answer = client.post(f"/api/rooms/{room_id}/token", json={"role": "host"})
     assert assert_problem(answer, 403, "role_not_allowed")["allowed_roles"] == ["guest"]
 
 
-def test_role_the_template_has_not_is_unknown(hanna: httpx.Client, room_id: str) -> None:
+def test_role_missing_from_the_template_is_unknown(hanna: httpx.Client, room_id: str) -> None:
     for role in ("director", "Guest", "guest ", ""):
         assert_problem(hanna.post(f"/api/rooms/{room_id}/token", json={"role": role}), 422, "unknown_role")
 
 
-def test_template_that_is_not_offered_is_refused(hanna: httpx.Client) -> None:
+def test_template_missing_from_the_policy_is_refused(hanna: httpx.Client) -> None:
     for template in ("secret", "", "Default", "default "):
         refused = assert_problem(hanna.post("/api/rooms", json={"template": template}), 403, "template_not_allowed")
-        assert refused["detail"] == "template: there is none of that name. Allowed: default."
+        assert refused["detail"] == "template: the policy has no template of that name. Allowed: default."
         assert refused["allowed_templates"] == ["default"]
     assert hanna.post("/api/rooms", json={"template": None}).json()["room"]["template"] == "default"
 
@@ -131,8 +131,10 @@ def test_template_that_is_not_offered_is_refused(hanna: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_room_of_others_is_unknown_to_a_stranger(installation: Installation, invited_room_id: str, method: str) -> None:
-    """An invited room and one that never was get the same answer: no oracle."""
+def test_invited_room_is_not_found_without_a_relation(
+    installation: Installation, invited_room_id: str, method: str
+) -> None:
+    """An invited room and one that does not exist get the same answer, so there is no oracle."""
     details = set()
     with installation.client_of("hugo") as client:
         for room_id in (invited_room_id, NOWHERE, "f" * 24, "nonsense", "0" * 23, "0" * 25, NOWHERE.replace("0", "F")):
@@ -159,7 +161,7 @@ def test_room_of_others_is_unknown_to_a_stranger(installation: Installation, inv
         ("GET", f"/api/rooms/{NOWHERE}/token", 405, "method_not_allowed"),
     ],
 )
-def test_unknown_route_or_method(
+def test_unknown_route_or_method_is_refused(
     installation: Installation, hanna: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
     with installation.client() as stranger:
@@ -220,7 +222,7 @@ def test_wrong_field_is_named(hanna: httpx.Client, room_id: str, path: str, body
         ("GET", "/api/rooms?limit=ten", None, "limit", "must be an integer"),
     ],
 )
-def test_rule_is_said_in_words_of_json(
+def test_rules_use_the_terms_of_json(
     hanna: httpx.Client, room_id: str, method: str, path: str, body: Any, field: str, rule: str
 ) -> None:
     document = assert_problem(hanna.request(method, path.format(room_id=room_id), json=body), 400, "invalid_request")
@@ -245,12 +247,12 @@ def test_rule_is_said_in_words_of_json(
     ids=lambda content: repr(content[:12]),
 )
 @pytest.mark.parametrize("path", ["/api/rooms", "/api/auth/login"])
-def test_body_that_is_no_json_object_is_refused(hanna: httpx.Client, path: str, content: bytes) -> None:
+def test_body_that_is_not_a_json_object_is_refused(hanna: httpx.Client, path: str, content: bytes) -> None:
     assert_problem(hanna.post(path, content=content, headers=JSON), 400, "invalid_request")
 
 
-def test_half_a_surrogate_pair_is_no_text(hanna: httpx.Client) -> None:
-    """RFC 8259 section 8.2: its meaning is unpredictable, so it has none here."""
+def test_lone_surrogate_is_refused(hanna: httpx.Client) -> None:
+    """RFC 8259 section 8.2: its interpretation is unpredictable."""
     for path, field in (("/api/rooms", "name"), ("/api/auth/login", "username")):
         content = json.dumps({field: "\ud800"}).encode()
         assert_problem(hanna.post(path, content=content, headers=JSON), 400, "invalid_request")
@@ -313,18 +315,18 @@ def test_unknown_and_repeated_query_parameters_are_named(
 
 
 @pytest.mark.parametrize("query", ["?", "?limit=5", "?%6cimit=5", "?limit=5&", "?&limit=5"])
-def test_query_parameters_a_route_has_are_taken(hanna: httpx.Client, query: str) -> None:
+def test_query_parameters_of_a_route_are_accepted(hanna: httpx.Client, query: str) -> None:
     assert hanna.get(f"/api/rooms{query}").status_code == 200
 
 
 @pytest.mark.parametrize("value", [{}, [], 2, 0, "yes", "true", None], ids=repr)
-def test_a_json_boolean_is_true_or_false_and_nothing_else(hanna: httpx.Client, room_id: str, value: Any) -> None:
+def test_a_json_boolean_is_only_true_or_false(hanna: httpx.Client, room_id: str, value: Any) -> None:
     answer = hanna.post(f"/api/rooms/{room_id}/invites", json={"guests": value})
     assert_problem(answer, 400, "invalid_request", field="guests")
 
 
 @pytest.mark.parametrize("value", ["5", 5.0, 1e2, True, "five"], ids=repr)
-def test_a_json_integer_is_written_as_one(hanna: httpx.Client, room_id: str, value: Any) -> None:
+def test_a_json_integer_must_be_written_as_one(hanna: httpx.Client, room_id: str, value: Any) -> None:
     answer = hanna.post(f"/api/rooms/{room_id}/invites", json={"max_uses": value})
     assert_problem(answer, 400, "invalid_request", field="max_uses")
 
@@ -344,7 +346,7 @@ def test_a_json_integer_is_written_as_one(hanna: httpx.Client, room_id: str, val
         ("/api/admin/audit?to=null", "to"),
     ],
 )
-def test_query_values_are_written_as_the_document_says(installation: Installation, path: str, field: str) -> None:
+def test_query_values_must_have_the_documented_form(installation: Installation, path: str, field: str) -> None:
     with installation.client_of("otto") as operator:
         assert_problem(operator.get(path), 400, "invalid_request", field=field)
 
@@ -362,7 +364,7 @@ def test_query_values_are_written_as_the_document_says(installation: Installatio
     ],
     ids=str,
 )
-def test_a_create_with_wrong_input_takes_nothing_from_the_limit_of_creates(
+def test_a_create_with_invalid_input_is_not_charged_to_the_limit_of_creates(
     installation: Installation, hanna: httpx.Client, request_: dict[str, Any]
 ) -> None:
     def left() -> int:
@@ -388,12 +390,12 @@ def test_refused_query_is_counted_as_refused(hanna: httpx.Client) -> None:
     assert refused() == before + 1
 
 
-def test_report_of_nobody_is_not_found(installation: Installation) -> None:
+def test_report_about_an_unknown_user_is_not_found(installation: Installation) -> None:
     with installation.client_of("otto") as operator:
         assert_problem(operator.get("/api/admin/usage", params={"user": "nobody"}), 404, "not_found")
 
 
-def test_cursor_of_one_list_is_no_cursor_of_another(installation: Installation, hanna: httpx.Client) -> None:
+def test_cursor_of_one_list_is_refused_by_another(installation: Installation, hanna: httpx.Client) -> None:
     for _ in range(2):
         assert hanna.post("/api/rooms", json={}).status_code == 201
     cursor = hanna.get("/api/rooms", params={"limit": 1}).json()["next_cursor"]
@@ -405,7 +407,7 @@ def test_cursor_of_one_list_is_no_cursor_of_another(installation: Installation, 
 
 
 @pytest.mark.parametrize("path", ["/api/rooms", "/api/rooms/{room_id}/token", "/api/auth/login"])
-def test_oversized_body_is_refused_announced_or_not(hanna: httpx.Client, room_id: str, path: str) -> None:
+def test_oversized_body_is_refused_with_and_without_its_length(hanna: httpx.Client, room_id: str, path: str) -> None:
     path = path.format(room_id=room_id)
     content = json.dumps({"name": "x" * 17_000}).encode()
     assert_problem(hanna.post(path, content=content, headers=JSON), 413, "payload_too_large")
@@ -430,13 +432,13 @@ def test_body_without_a_type_is_refused(hanna: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
 )
-def test_json_in_any_spelling_of_its_type_is_taken(hanna: httpx.Client, content_type: str) -> None:
+def test_every_spelling_of_the_json_media_type_is_accepted(hanna: httpx.Client, content_type: str) -> None:
     answer = hanna.post("/api/rooms", content=b"{}", headers={"Content-Type": content_type})
     assert answer.status_code == 201
 
 
 def test_request_id_is_the_gateways_own(hanna: httpx.Client) -> None:
-    """A caller's own id would let him forge log lines."""
+    """An id chosen by the caller could forge log lines."""
     seen = set()
     for _ in range(3):
         answer = hanna.get("/api/auth/me", headers={"X-Request-Id": "mine"})
@@ -446,7 +448,7 @@ def test_request_id_is_the_gateways_own(hanna: httpx.Client) -> None:
     assert "mine" not in seen
 
 
-def test_refused_room_reaches_nobody_upstream(installation: Installation, hanna: httpx.Client) -> None:
+def test_refused_create_is_not_sent_to_100ms(installation: Installation, hanna: httpx.Client) -> None:
     before = len(installation.upstream_calls())
     hanna.post("/api/rooms", json={"name": 7})
     hanna.get(f"/api/rooms/{NOWHERE}")

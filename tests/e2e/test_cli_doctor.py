@@ -1,4 +1,4 @@
-"""`gateway doctor` against real servers: what is wrong is named, with what to do, and nothing secret."""
+"""`gateway doctor` against real servers: it names each error and the remedy, and prints no secret."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 def examined(at: Installation, **env: str) -> dict[str, dict[str, str]]:
-    """Run the doctor; return its findings by check. The exit code and the summary are those of its findings."""
+    """Run the doctor; return its findings by check, after checking that the exit code and the summary match them."""
     done = at.command("doctor", "--json", **env)
     plain: dict[str, Any] = json.loads(done.stdout)
     failed = [one["check"] for one in plain["checks"] if one["status"] == "FAIL"]
@@ -55,7 +55,7 @@ def test_a_healthy_installation_passes_and_every_line_says_ok(at: Installation) 
 
 
 def test_it_reads_the_settings_of_a_demo_as_in_its_container(at: Installation, tmp_path: Path) -> None:
-    """`docker compose exec gateway gateway doctor`: nothing is set there but the folder that demo.env lies in."""
+    """`docker compose exec gateway gateway doctor`: only the folder of demo.env is set there."""
     settings = {name: value for name, value in at.env.items() if name.startswith(("REDIS_", "HMS_", "GATEWAY_"))}
     (tmp_path / "demo.env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     unset = dict.fromkeys(settings, "")
@@ -63,8 +63,8 @@ def test_it_reads_the_settings_of_a_demo_as_in_its_container(at: Installation, t
     assert {one["status"] for one in found.values()} == {"ok"}
 
 
-def test_an_installation_without_an_active_admin_is_warned_and_passes(at: Installation) -> None:
-    with at.valkey.client() as client:  # past the command line, which keeps the last admin
+def test_an_installation_without_an_active_admin_gets_a_warning_and_passes(at: Installation) -> None:
+    with at.valkey.client() as client:  # not by the command line, which keeps the last admin
         users = list(client.scan_iter("u:1:*"))
         for key in users:
             client.hset(key, "status", "disabled")
@@ -77,7 +77,7 @@ def test_an_installation_without_an_active_admin_is_warned_and_passes(at: Instal
     assert "gateway users add NAME --role admin" in found["text"]
 
 
-def test_a_redis_that_forgets_fails(at: Installation) -> None:
+def test_a_redis_without_persistence_fails(at: Installation) -> None:
     with at.valkey.client() as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("appendonly", "no")
@@ -91,7 +91,7 @@ def test_a_redis_that_forgets_fails(at: Installation) -> None:
     assert found["disk"]["status"] == "WARN"
 
 
-def test_a_redis_that_is_away_or_locked_fails_and_the_rest_is_checked_all_the_same(at: Installation) -> None:
+def test_an_unreachable_or_locked_redis_fails_and_the_other_checks_still_run(at: Installation) -> None:
     away = examined(at, REDIS_URL="redis://127.0.0.1:9/0")
     assert {name for name, one in away.items() if one["status"] == "FAIL"} == {"redis"}
     assert away["template default"]["status"] == "ok"
@@ -100,7 +100,7 @@ def test_a_redis_that_is_away_or_locked_fails_and_the_rest_is_checked_all_the_sa
     assert "wrong-password" not in json.dumps(locked)
 
 
-def test_a_user_of_redis_who_may_not_configure_is_warned_of_what_cannot_be_seen(at: Installation) -> None:
+def test_a_redis_user_without_config_permission_gets_warnings_about_unknown_values(at: Installation) -> None:
     with at.valkey.client() as client:
         client.execute_command("ACL", "SETUSER", "gate", "on", ">gate-password", "~*", "&*", "+@all", "-config")
     url = f"redis://gate:gate-password@127.0.0.1:{at.valkey.port}/0"
@@ -116,27 +116,27 @@ def test_credentials_that_100ms_refuses_fail(at: Installation) -> None:
     assert found["template default"]["status"] == "WARN"
 
 
-def test_a_100ms_that_is_away_fails(at: Installation) -> None:
+def test_an_unreachable_100ms_fails(at: Installation) -> None:
     found = examined(at, HMS_API_URL="http://127.0.0.1:9/v2")
     assert found["100ms"]["status"] == "FAIL"
     assert "HMS_API_URL" in found["100ms"]["text"]
 
 
-def test_a_template_that_does_not_exist_fails_and_the_credentials_do_not(at: Installation) -> None:
+def test_a_missing_template_fails_while_the_credentials_pass(at: Installation) -> None:
     found = examined(at, HMS_TEMPLATE_ID="9" * 24)
     assert found["100ms"]["status"] == "ok"
     assert found["template default"]["status"] == "FAIL"
     assert "HMS_TEMPLATE_ID" in found["template default"]["text"]
 
 
-def test_a_template_whose_roles_are_called_otherwise_fails_with_all_the_names(at: Installation) -> None:
+def test_a_template_with_other_roles_fails_with_all_role_names(at: Installation) -> None:
     found = examined(at, HMS_TEMPLATE_ID=create_template(at, teacher=role("endRoom"), pupil=role()))
     assert found["template default"]["status"] == "FAIL"
     for words in ("'guest'", "'host'", "pupil, teacher", "gateway init"):
         assert words in found["template default"]["text"]
 
 
-def test_every_template_of_the_policy_is_looked_at(at: Installation, tmp_path: Path) -> None:
+def test_every_template_of_the_policy_is_checked(at: Installation, tmp_path: Path) -> None:
     other = create_template(at, stage=role())
     policy = tmp_path / "policy.toml"
     policy.write_text(BUILT_IN.read_text() + f'[templates.big]\nid = "{other}"\nowner = ["stage", "boss"]\n')
@@ -146,7 +146,7 @@ def test_every_template_of_the_policy_is_looked_at(at: Installation, tmp_path: P
     assert "'boss'" in found["template big"]["text"]
 
 
-def test_a_guest_with_powers_is_warned_of(at: Installation) -> None:
+def test_a_guest_with_powers_gets_a_warning(at: Installation) -> None:
     found = examined(at, HMS_TEMPLATE_ID=create_template(at, host=role("endRoom"), guest=role("removeOthers")))
     done = parsed(at.command("doctor", "--json"), at.env)
     assert done["ok"]
@@ -173,7 +173,7 @@ def test_a_wrong_setting_does_not_hide_the_other_findings(
     assert {"policy", "redis", "100ms", "webhooks"} <= found.keys()
 
 
-def test_a_finding_is_a_line_of_its_own_and_the_failures_are_summed_up_on_standard_error(at: Installation) -> None:
+def test_each_finding_is_one_line_and_standard_error_has_a_summary_of_the_failures(at: Installation) -> None:
     env = {"HMS_TEMPLATE_ID": "9" * 24}
     done = at.command("doctor", **env)
     assert_failed(done, at.env | env, "1 of", "template default")

@@ -1,4 +1,4 @@
-"""`gateway init`: from nothing to settings that `serve` starts with and `doctor` passes."""
+"""`gateway init` writes settings with which `serve` starts and `doctor` passes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture
 def fresh(servers: Installation, tmp_path: Path) -> Installation:
-    """An empty folder beside those servers; its environment has all but GATEWAY_SECRET."""
+    """An empty folder with these servers; its environment has everything except GATEWAY_SECRET."""
     fresh = Installation(tmp_path, valkey=servers.valkey)
     fresh.emulator_url = servers.emulator_url
     fresh.env = {name: value for name, value in servers.env.items() if name != "GATEWAY_SECRET"}
@@ -55,13 +55,13 @@ def bare(at: Installation) -> Installation:
     return at
 
 
-def test_what_it_writes_starts_the_gateway_and_passes_the_doctor(fresh: Installation) -> None:
+def test_written_settings_start_the_gateway_and_pass_the_doctor(fresh: Installation) -> None:
     said = assert_done(fresh.command("init"), fresh.env)
     assert "Wrote .env." in said
     assert "gateway doctor" in said
     path = fresh.folder / ".env"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert os.listdir(fresh.folder) == [".env"]  # the roles are host and guest: no policy of its own
+    assert os.listdir(fresh.folder) == [".env"]  # the roles are host and guest, so no policy is written
     settings = written(fresh)
     assert {name: settings[name] for name in (*ASKED, "HMS_API_URL")} == {
         name: fresh.env[name] for name in (*ASKED, "HMS_API_URL")
@@ -118,7 +118,7 @@ def test_a_template_with_other_roles_gets_a_policy_that_the_doctor_passes(fresh:
 
 
 def test_a_template_in_which_every_role_has_powers_is_mapped_with_a_warning(fresh: Installation) -> None:
-    """Recording and streaming are on in every role by default at 100ms (the contract: doctor warns)."""
+    """At 100ms, recording and streaming are enabled in every role by default."""
     unset = {"publishParams": {"allowed": []}}
     broadcaster = role("endRoom", "removeOthers", publishes=("audio", "video"))
     fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, **{"viewer-realtime": unset, "broadcaster": broadcaster})
@@ -134,7 +134,7 @@ def test_a_template_in_which_every_role_has_powers_is_mapped_with_a_warning(fres
     assert [one["status"] for one in findings if one["check"] == "template default"] == ["ok", "WARN"]
 
 
-def test_roles_that_are_left_out_for_their_names_are_reported_with_the_reason(fresh: Installation) -> None:
+def test_roles_with_unusable_names_are_reported_with_the_reason(fresh: Installation) -> None:
     fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, élève=role(), prof=role("endRoom"))
     notes = parsed(fresh.command("init", "--json"), fresh.env)["notes"]
     allowed = "plain ASCII without ? > ~, at most 64 characters"
@@ -145,12 +145,12 @@ def test_roles_that_are_left_out_for_their_names_are_reported_with_the_reason(fr
     assert_failed(refused, fresh.env, "no role with a name", "plain ASCII", "it has 'élève'", "nothing was written")
 
 
-def test_a_guest_role_with_powers_is_warned_of(fresh: Installation) -> None:
+def test_a_guest_role_with_powers_gets_a_warning(fresh: Installation) -> None:
     fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, host=role("endRoom"), guest=role("changeRole"))
     assert "Warning: every participant may join as 'guest'" in assert_done(fresh.command("init"), fresh.env)
 
 
-def test_a_policy_of_ones_own_is_kept_if_it_fits_and_refused_if_not(fresh: Installation) -> None:
+def test_an_existing_policy_is_kept_if_it_fits_and_refused_otherwise(fresh: Installation) -> None:
     (fresh.folder / "mine.toml").write_text(BUILT_IN.read_text())
     fresh.env["GATEWAY_POLICY"] = "mine.toml"
     assert_done(fresh.command("init"), fresh.env)
@@ -159,7 +159,7 @@ def test_a_policy_of_ones_own_is_kept_if_it_fits_and_refused_if_not(fresh: Insta
     assert_failed(fresh.command("init", "--force"), fresh.env, "mine.toml", "guest, host", "pupil")
 
 
-def test_what_exists_is_never_replaced_silently(fresh: Installation) -> None:
+def test_existing_files_are_never_replaced_silently(fresh: Installation) -> None:
     path = fresh.folder / ".env"
     path.write_text("MINE=1\n")
     assert_failed(fresh.command("init"), fresh.env, ".env exists already", "--force")
@@ -181,7 +181,7 @@ def test_without_a_terminal_a_missing_setting_is_named(fresh: Installation, miss
     assert os.listdir(fresh.folder) == []
 
 
-def test_options_stand_in_for_settings_but_not_for_secrets(fresh: Installation) -> None:
+def test_options_replace_settings_but_not_secrets(fresh: Installation) -> None:
     given = {name: fresh.env.pop(name) for name in ("REDIS_URL", "HMS_TEMPLATE_ID", "HMS_API_URL")}
     words = ("--redis-url", given["REDIS_URL"], "--template-id", given["HMS_TEMPLATE_ID"])
     assert_done(fresh.command("init", *words, "--api-url", given["HMS_API_URL"]), fresh.env)
@@ -192,7 +192,7 @@ def test_options_stand_in_for_settings_but_not_for_secrets(fresh: Installation) 
         assert fresh.command("init", option, "x").returncode == 2
 
 
-def test_what_100ms_refuses_is_not_written_unless_offline(fresh: Installation) -> None:
+def test_values_that_100ms_refuses_are_not_written_unless_offline(fresh: Installation) -> None:
     wrong = {"HMS_APP_SECRET": "n0t-the-secret-of-this-account-at-100ms!"}
     assert_failed(fresh.command("init", **wrong), fresh.env | wrong, "100ms refuses", "nothing was written")
     assert_failed(fresh.command("init", HMS_TEMPLATE_ID="9" * 24), fresh.env, "no template", "nothing was written")
@@ -205,25 +205,25 @@ def test_what_100ms_refuses_is_not_written_unless_offline(fresh: Installation) -
 
 
 @pytest.mark.parametrize("password", ["p#a ss", "a$b{c}", 'quo"te', "%20;&"])
-def test_odd_passwords_survive_the_way_through_the_file(fresh: Installation, password: str) -> None:
+def test_passwords_with_special_characters_survive_the_file(fresh: Installation, password: str) -> None:
     url = f"redis://:{password}@127.0.0.1:6379/0".replace("#", "%23")
     assert_done(fresh.command("init", "--offline", REDIS_URL=url), fresh.env)
     assert written(fresh)["REDIS_URL"] == url
 
 
-def test_what_the_file_cannot_hold_is_refused(fresh: Installation) -> None:
+def test_values_that_the_file_cannot_contain_are_refused(fresh: Installation) -> None:
     done = fresh.command("init", "--offline", HMS_APP_SECRET="a'b\\c" + fresh.env["HMS_APP_SECRET"])
     assert_failed(done, fresh.env, "HMS_APP_SECRET", "cannot be written to .env")
     assert os.listdir(fresh.folder) == []
 
 
-def test_a_terminal_is_asked_and_the_secret_is_not_shown(fresh: Installation) -> None:
+def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation) -> None:
     given = {name: fresh.env.pop(name) for name in ASKED}
     shown = at_terminal(fresh, "init", answers=[given[name] for name in ASKED])
     for name in ASKED:
         assert name in shown
-    assert given["REDIS_URL"] in shown  # a terminal echoes what is typed,
-    assert given["HMS_APP_SECRET"] not in shown  # but for the secret
+    assert given["REDIS_URL"] in shown  # a terminal echoes the input,
+    assert given["HMS_APP_SECRET"] not in shown  # except the secret
     assert {name: written(fresh)[name] for name in ASKED} == given
     shown = at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "n"])
     assert ".env exists already. Replace it?" in shown
@@ -233,7 +233,7 @@ def test_a_terminal_is_asked_and_the_secret_is_not_shown(fresh: Installation) ->
 
 
 def at_terminal(at: Installation, *arguments: str, answers: list[str]) -> str:
-    """Run a command at a terminal of its own; type an answer at each question; return all that is shown."""
+    """Run a command in its own terminal; type an answer at each prompt; return everything that is shown."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", *arguments],
@@ -254,7 +254,7 @@ def at_terminal(at: Installation, *arguments: str, answers: list[str]) -> str:
                 continue
             try:
                 shown += os.read(ours, 4096).decode()
-            except OSError:  # Linux reports a closed other end this way
+            except OSError:  # Linux reports that the other end is closed this way
                 break
             if left and shown.endswith(": "):  # the space comes after the echo is off
                 os.write(ours, f"{left.pop(0)}\n".encode())

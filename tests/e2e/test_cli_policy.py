@@ -1,4 +1,4 @@
-"""`gateway policy check` and `gateway policy explain`: what they say is what the gateway does."""
+"""`gateway policy check` and `gateway policy explain` agree with what the gateway does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ amount = 5000
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Installation:
-    """An installation without any setting, of which nothing runs."""
+    """An installation without settings and without running processes."""
     at = Installation(tmp_path)
     at.env = {name: at.env[name] for name in ("PATH", "PYTHONPATH")}
     return at
@@ -31,7 +31,7 @@ def bare(tmp_path: Path) -> Installation:
 # --- check ---
 
 
-def test_a_good_policy_is_summed_up_without_any_setting_or_server(bare: Installation, tmp_path: Path) -> None:
+def test_a_valid_policy_is_summarised_without_settings_or_servers(bare: Installation, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(BUILT_IN.read_text() + QUOTA)
     said = assert_done(bare.command("policy", "check", str(path)), bare.env)
@@ -51,7 +51,7 @@ def test_a_good_policy_is_summed_up_without_any_setting_or_server(bare: Installa
     assert "built-in" not in said
 
 
-def test_a_good_policy_as_json_has_every_number(bare: Installation, tmp_path: Path) -> None:
+def test_a_valid_policy_as_json_has_every_number(bare: Installation, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(BUILT_IN.read_text() + QUOTA)
     plain = parsed(bare.command("policy", "check", str(path), "--json"), bare.env)
@@ -82,7 +82,7 @@ def test_a_good_policy_as_json_has_every_number(bare: Installation, tmp_path: Pa
         ("[roles\n", ("mine.toml: ",)),
     ],
 )
-def test_a_wrong_policy_is_one_line_with_file_key_and_reason(
+def test_a_wrong_policy_is_refused_in_one_line_with_file_key_and_reason(
     bare: Installation, tmp_path: Path, text: str, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "mine.toml"
@@ -93,7 +93,7 @@ def test_a_wrong_policy_is_one_line_with_file_key_and_reason(
         assert done.stdout == ""
 
 
-def test_a_policy_file_that_is_not_there_or_is_a_folder_is_one_line(bare: Installation, tmp_path: Path) -> None:
+def test_a_missing_policy_file_or_a_folder_is_refused_in_one_line(bare: Installation, tmp_path: Path) -> None:
     assert_failed(bare.command("policy", "check", "none.toml"), bare.env, "none.toml: cannot be read")
     assert_failed(bare.command("policy", "check", str(tmp_path)), bare.env, "is not a regular file")
 
@@ -103,7 +103,7 @@ def test_a_policy_file_that_is_not_there_or_is_a_folder_is_one_line(bare: Instal
 
 @pytest.fixture(scope="module")
 def rooms(installation: Installation) -> dict[str, str]:
-    """An open room, an invited one, and a locked one, of hanna; mira is banned from `banning`."""
+    """An open, an invited and a locked room of hanna's; mira is banned from `banning`."""
     ids: dict[str, str] = {}
     with installation.client_of("hanna") as hanna:
         for name, access in (("open", "open"), ("invited", "invited"), ("locked", "open"), ("banning", "open")):
@@ -140,7 +140,7 @@ def explained(at: Installation, *words: str) -> dict[str, Any]:
         ("mira", "rooms.end", "open", None, "relation", "forbidden"),
     ],
 )
-def test_an_explanation_is_what_the_gateway_does(
+def test_an_explanation_agrees_with_the_gateway(
     installation: Installation,
     rooms: dict[str, str],
     user: str,
@@ -211,7 +211,7 @@ def test_a_disabled_user_and_a_block_are_explained(installation: Installation) -
     assert plain["user"]["status"] == "disabled"
 
 
-def test_without_100ms_the_policys_own_lists_stand_in_and_that_is_said(
+def test_without_100ms_the_policys_own_lists_are_used_and_the_output_says_so(
     installation: Installation, rooms: dict[str, str]
 ) -> None:
     words = ("policy", "explain", "mira", "tokens.mint", rooms["open"])
@@ -230,17 +230,17 @@ def test_without_100ms_the_policys_own_lists_stand_in_and_that_is_said(
         (("mira", "rooms.read", "6" * 24, "host"), "takes no role"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_one_line(
+def test_an_invalid_question_is_refused_in_one_line(
     installation: Installation, words: tuple[str, ...], said: str
 ) -> None:
     assert_failed(installation.command("policy", "explain", *words), installation.env, said)
 
 
-def test_a_room_that_is_not_registered_is_an_answer(installation: Installation) -> None:
+def test_an_unregistered_room_is_explained(installation: Installation) -> None:
     plain = explained(installation, "otto", "rooms.read", "6" * 24)
     assert (plain["allowed"], plain["code"], plain["room"]["registered"]) == (False, "not_found", False)
 
 
-def test_a_store_that_is_away_is_one_line(bare: Installation) -> None:
+def test_an_unreachable_redis_is_reported_in_one_line(bare: Installation) -> None:
     done = bare.command("policy", "explain", "mira", "rooms.list", REDIS_URL="redis://127.0.0.1:9/0")
     assert_failed(done, bare.env, "REDIS_URL")

@@ -1,4 +1,4 @@
-"""The command-line twins of registration and administration: failures of one line, no secret, JSON of data."""
+"""The commands for registration and administration: failures in one line, no secrets, JSON output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_commands_about_an_unknown_user_fail_in_one_line(guarded_installation: I
         assert done.stdout == ""
 
 
-def test_wrong_arguments_fail_and_say_which(guarded_installation: Installation) -> None:
+def test_wrong_arguments_fail_and_are_named(guarded_installation: Installation) -> None:
     for done, words in zip(
         run(
             guarded_installation,
@@ -62,7 +62,7 @@ def test_wrong_arguments_fail_and_say_which(guarded_installation: Installation) 
         assert done.stdout == ""
 
 
-def test_a_password_that_is_no_text_is_refused_in_words(guarded_installation: Installation) -> None:
+def test_a_password_that_is_not_text_is_refused_with_a_message(guarded_installation: Installation) -> None:
     command = [sys.executable, "-m", "gateway", "users", "add", "newcomer", "--role", "member"]
     own = guarded_installation
     env = own.env | {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
@@ -81,8 +81,8 @@ def test_inviting_while_registration_is_closed_prints_a_warning(
     assert ("Registration is closed" in done.stderr) == warned
 
 
-def test_a_life_by_command_line(guarded_installation: Installation, admin: Admin) -> None:
-    """Added without a password, linked, logged out, renamed, disabled, deleted: each time at once, in the gateway."""
+def test_an_account_can_be_managed_by_the_command_line_alone(guarded_installation: Installation, admin: Admin) -> None:
+    """Add without a password, link, log out, rename, disable, delete: each takes effect at once in the gateway."""
     own, name = guarded_installation, f"Clara.{secrets.token_hex(4)}"
     done = own.command("users", "add", name, "--role", "host", "--no-password", "--display-name", "Clara", "--json")
     user = json.loads(done.stdout)
@@ -99,7 +99,7 @@ def test_a_life_by_command_line(guarded_installation: Installation, admin: Admin
 
     [listed] = json.loads(own.command("users", "sessions", name, "--json").stdout)
     assert listed["id"] == login["session_id"]
-    shown = own.command("users", "sessions", name).stdout  # of no terminal: 80 columns
+    shown = own.command("users", "sessions", name).stdout  # without a terminal: 80 columns
     assert login["session_id"] in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert own.command("users", "logout", name.lower()).stdout == f"1 session of {name.lower()} ended.\n"
@@ -110,7 +110,7 @@ def test_a_life_by_command_line(guarded_installation: Installation, admin: Admin
     assert own.command("users", "disable", name).stdout == f"{name} is disabled.\n"
     assert_problem(ask(own, "POST", "/api/auth/login", json=credentials), 401, "invalid_credentials")
     kept, gone = own.command("users", "delete", name), own.command("users", "delete", name, "--yes")
-    assert (kept.returncode, kept.stdout) == (1, "")  # nobody was there to be asked
+    assert (kept.returncode, kept.stdout) == (1, "")  # without a terminal there is no prompt
     assert gone.stdout == f"{name} is deleted.\n"
     listed_after = json.loads(own.command("users", "list", "--name", "clara", "--json").stdout)
     assert name not in [one["username"] for one in listed_after]
@@ -139,7 +139,7 @@ def test_the_trail_is_printed_oldest_first_and_as_json(guarded_installation: Ins
     assert "No entry matches" in nothing.stderr
 
 
-def test_following_shows_what_happens_and_ends_with_ctrl_c(
+def test_following_shows_new_entries_and_ends_with_ctrl_c(
     guarded_installation: Installation, admin: Admin, tmp_path: Path
 ) -> None:
     person, own, output = admin.add(), guarded_installation, tmp_path / "follow"
@@ -147,7 +147,7 @@ def test_following_shows_what_happens_and_ends_with_ctrl_c(
     with output.open("wb") as stream:
         process = subprocess.Popen(command, cwd=own.folder, env=own.env, stdout=stream, stderr=stream)
     try:
-        wait_until(lambda: "user.created" in output.read_text(), "the past is shown")
+        wait_until(lambda: "user.created" in output.read_text(), "the earlier entries are shown")
         person.log_in()
         wait_until(lambda: "login" in output.read_text(), "a login is shown")
         os.kill(process.pid, signal.SIGINT)
@@ -160,7 +160,7 @@ def test_following_shows_what_happens_and_ends_with_ctrl_c(
     assert len(said.splitlines()) == 2
 
 
-def test_tail_finds_what_lies_far_back(guarded_installation: Installation, admin: Admin) -> None:
+def test_tail_finds_old_entries(guarded_installation: Installation, admin: Admin) -> None:
     person = admin.add()
     other = json.dumps({"action": "token.minted", "by": "", "subject": "", "request_id": ""})
     with guarded_installation.valkey.client() as client, client.pipeline(transaction=False) as many:
@@ -178,7 +178,7 @@ def test_tail_finds_what_lies_far_back(guarded_installation: Installation, admin
         (["--action", "LOGIN"], "gateway: Invalid value for --action: must look like login"),
     ],
 )
-def test_tail_of_what_there_is_not_is_refused(
+def test_tail_with_invalid_filters_is_refused(
     guarded_installation: Installation, arguments: list[str], said: str
 ) -> None:
     done = guarded_installation.command("audit", "tail", *arguments)
@@ -189,7 +189,7 @@ def test_tail_of_what_there_is_not_is_refused(
 
 
 @pytest.mark.parametrize("arguments", [["users", "list"], ["audit", "tail"], ["audit", "tail", "--follow"]])
-def test_a_store_that_is_away_is_said_in_one_line(guarded_installation: Installation, arguments: list[str]) -> None:
+def test_an_unreachable_redis_is_reported_in_one_line(guarded_installation: Installation, arguments: list[str]) -> None:
     done = guarded_installation.command(*arguments, REDIS_URL="redis://:hidden-password@127.0.0.1:1/0")
     assert done.returncode == 1
     assert done.stderr.startswith("gateway: Redis (REDIS_URL): ")

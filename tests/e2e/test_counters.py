@@ -1,4 +1,4 @@
-"""The counters are what the responses said, to the unit."""
+"""The counters equal the responses, to the unit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.servers import Installation
 
 REQUESTS, USERS, AT_ONCE = 10_000, 50, 40
 
-# Small enough that random traffic meets every limit.
+# Small enough that random traffic reaches every limit.
 POLICY = (
     roomy()
     + """
@@ -45,7 +45,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 async def log_in_many(installation: Installation) -> list[str]:
-    """Return access tokens of new users, made beside the API: logins would measure argon2."""
+    """Return access tokens of new users, created without the API: logins would measure argon2."""
     store = Store(connect(installation.valkey.url), deadline_s=5)
     secrets = [installation.env["GATEWAY_SECRET"]]
     passwords = Passwords()
@@ -111,11 +111,11 @@ async def test_thousands_of_random_requests_are_counted_as_they_were_answered(bu
     assert not wrong, wrong
     assert sum(sum(user.values()) for user in seen) == REQUESTS + 1
     for needed in ("tokens.mint.ok", "tokens.mint.denied", "rooms.create.failed", "tokens.mint.refused.unknown_role"):
-        assert any(user[needed] for user in seen), f"the traffic never met {needed}"
+        assert any(user[needed] for user in seen), f"the traffic never caused {needed}"
 
 
 def flatten(tallies: dict[str, dict[str, object]]) -> Counter[str]:
-    """Return a user's counters as the test keeps them; denials of one action together, whichever limit it was."""
+    """Return a user's counters in the form of the test: denials of an action are added up over its limits."""
     flat: Counter[str] = Counter()
     for action, tally in tallies.items():
         for name in ("ok", "failed"):

@@ -1,4 +1,4 @@
-"""SIGTERM under load: whatever a client has sent on a connection it holds is answered, then the connection closes."""
+"""SIGTERM under load: every request on an open connection is answered before the connection closes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATHS = ("/health/live", "/health/ready", "/api/rooms")
 
 
 async def keep_asking(line: Line, number: int, answered: list[int], failed: list[str]) -> None:
-    """Ask on one connection until the gateway closes it with an answer; a request without an answer has failed."""
+    """Send requests on one connection until the gateway closes it with an answer; an unanswered request has failed."""
     path = PATHS[number % len(PATHS)]
     while True:
         try:
@@ -60,11 +60,11 @@ async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_stopping_gateway_refuses_new_connections_at_once(tmp_path: Path, workers: int) -> None:
-    """One that is accepted and never served would wait until the process has ended, and then be reset."""
+    """A connection that is accepted but never served would wait until the process ends, and then be reset."""
     with Installation(tmp_path, workers=workers) as own:
         process = own.gateway.process
         assert process is not None
-        async with open_lines(own.port, 8) as idle:  # so that the stop takes its time
+        async with open_lines(own.port, 8) as idle:  # so that the stop takes a while
             process.send_signal(signal.SIGTERM)
             refused = False
             while not refused:

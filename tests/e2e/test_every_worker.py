@@ -1,4 +1,4 @@
-"""Whatever ends a session or changes an account holds for the very next request, whichever worker gets it."""
+"""The end of a session or a change of an account takes effect with the next request, on every worker."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def reuse(admin: Admin, person: Person, login: dict[str, Any]) -> int:
         (reuse, "invalid_token", False),
     ],
 )
-def test_the_next_request_of_every_worker_is_refused(admin: Admin, act: Act, code: str, refreshable: bool) -> None:
+def test_every_worker_refuses_the_next_request(admin: Admin, act: Act, code: str, refreshable: bool) -> None:
     person = admin.add()
     login = person.log_in()
     with on_every_worker(admin.installation, login["access_token"]) as clients:

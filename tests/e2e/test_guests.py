@@ -1,4 +1,4 @@
-"""Guests: let in by an invite without login, one room, a few minutes, then gone."""
+"""Guests: they join one room with an invite and without a login, for a few minutes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_guest_refreshes_until_they_expire_and_not_after(house: Installation, ro
 
 
 async def sweep(house: Installation) -> int:
-    """Do what each worker does every minute."""
+    """Sweep expired guests, as each worker does every minute."""
     store, passwords = Store(connect(house.valkey.url), deadline_s=5), Passwords()
     policy, execute = PolicyInForce(load_policy()), store.execute
     tokens = HmsTokens(house.env["HMS_APP_ACCESS_KEY"], house.env["HMS_APP_SECRET"])
@@ -142,7 +142,7 @@ def test_expired_guest_is_erased_except_for_their_usage(house: Installation, roo
         assert 290 < float(redis.zscore("gu:1", gone.id) or 0) - time.time() <= 301  # type: ignore[arg-type]
         redis.zadd("gu:1", {gone.id: 1})
         asyncio.run(sweep(house))
-        # The house's own sweep may have been at it already.
+        # The installation's own sweep may have done it already.
         wait_until(lambda: redis.zscore("gu:1", gone.id) is None, "the guest is gone")
     assert_problem(ask(house, gone, "GET", f"/rooms/{room_id}"), 401, "invalid_token")
     assert peers(house, room_id) == {f"{room_id}-{kept.name}"}
@@ -158,7 +158,7 @@ def test_expired_guest_is_erased_except_for_their_usage(house: Installation, roo
 
 
 def test_guest_who_was_given_another_role_does_not_expire(house: Installation, room: tuple[Person, str]) -> None:
-    """He has an account by then: it is not swept away with its powers, past the last-admin rule and the audit."""
+    """The guest is a regular user then; a sweep would bypass the last-admin rule and the audit."""
     host, room_id = room
     promoted = guest_of(house, invite(house, host, room_id, guests=True), "Promoted")
     assert house.command("users", "roles", promoted.id, "member").returncode == 0

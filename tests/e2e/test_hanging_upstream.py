@@ -1,8 +1,8 @@
-"""A 100ms that hangs: mints do not notice, creates are given up in time, nothing piles up; whoever asks after its
-recovery is served within a second.
+"""A 100ms that hangs: mints are unaffected, creates time out, nothing accumulates, and after its recovery requests are
+served within a second.
 
-The machine of a test is shared and noisy. Spells of mints with and without hanging creates alternate; what is compared
-is the p99 of the quietest block of each, out of a fixed number: other work can only add to it.
+The test machine is shared and noisy. Periods of mints with and without hanging creates alternate; the test compares
+the p99 of the quietest block of each, because other work can only add to it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _healthy(own: Installation, token: str) -> Iterator[None]:
 
 
 class Creates:
-    """Creates that are sent now and read later, each on a connection of its own; no thread waits for them."""
+    """Creates that are sent now and read later, each on its own connection; no thread waits for them."""
 
     def __init__(self, own: Installation, token: str, number: int) -> None:
         self.begun = time.monotonic()
@@ -72,7 +72,7 @@ class Creates:
         return [_read(link) for link in self._links]
 
     def leave(self) -> None:
-        """Go without an answer."""
+        """Disconnect without an answer."""
         for link in self._links:
             link.close()
 
@@ -89,7 +89,7 @@ def statuses(answers: list[Answer]) -> Counter[int]:
 
 
 def mint_p99_ms(own: Installation, token: str, room_id: str) -> float:
-    """Mint one after the other for one block over one connection; return the 99th percentile."""
+    """Mint sequentially for one block over one connection; return the 99th percentile."""
     link = http.client.HTTPConnection(HOST, own.port, timeout=15)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     took_ms: list[float] = []
@@ -107,12 +107,12 @@ def mint_p99_ms(own: Installation, token: str, room_id: str) -> float:
 
 
 def spell(own: Installation, token: str, room_id: str, *, hanging: bool) -> list[float]:
-    """Measure mints while as many creates as a worker makes at once hang, or after as many that did not."""
+    """Measure mints while as many creates hang as a worker makes at once, or after as many that did not hang."""
     if hanging:
         own.break_upstream("delay=30")
     creates = Creates(own, token, IN_FLIGHT)
     answers = [] if hanging else creates.answers()
-    time.sleep(0.5)  # the work of admitting them is done, hanging or not
+    time.sleep(0.5)  # admitting them is done, whether they hang or not
     p99s_ms = [mint_p99_ms(own, token, room_id) for _ in range(BLOCKS)]
     if hanging:
         assert time.monotonic() - creates.begun < 5, "the blocks outlasted the creates"
@@ -133,7 +133,7 @@ def _recover(own: Installation, token: str) -> None:
         )
 
 
-def test_mints_do_not_notice_that_100ms_hangs(own: Installation, token: str, room_id: str) -> None:
+def test_mints_are_unaffected_while_100ms_hangs(own: Installation, token: str, room_id: str) -> None:
     mint_p99_ms(own, token, room_id)  # warm
     measured: dict[bool, list[float]] = {False: [], True: []}
     for number in range(SPELLS):
@@ -160,8 +160,10 @@ def test_creates_beyond_the_bound_are_refused_at_once_and_the_others_in_time(own
     assert 4.9 < time.monotonic() - creates.begun < GIVEN_UP_S
 
 
-def test_nothing_piles_up_while_100ms_hangs_and_it_is_over_within_a_second(own: Installation, token: str) -> None:
-    """20 creates a second, whose callers wait, for twice the time that one create may take."""
+def test_nothing_accumulates_while_100ms_hangs_and_recovery_takes_less_than_a_second(
+    own: Installation, token: str
+) -> None:
+    """20 creates a second, whose callers wait, for twice the time limit of a create."""
     _recover(own, token)
     before_fds, before_kib = fds(own), memory_kib(own)
     own.break_upstream("delay=30")
@@ -182,13 +184,13 @@ def test_nothing_piles_up_while_100ms_hangs_and_it_is_over_within_a_second(own: 
     print(f"{statuses(answers)}; most fds {most_fds} from {before_fds}; {grown_kib} KiB more; back in {back_s:.2f} s")
     assert set(statuses(answers)) == {503, 504}
     assert statuses(answers)[503] > statuses(answers)[504]  # the breaker: most are refused without waiting
-    # Every create that hangs has two: its caller's and the one to 100ms.
+    # Every hanging create has two: its caller's and the one to 100ms.
     assert most_fds - before_fds <= 2 * IN_FLIGHT + 10
     assert back_s < 1
     assert grown_kib < 16 * 1024
 
 
-def test_callers_who_leave_give_their_places_back(own: Installation, token: str) -> None:
+def test_callers_who_disconnect_free_their_places(own: Installation, token: str) -> None:
     own.break_upstream("delay=30")
     creates = Creates(own, token, IN_FLIGHT)
     time.sleep(0.5)
@@ -196,7 +198,7 @@ def test_callers_who_leave_give_their_places_back(own: Installation, token: str)
     own.mend_upstream()
     with own.client(token) as client:
         assert_problem(client.post("/api/rooms", json={}), 503, "upstream_busy")
-        # Whoever has left is still served, for as long as a call lasts: his room may be on its way.
+        # A create whose caller has disconnected continues until its call ends, because the room may be in progress.
         wait_until(lambda: client.post("/api/rooms", json={}).status_code == 201, "places are free again", within_s=6.5)
 
 

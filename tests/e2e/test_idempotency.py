@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on POST /api/rooms: the same request again makes the same room, once, and is charged once."""
+"""`Idempotency-Key` on POST /api/rooms: a repeated request returns the same room and is charged once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def create(house: Installation, who: Person, key: str, **body: Any) -> httpx.Res
 
 
 def forget_what_it_became(house: Installation, host: Person) -> None:
-    """Leave the host's only key as an attempt does that died after it had registered its room."""
+    """Change the host's only key to the state left by an attempt that crashed after registering its room."""
     with house.valkey.client() as redis:
         [record] = redis.keys(f"ik:1:{{{host.id}}}:*")  # type: ignore[misc]
         redis.hdel(record, "room")
@@ -49,18 +49,16 @@ def rooms_of(house: Installation, who: Person) -> list[str]:
 
 
 def names_asked(house: Installation, before: list[dict[str, Any]]) -> list[str]:
-    """Return the names under which 100ms was asked to create rooms."""
+    """Return the names of the creates that were sent to 100ms."""
     return [call["body"]["name"] for call in calls_since(house, before) if call["path"] == "/v2/rooms"]
 
 
 def heard(house: Installation, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what 100ms was asked, except by the sweep of other tests' guests."""
+    """Return the calls to 100ms, except those of the sweep of other tests' guests."""
     return [call for call in calls_since(house, before) if not call["path"].startswith("/v2/active-rooms")]
 
 
-def test_repetition_is_answered_with_the_room_of_the_first_and_charged_nothing(
-    house: Installation, host: Person
-) -> None:
+def test_repetition_returns_the_first_room_free_of_charge(house: Installation, host: Person) -> None:
     before = house.upstream_calls()
     first = create(house, host, "k-1", name=f"Tea of {host.name}")
     assert first.status_code == 201
@@ -78,7 +76,7 @@ def test_repetition_is_answered_with_the_room_of_the_first_and_charged_nothing(
     assert "r=9999" in left  # so that the units below are those of this create
 
 
-async def test_of_fifty_at_once_one_makes_the_room_and_the_others_wait_or_get_it(house: Installation) -> None:
+async def test_fifty_concurrent_requests_make_one_room(house: Installation) -> None:
     [host] = await arrive(house, "host")
     before = house.upstream_calls()
     request = post("/api/rooms", {}, token=host.token).replace(b"\r\n", b"\r\nIdempotency-Key: fifty\r\n", 1)
@@ -101,11 +99,11 @@ def test_repetitions_during_the_first_request_use_up_no_creates(house: Installat
     strike(house, "delay=3", match="/v2/rooms")
     first = threading.Thread(target=lambda: answers.append(create(house, host, "slow")))
     first.start()
-    wait_until(lambda: bool(names_asked(house, before)), "100ms is asked")
+    wait_until(lambda: bool(names_asked(house, before)), "100ms is called")
     repeats = [create(house, host, "slow") for _ in range(5)]
     first.join()
     waited = [repeat for repeat in repeats if repeat.status_code == 409]
-    assert len(waited) >= 1, "the first was through before it was asked for again"
+    assert len(waited) >= 1, "the first request ended before the repetitions"
     for repeat in repeats:
         assert repeat.status_code in (201, 409), repeat.text
     for repeat in waited:
@@ -114,10 +112,10 @@ def test_repetitions_during_the_first_request_use_up_no_creates(house: Installat
     assert [answer.status_code for answer in answers] == [201]
     assert usage(house, host, "rooms.create")["refused"]["idempotency_conflict"] == len(waited)
     left = [create(house, host, f"another-{number}").status_code for number in range(3)]
-    assert left == [201, 201, 429], "one create has cost one"
+    assert left == [201, 201, 429], "one create cost one unit"
 
 
-def test_repetition_with_another_body_is_refused_and_one_with_reordered_fields_is_not(
+def test_repetition_with_another_body_is_refused_but_not_with_reordered_fields(
     house: Installation, host: Person
 ) -> None:
     first = create(house, host, "k-1", name=f"Tea of {host.name}", access="open")
@@ -127,7 +125,7 @@ def test_repetition_with_another_body_is_refused_and_one_with_reordered_fields_i
     assert (places(house, host), len(rooms_of(house, host))) == (1, 1)
 
 
-def test_keys_are_of_one_user(house: Installation, host: Person) -> None:
+def test_keys_of_different_users_are_independent(house: Installation, host: Person) -> None:
     [other] = newcomers(house, "host")
     mine, theirs = (create(house, who, "same").json()["room"] for who in (host, other))
     assert mine["id"] != theirs["id"]
@@ -135,7 +133,7 @@ def test_keys_are_of_one_user(house: Installation, host: Person) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 129, "caf\u00e9"])
-def test_malformed_key_is_refused_before_100ms_is_asked(house: Installation, host: Person, key: str) -> None:
+def test_malformed_key_is_refused_before_100ms_is_called(house: Installation, host: Person, key: str) -> None:
     before = house.upstream_calls()
     with house.client(host.token) as client:
         answer = client.post("/api/rooms", json={}, headers=[(b"Idempotency-Key", key.encode())])
@@ -152,15 +150,15 @@ def test_two_keys_are_refused(house: Installation, host: Person) -> None:
     assert heard(house, before) == []
 
 
-def test_repetition_is_answered_when_all_places_are_taken(house: Installation, host: Person) -> None:
+def test_repetition_succeeds_even_if_all_places_are_taken(house: Installation, host: Person) -> None:
     last = [create(house, host, f"k-{number}") for number in range(3)][-1]
     assert_problem(create(house, host, "k-3"), 429, "quota_exceeded")
     assert create(house, host, "k-2").json() == last.json()
     assert places(house, host) == 3
 
 
-def test_repetition_after_a_time_out_asks_for_the_same_room(house: Installation, host: Person) -> None:
-    """100ms makes the room although the request has timed out; the repetition must find it."""
+def test_repetition_after_a_timeout_requests_the_same_room(house: Installation, host: Person) -> None:
+    """100ms creates the room although the request has timed out; the repetition must find it."""
     before = house.upstream_calls()
     strike(house, "delay=30", match="/v2/rooms")
     assert_problem(create(house, host, "slow", name=f"Tea of {host.name}"), 504, "upstream_timeout")
@@ -193,15 +191,15 @@ def test_repetition_by_a_creator_who_was_banned_meanwhile_is_not_found(house: In
     assert_problem(create(house, host, "k"), 404, "not_found")
 
 
-def test_one_room_though_the_gateway_is_killed_while_100ms_works_and_the_repetition_succeeds_within_three_seconds(
+def test_killed_gateway_leaves_one_room_and_the_repetition_succeeds_within_three_seconds(
     house: Installation, host: Person
 ) -> None:
-    """kill -9 before the room is registered; 100ms makes it all the same."""
+    """kill -9 before the room is registered; 100ms creates it nevertheless."""
     before = house.upstream_calls()
     strike(house, "delay=30", match="/v2/rooms")
     thread = threading.Thread(target=_create_and_be_cut_off, args=(house, host))
     thread.start()
-    wait_until(lambda: len(names_asked(house, before)) == 1, "100ms is asked")
+    wait_until(lambda: len(names_asked(house, before)) == 1, "100ms is called")
     time.sleep(1.2)  # the hold has been renewed by now
     house.gateway.kill()
     killed_s = time.monotonic()
@@ -223,13 +221,13 @@ def test_one_room_though_the_gateway_is_killed_while_100ms_works_and_the_repetit
     assert new_room(house, host)
 
 
-def test_a_request_that_100ms_takes_long_for_is_not_carried_out_twice(house: Installation, host: Person) -> None:
-    """The hold lasts two seconds and is renewed as long as its process lives."""
+def test_a_request_that_100ms_answers_slowly_is_not_carried_out_twice(house: Installation, host: Person) -> None:
+    """The hold lasts two seconds and is renewed while its process runs."""
     before, answers = house.upstream_calls(), []
     strike(house, "delay=4", match="/v2/rooms")
     first = threading.Thread(target=lambda: answers.append(create(house, host, "slow")))
     first.start()
-    wait_until(lambda: bool(names_asked(house, before)), "100ms is asked")
+    wait_until(lambda: bool(names_asked(house, before)), "100ms is called")
     began_s = time.monotonic()
     while time.monotonic() - began_s < 3:
         assert_problem(create(house, host, "slow"), 409, "idempotency_conflict")
@@ -239,7 +237,7 @@ def test_a_request_that_100ms_takes_long_for_is_not_carried_out_twice(house: Ins
     assert len(names_asked(house, before)) == 1
 
 
-def test_one_room_though_the_attempt_that_registered_it_was_never_answered(house: Installation, host: Person) -> None:
+def test_unanswered_attempt_that_registered_its_room_leaves_one_room(house: Installation, host: Person) -> None:
     before = house.upstream_calls()
     room = create(house, host, "killed", name=f"Tea of {host.name}").json()["room"]["id"]
     forget_what_it_became(house, host)
@@ -251,10 +249,10 @@ def test_one_room_though_the_attempt_that_registered_it_was_never_answered(house
     assert (rooms_of(house, host), places(house, host)) == ([room], 1)
 
 
-def test_room_that_was_registered_and_not_remembered_holds_one_place_and_is_audited(
+def test_registered_room_whose_key_was_not_completed_holds_one_place_and_is_audited(
     house: Installation, host: Person
 ) -> None:
-    """Redis went away after the registration: the first answer was 503, and its place was given back."""
+    """Redis failed after the registration: the first answer was 503, and its place was freed."""
     room = create(house, host, "k").json()["room"]["id"]
     with house.valkey.client() as redis:
         [record] = redis.keys(f"ik:1:{{{host.id}}}:*")  # type: ignore[misc]
@@ -270,10 +268,8 @@ def test_room_that_was_registered_and_not_remembered_holds_one_place_and_is_audi
     assert places(house, host) == 1
 
 
-def test_repetition_that_fails_does_not_give_back_the_place_of_a_registered_room(
-    house: Installation, host: Person
-) -> None:
-    """The first attempt died after it had registered the room, before that was remembered."""
+def test_failed_repetition_does_not_free_the_place_of_a_registered_room(house: Installation, host: Person) -> None:
+    """The first attempt crashed after it had registered the room, before the key was completed."""
     room = create(house, host, "k").json()["room"]["id"]
     forget_what_it_became(house, host)
     strike(house, "status=400", match="/v2/rooms")

@@ -37,7 +37,7 @@ def accept(house: Installation, who: Person | None, code: str, **body: Any) -> h
     return ask(house, who, "POST", f"/invites/{code}/accept", body)
 
 
-def test_invite_gives_its_relation_and_nothing_before(house: Installation, room: tuple[Person, str]) -> None:
+def test_invite_gives_its_relation_only_when_accepted(house: Installation, room: tuple[Person, str]) -> None:
     host, room_id = room
     [mira] = newcomers(house, "member")
     code = invite(house, host, room_id, relation="viewer")
@@ -49,7 +49,7 @@ def test_invite_gives_its_relation_and_nothing_before(house: Installation, room:
     assert mint(house, mira, room_id).status_code == 200
 
 
-async def test_of_fifty_who_accept_at_once_as_many_get_in_as_there_are_uses(house: Installation) -> None:
+async def test_fifty_concurrent_accepts_succeed_exactly_as_often_as_there_are_uses(house: Installation) -> None:
     host, *members = await arrive(house, "host", *["member"] * 50)
     room = new_room(house, host, access="invited")
     code = invite(house, host, room, max_uses=20)
@@ -96,7 +96,9 @@ def test_every_invalid_invite_has_the_same_answer(house: Installation, room: tup
     assert_problem(ask(house, mira, "GET", f"/rooms/{room_id}"), 404, "not_found")
 
 
-def test_cohost_invites_participants_and_viewers_and_no_cohosts(house: Installation, room: tuple[Person, str]) -> None:
+def test_cohost_can_invite_participants_and_viewers_but_no_cohosts(
+    house: Installation, room: tuple[Person, str]
+) -> None:
     host, room_id = room
     cohost, mira = newcomers(house, "member", "member")
     assert accept(house, cohost, invite(house, host, room_id, relation="cohost")).json()["relation"] == "cohost"
@@ -107,7 +109,9 @@ def test_cohost_invites_participants_and_viewers_and_no_cohosts(house: Installat
     assert_problem(ask(house, mira, "GET", f"/rooms/{room_id}/invites"), 403, "forbidden")
 
 
-def test_lowered_user_is_not_raised_by_the_invite_they_used(house: Installation, room: tuple[Person, str]) -> None:
+def test_lowered_user_is_not_raised_again_by_the_invite_they_used(
+    house: Installation, room: tuple[Person, str]
+) -> None:
     host, room_id = room
     [mira] = newcomers(house, "member")
     code = invite(house, host, room_id, relation="cohost", max_uses=10)

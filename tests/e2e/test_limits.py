@@ -1,4 +1,4 @@
-"""Limits under concurrency, on two workers: the number that is promised, to the unit."""
+"""Limits under concurrency, on two workers: exact to the unit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def room_id(installation: Installation) -> str:
         return str(client.post("/api/rooms", json={}).json()["room"]["id"])
 
 
-async def test_thousand_concurrent_mints_pass_exactly_the_limit(installation: Installation, room_id: str) -> None:
+async def test_exactly_the_limit_of_a_thousand_concurrent_mints_succeeds(
+    installation: Installation, room_id: str
+) -> None:
     installation.add_users(tilda="hundred")
     token = installation.log_in("tilda")["access_token"]
     begun = time.monotonic()
     answers = await fire(installation.port, [post(f"/api/rooms/{room_id}/token", token=token)] * MINTS)
     print(f"{MINTS} concurrent mints in {time.monotonic() - begun:.2f} s")
-    # One unit comes back every 36 s: the volley must not last that long, or the number would be another.
+    # One unit comes back every 36 s, so the volley must not last that long.
     assert time.monotonic() - begun < 30
     assert Counter(answer and answer.status for answer in answers) == {200: LIMIT, 429: MINTS - LIMIT}
     minted = [answer.json()["token"] for answer in answers if answer and answer.status == 200]
@@ -48,7 +50,7 @@ async def test_thousand_concurrent_mints_pass_exactly_the_limit(installation: In
             assert '"tokens.mint";r=0;t=' in answer.headers["ratelimit"]
 
 
-def test_denial_tells_when_to_come_back(installation: Installation, room_id: str) -> None:
+def test_denial_states_when_to_retry(installation: Installation, room_id: str) -> None:
     """Document per RFC 9457 and the registered quota-exceeded type, fields per draft-11."""
     installation.add_users(theo="hundred")
     path = f"/api/rooms/{room_id}/token"
@@ -70,7 +72,7 @@ def test_denial_tells_when_to_come_back(installation: Installation, room_id: str
         assert reset is not None
         assert 1 <= int(reset[1]) <= 36
         assert int(reset[1]) <= retry_s
-        # The denial of one limit charges no other: `api` stands where it stood.
+        # The denial by one limit charges no other: `api` is unchanged.
         assert client.get("/api/auth/me").status_code == 200
 
 

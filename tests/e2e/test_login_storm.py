@@ -1,4 +1,4 @@
-"""Many logins at the same moment: few hashes for a guesser, all served for a class room, nobody else waits."""
+"""Many simultaneous logins: few hashes for an attacker, all logins of a class served, other requests not delayed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROBE = f"GET /health/live HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 def from_address(request: bytes, address: str) -> bytes:
-    """Add what a trusted proxy says of the client."""
+    """Add the client address as a trusted proxy does."""
     return request.replace(b"\r\n", f"\r\nX-Forwarded-For: {address}\r\n".encode(), 1)
 
 
@@ -33,7 +33,7 @@ async def logins(own: Installation, people: list[tuple[str, str]], address: str)
     bodies = [{"username": name, "password": password} for name, password in people]
     requests = [from_address(post("/api/auth/login", body), address) for body in bodies]
     answers = await fire(own.port, requests)
-    assert None not in answers, "a connection died unanswered"
+    assert None not in answers, "a connection closed without an answer"
     return [answer for answer in answers if answer]
 
 
@@ -44,37 +44,37 @@ def statuses(answers: list[Answer]) -> Counter[tuple[int, str]]:
 async def test_fifty_parallel_wrong_passwords_cost_at_most_five_hashes(
     guarded_installation: Installation, admin: Admin
 ) -> None:
-    """What is throttled is not looked at: 429 comes at once, 401 only after its hash and the floor of a failure.
+    """A throttled password is not verified: 429 comes at once, 401 only after a hash and the minimum delay.
 
-    CWE-362: check-then-count lets a whole volley through (CVE-2023-36475's kind).
+    CWE-362: check-then-count lets a whole volley through (as in CVE-2023-36475).
     """
     person = await asyncio.to_thread(admin.add)
     answers = await logins(guarded_installation, [(person.name, f"wrong-{n}") for n in range(50)], new_address())
     assert statuses(answers) == {(401, "invalid_credentials"): 5, (429, "too_many_attempts"): 45}
     looked = [one for one in admin.audit(action="login.failed") if one["subject"] == person.id]
-    assert len(looked) == 5  # each look is in the trail
+    assert len(looked) == 5  # each verification is in the trail
 
 
-async def test_fifty_parallel_guesses_with_the_right_one_among_them_let_nobody_in_beyond_five_looks(
+async def test_fifty_parallel_guesses_including_the_right_one_verify_at_most_five(
     guarded_installation: Installation, admin: Admin
 ) -> None:
     person = await asyncio.to_thread(admin.add)
     guesses = [(person.name, f"wrong-{n}") for n in range(49)]
     answers = await logins(guarded_installation, [*guesses, (person.name, person.password)], new_address())
     found = statuses(answers)
-    assert found[401, "invalid_credentials"] + found[200, ""] <= 6  # a right one gives its place back
+    assert found[401, "invalid_credentials"] + found[200, ""] <= 6  # a right one is refunded
     assert set(found) <= {(200, ""), (401, "invalid_credentials"), (429, "too_many_attempts")}
 
 
 @pytest.fixture(scope="module")
 def pupils(guarded_installation: Installation, admin: Admin) -> list[tuple[str, str]]:
-    """A hundred users with one password, which is hashed once: what is tested is checking it."""
+    """A hundred users with one password, which is hashed once, because the test is about verification."""
     first: Person = admin.add(name="pupil-000")
     names = [f"pupil-{number:03}" for number in range(1, PUPILS)]
     with guarded_installation.valkey.client() as client:
         hashed = client.hget(f"u:1:{{{first.id}}}", "password")
         with guarded_installation.client(admin.login["access_token"]) as asking:
-            client.config_set("appendfsync", "always")  # else a hundred waits for the once-a-second sync
+            client.config_set("appendfsync", "always")  # otherwise a hundred waits for the sync once a second
             for name in names:
                 answer = asking.post("/api/admin/users", json={"username": name, "roles": ["member"]})
                 assert answer.status_code == 201, answer.text
@@ -89,7 +89,7 @@ def resident(pids: list[int]) -> dict[int, int]:
 
 
 class Watch:
-    """Asks every worker for its health all the time, and looks at its memory."""
+    """Continuously requests the health of every worker and reads its memory."""
 
     def __init__(self, pids: list[int]) -> None:
         self.pids = pids
@@ -130,11 +130,11 @@ class Watch:
 
 @pytest.mark.alone
 @TELLS_WORKERS_APART
-async def test_a_hundred_right_logins_from_one_address_are_served_and_nobody_else_waits(
+async def test_a_hundred_right_logins_from_one_address_are_served_without_delaying_others(
     guarded_installation: Installation, admin: Admin, pupils: list[tuple[str, str]]
 ) -> None:
     own = guarded_installation
-    with on_every_worker(own, admin.login["access_token"]):  # the workers are there, and warm
+    with on_every_worker(own, admin.login["access_token"]):  # the workers are running and warm
         pids = group_of(own)
     before = resident(pids)
     slowest: list[float] = []
@@ -156,7 +156,7 @@ async def test_a_hundred_right_logins_from_one_address_are_served_and_nobody_els
         )
     assert min(slowest) < LATENCY_S, slowest  # other work on the machine can only add to it
     busy = [who for who, answer in zip(pupils, answers, strict=True) if answer.status == 503]
-    for _ in range(ROUNDS):  # whoever was sent away comes in when he tries again
+    for _ in range(ROUNDS):  # refused users succeed when they retry
         if not busy:
             break
         answers = await logins(own, busy, new_address())
@@ -165,7 +165,7 @@ async def test_a_hundred_right_logins_from_one_address_are_served_and_nobody_els
 
 
 async def test_fifty_parallel_refreshes_are_one_rotation(guarded_installation: Installation, admin: Admin) -> None:
-    """One counter further in the store, fifty equal refresh tokens, and no reuse that anybody would be blamed for."""
+    """The counter in Redis advances by one, all fifty get the same refresh token, and no reuse is detected."""
     person = await asyncio.to_thread(admin.add)
     login = await asyncio.to_thread(person.log_in)
     request = post("/api/auth/refresh", {"refresh_token": login["refresh_token"]})

@@ -1,4 +1,4 @@
-"""The main job, as users, operators and the seed's client do it."""
+"""The main use cases, as users, operators and the seed's client perform them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.servers import NO_TLS, Installation
 
 
 def init_status(installation: Installation, token: str) -> int:
-    """Ask the local 100ms whether it lets a client with this token in."""
+    """Ask the local 100ms whether it admits a client with this token."""
     url = f"{installation.emulator_url}/init"
     headers = {"Authorization": f"Bearer {token}"}
     return httpx.get(
@@ -32,7 +32,7 @@ def room(installation: Installation) -> dict[str, Any]:
     return dict(answer.json()["room"])
 
 
-def test_login_says_who_one_is_and_for_how_long(installation: Installation) -> None:
+def test_login_returns_the_user_and_the_lifetimes(installation: Installation) -> None:
     answer = installation.log_in("hanna")
     assert answer.keys() == {
         "access_token",
@@ -53,7 +53,9 @@ def test_login_says_who_one_is_and_for_how_long(installation: Installation) -> N
     assert me.json() == {"user": answer["user"], "permissions": ["rooms:create", "rooms:join", "usage:read-own"]}
 
 
-def test_created_room_is_the_callers_and_known_to_100ms(installation: Installation, room: dict[str, Any]) -> None:
+def test_created_room_belongs_to_the_caller_and_exists_at_100ms(
+    installation: Installation, room: dict[str, Any]
+) -> None:
     assert room["name"] == "Stand-up"
     assert room["description"] == "every day"
     assert room["access"] == "open"
@@ -68,8 +70,8 @@ def test_created_room_is_the_callers_and_known_to_100ms(installation: Installati
 
 
 @pytest.mark.parametrize("content", [b"", b"{}"])
-def test_room_can_be_created_without_a_word(installation: Installation, content: bytes) -> None:
-    """The seed's `createRoom()` sends a JSON content type and no body at all."""
+def test_room_can_be_created_with_an_empty_body(installation: Installation, content: bytes) -> None:
+    """The seed's `createRoom()` sends a JSON content type and no body."""
     with installation.client_of("hanna") as client:
         answer = client.post("/api/rooms", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 201, answer.text
@@ -86,7 +88,7 @@ def test_two_rooms_of_one_name_are_two_rooms(installation: Installation, room: d
 
 
 @pytest.mark.parametrize(("body", "role"), [({}, "guest"), ({"role": "guest"}, "guest"), ({"role": "host"}, "host")])
-def test_owner_gets_a_token_that_lets_him_in(
+def test_owner_gets_a_token_that_100ms_accepts(
     installation: Installation, room: dict[str, Any], body: dict[str, str], role: str
 ) -> None:
     login = installation.log_in("hanna")
@@ -122,7 +124,7 @@ def test_owner_gets_a_token_that_lets_him_in(
 def test_minted_token_is_refused_with_any_claim_changed(
     installation: Installation, room: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    """Even signed with the right secret: each claim is one that 100ms looks at. `jti` only names the token."""
+    """Even if signed with the right secret, because 100ms checks each claim. `jti` only names the token."""
     secret = installation.env["HMS_APP_SECRET"]
     with installation.client_of("hanna") as client:
         token = client.post(f"/api/rooms/{room['id']}/token", json={}).json()["token"]
@@ -135,7 +137,7 @@ def test_minted_token_is_refused_with_any_claim_changed(
     assert init_status(installation, f"{head}.{payload}.{signature}") == 401
 
 
-def test_member_joins_an_open_room_as_guest_and_it_enters_his_list(
+def test_member_joins_an_open_room_as_guest_and_it_appears_in_their_list(
     installation: Installation, room: dict[str, Any]
 ) -> None:
     with installation.client_of("mira") as client:
@@ -170,7 +172,7 @@ def test_list_pages_through_every_room_newest_first(installation: Installation) 
         assert set(made) <= set(listed(operator))
 
 
-def test_usage_shows_limits_and_counts_what_was_done(installation: Installation, room: dict[str, Any]) -> None:
+def test_usage_shows_limits_and_counts_requests(installation: Installation, room: dict[str, Any]) -> None:
     with installation.client_of("mark") as client:
         before = client.get("/api/usage").json()
         for _ in range(3):
@@ -184,7 +186,7 @@ def test_usage_shows_limits_and_counts_what_was_done(installation: Installation,
     assert {limit["name"] for limit in after["limits"]} == {"api", "tokens.mint"}
 
 
-def test_operators_report_and_the_command_line_say_the_same(installation: Installation) -> None:
+def test_operators_report_and_the_command_line_agree(installation: Installation) -> None:
     with installation.client_of("hanna") as client:
         assert client.get("/api/rooms").status_code == 200
     with installation.client_of("otto") as operator:
@@ -239,7 +241,7 @@ def test_seeds_client_works_with_a_base_url_and_a_login_token(
     assert init_status(installation, token) == 200
 
 
-def test_seeds_client_learns_of_an_error(installation: Installation) -> None:
+def test_seeds_client_receives_an_error(installation: Installation) -> None:
     seed = SeedClient(f"{installation.url}/api", "stale")
     answer = seed.create_room()
     assert answer["success"] is False

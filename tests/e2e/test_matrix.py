@@ -1,4 +1,4 @@
-"""Every gateway role x relation x room x action over real HTTP, against a table written out by hand."""
+"""Every gateway role x relation x room x action over real HTTP, against a table written by hand."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RELATIONS = ("owner", "cohost", "participant", "viewer", "banned", "none")
 ROOMS = tuple(itertools.product(("open", "invited"), ("enabled", "disabled")))
 
 # The order of the columns: read the room, mint a token, mint one as host, rename the room, lock or unlock it, end it,
-# list its members, change a member, ban him, make an invite, list them, revoke one. `y` is success, `-` 403, `!` 403
-# for the 100ms role, `?` 404 as if there were no such room, `x` 409: it is locked.
+# list its members, change a member, ban them, make an invite, list invites, revoke one. `y` is success, `-` 403,
+# `!` 403 for the 100ms role, `?` 404 as if there were no such room, `x` 409: it is locked.
 ACTIONS = ("read", "mint", "host", "rename", "lock", "end", "members", "change", "ban", "invite", "invites", "revoke")
 NOTHING, NO_ROOM = "------------", "????????????"
 IN_CHARGE, IN_CHARGE_LOCKED = "yyyyyyyyyyyy", "yxxyyyyyyyyy"
 TAKES_PART, TAKES_PART_LOCKED = "yy!---------", "yxx---------"
-STAFF_IN_CHARGE = "y--yyyyyyyyy"  # an operator's relation to a room counts, but he gets no join token
+STAFF_IN_CHARGE = "y--yyyyyyyyy"  # an operator's relation to a room counts, but they get no join token
 STAFF = "y---yyy-----"
 STAFF_BANNED = "?--?????????"
 
@@ -43,7 +43,7 @@ OFFICE = {
     "none": (STAFF,) * 4,
 }
 TABLE = {
-    "guest": PEOPLE | {"none": (NO_ROOM,) * 4},  # an open room is none of a guest's
+    "guest": PEOPLE | {"none": (NO_ROOM,) * 4},  # an open room is not open to guests
     "member": PEOPLE,
     "host": PEOPLE,
     "operator": OFFICE,
@@ -57,7 +57,7 @@ REFUSED = {
     "?": (404, "not_found"),
     "x": (409, "room_disabled"),
 }
-NO_INVITE = "The room has no such invite."  # what somebody hears who may revoke one
+NO_INVITE = "The room has no such invite."  # the answer to users who may revoke one
 
 Place = tuple[str, str, str]  # relation, access, enabled or disabled
 
@@ -69,7 +69,7 @@ def people(installation: Installation) -> dict[str, Person]:
 
 @pytest.fixture(scope="module")
 def rooms(installation: Installation, people: dict[str, Person]) -> dict[Place, str]:
-    """A room of hanna's for each relation and state; everybody has that relation to it."""
+    """A room of hanna's for each relation and state; every user has that relation to it."""
     made = {}
     with installation.client_of("hanna") as hanna, installation.valkey.client() as redis:
         for relation, (access, state) in itertools.product(RELATIONS, ROOMS):
@@ -83,7 +83,7 @@ def rooms(installation: Installation, people: dict[str, Person]) -> dict[Place, 
 
 
 @pytest.mark.parametrize("role", TABLE)
-def test_answer_to_every_action_on_every_room_is_the_tables(
+def test_answer_to_every_action_on_every_room_matches_the_table(
     installation: Installation, people: dict[str, Person], rooms: dict[Place, str], role: str
 ) -> None:
     me = people[role]
@@ -102,10 +102,10 @@ def test_answer_to_every_action_on_every_room_is_the_tables(
 
 
 @pytest.mark.parametrize("role", TABLE)
-def test_answer_about_a_room_that_is_not_ours_is_that_of_one_without_relation(
+def test_unknown_room_is_answered_like_one_without_a_relation(
     installation: Installation, people: dict[str, Person], rooms: dict[Place, str], role: str
 ) -> None:
-    """Whoever cannot see a room learns nothing from how he is refused: same status, same fields, same words."""
+    """A user who cannot see a room learns nothing from the refusal: same status, same fields, same text."""
     [other] = newcomers(installation, "member")
     for action, expected in zip(ACTIONS, TABLE[role]["banned"][0], strict=True):
         documents = []

@@ -1,4 +1,4 @@
-"""100ms's official Node SDK, unchanged, takes the emulator for 100ms."""
+"""100ms's official Node SDK works unchanged against the emulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY, SECRET, TEMPLATE = secrets.token_hex(12), secrets.token_urlsafe(48), secret
 
 @pytest.fixture
 def emulator_url(tmp_path: Path) -> Iterator[str]:
-    """A `gateway emulator` of its own, with nothing in it."""
+    """A separate, empty `gateway emulator`."""
     require_node(packages=True)
     url = f"http://{HOST}:{(port := free_port())}"
     env = {"PYTHONPATH": str(REPOSITORY), "HMS_APP_ACCESS_KEY": KEY, "HMS_APP_SECRET": SECRET}
@@ -35,7 +35,7 @@ def emulator_url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("way", ["https_proxy", "defaults.baseURL"])
 def test_sdk_works_against_the_emulator(emulator_url: str, way: str) -> None:
-    """Rooms, room codes, active rooms and sessions; redirected from outside, and by one line of code."""
+    """Rooms, room codes, active rooms and sessions; redirected by the environment and by one line of code."""
     arguments = ["sdk.cjs", KEY, SECRET, TEMPLATE, emulator_url]
     if way == "https_proxy":
         done = run_node(*arguments, packages=True, https_proxy=emulator_url)
@@ -48,7 +48,7 @@ def test_sdk_works_against_the_emulator(emulator_url: str, way: str) -> None:
     assert asked == {"rooms", "room-codes", "active-rooms", "sessions"}
 
 
-def test_sdk_learns_of_a_fault(emulator_url: str) -> None:
+def test_sdk_reports_a_fault(emulator_url: str) -> None:
     body = {"match": "/v2/rooms", "fault": "status=503"}
     httpx.post(f"{emulator_url}/emulator/faults", json=body, timeout=5, verify=NO_TLS, trust_env=False)
     done = run_node("sdk.cjs", KEY, SECRET, TEMPLATE, emulator_url, packages=True, https_proxy=emulator_url)

@@ -1,4 +1,4 @@
-"""Redis or 100ms away, slow, or talking nonsense: the gateway says so at once, and is well again by itself."""
+"""Redis or 100ms is unreachable, slow or faulty: the gateway reports it at once and recovers by itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def room_id(own: Installation, token: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _fresh_limits(own: Installation) -> None:
-    """Forget what the tests before charged: the built-in policy lets a host create five rooms at once."""
+    """Reset the charges of earlier tests: the built-in policy lets a host create five rooms at once."""
     with own.valkey.client() as client:
         for key in client.scan_iter("rl:1:*"):
             client.delete(key)
@@ -55,7 +55,7 @@ def timed(ask: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
 
 
 def assert_unavailable(own: Installation, token: str, room_id: str) -> None:
-    """Every route that needs Redis says 503 within a second, on every worker; the process itself lives."""
+    """Check that on every worker each route that needs Redis answers 503 within a second and the process lives."""
     asks: list[tuple[str, str, Any]] = [
         ("GET", "/api/auth/me", None),
         ("GET", "/api/usage", None),
@@ -85,7 +85,7 @@ def assert_works(own: Installation, token: str, room_id: str) -> None:
         with own.client(token) as client:
             return client.post(f"/api/rooms/{room_id}/token", json={}).status_code == 200
 
-    wait_until(own.has_store, "every worker has the store again", within_s=5)
+    wait_until(own.has_store, "every worker has reconnected to Redis", within_s=5)
     for _ in range(8):
         assert minted()
     with own.client(token) as client:
@@ -97,7 +97,7 @@ def log_since(own: Installation, position: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in own.gateway.output()[position:].splitlines()]
 
 
-def test_redis_killed_and_back(own: Installation, token: str, room_id: str) -> None:
+def test_gateway_recovers_from_a_killed_redis(own: Installation, token: str, room_id: str) -> None:
     assert_works(own, token, room_id)
     position = len(own.gateway.output())
     own.valkey.kill()
@@ -114,7 +114,7 @@ def test_redis_killed_and_back(own: Installation, token: str, room_id: str) -> N
     assert any("Redis" in line["message"] for line in said)
 
 
-def test_redis_frozen_and_back(own: Installation, token: str, room_id: str) -> None:
+def test_gateway_recovers_from_a_frozen_redis(own: Installation, token: str, room_id: str) -> None:
     assert_works(own, token, room_id)
     position = len(own.gateway.output())
     own.valkey.pause()
@@ -128,7 +128,7 @@ def test_redis_frozen_and_back(own: Installation, token: str, room_id: str) -> N
 
 def test_a_redis_that_refuses_writes_makes_every_worker_unready(own: Installation, token: str, room_id: str) -> None:
     assert_works(own, token, room_id)
-    time.sleep(1)  # what a check has written counts for a second
+    time.sleep(1)  # the result of a check is cached for a second
     position = len(own.gateway.output())
     with own.valkey.client() as server:
         server.config_set("maxmemory", "1")
@@ -150,7 +150,9 @@ def test_a_redis_that_refuses_writes_makes_every_worker_unready(own: Installatio
         assert line["message"].startswith("Redis refuses commands: OOM command not allowed when used memory > "), line
 
 
-def test_redis_killed_again_and_again_under_requests(own: Installation, token: str, room_id: str) -> None:
+def test_gateway_recovers_from_a_redis_killed_repeatedly_under_load(
+    own: Installation, token: str, room_id: str
+) -> None:
     for _ in range(3):
         own.valkey.kill()
         with own.client(token) as client:
@@ -159,7 +161,7 @@ def test_redis_killed_again_and_again_under_requests(own: Installation, token: s
         assert_works(own, token, room_id)
 
 
-def test_100ms_gone_stops_only_creates(own: Installation, token: str, room_id: str) -> None:
+def test_unreachable_100ms_stops_only_creates(own: Installation, token: str, room_id: str) -> None:
     own.emulator.kill()
     try:
         with own.client(token) as client:
@@ -173,7 +175,7 @@ def test_100ms_gone_stops_only_creates(own: Installation, token: str, room_id: s
         assert client.post("/api/rooms", json={}).status_code == 201
 
 
-def test_failed_create_gives_its_charge_back(own: Installation, token: str) -> None:
+def test_failed_create_is_refunded(own: Installation, token: str) -> None:
     own.break_upstream("status=500")
     try:
         with own.client(token) as client:
@@ -186,7 +188,7 @@ def test_failed_create_gives_its_charge_back(own: Installation, token: str) -> N
     assert usage["usage"]["today"]["rooms.create"]["failed"] >= 12
 
 
-def test_100ms_slow_is_given_up_in_time_and_holds_nobody_up(own: Installation, token: str, room_id: str) -> None:
+def test_slow_100ms_times_out_and_delays_no_other_request(own: Installation, token: str, room_id: str) -> None:
     own.break_upstream("delay=30")
     try:
         with ExitStack() as stack:
@@ -208,7 +210,7 @@ def test_100ms_slow_is_given_up_in_time_and_holds_nobody_up(own: Installation, t
 
 
 def start(ask: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
-    """Ask in a thread; the returned function waits for the answer."""
+    """Send a request in a thread; the returned function waits for the answer."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(ask)
 
@@ -234,7 +236,7 @@ def start(ask: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
         ("status=403", 502, "upstream_error"),
     ],
 )
-def test_100ms_answers_are_never_passed_through(
+def test_answers_of_100ms_are_never_passed_through(
     own: Installation, token: str, fault: str, status: int, code: str
 ) -> None:
     position = len(own.gateway.output())
@@ -259,8 +261,8 @@ def test_100ms_answers_are_never_passed_through(
         assert len(client.get("/api/rooms").json()["rooms"]) == min(listed + 1, 20)
 
 
-def test_429_of_100ms_becomes_a_503_with_its_wait(own: Installation, token: str) -> None:
-    """100ms documents the wait in the text only; it is heeded without asking 100ms again."""
+def test_429_of_100ms_becomes_a_503_with_the_same_wait(own: Installation, token: str) -> None:
+    """100ms states the wait only in the text; the gateway honours it without calling 100ms again."""
 
     def last_name() -> str:
         return str([call for call in own.upstream_calls() if call["method"] == "POST"][-1]["body"]["name"])
@@ -273,7 +275,7 @@ def test_429_of_100ms_becomes_a_503_with_its_wait(own: Installation, token: str)
             for _ in range(3):
                 answer = client.post("/api/rooms", json={})
                 assert_problem(answer, 503, "upstream_busy")
-                assert answer.headers["retry-after"] in ("45", "44")  # rounded up, less what has passed
+                assert answer.headers["retry-after"] in ("45", "44")  # rounded up, minus the elapsed time
             assert last_name() == asked
     finally:
         own.mend_upstream()

@@ -1,4 +1,4 @@
-"""One's own sessions: listed so that one knows them again, ended one by one."""
+"""The caller's own sessions: listed recognisably, ended one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def log_in_with(person: Person, agent: str | bytes, address: str) -> dict[str, A
     return dict(answer.json())
 
 
-def test_sessions_are_listed_newest_first_with_where_they_came_from(admin: Admin) -> None:
+def test_sessions_are_listed_newest_first_with_address_and_client(admin: Admin) -> None:
     person = admin.add()
     logins = [log_in_with(person, f"Browser/{n}", f"192.0.2.{n}") for n in (1, 2, 3)]
     listed = sessions_of(person, logins[1])
@@ -42,20 +42,20 @@ def test_sessions_are_listed_newest_first_with_where_they_came_from(admin: Admin
         assert one.keys() == {"id", "current", "created_at", "used_at", "expires_at", "address", "agent"}
 
 
-def test_an_ended_session_is_over_at_once_and_the_others_go_on(admin: Admin) -> None:
+def test_an_ended_session_stops_at_once_and_the_others_continue(admin: Admin) -> None:
     person = admin.add()
     here, there, third = (person.log_in() for _ in range(3))
     path = f"/api/auth/sessions/{there['session_id']}"
     answer = person.ask("DELETE", path, token=here["access_token"])
     assert answer.status_code == 204
-    for _ in range(6):  # whichever worker
+    for _ in range(6):  # on any worker
         assert_problem(person.me(there), 401, "invalid_token")
     assert_problem(person.refresh(there), 400, "invalid_grant")
     assert {one["id"] for one in sessions_of(person, here)} == {here["session_id"], third["session_id"]}
     assert_problem(person.ask("DELETE", path, token=here["access_token"]), 404, "not_found")
 
 
-def test_ones_own_current_session_can_be_ended(admin: Admin) -> None:
+def test_the_current_session_can_be_ended(admin: Admin) -> None:
     person = admin.add()
     login = person.log_in()
     answer = person.ask("DELETE", f"/api/auth/sessions/{login['session_id']}", token=login["access_token"])
@@ -63,7 +63,7 @@ def test_ones_own_current_session_can_be_ended(admin: Admin) -> None:
     assert_problem(person.me(login), 401, "invalid_token")
 
 
-def test_a_session_of_another_is_as_unknown_as_one_that_never_was(admin: Admin) -> None:
+def test_a_session_of_another_user_is_not_found_like_an_unknown_one(admin: Admin) -> None:
     one, other = admin.add(), admin.add()
     mine, theirs = one.log_in(), other.log_in()
     details = set()
@@ -77,7 +77,7 @@ def test_a_session_of_another_is_as_unknown_as_one_that_never_was(admin: Admin) 
     assert [session["id"] for session in sessions_of(one, mine)] == [mine["session_id"]]
 
 
-def test_a_refresh_shows_as_the_last_use(admin: Admin) -> None:
+def test_a_refresh_counts_as_the_last_use(admin: Admin) -> None:
     person = admin.add()
     login = person.log_in()
     with admin.installation.valkey.client() as client:
@@ -91,7 +91,7 @@ def test_a_refresh_shows_as_the_last_use(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("agent", [b"", b"x" * 5000, b"caf\xc3\xa9 \xff\t end", b"<script>alert(1)</script>"])
-def test_what_a_client_calls_itself_is_cut_to_what_a_person_can_read(admin: Admin, agent: bytes) -> None:
+def test_user_agent_is_reduced_to_readable_text(admin: Admin, agent: bytes) -> None:
     person = admin.add()
     login = log_in_with(person, agent, new_address())
     [listed] = sessions_of(person, login)
@@ -108,6 +108,6 @@ def test_the_twenty_first_login_ends_the_oldest_session(admin: Admin) -> None:
     assert_problem(person.me(logins[0]), 401, "invalid_token")
 
 
-def test_the_list_and_the_end_need_a_login(admin: Admin) -> None:
+def test_listing_and_ending_sessions_need_a_login(admin: Admin) -> None:
     for method, path in (("GET", "/api/auth/sessions"), ("DELETE", f"/api/auth/sessions/{'0' * 20}")):
         assert_problem(ask(admin.installation, method, path), 401, "invalid_token")

@@ -1,4 +1,4 @@
-"""Passwords: changed by their owner, set with a link; who is logged out by it, at once and on every worker."""
+"""Passwords: changed by their owner or set with a link; other sessions end at once on every worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def link(admin: Admin, person: Person) -> str:
     return str(answer.json()["token"])
 
 
-def test_a_changed_password_is_the_only_one_and_the_other_sessions_are_over(admin: Admin) -> None:
+def test_a_changed_password_replaces_the_old_one_and_ends_the_other_sessions(admin: Admin) -> None:
     person = admin.add()
     here, there = person.log_in(), person.log_in()
     answer = change(person, here["access_token"], person.password, NEW)
@@ -43,14 +43,14 @@ def test_a_changed_password_is_the_only_one_and_the_other_sessions_are_over(admi
     assert person.log_in(NEW)["user"]["id"] == person.id
 
 
-def test_a_stored_hash_that_is_not_utf_8_is_a_wrong_password(admin: Admin) -> None:
+def test_a_stored_hash_that_is_not_utf_8_matches_no_password(admin: Admin) -> None:
     person = admin.add()
     with person.installation.valkey.client() as client:
         client.hset(f"u:1:{{{person.id}}}", "password", b"$argon2id$v=19$m=19456,t=2,p=1$\xff\xfe")
     assert_problem(person.try_to_log_in(person.password), 401, "invalid_credentials")
 
 
-def test_the_session_that_changed_it_goes_on_with_a_refresh(admin: Admin) -> None:
+def test_the_session_that_changed_the_password_continues_with_a_refresh(admin: Admin) -> None:
     person = admin.add()
     login = person.log_in()
     assert change(person, login["access_token"], person.password, NEW).status_code == 204
@@ -61,8 +61,8 @@ def test_the_session_that_changed_it_goes_on_with_a_refresh(admin: Admin) -> Non
     assert person.me(renewed.json()).status_code == 200
 
 
-def test_sessions_that_were_not_deleted_in_time_have_ended_too(admin: Admin) -> None:
-    """The gateway is killed between the new password and the end of the thief's session: what is left of it is dead."""
+def test_sessions_that_were_not_deleted_in_time_have_also_ended(admin: Admin) -> None:
+    """The gateway is killed between setting the new password and ending the thief's session, which is void anyway."""
     person = admin.add()
     here, thief = person.log_in(), person.log_in()
     with person.installation.valkey.client() as client:
@@ -107,12 +107,12 @@ def test_guessing_with_a_stolen_token_is_throttled_like_guessing_without(admin: 
     thief = new_address()
     for _ in range(5):
         assert_problem(change(person, token, secrets.token_hex(10), OTHER, address=thief), 401, "invalid_credentials")
-    # Now even the right one is not looked at, and the login of a stranger is refused by the same bucket.
+    # Now even the right password is not verified, and a login from elsewhere is refused by the same bucket.
     assert_problem(change(person, token, person.password, OTHER, address=thief), 429, "too_many_attempts")
     body = {"username": person.name, "password": person.password}
     answer = ask(admin.installation, "POST", "/api/auth/login", address=new_address(), json=body)
     assert_problem(answer, 429, "too_many_attempts")
-    assert person.log_in()  # the owner, where he logged in before
+    assert person.log_in()  # the owner, from an address of an earlier login
 
 
 def test_a_link_sets_a_password_once_and_ends_every_session(admin: Admin) -> None:
@@ -126,7 +126,7 @@ def test_a_link_sets_a_password_once_and_ends_every_session(admin: Admin) -> Non
     assert person.log_in(NEW)
 
 
-def test_a_link_is_the_way_into_an_account_without_a_password(admin: Admin) -> None:
+def test_a_link_gives_access_to_an_account_without_a_password(admin: Admin) -> None:
     name = f"waiting-{secrets.token_hex(5)}"
     answer = admin.ask("POST", "/api/admin/users", json={"username": name, "roles": ["member"]})
     assert answer.status_code == 201, answer.text
@@ -137,7 +137,7 @@ def test_a_link_is_the_way_into_an_account_without_a_password(admin: Admin) -> N
     assert person.log_in(NEW)
 
 
-def test_a_link_dies_with_any_change_of_the_password(admin: Admin) -> None:
+def test_any_change_of_the_password_voids_a_link(admin: Admin) -> None:
     person = admin.add()
     first, second = link(admin, person), link(admin, person)
     assert set_up(person, first, NEW).status_code == 204
@@ -149,7 +149,7 @@ def test_a_link_dies_with_any_change_of_the_password(admin: Admin) -> None:
     assert person.log_in(OTHER)
 
 
-def test_a_weak_password_does_not_use_the_link_up(admin: Admin) -> None:
+def test_a_weak_password_does_not_use_up_the_link(admin: Admin) -> None:
     person = admin.add()
     code = link(admin, person)
     for _ in range(3):
@@ -158,7 +158,7 @@ def test_a_weak_password_does_not_use_the_link_up(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "a" * 26, "A" * 26, "a" * 64, "\u0430" * 26, "*", "../../etc/passwd"])
-def test_what_is_no_link_is_refused_alike(admin: Admin, code: str) -> None:
+def test_invalid_links_get_the_same_refusal(admin: Admin, code: str) -> None:
     person = admin.add()
     problem = assert_problem(set_up(person, code, NEW), 400, "invalid_grant")
     assert problem["detail"] == "The code is invalid, expired or used. Ask for a new one."

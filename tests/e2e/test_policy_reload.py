@@ -1,4 +1,4 @@
-"""A changed policy file acts on every worker within seconds, and a wrong one never does."""
+"""A changed policy file takes effect on every worker within seconds; a wrong one never does."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.e2e.templates import create_template, role
 from tests.servers import NO_TLS, Installation
 
 WORKERS = 2
-LOOKS_S = 2.7  # a look every 2 s, 0.2 s for a file that is being written, and some more
+LOOKS_S = 2.7  # a check every 2 s, 0.2 s for a file that is being written, and a margin
 WITHIN_S = 15  # beside other tests; the test that is `alone` asserts how soon it is
 CHANGED = "the policy has changed"
-WRONG = "the policy file is wrong and the old policy stays"
+WRONG = "the policy file is wrong; the old policy stays in force"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture
 def policy(running: Installation) -> Iterator[Path]:
-    """The policy file; what a test made of it is undone, and both workers have seen that."""
+    """The policy file, restored after the test; both workers have read it again."""
     path = Path(running.env["GATEWAY_POLICY"])
     yield path
     seen = logged(running, CHANGED)
@@ -48,7 +48,7 @@ def is_original(running: Installation) -> bool:
 
 
 def settle(running: Installation) -> None:
-    """Wait until both workers have looked at the file at least once more."""
+    """Wait until both workers have checked the file at least once more."""
     time.sleep(LOOKS_S)
     assert is_original(running)
 
@@ -58,7 +58,7 @@ def logged(running: Installation, words: str) -> int:
 
 
 def everywhere(running: Installation, name: str, ask: Callable[[httpx.Client], Any]) -> list[Any]:
-    """Ask over connections of their own, so many that every worker is asked."""
+    """Send requests on so many separate connections that every worker gets one."""
     token = running.log_in(name)["access_token"]
     answers = []
     for _ in range(12):
@@ -68,7 +68,7 @@ def everywhere(running: Installation, name: str, ask: Callable[[httpx.Client], A
 
 
 def replace(path: Path, text: str) -> None:
-    """Put a file in the place of another, as editors and deployments do."""
+    """Replace a file by renaming another, as editors and deployments do."""
     beside = path.with_name("policy.new")
     beside.write_text(text)
     beside.replace(path)
@@ -82,7 +82,7 @@ def wait_for_change(running: Installation, before: int, words: str = CHANGED) ->
 
 
 @pytest.mark.parametrize("write", [Path.write_text, replace], ids=["in place", "by rename"])
-def test_a_changed_limit_acts_on_every_worker(
+def test_a_changed_limit_takes_effect_on_every_worker(
     running: Installation, policy: Path, write: Callable[[Path, str], object]
 ) -> None:
     before = logged(running, CHANGED)
@@ -94,7 +94,9 @@ def test_a_changed_limit_acts_on_every_worker(
         assert {limit["name"]: limit["rate"] for limit in limits}["tokens.mint"] == "7/h"
 
 
-def test_a_new_role_and_a_permission_that_is_gone_act_on_logged_in_users(running: Installation, policy: Path) -> None:
+def test_a_new_role_and_a_removed_permission_take_effect_for_logged_in_users(
+    running: Installation, policy: Path
+) -> None:
     with running.client_of("hanna") as hanna:
         room_id = hanna.post("/api/rooms", json={"name": "before"}).json()["room"]["id"]
         before = logged(running, CHANGED)
@@ -105,7 +107,7 @@ def test_a_new_role_and_a_permission_that_is_gone_act_on_logged_in_users(running
         )
         policy.write_text(without + newcomer)
         wait_for_change(running, before)
-        # with the token of before, which still says `host`
+        # with the earlier token, which still says `host`
         assert hanna.post("/api/rooms", json={"name": "after"}).json()["missing_permission"] == "rooms:create"
         assert hanna.post(f"/api/rooms/{room_id}/token", json={}).status_code == 200
     assert running.command("users", "roles", "mira", "newcomer").returncode == 0
@@ -123,18 +125,18 @@ def test_a_wrong_file_keeps_the_old_policy_and_is_logged_once_by_each_worker(
     before = logged(running, WRONG)
     policy.write_text(roomy().replace("size = 100", "size = 0"))
     wait_for_change(running, before, WRONG)
-    time.sleep(LOOKS_S)  # it is looked at again, and not logged again
+    time.sleep(LOOKS_S)  # it is checked again, but not logged again
     assert logged(running, WRONG) == before + WORKERS
     lines = [json.loads(line) for line in running.gateway.output().splitlines() if WRONG in line]
     assert all("policy.toml: rooms.size" in line["message"] for line in lines[-WORKERS:])
     assert is_original(running)
-    # put right again with the very text of before: that is worth a line, since the last one said it was wrong
+    # restored with the same text as before: this is logged, because the last line said that the file was wrong
     before = logged(running, CHANGED)
     policy.write_text(roomy())
     wait_for_change(running, before)
 
 
-def test_a_deleted_file_keeps_the_old_policy_until_there_is_one_again(running: Installation, policy: Path) -> None:
+def test_a_deleted_file_keeps_the_old_policy_until_it_is_restored(running: Installation, policy: Path) -> None:
     before = logged(running, WRONG)
     policy.unlink()
     wait_for_change(running, before, WRONG)
@@ -148,7 +150,7 @@ def test_a_deleted_file_keeps_the_old_policy_until_there_is_one_again(running: I
     assert {lease["most"] for leases in found for lease in leases} == {41}
 
 
-def test_a_pipe_in_the_place_of_the_file_stops_no_worker(running: Installation, policy: Path) -> None:
+def test_a_pipe_in_place_of_the_file_stops_no_worker(running: Installation, policy: Path) -> None:
     before = logged(running, WRONG)
     pipe = policy.with_name("pipe")
     os.mkfifo(pipe)
@@ -210,7 +212,7 @@ def test_a_new_template_can_be_used_and_its_roles_are_compared(running: Installa
         assert (refused.status_code, refused.json()["code"]) == (403, "template_not_allowed")
 
 
-def test_an_id_that_the_environment_gives_cannot_be_changed_by_the_file(running: Installation, policy: Path) -> None:
+def test_the_file_cannot_change_an_id_set_by_the_environment(running: Installation, policy: Path) -> None:
     before = logged(running, WRONG)
     policy.write_text(roomy().replace("[templates.default]", f'[templates.default]\nid = "{"9" * 24}"'))
     wait_for_change(running, before, WRONG)

@@ -1,4 +1,4 @@
-"""Registration: who may, in which roles, under which name, and how often."""
+"""Registration: by whom, in which roles, under which name, and how often."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_one_name_in_forty_spellings_at_once_has_one_winner(guarded_instal
     full_width = "".join(chr(ord(char) + 0xFEE0) for char in stem)
     spellings = [stem, stem.upper(), stem.title(), full_width, stem.replace("ffi", "\ufb03"), f"\u212a{stem[1:]}"]
     bodies = [{"username": spellings[n % len(spellings)], "password": PASSWORD} for n in range(20)]
-    # One address may register 30; what is refused is given back.
+    # One address may register 30 accounts; refused attempts are refunded.
     answers = await fire(guarded_installation.port, [post("/api/auth/register", body) for body in bodies] * 2)
     statuses = sorted(answer.status if answer else 0 for answer in answers)
     assert statuses.count(201) == 1, statuses
@@ -79,7 +79,7 @@ def test_a_name_with_white_space_of_any_kind_is_refused(guarded_installation: In
 
 
 def test_a_name_that_looks_like_an_id_is_refused(guarded_installation: Installation, admin: Admin) -> None:
-    """Else an administrator who meant the id would act on whoever took it as a name."""
+    """Otherwise an administrator who meant the id would act on the user with that name."""
     assert_problem(register(guarded_installation, admin.id), 400, "invalid_request", field="username")
     assert_problem(register(guarded_installation, admin.id.upper()), 400, "invalid_request", field="username")
 
@@ -91,7 +91,7 @@ def test_a_weak_password_is_refused_with_reasons_and_leaves_the_name_free(guarde
     assert register(guarded_installation, name).status_code == 201
 
 
-def test_an_invitation_gives_its_roles_as_often_as_it_says(guarded_installation: Installation) -> None:
+def test_an_invitation_gives_its_roles_as_often_as_it_allows(guarded_installation: Installation) -> None:
     code = invite(guarded_installation, "--role", "host", "--role", "operator", "--uses", "2")
     for _ in range(2):
         answer = register(guarded_installation, new_name(), invite=code)
@@ -100,7 +100,7 @@ def test_an_invitation_gives_its_roles_as_often_as_it_says(guarded_installation:
     assert_problem(register(guarded_installation, new_name(), invite=code.upper()), 403, "invite_invalid")
 
 
-def test_twenty_racing_for_one_invitation_get_one_account(guarded_installation: Installation) -> None:
+def test_twenty_racing_uses_of_one_invitation_make_one_account(guarded_installation: Installation) -> None:
     code = invite(guarded_installation, "--role", "host")
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: register(guarded_installation, new_name(), invite=code), range(20)))
@@ -108,9 +108,7 @@ def test_twenty_racing_for_one_invitation_get_one_account(guarded_installation: 
     assert sum(answer.status_code == 201 for answer in answers) == 1
 
 
-def test_an_invitation_is_given_back_when_no_account_came_of_it(
-    guarded_installation: Installation, admin: Admin
-) -> None:
+def test_an_invitation_is_refunded_if_no_account_is_created(guarded_installation: Installation, admin: Admin) -> None:
     code = invite(guarded_installation, "--role", "host")
     taken = admin.add().name
     assert_problem(register(guarded_installation, taken, invite=code), 409, "user_exists")
@@ -145,14 +143,14 @@ def test_registrations_of_one_address_are_throttled_and_refused_ones_do_not_coun
         statuses.append(register(guarded_installation, f"{name}{number}", address=address).status_code)
         if statuses[-1] == 429:
             break
-    assert statuses.count(201) in (30, 31), statuses  # one comes back every minute
+    assert statuses.count(201) in (30, 31), statuses  # one unit comes back every minute
     answer = register(guarded_installation, f"{name}-more", address=address)
     assert_problem(answer, 429, "too_many_attempts")
     assert 1 <= int(answer.headers["retry-after"]) <= 65  # a minute, and up to 5 s of jitter
     assert register(guarded_installation, f"{name}-else", address=new_address()).status_code == 201
 
 
-def test_asking_which_names_are_taken_is_throttled_like_registering(
+def test_probing_for_taken_names_is_throttled_like_registration(
     guarded_installation: Installation, admin: Admin
 ) -> None:
     address, taken = new_address(), admin.add().name
@@ -168,13 +166,13 @@ def test_a_registration_without_name_or_password_is_refused(
     assert_problem(ask(guarded_installation, "POST", "/api/auth/register", json=body), 400, "invalid_request")
 
 
-def test_a_closed_gateway_registers_no_user(installation: Installation) -> None:
+def test_closed_registration_refuses_every_user(installation: Installation) -> None:
     for fields in ({}, {"invite": "a" * 26}):
         assert_problem(register(installation, new_name(), **fields), 403, "registration_closed")
 
 
-def test_by_invitation_only_means_with_one(guarded_installation: Installation) -> None:
-    """The same store behind another gateway, which asks for invitations."""
+def test_registration_by_invitation_requires_one(guarded_installation: Installation) -> None:
+    """The same Redis with another gateway that requires invitations."""
     own = guarded_installation
     code = invite(own, "--role", "member")
     other = Installation(own.folder, workers=1, valkey=own.valkey)

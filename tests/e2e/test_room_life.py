@@ -1,4 +1,4 @@
-"""A room from its creation to its end: changes, locks, places, names, members, hand-over, lists."""
+"""The life of a room: changes, locks, places, names, members, hand-over, lists."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def operator(house: Installation) -> Person:
 # --- PATCH ---
 
 
-def test_change_answers_with_the_room_and_sends_only_the_description_to_100ms(
-    house: Installation, host: Person
-) -> None:
+def test_change_returns_the_room_and_sends_only_the_description_to_100ms(house: Installation, host: Person) -> None:
     room = new_room(house, host, name=f"Tea of {host.name}", description="about")
     before = house.upstream_calls()
     changes = {"name": f"Coffee of {host.name}", "description": "new"}
@@ -101,8 +99,8 @@ def test_room_that_becomes_invited_is_hidden_from_users_who_had_only_joined_it(
     assert_problem(mint(house, mira, room), 404, "not_found")
 
 
-def test_when_a_room_becomes_invited_everybody_without_a_relation_is_removed(house: Installation, host: Person) -> None:
-    """Demotion removes: who may not mint any more is not in the session either, and a repeat sees to who stayed."""
+def test_when_a_room_becomes_invited_everyone_without_a_relation_is_removed(house: Installation, host: Person) -> None:
+    """Users who may no longer mint are removed from the session; a repeated request removes those who stayed."""
     mira, nils, olaf = newcomers(house, "member", "member", "member")
     room = new_room(house, host)
     assert ask(house, host, "PUT", f"/rooms/{room}/members/{nils.id}", {"relation": "viewer"}).status_code == 200
@@ -112,7 +110,7 @@ def test_when_a_room_becomes_invited_everybody_without_a_relation_is_removed(hou
     strike(house, "status=400", match=f"/v2/active-rooms/{room}/remove-peers")
     failed = patch(house, host, room, access="invited")
     assert_problem(failed, 502, "upstream_error")
-    assert "invited people now all the same" in failed.json()["detail"]
+    assert "now for invited people only" in failed.json()["detail"]
     assert_problem(mint(house, mira, room), 404, "not_found")
     assert patch(house, host, room, access="invited").status_code == 200
     assert peers(house, room) == {f"{room}-{who.name}" for who in (host, nils)}
@@ -121,7 +119,7 @@ def test_when_a_room_becomes_invited_everybody_without_a_relation_is_removed(hou
 
 
 def test_when_a_room_becomes_invited_banned_users_are_removed_too(house: Installation, host: Person) -> None:
-    """An old token lets them in again after a ban, until it expires."""
+    """After a ban an old token lets them join again until it expires."""
     [mallory] = newcomers(house, "member")
     room = new_room(house, host)
     token = mint(house, mallory, room).json()["token"]
@@ -136,7 +134,7 @@ def test_when_a_room_becomes_invited_banned_users_are_removed_too(house: Install
 # --- end and lock ---
 
 
-def test_ending_removes_everybody_and_leaves_the_room_open(house: Installation, host: Person) -> None:
+def test_ending_removes_everyone_and_leaves_the_room_open(house: Installation, host: Person) -> None:
     room = new_room(house, host)
     assert join(house, mint(house, host, room).json()["token"], f"{host.name}-1").status_code == 200
     ended = ask(house, host, "POST", f"/rooms/{room}/end", {"reason": "supper"})
@@ -148,7 +146,7 @@ def test_ending_removes_everybody_and_leaves_the_room_open(house: Installation, 
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_ending_with_a_lock_stops_tokens_old_and_new(house: Installation, host: Person, running: bool) -> None:
+def test_ending_with_a_lock_stops_old_and_new_tokens(house: Installation, host: Person, running: bool) -> None:
     room = new_room(house, host)
     token = mint(house, host, room).json()["token"]
     if running:
@@ -166,7 +164,7 @@ def test_lock_holds_when_100ms_fails_and_the_repetition_reaches_100ms(house: Ins
     room = new_room(house, host)
     strike(house, "status=400", match=f"/v2/rooms/{room}")
     refused = assert_problem(patch(house, host, room, enabled=False), 502, "upstream_error")
-    assert "The room is locked here all the same" in refused["detail"]
+    assert "The gateway has locked the room nevertheless" in refused["detail"]
     assert_problem(mint(house, host, room), 409, "room_disabled")
     assert upstream(house, f"/rooms/{room}")["enabled"] is True
     assert patch(house, host, room, enabled=False).status_code == 200
@@ -174,7 +172,7 @@ def test_lock_holds_when_100ms_fails_and_the_repetition_reaches_100ms(house: Ins
 
 
 @pytest.mark.parametrize("how", ["patch", "end", "patch after the owner", "end after the owner"])
-def test_no_owner_unlocks_a_room_that_an_operator_locked(house: Installation, host: Person, how: str) -> None:
+def test_owner_cannot_unlock_a_room_that_an_operator_locked(house: Installation, host: Person, how: str) -> None:
     otto, room = operator(house), new_room(house, host)
     if "owner" in how:
         assert patch(house, host, room, enabled=False).status_code == 200
@@ -182,7 +180,7 @@ def test_no_owner_unlocks_a_room_that_an_operator_locked(house: Installation, ho
         assert patch(house, otto, room, enabled=False).status_code == 200
     else:
         assert ask(house, otto, "POST", f"/rooms/{room}/end", {"lock": True}).status_code == 202
-    assert patch(house, host, room, enabled=False).status_code == 200  # takes nothing of the operator's lock away
+    assert patch(house, host, room, enabled=False).status_code == 200  # does not weaken the operator's lock
     assert_problem(patch(house, host, room, enabled=True), 403, "forbidden")
     assert_problem(mint(house, host, room), 409, "room_disabled")
     assert patch(house, otto, room, enabled=True).status_code == 200
@@ -190,7 +188,7 @@ def test_no_owner_unlocks_a_room_that_an_operator_locked(house: Installation, ho
 
 
 @pytest.mark.parametrize("relation", ["viewer", None])
-def test_operator_without_a_relation_changes_only_the_lock(
+def test_operator_without_a_relation_can_change_only_the_lock(
     house: Installation, host: Person, relation: str | None
 ) -> None:
     otto, room = operator(house), new_room(house, host)
@@ -201,13 +199,11 @@ def test_operator_without_a_relation_changes_only_the_lock(
     assert changed.json()["room"]["relation"] == relation
     assert ask(house, otto, "GET", f"/rooms/{room}").json()["room"]["relation"] == relation
     refused = assert_problem(patch(house, otto, room, name="x"), 403, "forbidden")
-    assert "neither owner nor cohost" in refused["detail"]
+    assert "Only an owner or cohost" in refused["detail"]
 
 
 @pytest.mark.parametrize("how", ["patch", "end"])
-def test_operator_whom_the_owner_makes_a_cohost_locks_as_an_operator(
-    house: Installation, host: Person, how: str
-) -> None:
+def test_operator_who_is_a_cohost_locks_as_an_operator(house: Installation, host: Person, how: str) -> None:
     otto, room = operator(house), new_room(house, host)
     assert put(house, host, room, otto, "cohost").status_code == 200
     if how == "patch":
@@ -218,7 +214,7 @@ def test_operator_whom_the_owner_makes_a_cohost_locks_as_an_operator(
     assert patch(house, otto, room, enabled=True).status_code == 200
 
 
-def test_operators_lock_outlasts_an_unlock_that_100ms_is_slow_with(house: Installation, host: Person) -> None:
+def test_operators_lock_outlasts_a_slow_unlock_at_100ms(house: Installation, host: Person) -> None:
     otto, room = operator(house), new_room(house, host)
     assert patch(house, host, room, enabled=False).status_code == 200
     strike(house, "delay=1", match=f"/v2/rooms/{room}")
@@ -262,7 +258,7 @@ def test_handing_a_room_over_frees_no_place(house: Installation, host: Person) -
     assert places(house, host) == 2
 
 
-def test_create_that_100ms_refuses_holds_no_place_and_no_name(house: Installation, host: Person) -> None:
+def test_create_that_100ms_refuses_holds_neither_place_nor_name(house: Installation, host: Person) -> None:
     for _ in range(3):
         strike(house, "status=400", match="/v2/rooms")
         refused = ask(house, host, "POST", "/rooms", {"name": f"Tea of {host.name}"})
@@ -274,7 +270,7 @@ def test_create_that_100ms_refuses_holds_no_place_and_no_name(house: Installatio
 # --- unique names ---
 
 
-async def test_of_racing_creates_of_one_name_one_succeeds_on_two_workers(house: Installation) -> None:
+async def test_one_of_several_racing_creates_of_a_name_succeeds_on_two_workers(house: Installation) -> None:
     hosts = await arrive(house, *["host"] * 12)
     name = f"Plenum {hosts[0].name}"
     answers = await at_once(house, *(post("/api/rooms", {"name": name}, token=host.token) for host in hosts))
@@ -284,12 +280,12 @@ async def test_of_racing_creates_of_one_name_one_succeeds_on_two_workers(house: 
 
 
 def a_minute_later(house: Installation, name: str) -> None:
-    """Let a name that a room has given up be anybody's."""
+    """Let a minute pass for a name that a room has given up, so that any room may take it."""
     with house.valkey.client() as redis:
         redis.hset(f"nm:1:{name.lower()}", "at", 0)
 
 
-def test_names_differ_in_more_than_case_and_move_with_a_rename(house: Installation, host: Person) -> None:
+def test_names_are_unique_regardless_of_case_and_move_with_a_rename(house: Installation, host: Person) -> None:
     [other] = newcomers(house, "host")
     tea, coffee = f"Tea of {host.name}", f"Coffee of {host.name}"
     room = new_room(house, host, name=tea)
@@ -306,6 +302,6 @@ def test_names_differ_in_more_than_case_and_move_with_a_rename(house: Installati
     assert patch(house, other, theirs, name=tea).status_code == 200
 
 
-def test_unnamed_rooms_may_be_as_many_as_wanted(house: Installation, host: Person) -> None:
-    """The seed's client creates rooms without a word."""
+def test_any_number_of_rooms_may_have_no_name(house: Installation, host: Person) -> None:
+    """The seed's client creates rooms without a name."""
     assert len({new_room(house, host) for _ in range(3)}) == 3

@@ -1,4 +1,4 @@
-"""Relations to a room over HTTP: who gives which, hand-over, who is removed; lists of rooms."""
+"""Relations to a room over HTTP: changes, hand-over, removals; lists of rooms."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_members_are_listed_with_names_in_pages(installation: Installation, cast
     assert_problem(foreign, 400, "invalid_request", field="cursor")
 
 
-def test_member_list_fails_while_accounts_cannot_be_read_and_names_no_deleted_user(
+def test_member_list_fails_while_accounts_cannot_be_read(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
-    """An outage must not look as if everybody had been deleted."""
+    """An outage must not look as if all members had been deleted."""
     owner, cohost, *_ = cast
     key = f"u:1:{{{cohost.id}}}"
     with installation.valkey.client() as redis:
@@ -74,11 +74,11 @@ def test_member_list_fails_while_accounts_cannot_be_read_and_names_no_deleted_us
     assert broken.status_code >= 500
 
 
-# who -> whom -> which of owner, cohost, participant, viewer, banned they may give: y or 403
+# actor -> target -> which of owner, cohost, participant, viewer, banned they may give: y or 403
 @pytest.mark.parametrize(
     ("actor", "target", "may"),
     [
-        ("owner", "cohost", "-yyyy"),  # no owner: a member may not create rooms (400)
+        ("owner", "cohost", "-yyyy"),  # not owner: a member may not create rooms (400)
         ("owner", "participant", "-yyyy"),
         ("owner", "stranger", "-yyyy"),
         ("cohost", "owner", "-----"),
@@ -89,7 +89,7 @@ def test_member_list_fails_while_accounts_cannot_be_read_and_names_no_deleted_us
         ("participant", "stranger", "-----"),
     ],
 )
-def test_who_may_give_whom_which_relation(
+def test_relations_can_be_given_according_to_the_table(
     installation: Installation, cast: list[Person], room: str, actor: str, target: str, may: str
 ) -> None:
     people = dict(zip(("owner", "cohost", "participant", "stranger"), cast, strict=True))
@@ -107,7 +107,7 @@ def test_who_may_give_whom_which_relation(
         assert relations(installation, cast[0], room) == before
 
 
-def test_a_user_does_not_change_their_own_relation(installation: Installation, cast: list[Person], room: str) -> None:
+def test_users_cannot_change_their_own_relation(installation: Installation, cast: list[Person], room: str) -> None:
     for who in cast[:2]:
         for relation in ("owner", "cohost", "viewer", "banned"):
             assert_problem(put(installation, who, room, who.id, relation), 403, "forbidden")
@@ -121,7 +121,9 @@ def test_unknown_user_does_not_become_a_member(installation: Installation, cast:
     assert_problem(put(installation, cast[0], room, cast[3].id, "admin"), 400, "invalid_request", field="relation")
 
 
-def test_room_is_handed_over_to_whoever_may_own_one(installation: Installation, cast: list[Person], room: str) -> None:
+def test_room_is_handed_over_only_to_a_user_who_may_own_one(
+    installation: Installation, cast: list[Person], room: str
+) -> None:
     heir, staff, guest = newcomers(installation, "host", "operator", "guest")
     for nobody in (cast[2], staff, guest):
         answer = put(installation, cast[0], room, nobody.id, "owner")
@@ -150,14 +152,14 @@ def test_demotion_removes_all_peers_and_the_next_token_has_the_lower_role(
     assert mint(installation, cohost, room).json()["role"] == "guest"
 
 
-def test_demotion_that_100ms_does_not_carry_out_holds_is_audited_and_can_be_repeated(
+def test_demotion_without_removal_at_100ms_is_in_force_audited_and_repeatable(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     owner, cohost, *_ = cast
     assert join(installation, mint(installation, cohost, room).json()["token"], f"{room}-1").status_code == 200
     strike(installation, "status=400", match=f"/v2/active-rooms/{room}")
     answer = ask(installation, owner, "DELETE", f"/rooms/{room}/members/{cohost.id}")
-    assert "The relation has changed all the same" in assert_problem(answer, 502, "upstream_error")["detail"]
+    assert "The relation has changed nevertheless" in assert_problem(answer, 502, "upstream_error")["detail"]
     assert_problem(mint(installation, cohost, room), 404, "not_found")
     with installation.valkey.client() as redis:
         entries = [fields[b"entry"].decode() for _, fields in redis.xrevrange("audit:1", count=20)]  # type: ignore[union-attr]
@@ -166,7 +168,7 @@ def test_demotion_that_100ms_does_not_carry_out_holds_is_audited_and_can_be_repe
     assert peers(installation, room) == set()
 
 
-def test_demotion_that_100ms_did_not_carry_out_is_carried_out_by_the_same_request(
+def test_repeated_demotion_completes_the_removal_at_100ms(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     owner, cohost, *_ = cast
@@ -180,10 +182,10 @@ def test_demotion_that_100ms_did_not_carry_out_is_carried_out_by_the_same_reques
     assert peers(installation, room) == set()
 
 
-def test_setting_the_same_relation_removes_nobody_from_a_role_it_gives(
+def test_setting_the_same_relation_removes_no_one_in_an_allowed_role(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
-    """A page that saves twice, or a client that repeats a call whose answer it lost, ends nobody's call."""
+    """A page that saves twice, or a client that repeats a request after a lost answer, must not end a call."""
     owner, _, member, _ = cast
     assert join(installation, mint(installation, member, room).json()["token"], f"{room}-member").status_code == 200
     for relation in ("participant", "viewer", "viewer"):
@@ -192,10 +194,10 @@ def test_setting_the_same_relation_removes_nobody_from_a_role_it_gives(
     assert peers(installation, room) == {f"{room}-member"}
 
 
-def test_demotion_that_cannot_be_audited_removes_all_the_same(
+def test_demotion_that_cannot_be_audited_still_removes_the_user(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
-    """The relation is written before its entry: without the entry the answer is an error, and they are removed."""
+    """The relation is written before its entry: without the entry the answer is an error, but the user is removed."""
     owner, cohost, *_ = cast
     assert join(installation, mint(installation, cohost, room).json()["token"], f"{room}-1").status_code == 200
     with installation.valkey.client() as redis:
@@ -210,7 +212,7 @@ def test_demotion_that_cannot_be_audited_removes_all_the_same(
     assert_problem(mint(installation, cohost, room), 404, "not_found")
 
 
-def test_promotion_and_a_change_between_equals_ask_100ms_nothing(
+def test_promotion_and_a_change_between_equals_do_not_call_100ms(
     installation: Installation, cast: list[Person], room: str
 ) -> None:
     before = installation.upstream_calls()

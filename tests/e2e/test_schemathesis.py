@@ -29,8 +29,8 @@ CHECKS = (
     "allow_header_conformance",
 )
 ROLES = {"mira": "member", "hanna": "host", "otto": "operator", "ada": "admin"}
-# The systematic calls are the same for every caller: a host and an administrator, who get past 401 and 403, make them
-# all; the others make the random calls only.
+# The systematic calls are the same for every caller: a host and an administrator, who get past 401 and 403, make all
+# of them; the others make only the random calls.
 PHASES = dict.fromkeys(("nobody", *ROLES), "fuzzing") | dict.fromkeys(("hanna", "ada"), "coverage,fuzzing")
 LEAST_EXAMPLES = {"coverage,fuzzing": 20, "fuzzing": 5}  # for each operation, on average
 MOST_EXAMPLES = 8

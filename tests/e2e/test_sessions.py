@@ -1,4 +1,4 @@
-"""Sessions over two workers: what ends one acts on the very next request, whichever worker gets it."""
+"""Sessions on two workers: the end of a session takes effect with the next request on every worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _users(installation: Installation) -> None:
 
 
 def me(installation: Installation, token: str) -> httpx.Response:
-    """Ask on a fresh connection, as another machine would."""
+    """Send a request on a fresh connection, as another machine would."""
     with installation.client(token) as client:
         return client.get("/api/auth/me")
 
@@ -31,8 +31,8 @@ def refresh(installation: Installation, token: str) -> httpx.Response:
 
 
 @TELLS_WORKERS_APART
-def test_logout_acts_on_the_very_next_request_of_every_worker(installation: Installation) -> None:
-    """The connections are open before the logout: each worker has seen the token and could remember it."""
+def test_logout_takes_effect_with_the_next_request_on_every_worker(installation: Installation) -> None:
+    """The connections are open before the logout: each worker has seen the token and could have cached it."""
     login = installation.log_in("sara")
     with on_every_worker(installation, login["access_token"]) as clients:
         with installation.client(login["access_token"]) as client:
@@ -42,7 +42,7 @@ def test_logout_acts_on_the_very_next_request_of_every_worker(installation: Inst
     assert_problem(refresh(installation, login["refresh_token"]), 400, "invalid_grant")
 
 
-def test_logout_is_idempotent_and_takes_either_token(installation: Installation) -> None:
+def test_logout_is_idempotent_and_accepts_either_token(installation: Installation) -> None:
     for body in ({}, {"refresh_token": ""}):
         login = installation.log_in("sara")
         given = body and {"refresh_token": login["refresh_token"]}
@@ -54,7 +54,7 @@ def test_logout_is_idempotent_and_takes_either_token(installation: Installation)
         assert_problem(me(installation, login["access_token"]), 401, "invalid_token")
 
 
-def test_logout_ends_the_sessions_it_says(installation: Installation) -> None:
+def test_logout_ends_exactly_the_selected_sessions(installation: Installation) -> None:
     one, two, three = (installation.log_in("saul") for _ in range(3))
     with installation.client(one["access_token"]) as client:
         assert client.post("/api/auth/logout", json={}).status_code == 204
@@ -81,14 +81,14 @@ def test_ended_session_cannot_end_others(installation: Installation) -> None:
 
 
 def test_void_token_of_a_live_session_ends_no_other_session(installation: Installation) -> None:
-    """docs/security.md: a changed password ends a stolen access token with the next request, logout among them."""
+    """docs/security.md: a changed password voids a stolen access token from the next request on, even for a logout."""
     installation.add_users(vito="member")
     stolen = installation.log_in("vito")
     with installation.client(stolen["access_token"]) as client:
         body = {"current_password": installation.passwords["vito"], "new_password": "a lighthouse full of maps"}
         assert client.post("/api/auth/password", json=body).status_code == 204
     installation.passwords["vito"] = "a lighthouse full of maps"
-    owner = refresh(installation, stolen["refresh_token"]).json()  # the session that changed it goes on
+    owner = refresh(installation, stolen["refresh_token"]).json()  # the session that changed it continues
     elsewhere = installation.log_in("vito")
     with installation.client(stolen["access_token"]) as thief:
         for scope in ("all", "others"):
@@ -98,12 +98,12 @@ def test_void_token_of_a_live_session_ends_no_other_session(installation: Instal
 
 
 def test_refresh_rotates_and_reuse_ends_the_session(installation: Installation) -> None:
-    """RFC 9700 section 4.14.2: an old refresh token that comes back means that one of the two was stolen."""
+    """RFC 9700 section 4.14.2: a reused old refresh token means that one of the two was stolen."""
     login = installation.log_in("sofia")
     first = login["refresh_token"]
     second = refresh(installation, first).json()["refresh_token"]
     assert second != first
-    # A second tab, or a reply that was lost: the same child.
+    # A second tab, or a retry after a lost reply: the same successor.
     assert refresh(installation, first).json()["refresh_token"] == second
     third = refresh(installation, second).json()
     assert third["refresh_token"] not in (first, second)
@@ -132,7 +132,7 @@ def test_forged_refresh_token_is_refused_and_ends_no_session(installation: Insta
     assert refresh(installation, login["refresh_token"]).status_code == 200
 
 
-def test_role_change_acts_at_once(installation: Installation) -> None:
+def test_role_change_takes_effect_at_once(installation: Installation) -> None:
     login = installation.log_in("simon")
     with installation.client(login["access_token"]) as client:
         assert client.post("/api/rooms", json={}).status_code == 201
@@ -148,7 +148,7 @@ def test_role_change_acts_at_once(installation: Installation) -> None:
         assert client.get("/api/auth/me").json()["permissions"] == ["rooms:join", "usage:read-own"]
 
 
-def test_disabled_user_is_out_at_once(installation: Installation) -> None:
+def test_disabled_user_is_refused_at_once(installation: Installation) -> None:
     login = installation.log_in("saul")
     done = installation.command("users", "disable", "saul")
     assert done.returncode == 0, done.stderr

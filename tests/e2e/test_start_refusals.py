@@ -1,4 +1,4 @@
-"""What must not start does not: one line on standard error that names the key, and no traceback."""
+"""Refused starts: one line on standard error that names the key, and no traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.servers import HOST, REPOSITORY, Installation, free_port
 
 @pytest.fixture
 def unstarted(tmp_path: Path) -> Installation:
-    """An installation of which nothing runs; its settings are good."""
+    """An installation with valid settings and without running processes."""
     return Installation(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_bad_setting_stops_the_start(unstarted: Installation, name: str, value: 
 @pytest.mark.parametrize(
     "command", [[sys.executable, "-m", "gateway"], [str(Path(sys.executable).with_name("gateway"))]], ids=len
 )
-def test_command_of_an_operator_does_what_a_forked_one_does(unstarted: Installation, command: list[str]) -> None:
+def test_real_and_forked_commands_agree(unstarted: Installation, command: list[str]) -> None:
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*command, *arguments],
@@ -98,7 +98,7 @@ def test_command_of_an_operator_does_what_a_forked_one_does(unstarted: Installat
         assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
 
 
-def test_one_secret_for_both_sides_stops_the_start(unstarted: Installation) -> None:
+def test_using_one_secret_for_gateway_and_100ms_stops_the_start(unstarted: Installation) -> None:
     secret = secrets.token_urlsafe(48)
     done = unstarted.command("serve", GATEWAY_SECRET=secret, HMS_APP_SECRET=secret)
     assert_refused(done, "GATEWAY_SECRET", "HMS_APP_SECRET")
@@ -156,7 +156,7 @@ def test_missing_policy_file_stops_the_start(unstarted: Installation) -> None:
 
 
 @pytest.mark.parametrize("command", [("serve",), ("policy", "check")])
-def test_a_pipe_in_place_of_the_policy_file_is_refused_and_not_waited_for(
+def test_a_pipe_in_place_of_the_policy_file_is_refused_without_waiting(
     unstarted: Installation, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     os.mkfifo(tmp_path / "mine.toml")
@@ -172,7 +172,7 @@ def test_a_pipe_in_place_of_the_policy_file_is_refused_and_not_waited_for(
         (["emulator"], "--port"),  # it does not read GATEWAY_PORT, which is the gateway's
     ],
 )
-def test_taken_port_is_said_in_one_line_with_what_chooses_another(
+def test_taken_port_is_reported_in_one_line_with_how_to_choose_another(
     unstarted: Installation, command: list[str], ways: str
 ) -> None:
     with socket.socket() as taken:
@@ -184,10 +184,10 @@ def test_taken_port_is_said_in_one_line_with_what_chooses_another(
     assert done.stderr.endswith(f"choose another with {ways}\n")
 
 
-def test_second_emulator_on_a_state_file_does_not_start_and_none_is_locked_out_by_a_dead_one(
+def test_second_emulator_on_a_state_file_is_refused_unless_the_first_has_died(
     unstarted: Installation,
 ) -> None:
-    """Each would write its rooms over the other's."""
+    """Each would overwrite the other's rooms."""
     try:
         unstarted.start_emulator()
         room = create_room(unstarted, "kept")
@@ -209,7 +209,7 @@ def test_second_emulator_on_a_state_file_does_not_start_and_none_is_locked_out_b
         (["--webhook-url", "http://8.8.8.8/x"], ["--webhook-url", "only to loopback and private addresses"]),
     ],
 )
-def test_webhook_that_could_never_get_an_event_stops_the_emulator(
+def test_webhook_that_could_never_receive_an_event_stops_the_emulator(
     unstarted: Installation, options: list[str], words: list[str]
 ) -> None:
     done = unstarted.command("emulator", "--port", str(free_port()), *options)
@@ -217,17 +217,17 @@ def test_webhook_that_could_never_get_an_event_stops_the_emulator(
     assert "s3cret" not in done.stderr
 
 
-def test_state_file_in_no_folder_is_said_in_one_line(unstarted: Installation) -> None:
+def test_state_file_in_a_missing_folder_is_reported_in_one_line(unstarted: Installation) -> None:
     done = unstarted.command("emulator", "--port", str(free_port()), "--state", "no/folder/state.json")
     assert_refused(done, "no/folder/state.json", "No such file")
 
 
-def test_host_that_is_not_this_machines_is_refused_in_one_line(unstarted: Installation) -> None:
+def test_foreign_host_address_is_refused_in_one_line(unstarted: Installation) -> None:
     assert_refused(unstarted.command("serve", "--host", "192.0.2.1"), "192.0.2.1")  # TEST-NET-1, RFC 5737
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
-    """Return a command and all below it, by the words that call them."""
+    """Return a command and all its subcommands, by the words that call them."""
     found = {path: command}
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -252,7 +252,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> dict[tuple[s
         (["limits", "override", "ada"], "Give --name, or --block.", "gateway limits override"),
     ],
 )
-def test_misuse_is_said_in_one_line_with_where_help_is(
+def test_wrong_usage_is_reported_in_one_line_with_a_pointer_to_help(
     unstarted: Installation, arguments: list[str], said: str, command: str
 ) -> None:
     done = unstarted.command(*arguments)
@@ -278,12 +278,12 @@ def test_group_without_a_command_shows_its_help_and_fails_in_one_line(
     "arguments", [["users", "list", "--name"], ["users", "uninvite"], ["policy", "explain", "ada"], ["init", "--x"], []]
 )
 def test_argument_that_is_not_utf_8_is_refused_in_one_line(unstarted: Installation, arguments: list[str]) -> None:
-    """PEP 383: such bytes come as lone surrogates, and whatever prints or sends those fails with a traceback."""
+    """PEP 383: such bytes arrive as lone surrogates, and printing or sending those fails with a traceback."""
     done = unstarted.command(*arguments, os.fsdecode(b"\xff"))
     assert_refused(done, f"argument {len(arguments) + 1} is not UTF-8", code=2)
 
 
-def test_no_at_a_question_ends_in_one_line(unstarted: Installation) -> None:
+def test_answering_no_ends_with_one_line(unstarted: Installation) -> None:
     done = unstarted.command("users", "delete", "ada", stdin="n\n")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("gateway: aborted")
@@ -291,10 +291,10 @@ def test_no_at_a_question_ends_in_one_line(unstarted: Installation) -> None:
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(
+def test_every_command_has_help(
     path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without any setting: who asks for help has none yet. In this process: forty interpreters would take a minute."""
+    """Without any setting, as at first use. In this process, because forty interpreters would take a minute."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
@@ -308,7 +308,7 @@ def test_every_command_explains_itself(
     assert len(said.out.splitlines()) > 4
 
 
-def test_help_is_there_with_nothing_configured(unstarted: Installation) -> None:
+def test_help_works_without_configuration(unstarted: Installation) -> None:
     unset = {name: "" for name in unstarted.env if name.startswith(("HMS_", "GATEWAY_", "REDIS_"))}
     done = unstarted.command("--help", **unset)
     assert (done.returncode, done.stderr) == (0, "")
@@ -343,8 +343,8 @@ def imported_by(program: str) -> set[str]:
         (("policy", "check", "--help"), {"litestar", "uvicorn", "zxcvbn"}),
     ],
 )
-def test_help_waits_for_no_library_that_only_running_needs(path: tuple[str, ...], needless: set[str]) -> None:
-    """The imports take half a second, also before `gateway serve` reports why it does not start."""
+def test_help_does_not_import_libraries_that_only_the_server_needs(path: tuple[str, ...], needless: set[str]) -> None:
+    """The imports take half a second, which would also delay the errors of `gateway serve`."""
     imported = imported_by(f"import sys; from gateway.cli import main; sys.argv[1:] = {list(path)}\ntry: main()")
     assert "gateway.settings" in imported
     assert not imported & needless
@@ -378,13 +378,13 @@ def test_unknown_command_fails(unstarted: Installation) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_second_user_of_a_name_is_refused(installation: Installation) -> None:
+def test_taken_user_name_is_refused(installation: Installation) -> None:
     for name in ("hanna", "HANNA"):
         done = installation.command("users", "add", name, "--role", "member", stdin="a long enough password\n")
         assert_refused(done, name)
 
 
-def test_role_that_the_policy_has_not_is_refused(installation: Installation) -> None:
+def test_role_missing_from_the_policy_is_refused(installation: Installation) -> None:
     for arguments in (["users", "add", "newcomer", "--role", "boss"], ["users", "roles", "hanna", "boss"]):
         done = installation.command(*arguments, stdin="a long enough password\n")
         assert done.returncode != 0
@@ -401,7 +401,7 @@ def test_weak_password_is_refused_and_not_repeated(installation: Installation, p
     assert_refused(installation.command("users", "show", "newcomer"), "newcomer")
 
 
-def test_command_line_asks_the_same_of_a_password_as_the_gateway(installation: Installation, tmp_path: Path) -> None:
+def test_command_line_has_the_same_password_rules_as_the_gateway(installation: Installation, tmp_path: Path) -> None:
     arguments = ["users", "add", "newcomer", "--role", "member"]
     breached = tmp_path / "breached.txt"
     breached.write_text("a long enough password\n")
@@ -440,7 +440,7 @@ def test_users_are_listed_and_shown_without_their_passwords(installation: Instal
     ("name", "value"), [("GATEWAY_REGISTRATION", "nope"), ("GATEWAY_BREACHED_PASSWORDS", "/nowhere/breached.txt")]
 )
 def test_bad_setting_stops_the_preparation_of_a_demo(unstarted: Installation, name: str, value: str) -> None:
-    """Otherwise `docker compose up` would start a gateway that ends over it, again and again."""
+    """Otherwise `docker compose up` would start a gateway that fails again and again."""
     demo = {given: "" for given in ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "HMS_API_URL")}
     demo |= {"DEMO_HMS_API_URL": unstarted.env["HMS_API_URL"], name: value}
     assert_refused(unstarted.command("demo", "--prepare", **demo), name)

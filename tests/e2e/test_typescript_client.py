@@ -28,7 +28,7 @@ BUILT = CLIENT / "build" / "test" / "e2e"
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Node's path, with the client and its test programs built anew: what is tested is what is in the tree."""
+    """Node's path, with the client and its test programs compiled from the current sources."""
     build_client()
     return build_client("test")
 
@@ -38,7 +38,7 @@ def environment(installation: Installation, **more: str) -> dict[str, str]:
 
 
 class Refused(Exception):
-    """What the client threw: its fields."""
+    """An error that the client threw, with its fields."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["message"])
@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 class Remote:
-    """The built client in a Node process, one command a line."""
+    """The compiled client in a Node process; each line is one command."""
 
     def __init__(self, node: str, installation: Installation) -> None:
         self._process = subprocess.Popen(
@@ -111,13 +111,13 @@ class Log:
         return Counter((line["path"], line["status"]) for line in lines if line["message"] == "request")
 
     def wait_for(self, path: str, status: int, times: int) -> Counter[tuple[str, int]]:
-        """A line is written after its answer has left: wait until these are there, then return all."""
+        """Wait until these lines are logged, because a line is written after its answer is sent; then return all."""
         wait_until(lambda: self.requests()[path, status] >= times, f"{times} answers {status} of {path} are logged")
         return self.requests()
 
 
 ME, REFRESH = "/api/auth/me", "/api/auth/refresh"
-# An interface of the client -> the gateway's name of the same.
+# An interface of the client -> the gateway's name for it.
 TYPED = {
     "User": "User",
     "TokenAnswer": "LoggedIn",
@@ -169,7 +169,7 @@ def test_client_creates_a_room_and_joins_it(installation: Installation, client: 
         assert limit["windowS"] > 0
 
 
-def test_refusal_tells_the_client_why(installation: Installation, client: Remote) -> None:
+def test_client_receives_the_reason_of_a_refusal(installation: Installation, client: Remote) -> None:
     with pytest.raises(Refused) as wrong:
         client.call("login", "tilda", "not the password at all")
     assert (wrong.value.error["status"], wrong.value.error["code"]) == (401, "invalid_credentials")
@@ -208,9 +208,7 @@ def test_client_changes_and_ends_a_room(installation: Installation, client: Remo
     assert client.call("getRoom", room["id"])["enabled"] is False
 
 
-def test_client_repeats_a_creation_under_its_key_without_a_second_room(
-    installation: Installation, client: Remote
-) -> None:
+def test_client_repeats_a_create_with_its_key_without_a_second_room(installation: Installation, client: Remote) -> None:
     client.log_in(installation, "tilda")
     first = client.call("createRoom", {"name": "Once"})
     again = client.call("createRoom", {"name": "Once", "idempotencyKey": first["idempotencyKey"]})
@@ -232,7 +230,7 @@ def test_client_invites_changes_and_bans_members(installation: Installation, nod
         with pytest.raises(Refused) as stranger:
             member.call("acceptInvite", made["code"])
         assert stranger.value.error["status"] in (401, 403)
-        assert member.call("currentUser") is None, "an invite that is not for guests logs nobody in"
+        assert member.call("currentUser") is None, "an invite that is not for guests must not log in"
         mira = member.log_in(installation, "mira")
         accepted = member.call("acceptInvite", made["code"])
         assert accepted == {"room": room, "relation": "viewer"}
@@ -325,7 +323,7 @@ def test_parallel_calls_with_a_spent_token_make_one_refresh(
     assert after["refreshToken"] != before["refreshToken"]
 
 
-def test_client_has_changed_roles_with_the_next_call(installation: Installation, client: Remote) -> None:
+def test_client_uses_changed_roles_from_the_next_call_on(installation: Installation, client: Remote) -> None:
     assert client.log_in(installation, "tycho")["roles"] == ["host"]
     done = installation.command("users", "roles", "tycho", "member")
     assert done.returncode == 0, done.stderr
@@ -337,7 +335,7 @@ def test_client_has_changed_roles_with_the_next_call(installation: Installation,
     assert client.call("createRoom")["problem"]["code"] == "forbidden"
 
 
-def test_denied_call_waits_and_passes(installation: Installation, client: Remote) -> None:
+def test_denied_call_waits_and_succeeds(installation: Installation, client: Remote) -> None:
     client.log_in(installation, "tilda")
     with installation.client_of("ada") as admin:
         seldom = {"name": "api", "rate": "20/min", "burst": 1, "lasts_s": 60, "reason": "a test of clients"}
@@ -401,8 +399,8 @@ def test_seeds_client_works_with_its_base_url_and_one_header_changed(installatio
     assert seen["refused"] is None
 
 
-def test_retyped_seed_is_the_seed_but_for_the_marked_lines() -> None:
-    """Its requests are built from these texts and no others, and it does not borrow from the package."""
+def test_copied_seed_equals_the_seed_except_for_the_marked_lines() -> None:
+    """Its requests are built only from these texts, and it does not use the package."""
     text = (CLIENT / "test" / "seed" / "hms-service.ts").read_text()
     assert len(re.findall(r"// changed$", text, re.MULTILINE)) == 3
     assert "import" not in text
@@ -410,7 +408,7 @@ def test_retyped_seed_is_the_seed_but_for_the_marked_lines() -> None:
         assert text.count(part) == 1
 
 
-def test_client_knows_every_code_the_gateway_answers_with() -> None:
+def test_client_knows_every_code_of_the_gateway() -> None:
     known = re.findall(r'^  "([a-z_]+)",$', (CLIENT / "src" / "problem.ts").read_text(), re.MULTILINE)
     assert known == list(STATUS)
 

@@ -81,7 +81,7 @@ def assert_quota(answer: httpx.Response) -> dict[str, object]:
     return document
 
 
-def test_a_refused_mint_gives_the_quota_back(limited: Installation, room: str) -> None:
+def test_a_refused_mint_is_refunded_to_the_quota(limited: Installation, room: str) -> None:
     with limited.client_of("mem1") as member:
         for _ in range(3):
             assert_problem(mint(member, room, "host"), 403, "role_not_allowed")
@@ -89,7 +89,7 @@ def test_a_refused_mint_gives_the_quota_back(limited: Installation, room: str) -
         assert quota(member, "tokens-day")["used"] == 0
 
 
-def test_reset_gives_back_and_remembers(limited: Installation, room: str, operator: httpx.Client) -> None:
+def test_reset_restores_units_and_is_audited(limited: Installation, room: str, operator: httpx.Client) -> None:
     with limited.client_of("mem2") as member:
         for _ in range(5):
             mint(member, room)
@@ -107,7 +107,9 @@ def audit(limited: Installation) -> list[dict[str, object]]:
         return [json.loads(fields[b"entry"]) for _, fields in redis.xrange("audit:1")]
 
 
-def test_override_is_live_at_once_on_every_worker(limited: Installation, room: str, operator: httpx.Client) -> None:
+def test_override_takes_effect_at_once_on_every_worker(
+    limited: Installation, room: str, operator: httpx.Client
+) -> None:
     body = {"name": "tokens.mint", "rate": "1/h", "burst": 1, "lasts_s": 600, "reason": "abuse"}
     answer = operator.put("/api/admin/limits/mem3/override", json=body)
     assert answer.status_code == 200, answer.text
@@ -129,7 +131,7 @@ def test_override_is_live_at_once_on_every_worker(limited: Installation, room: s
     assert_problem(gone, 404, "not_found")
 
 
-def test_an_override_ends_by_itself(limited: Installation, room: str, operator: httpx.Client) -> None:
+def test_an_override_expires(limited: Installation, room: str, operator: httpx.Client) -> None:
     body = {"name": "tokens-week", "amount": 1, "lasts_s": 1, "reason": "a second"}
     assert operator.put("/api/admin/limits/mem4/override", json=body).status_code == 200
     with limited.client_of("mem4") as member:
@@ -177,14 +179,12 @@ def test_a_blocked_user_is_denied_and_the_answer_says_so(
         ({"block": True, "lasts_s": 1, "reason": "r", "by": "me"}, "by"),
     ],
 )
-def test_an_impossible_override_is_refused_by_field(
-    operator: httpx.Client, body: dict[str, object], field: str
-) -> None:
+def test_an_invalid_override_is_refused_by_field(operator: httpx.Client, body: dict[str, object], field: str) -> None:
     assert_problem(operator.put("/api/admin/limits/mem6/override", json=body), 400, "invalid_request", field=field)
     assert operator.get("/api/admin/limits/mem6").json()["overrides"] == []
 
 
-def test_limits_of_others_are_the_operators_alone(limited: Installation) -> None:
+def test_only_operators_manage_limits_of_others(limited: Installation) -> None:
     with limited.client_of("mem6") as member:
         for answer in (
             member.get("/api/admin/limits/mem6"),
@@ -196,7 +196,7 @@ def test_limits_of_others_are_the_operators_alone(limited: Installation) -> None
             assert_problem(answer, 403, "forbidden")
 
 
-def test_an_owner_has_so_many_rooms_at_once(limited: Installation) -> None:
+def test_an_owner_has_a_maximum_of_rooms_at_once(limited: Installation) -> None:
     with limited.client_of("hugo") as host:
         assert [host.post("/api/rooms", json={}).status_code for _ in range(3)] == [201] * 3
         denied = host.post("/api/rooms", json={})
@@ -216,7 +216,7 @@ def test_a_room_that_100ms_did_not_create_holds_no_place(limited: Installation) 
         limited.mend_upstream()
 
 
-def test_top_lists_and_room_counters_say_what_happened(
+def test_top_lists_and_room_counters_match_the_requests(
     limited: Installation, room: str, operator: httpx.Client
 ) -> None:
     with limited.client_of("mem7") as member:
@@ -243,7 +243,7 @@ def test_top_lists_and_room_counters_say_what_happened(
     assert uid
 
 
-def test_the_command_line_does_the_same(limited: Installation, room: str) -> None:
+def test_the_command_line_manages_limits_in_the_same_way(limited: Installation, room: str) -> None:
     done = limited.command(
         "limits",
         "override",
@@ -279,7 +279,7 @@ def test_the_command_line_does_the_same(limited: Installation, room: str) -> Non
 
 
 @pytest.mark.parametrize(("option", "value"), [("period", "foo"), ("period", "2026-13"), ("counter", "nothing")])
-def test_top_list_of_what_cannot_be_is_refused_by_name(limited: Installation, option: str, value: str) -> None:
+def test_top_list_with_invalid_parameters_is_refused_by_name(limited: Installation, option: str, value: str) -> None:
     with limited.client_of("otto") as operator:
         answer = operator.get("/api/admin/usage/top", params={option: value})
     assert_problem(answer, 400, "invalid_request", field=option)

@@ -1,4 +1,4 @@
-"""HTTP below any client library: many requests at the same moment, or one after the other on a kept connection."""
+"""HTTP without a client library: many requests at the same moment, or sequential ones on a kept connection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _request(method: str, path: str, body: object, token: str, *fields: str) -> 
 
 
 class Line:
-    """A connection for one request after the other; httpx would spend more on them than the gateway does."""
+    """A connection for sequential requests; httpx would need more CPU for them than the gateway."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -68,7 +68,7 @@ async def open_lines(port: int, count: int) -> AsyncIterator[list[Line]]:
 
 
 async def fire(port: int, requests: Sequence[bytes]) -> list[Answer | None]:
-    """Open a connection per request, then send them all at once; None where the connection died unanswered."""
+    """Open a connection per request, then send all at once; None where the connection closed without an answer."""
     links = [await asyncio.open_connection(HOST, port) for _ in requests]
     try:
         for (_, writer), request in zip(links, requests, strict=True):

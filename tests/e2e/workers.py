@@ -13,14 +13,14 @@ import pytest
 from tests.servers import Installation
 
 TELLS_WORKERS_APART = pytest.mark.skipif(
-    not Path("/proc/net/tcp").exists(), reason="tells workers apart by /proc, which only Linux has"
+    not Path("/proc/net/tcp").exists(), reason="distinguishes workers by /proc, which only Linux has"
 )
 _MOST_CONNECTIONS = 60
 
 
 @contextmanager
 def on_every_worker(installation: Installation, token: str) -> Iterator[list[httpx.Client]]:
-    """Open connections of somebody until every worker has answered him on three, and so could remember his token."""
+    """Open connections of a person until every worker has answered on three, and so has cached their token."""
     with ExitStack() as stack:
         clients: list[httpx.Client] = []
         ports: list[int] = []

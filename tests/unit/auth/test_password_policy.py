@@ -23,7 +23,7 @@ REPEATED = "must not be something shorter repeated"
 RUNS = "must not be mostly sequences such as abcdef, 12345, qwerty or aaaaa"
 USER = "must not contain the user name"
 SERVICE = "must not contain the name of this service"
-BREACHED = "must not be one that is known from a data breach"
+BREACHED = "must not be known from a data breach"
 
 
 @pytest.mark.parametrize(

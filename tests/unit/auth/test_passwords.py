@@ -150,7 +150,7 @@ async def test_an_unknown_user_takes_a_whole_hash_too(passwords: Passwords) -> N
 
 async def test_the_password_of_the_decoy_opens_nothing(cheap: Passwords) -> None:
     await cheap.warm()
-    assert not await cheap.verify("nobody has this password", None)
+    assert not await cheap.verify("a decoy that no user has", None)
 
 
 async def test_warming_twice_keeps_the_decoy(cheap: Passwords) -> None:

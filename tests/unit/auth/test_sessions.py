@@ -169,7 +169,7 @@ class SessionsContract:
         await execute("DEL", f"s:1:{{{user.id}}}:{two}")
         assert [session.id for session in await sessions.current(user.id)] == [three]
 
-    async def test_a_refresh_shows_as_the_last_use_and_moves_the_end(
+    async def test_a_refresh_counts_as_the_last_use_and_moves_the_end(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)

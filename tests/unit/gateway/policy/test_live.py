@@ -104,7 +104,7 @@ async def test_a_pipe_in_the_place_of_the_file_is_refused_once_and_the_old_polic
         await until(lambda: "is not a regular file" in caplog.text)
         await asyncio.sleep(10 * LOOK_S)
         assert [record.message for record in caplog.records] == [
-            "the policy file is wrong and the old policy stays: policy.toml: is not a regular file"
+            "the policy file is wrong; the old policy stays in force: policy.toml: is not a regular file"
         ]
         assert policy.now.rooms.size == 100
         path_of(settings).unlink()

@@ -38,7 +38,7 @@ class RoomLocksContract(RoomBench):
     ) -> None:
         room = await self.create(rooms)
         hms.fails["disable"] = HmsUnreachable("x")
-        with pytest.raises(HmsUnreachable, match=r"^x The room is locked here all the same.* Repeat the request"):
+        with pytest.raises(HmsUnreachable, match=r"^x The gateway has locked the room nevertheless.* Repeat"):
             await rooms.update(room, ChangeRoom(enabled=False))
         assert not (await self.now(rooms, room)).enabled
         hms.fails.clear()
@@ -53,7 +53,7 @@ class RoomLocksContract(RoomBench):
         room = await self.create(rooms)
         hms.running = False
         hms.fails[fails] = HmsBusy("x", 3)
-        with pytest.raises(HmsBusy, match=r"^x The room is locked here all the same.* Repeat the request") as caught:
+        with pytest.raises(HmsBusy, match=r"^x The gateway has locked the room nevertheless.* Repeat") as caught:
             await self.end(rooms, room)
         assert caught.value.retry_after_s == 3
         assert not (await self.now(rooms, room)).enabled
@@ -70,7 +70,9 @@ class RoomLocksContract(RoomBench):
         with pytest.raises(HmsUnreachable, match=r"^x$"):
             await rooms.update(locked, ChangeRoom("Coffee", "new", enabled=True))
         del hms.fails["enable"]
-        with pytest.raises(HmsUnreachable, match=r"^x The room is enabled all the same; nothing else has changed"):
+        with pytest.raises(
+            HmsUnreachable, match=r"^x The room has been enabled nevertheless; nothing else has changed"
+        ):
             await rooms.update(locked, ChangeRoom("Coffee", "new", enabled=True))
         now = await self.now(rooms, room)
         assert (now.enabled, now.name, now.description) == (True, "Tea", "about")

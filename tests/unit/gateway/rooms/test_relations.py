@@ -217,7 +217,7 @@ class MembersContract:
             raise HmsUnreachable("x")
 
         hms.meanwhile["remove"] = fail
-        with pytest.raises(HmsUnreachable, match=r"^x The relation has changed all the same.*: repeat the request"):
+        with pytest.raises(HmsUnreachable, match=r"^x The relation has changed nevertheless.*: repeat the request"):
             await members.remove_peers(ROOM, MEMBER, reason="x")
         assert [line for line in ledger.upstream() if line[0] == "remove"] == [
             ("remove", "p1"),
@@ -232,7 +232,7 @@ class MembersContract:
         members = Members(ledger, hms, only_owners)  # type: ignore[arg-type]
         assert await members.hand_over(ROOM, COHOST)
         hms.fails["list"] = HmsTimeout("x")
-        with pytest.raises(HmsTimeout, match=r"^x The room is handed over.* making them a cohost again\.$"):
+        with pytest.raises(HmsTimeout, match=r"^x The room has been handed over.* making them a cohost again\.$"):
             await members.remove_peers(ROOM, OWNER, reason="x")
         by = Caller(COHOST, "owner")
         sparing = await members.set(ROOM, OWNER, "cohost", before="cohost", by=by)
