@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from auth.accounts import Accounts
 from auth.users import User
@@ -16,18 +20,34 @@ from limits.overrides import BLOCK, Override, Overrides
 from limits.policy import Decision, Limit, parse_rate
 
 MOST_OVERRIDE_S = 366 * 86_400
+Reason = Annotated[str, Meta(description="Why; kept in the audit trail.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A requested override. `name` is a limit, a quota, or `*` for a block."""
+class SetOverride(msgspec.Struct, forbid_unknown_fields=True):
+    lasts_s: Annotated[int, Meta(description="Seconds until it ends.", examples=[7200])]
+    reason: Annotated[Reason, Meta(max_length=200, examples=["conference"])]
+    name: Annotated[
+        Annotated[str, Meta(max_length=40)] | None,
+        Meta(description="Name of a limit or quota in the policy; omitted with `block`.", examples=["tokens.mint"]),
+    ] = None
+    block: Annotated[bool, Meta(description="Deny the user every request.")] = False
+    rate: Annotated[
+        Annotated[str, Meta(max_length=40)] | None,
+        Meta(description="For a limit: count per window, e.g. `60/min`.", examples=["600/min"]),
+    ] = None
+    burst: Annotated[int | None, Meta(description="For a limit: units that can be used at once.", examples=[100])] = (
+        None
+    )
+    amount: Annotated[int | None, Meta(description="For a quota: units per period.")] = None
 
-    name: str
-    lasts_s: int
-    reason: str
-    rate: str | None = None
-    burst: int | None = None
-    amount: int | None = None
+    def __post_init__(self) -> None:
+        if self.block == (self.name is not None) or self.name == BLOCK:
+            raise FieldError("name", "give the name of a limit or quota, or block: true")
+
+    @property
+    def target(self) -> str:
+        """Return the name of the limit or quota, `*` for a block."""
+        return self.name or BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,7 @@ class UserLimits:
         await self._audit.record("limits.reset", by=by.id, subject=one.id, **said)
         return used
 
-    async def override(self, user: str, wanted: Wanted, *, by: Actor) -> Override:
+    async def override(self, user: str, wanted: SetOverride, *, by: Actor) -> Override:
         """Set other numbers, or a block, for a limited time.
 
         Raises:
@@ -99,14 +119,14 @@ class UserLimits:
         one = await self._target(user, by)
         limit = self._limit(wanted)
         until_us = time.time_ns() // 1000 + wanted.lasts_s * 1_000_000
-        said: dict[str, str | int] = {"name": wanted.name, "until_us": until_us, "reason": wanted.reason}
+        said: dict[str, str | int] = {"name": wanted.target, "until_us": until_us, "reason": wanted.reason}
         said |= {"rate": wanted.rate or "", "burst": wanted.burst or 0, "amount": wanted.amount or 0}
         await self._audit.record("limits.override", by=by.id, subject=one.id, **said)
         if limit is not None:
             return await self._overrides.set_limit(one.id, limit, until_us=until_us, reason=wanted.reason, by=by.id)
         if wanted.amount is not None:
             return await self._overrides.set_quota(
-                one.id, wanted.name, wanted.amount, until_us=until_us, reason=wanted.reason, by=by.id
+                one.id, wanted.target, wanted.amount, until_us=until_us, reason=wanted.reason, by=by.id
             )
         return await self._overrides.block(one.id, until_us=until_us, reason=wanted.reason, by=by.id)
 
@@ -122,28 +142,28 @@ class UserLimits:
         by.check_reach(self._policy.now, one)
         return one
 
-    def _limit(self, wanted: Wanted) -> Limit | None:
+    def _limit(self, wanted: SetOverride) -> Limit | None:
         """Return the limit that an override sets, None for a quota or a block. Raises: FieldError"""
-        if wanted.name == BLOCK:
+        if wanted.target == BLOCK:
             self._only(wanted, set())
             return None
-        if any(wanted.name in role.quotas for role in self._policy.now.roles.values()):
+        if any(wanted.target in role.quotas for role in self._policy.now.roles.values()):
             self._only(wanted, {"amount"})
             if not 1 <= (wanted.amount or 0) <= 10**9:
                 raise FieldError("amount", "must be from 1 to 1000000000")
             return None
-        if wanted.name not in self._policy.now.applies_to:
-            raise FieldError("name", f"there is no limit or quota {wanted.name!r}")
+        if wanted.target not in self._policy.now.applies_to:
+            raise FieldError("name", f"there is no limit or quota {wanted.target!r}")
         self._only(wanted, {"rate", "burst"})
         if wanted.rate is None or wanted.burst is None:
             raise FieldError("rate", "a limit needs rate and burst")
         try:
-            return Limit(wanted.name, *parse_rate(wanted.rate), wanted.burst)
+            return Limit(wanted.target, *parse_rate(wanted.rate), wanted.burst)
         except ValueError as error:
             raise FieldError("rate", str(error)) from error
 
     @staticmethod
-    def _only(wanted: Wanted, fields: set[str]) -> None:
+    def _only(wanted: SetOverride, fields: set[str]) -> None:
         for name in ("rate", "burst", "amount"):
             if getattr(wanted, name) is not None and name not in fields:
-                raise FieldError(name, f"does not belong to {wanted.name!r}")
+                raise FieldError(name, f"does not belong to {wanted.target!r}")

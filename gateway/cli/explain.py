@@ -18,10 +18,10 @@ from gateway.cli.failures import CommandError
 from gateway.hms.client import HmsClient, HmsError, connect
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
-from gateway.policy.explain import Explanation, Question, Standing, concerns_room, explain, standing
+from gateway.policy.explain import Explanation, Question, Standing, explain, standing
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import ACTIONS, Policy
+from gateway.policy.model import ACTIONS, ROOM_ACTIONS, Policy
 from gateway.redis.store import Store
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
@@ -45,9 +45,9 @@ def explain_command(user: str, action: str, room: str | None, role: str | None, 
     """
     if action not in ACTIONS:
         raise CommandError(f"unknown action {action!r}; the actions are {' '.join(ACTIONS)}")
-    if concerns_room(action) and room is None:
+    if action in ROOM_ACTIONS and room is None:
         raise CommandError(f"{action} needs a room: give its id (see `gateway rooms list`)")
-    if not concerns_room(action) and room is not None:
+    if action not in ROOM_ACTIONS and room is not None:
         raise CommandError(f"{action} takes no room")
     if role is not None and action != "tokens.mint":
         raise CommandError(f"{action} takes no role; only tokens.mint does")

@@ -14,7 +14,7 @@ from rich.table import Table
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.accounts.actor import Actor
-from gateway.accounts.limits import Standing, UserLimits, Wanted
+from gateway.accounts.limits import SetOverride, Standing, UserLimits
 from gateway.audit import Audit
 from gateway.cli.connection import with_store
 from gateway.cli.durations import DURATION
@@ -79,12 +79,11 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
     """
     if block == (name is not None):
         raise click.UsageError("Give --name, or --block.")
-    target = name or BLOCK
     if lift:
-        gone = _with_limits(lambda limits: limits.lift(user, target, by=_BY))
+        gone = _with_limits(lambda limits: limits.lift(user, name or BLOCK, by=_BY))
         click.echo("Lifted." if gone else "Nothing of that name was set.")
         return
-    wanted = Wanted(target, **numbers)  # its fields are named like the options
+    wanted = SetOverride(name=name, block=block, **numbers)  # its fields are named like the options
     done = _with_limits(lambda limits: limits.override(user, wanted, by=_BY))
     click.echo(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")
 

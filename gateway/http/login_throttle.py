@@ -30,13 +30,13 @@ _KNOWN_S = 30 * 86_400
 _AUDIT_ONCE_PER_S = 60
 
 
+@dataclass(slots=True)
 class Attempt:
     """An attempt to log in that may be verified, against `credentials`."""
 
-    def __init__(self, credentials: Credentials, succeed: Callable[[], Awaitable[None]]) -> None:
-        self.credentials = credentials
-        self.is_settled = False
-        self._succeed = succeed
+    credentials: Credentials
+    _succeed: Callable[[], Awaitable[None]]
+    is_settled: bool = False
 
     async def succeeded(self) -> None:
         """Refund the charges and remember the address, once. Other commands may be sent in the same write."""

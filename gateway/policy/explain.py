@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from auth.users import User
 from gateway.policy.decide import RoleVerdict, Verdict, decide, decide_role, effective_relation
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import ROOM_ACTIONS, Policy, RoomFacts
+from gateway.policy.model import Policy, RoomFacts
 from limits.limiter import Limiter
 from limits.policy import Charge, Decision, Quota
 
@@ -86,11 +86,6 @@ def _outcome(user: User, verdict: Verdict, role: RoleVerdict | None) -> tuple[bo
     if role is not None and role.code:
         return False, "100ms role", role.code, role.reason
     return verdict.allowed, verdict.rule, verdict.code, verdict.reason
-
-
-def concerns_room(action: str) -> bool:
-    """Tell whether an action is on one room."""
-    return action in ROOM_ACTIONS
 
 
 async def standing(limiter: Limiter, policy: PolicyInForce, user: User, action: str) -> Standing:

@@ -14,7 +14,6 @@ from gateway.http.access import needs, public
 from gateway.http.context import Call, context_of
 from gateway.http.problems import Problem
 from gateway.routes import schemas as shapes
-from gateway.routes.schemas import iso
 from gateway.routes.services import Injected
 from gateway.text import plain_text
 
@@ -121,9 +120,9 @@ async def list_sessions(request: Call, services: Injected) -> SessionList:
             Session(
                 id=one.id,
                 current=one.id == request.user.sid,
-                created_at=iso(one.opened_ms / 1000),
-                used_at=iso(one.used_ms / 1000),
-                expires_at=iso(one.expires_ms / 1000),
+                created_at=shapes.iso(one.opened_ms / 1000),
+                used_at=shapes.iso(one.used_ms / 1000),
+                expires_at=shapes.iso(one.expires_ms / 1000),
                 address=one.address,
                 agent=one.agent,
             )

@@ -15,7 +15,6 @@ from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import Problem
 from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
 from gateway.routes import schemas as shapes
-from gateway.routes.schemas import iso
 from gateway.routes.services import Injected, RoomInPath, Services
 from gateway.text import plain_text
 
@@ -55,7 +54,7 @@ class RoomInvite(msgspec.Struct):
 
     @classmethod
     def of(cls, one: Invite) -> RoomInvite:
-        return cls(one.ref, one.relation, one.uses_left, iso(one.expires_ms / 1000), one.guests, one.by)
+        return cls(one.ref, one.relation, one.uses_left, shapes.iso(one.expires_ms / 1000), one.guests, one.by)
 
 
 class InviteMade(shapes.Secret):

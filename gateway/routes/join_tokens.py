@@ -15,7 +15,6 @@ from gateway.http.context import Call
 from gateway.http.problems import Problem
 from gateway.policy.decide import decide_role
 from gateway.routes import schemas as shapes
-from gateway.routes.schemas import iso
 from gateway.routes.services import Injected, RoomInPath
 
 
@@ -65,4 +64,4 @@ async def mint_token(room_id: RoomInPath, data: JSONBody[MintToken], request: Ca
     await services.rooms.enlist(found, uid)
     jti, exp = minted.jti, minted.expires_at
     services.audit.note("token.minted", by=uid, subject=uid, room=room_id, role=verdict.role, jti=jti, exp=exp)
-    return Minted(minted.token, room_id, verdict.role, uid, iso(minted.expires_at))
+    return Minted(minted.token, room_id, verdict.role, uid, shapes.iso(minted.expires_at))

@@ -9,16 +9,13 @@ from litestar import delete, get, post, put
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
-from gateway.accounts.limits import Wanted
+from gateway.accounts.limits import Reason, SetOverride
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.problems import Problem
 from gateway.routes.schemas import By, Instant, LimitsNow, Roles, UserId, Username, iso
 from gateway.routes.services import Injected, UserInPath
-from gateway.text import FieldError
 from limits.overrides import BLOCK, Override
-
-_Reason = Annotated[str, Meta(description="Why; kept in the audit trail.")]
 
 
 class Reset(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,24 +23,6 @@ class Reset(msgspec.Struct, forbid_unknown_fields=True):
         Annotated[list[Annotated[str, Meta(max_length=40)]], Meta(max_length=8)] | None,
         Meta(description="Names of limits and quotas. Without it: all."),
     ] = None
-
-
-class SetOverride(msgspec.Struct, forbid_unknown_fields=True):
-    lasts_s: Annotated[int, Meta(description="Seconds until it ends.", examples=[7200])]
-    reason: Annotated[_Reason, Meta(max_length=200, examples=["conference"])]
-    name: Annotated[
-        Annotated[str, Meta(max_length=40)] | None,
-        Meta(description="Name of a limit or quota in the policy; omitted with `block`.", examples=["tokens.mint"]),
-    ] = None
-    block: Annotated[bool, Meta(description="Deny the user every request.")] = False
-    rate: Annotated[
-        Annotated[str, Meta(max_length=40)] | None,
-        Meta(description="For a limit: count per window, e.g. `60/min`.", examples=["600/min"]),
-    ] = None
-    burst: Annotated[int | None, Meta(description="For a limit: units that can be used at once.", examples=[100])] = (
-        None
-    )
-    amount: Annotated[int | None, Meta(description="For a quota: units per period.")] = None
 
 
 class LimitedUser(msgspec.Struct):
@@ -58,7 +37,7 @@ class OneOverride(msgspec.Struct):
     name: Annotated[str, Meta(description="Name of the limit or quota; `*` for a block.")]
     block: Annotated[bool, Meta(description="True: every request is denied.")]
     until: Annotated[Instant, Meta(description="When it ends.")]
-    reason: _Reason
+    reason: Reason
     by: By
     rate: Annotated[str | msgspec.UnsetType, Meta(description="Count per window, e.g. `60/min`.")] = msgspec.UNSET
     burst: Annotated[int | msgspec.UnsetType, Meta(description="Units that can be used at once.")] = msgspec.UNSET
@@ -97,10 +76,7 @@ async def reset_limits(user: UserInPath, data: JSONBody[Reset], request: Call, s
 @put("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)))
 async def set_override(user: UserInPath, data: JSONBody[SetOverride], request: Call, services: Injected) -> OverrideSet:
     """Override one limit or quota of a user, or block them, for some time. Takes effect with their next request."""
-    if data.block == (data.name is not None) or data.name == BLOCK:
-        raise FieldError("name", "give the name of a limit or quota, or block: true")
-    wanted = Wanted(data.name or BLOCK, data.lasts_s, data.reason, data.rate, data.burst, data.amount)
-    return OverrideSet(_override(await services.user_limits.override(user, wanted, by=services.actor(request.user))))
+    return OverrideSet(_override(await services.user_limits.override(user, data, by=services.actor(request.user))))
 
 
 @delete("/api/admin/limits/{user:str}/override", opt=needs("limits.manage", refuses=("not_found",)), status_code=204)

@@ -24,7 +24,6 @@ from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import RateLimited
 from gateway.redis.store import StoreError
 from gateway.routes import schemas as shapes
-from gateway.routes.schemas import LoggedIn
 from gateway.routes.services import Injected, Services
 
 log = logging.getLogger("gateway")
@@ -60,7 +59,7 @@ class Me(msgspec.Struct):
     opt=public(throttled=True, refuses=("invalid_credentials", "too_many_attempts", "busy")),
     status_code=200,
 )
-async def login(data: JSONBody[Login], request: Call, services: Injected) -> Response[LoggedIn]:
+async def login(data: JSONBody[Login], request: Call, services: Injected) -> Response[shapes.LoggedIn]:
     """Exchange a user name and a password for an access token and a refresh token."""
     address, agent = context_of(request.scope).client, agent_of(request.scope)
     origin, audit = services.throttle.origin(address), services.audit
@@ -83,11 +82,11 @@ async def login(data: JSONBody[Login], request: Call, services: Injected) -> Res
     audit.note("login", by=user.id, subject=user.id, origin=origin, session=grant.principal.sid)
     # After the answer: a hash with older parameters is renewed while the password is available.
     renewal = BackgroundTask(_renew_hash, services.accounts, attempt.credentials, data.password)
-    return Response(LoggedIn.of(grant, user, services.tokens), background=renewal)
+    return Response(shapes.LoggedIn.of(grant, user, services.tokens), background=renewal)
 
 
 @post("/api/auth/refresh", opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts")), status_code=200)
-async def refresh(data: JSONBody[Refresh], request: Call, services: Injected) -> LoggedIn:
+async def refresh(data: JSONBody[Refresh], request: Call, services: Injected) -> shapes.LoggedIn:
     """Exchange a refresh token for the next pair of tokens, with the user's current roles."""
     address = context_of(request.scope).client
     uid, sid = services.sessions.owner_of(data.refresh_token)
@@ -105,7 +104,7 @@ async def refresh(data: JSONBody[Refresh], request: Call, services: Injected) ->
         user = await services.accounts.get(uid)
     except UnknownUser:  # deleted a moment ago
         raise InvalidGrant from None
-    return LoggedIn.of(grant, user, services.tokens)
+    return shapes.LoggedIn.of(grant, user, services.tokens)
 
 
 @post(

@@ -15,7 +15,6 @@ from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageSize
 from gateway.routes import schemas as shapes
-from gateway.routes.schemas import iso
 from gateway.routes.services import Injected, UserInPath
 from gateway.text import plain_text
 
@@ -43,19 +42,15 @@ class ChangeUser(msgspec.Struct, forbid_unknown_fields=True):
     display_name: shapes.NewDisplayName | None = None
 
 
-class Account(msgspec.Struct):
+class Account(shapes.User):
     """An account, as its operators see it."""
 
-    id: shapes.UserId
-    username: shapes.Username
-    display_name: shapes.DisplayName
-    roles: shapes.Roles
     status: Annotated[str, Meta(description="`active` or `disabled`.")]
     created_at: shapes.CreatedAt
 
     @classmethod
     def of(cls, user: User) -> Account:
-        created_at = iso(user.created_ms / 1000)
+        created_at = shapes.iso(user.created_ms / 1000)
         return cls(user.id, user.username, user.display_name, list(user.roles), user.status, created_at)
 
 
