@@ -59,15 +59,12 @@ def of_failed_leave(room: Room, peer: Peer) -> dict[str, Any]:
     return _room(room) | _person(peer) | times | {"error_message": "peer not joined"}
 
 
-def of_end(room: Room, session: Session, *, lock: bool, reason: str) -> dict[str, Any]:
-    """Describe a room whose session the REST API has ended."""
-    return _in_session(room, session) | _NO_PEER | {"lock_room": lock, "reason": reason, "source": "api"}
-
-
-def of_failed_end(room: Room, *, lock: bool, reason: str) -> dict[str, Any]:
-    """Describe the failed end of a room without a session."""
-    end = {"lock_room": lock, "reason": reason, "source": "api"}
-    return _room(room) | {"session_id": ""} | _NO_PEER | end | {"error_message": "session not found", "error_code": 404}
+def of_end(room: Room, session: Session | None, *, lock: bool, reason: str) -> dict[str, Any]:
+    """Describe a room whose session the REST API has ended, or failed to end because there is none."""
+    end = _NO_PEER | {"lock_room": lock, "reason": reason, "source": "api"}
+    if session is not None:
+        return _in_session(room, session) | end
+    return _room(room) | {"session_id": ""} | end | {"error_message": "session not found", "error_code": 404}
 
 
 def of_role_change(room: Room, session: Session, peer: Peer, *, previous: str, at: str) -> dict[str, Any]:

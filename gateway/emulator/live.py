@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.emulator import events
 from gateway.emulator.errors import ApiError, not_found
 from gateway.emulator.records import Peer, Room, Session, Track
 from gateway.emulator.state import Workspace
 from gateway.emulator.tokens import AppClaims
-from gateway.emulator.wire import new_id, pick
+from gateway.emulator.wire import new_id, pick, sent
 
 Emit = Callable[[Room, str, dict[str, Any]], None]
 
@@ -36,9 +37,9 @@ class Joining(msgspec.Struct, kw_only=True):
 class PeerChanges(msgspec.Struct, kw_only=True):
     """The fields of a peer that the REST API can change."""
 
-    name: str | msgspec.UnsetType = msgspec.UNSET
-    role: str | msgspec.UnsetType = msgspec.UNSET
-    metadata: str | msgspec.UnsetType = msgspec.UNSET
+    name: str | UnsetType = UNSET
+    role: str | UnsetType = UNSET
+    metadata: str | UnsetType = UNSET
 
 
 class LiveRooms:
@@ -123,7 +124,7 @@ class LiveRooms:
         """End a room's session. With `lock`, also disable the room."""
         room = self._workspace.find_room(room_id)
         if room_id not in self._running:
-            self._emit(room, "room.end.failure", events.of_failed_end(room, lock=lock, reason=reason))
+            self._emit(room, "room.end.failure", events.of_end(room, None, lock=lock, reason=reason))
         session = self.session_in(room_id)
         if lock:
             room = msgspec.structs.replace(room, enabled=False, updated_at=self._workspace.now())
@@ -136,19 +137,18 @@ class LiveRooms:
         """Change a connected peer."""
         session, peer = self.session_in(room_id), self.peer_in(room_id, peer_id)
         room, now = self._workspace.rooms[room_id], self._workspace.now()
-        sent = {field: value for field, value in msgspec.structs.asdict(changes).items() if value is not msgspec.UNSET}
-        role = sent.get("role", peer.role)
+        role = peer.role if changes.role is UNSET else changes.role
         if role != peer.role and role not in self._roles(room):
             raise ApiError(400, "role is invalid")
         if role != peer.role and self._is_full(room, role):
             self._emit(room, "role.change.failure", events.of_failed_role_change(room, session, peer, role=role))
             raise ApiError(400, "role limit reached")
-        changed = msgspec.structs.replace(peer, **sent)
+        changed = msgspec.structs.replace(peer, **sent(changes))
         session.peers[peer_id] = changed
         session.updated_at = now
         if role != peer.role:
-            change = events.of_role_change(room, session, changed, previous=peer.role, at=now)
-            self._emit(room, "role.change.success", change)
+            success = events.of_role_change(room, session, changed, previous=peer.role, at=now)
+            self._emit(room, "role.change.success", success)
         await self._workspace.save()
         return changed
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from gateway.emulator.errors import bad_body
 from gateway.emulator.records import RecordingInfo, Room, Webhook
 from gateway.emulator.state import Workspace
-from gateway.emulator.wire import ZERO_TIME, Call, Reply, choice, created_within, new_id, page, pick, read_body
+from gateway.emulator.wire import ZERO_TIME, Call, Reply, choice, created_within, new_id, page, pick, read_body, sent
 
 REGIONS = ("eu", "in", "us", "auto")
 _NAME = re.compile(r"[a-zA-Z0-9.\-:_]+")
@@ -37,11 +37,6 @@ class _Settings(msgspec.Struct, kw_only=True):
     webhook: Webhook | UnsetType = UNSET
     template: Any = UNSET
 
-    def changes(self) -> dict[str, Any]:
-        """Return the fields that were sent."""
-        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        return {name: value for name, value in fields if value is not UNSET}
-
 
 class _Creation(_Settings, kw_only=True):
     template_id: str | UnsetType = UNSET
@@ -56,8 +51,7 @@ async def create_room(
     request: Call, workspace: NamedDependency[Workspace], default_template_id: NamedDependency[str]
 ) -> Reply:
     """Create a room, or update the room that has this name in any case."""
-    body = await read_body(request, _Creation)
-    changes = body.changes()
+    changes = sent(await read_body(request, _Creation))
     _check_values(changes, workspace)
     # No await from here to put_room, so that two creates with one name make one room.
     room = workspace.room_named(changes["name"]) if "name" in changes else None
@@ -110,8 +104,7 @@ async def update_room(request: Call, room_id: FromPath[str], workspace: NamedDep
 
     A new name that another room has updates that other room and returns its id (api-reference/Rooms/update-a-room).
     """
-    body = await read_body(request, _Update)
-    changes = body.changes()
+    changes = sent(await read_body(request, _Update))
     room = workspace.find_room(room_id)
     _check_values(changes, workspace)
     if "name" in changes:
@@ -162,48 +155,37 @@ def _common(room: Room, workspace: Workspace) -> Reply:
         "customer_id": workspace.customer_id,
         "template": workspace.templates[room.template_id].name,
         "updated_at": room.updated_at or room.created_at,
+        "recording_source_template": room.recording_info is None,
     }
 
 
 def _created(room: Room, workspace: Workspace) -> Reply:
-    reply = _common(room, workspace) | {"app_id": workspace.app_id}
-    reply |= _recording(room) or {"recording_source_template": True}
+    reply = _fetched(room, workspace) | {"app_id": workspace.app_id}
+    if room.recording_info is not None:
+        del reply["recording_source_template"]
     if room.large_room:
-        reply |= {"customer": workspace.customer_id, "large_room": True, "size": room.size}
-        reply["max_duration_seconds"] = room.max_duration_seconds or 0
+        reply |= pick(room, "large_room", "size") | {"customer": workspace.customer_id, **_duration(room)}
     return reply
 
 
 def _fetched(room: Room, workspace: Workspace) -> Reply:
-    source = {"recording_source_template": room.recording_info is None}
-    return _common(room, workspace) | _recording(room) | source
+    return _common(room, workspace) | _recording(room)
 
 
 def _listed(room: Room, workspace: Workspace) -> Reply:
     return _common(room, workspace) | {
         "updated_at": room.updated_at or ZERO_TIME,
         "recording": _recording(room).get("recording_info", {"enabled": False}),
-        "recording_source_template": room.recording_info is None,
         "key": f"{workspace.customer_id}:{room.name}",
-        "large_room": room.large_room,
-        "size": room.size,
-        "max_duration_seconds": room.max_duration_seconds or 0,
+        **pick(room, "large_room", "size"),
+        **_duration(room),
     }
 
 
 def _updated(room: Room, workspace: Workspace) -> Reply:
-    reply = _common(room, workspace) | {
-        "customer": workspace.customer_id,
-        "recording_source_template": room.recording_info is None,
-        "enabled_source_template": False,
-        "max_duration_seconds": room.max_duration_seconds or 0,
-        "polls": room.polls,
-    }
-    if room.recording_info is not None:
-        reply["recording_info"] = room.recording_info  # with its credentials, as 100ms does
-    if room.webhook is not None:
-        reply["webhook"] = room.webhook
-    return reply
+    reply = _common(room, workspace) | {"customer": workspace.customer_id, "enabled_source_template": False}
+    reply |= pick(room, "polls", "recording_info", "webhook") | _duration(room)  # with its credentials, as 100ms does
+    return {name: value for name, value in reply.items() if value is not None}
 
 
 def _toggled(room: Room, workspace: Workspace) -> Reply:
@@ -212,10 +194,13 @@ def _toggled(room: Room, workspace: Workspace) -> Reply:
         "template": "",
         "customer": workspace.customer_id,
         "recording": None,
-        "recording_source_template": room.recording_info is None,
         "enabled_source_template": False,
         "large_room": room.large_room,
     }
+
+
+def _duration(room: Room) -> Reply:
+    return {"max_duration_seconds": room.max_duration_seconds or 0}
 
 
 def _recording(room: Room) -> Reply:

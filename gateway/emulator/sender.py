@@ -30,8 +30,7 @@ class NotSentError(Exception):
 async def check_address(webhook: Webhook) -> None:
     """Check that a webhook's host resolves to allowed addresses. Accepts a host that does not resolve yet.
 
-    Raises:
-        ValueError: an address is not allowed, or the URL is malformed.
+    Raises ValueError if an address is not allowed or the URL is malformed.
     """
     try:
         async with asyncio.timeout(_ATTEMPT_MOST_S):
@@ -50,11 +49,7 @@ class Sender:
         self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def post(self, webhook: Webhook, event: dict[str, object]) -> int:
-        """Send an event and return the status of the answer.
-
-        Raises:
-            NotSentError: the address is not local, or there was no answer within 5 s.
-        """
+        """Send an event and return the status of the answer. Raises: NotSentError"""
         try:
             async with self._slots, asyncio.timeout(_ATTEMPT_MOST_S):
                 return await self._post(webhook, msgspec.json.encode(event))

@@ -50,6 +50,11 @@ def instant_ns(text: str) -> int:
     return int(whole.timestamp()) * _NS_PER_S + int((match[2] or "0").ljust(9, "0"))
 
 
+def sent(body: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields of a body that were sent."""
+    return {field: value for field, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+
+
 def pick(record: msgspec.Struct, *fields: str) -> Reply:
     """Return these fields of a record for a reply."""
     return {field: getattr(record, field) for field in fields}
