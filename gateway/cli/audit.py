@@ -14,7 +14,7 @@ import msgspec
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.audit import ACTION, Audit, Entry, Filter, party
-from gateway.cli.connection import with_store
+from gateway.cli.connection import every, with_store
 from gateway.redis.store import Store
 
 _POLL_S = 1.0
@@ -72,13 +72,7 @@ async def _last(trail: Audit, lines: int, wanted: Filter) -> list[Entry]:
 
 async def _since(trail: Audit, last: str) -> list[Entry]:
     """Return all entries after an entry, newest first."""
-    found: list[Entry] = []
-    before = None
-    while True:
-        page, before = await trail.page(Filter(after=last), before=before, size=1000)
-        found += page
-        if before is None:
-            return found
+    return await every(lambda before: trail.page(Filter(after=last), before=before, size=1000), None)
 
 
 def _print(newest_first: list[Entry], *, as_json: bool) -> None:

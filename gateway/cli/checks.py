@@ -14,14 +14,9 @@ from zxcvbn import zxcvbn
 
 from auth.accounts import Accounts
 from gateway.accounts.actor import MANAGE
-from gateway.hms.client import (
-    HmsBusy,
-    HmsClient,
-    HmsError,
-    HmsNotFound,
-    HmsTemplate,
-    HmsUnauthorized,
-)
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import HmsBusy, HmsError, HmsNotFound, HmsUnauthorized
+from gateway.hms.replies import HmsTemplate
 from gateway.policy.file import BUILT_IN
 from gateway.policy.model import Policy
 from gateway.policy.templates import missing_roles, privileged_mints

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,15 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         return await work(Office(accounts, sessions, admin, registration, mode))
 
     return with_store(inner)
+
+
+async def every(page: Callable[[C], Awaitable[tuple[list[T], C | None]]], start: C) -> list[T]:
+    """Return the items of all pages. `page` returns the items after a place, and the next place if there is one."""
+    found, place = await page(start)
+    while place is not None:
+        more, place = await page(place)
+        found += more
+    return found
 
 
 def with_store(work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
 
 import click
-import msgspec
 from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
-from gateway.cli import checks as doctor
+from gateway.cli import checks
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
+from gateway.cli.terminal import JSON, print_json
 from gateway.hms.client import HmsClient
 from gateway.hms.client import connect as connect_100ms
 from gateway.hms.tokens import HmsTokens
@@ -29,9 +28,9 @@ from gateway.settings import Settings, SettingsError, load_env, policy_path, red
 _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 
 
-@click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor_command(as_json: bool) -> None:
+@click.command()
+@JSON
+def doctor(as_json: bool) -> None:
     """Check settings, policy, Redis and 100ms; print one line each, with what to do. The exit code is 1 after a FAIL.
 
     Changes nothing except one key that lives a second, to check whether Redis confirms writes to disk.
@@ -39,8 +38,7 @@ def doctor_command(as_json: bool) -> None:
     findings = asyncio.run(_examine(load_env()))
     failed = [finding for finding in findings if finding.status == "FAIL"]
     if as_json:
-        plain = {"ok": not failed, "checks": [msgspec.to_builtins(finding) for finding in findings]}
-        click.echo(json.dumps(plain, indent=2))
+        print_json({"ok": not failed, "checks": findings})
     else:
         _print(findings)
     if failed:
@@ -53,15 +51,15 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
     settings = _settings(env, findings)
     policy = _policy(env, settings, findings)
     if settings is not None:
-        findings.append(doctor.check_secrets(settings.gateway_secrets))
+        findings.append(checks.check_secrets(settings.gateway_secrets))
     findings += await _redis(env, policy)
     if settings is not None and policy is not None:
         async with connect_100ms(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
-            findings += await doctor.check_100ms(hms, policy)
+            findings += await checks.check_100ms(hms, policy)
     else:
         findings.append(Finding("100ms", "WARN", "not checked: correct the settings and the policy first"))
-    return [*findings, doctor.webhooks()]
+    return [*findings, checks.webhooks()]
 
 
 def _settings(env: Mapping[str, str], findings: list[Finding]) -> Settings | None:
@@ -101,9 +99,9 @@ async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]
     redis = connect(url)
     store = Store(redis, deadline_s=REPORT_DEADLINE_S)
     try:
-        findings = await doctor.check_redis(store, DurableWrites(redis))
+        findings = await checks.check_redis(store, DurableWrites(redis))
         if policy is not None and len(findings) > 1:
-            findings.append(await doctor.check_admins(Accounts(store.execute, Passwords()), policy))
+            findings.append(await checks.check_admins(Accounts(store.execute, Passwords()), policy))
         return findings
     except (StoreError, RedisError) as error:
         return [*findings, Finding("admins", "WARN", f"could not be read: {type(error).__name__}")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,9 @@ from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
-from gateway.hms.client import HmsClient, HmsError, connect
+from gateway.cli.terminal import JSON, fields, print_json
+from gateway.hms.client import HmsClient, connect
+from gateway.hms.errors import HmsError
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.policy.explain import Explanation, Question, Standing, explain, standing
@@ -36,7 +37,7 @@ from limits.limiter import Limiter
 @click.argument("room", required=False)
 @click.argument("role", required=False)
 @click.option("--offline", is_flag=True, help="Do not ask 100ms which roles the room's template has.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def explain_command(user: str, action: str, room: str | None, role: str | None, offline: bool, as_json: bool) -> None:
     """Explain whether USER (name or id) may perform ACTION, in ROOM (its id) and with ROLE at 100ms.
 
@@ -53,7 +54,7 @@ def explain_command(user: str, action: str, room: str | None, role: str | None, 
         raise CommandError(f"{action} takes no role; only tokens.mint does")
     answer = _ask(user, action, room or "", role, offline=offline)
     if as_json:
-        click.echo(json.dumps(_plain_answer(answer), indent=2))
+        print_json(_plain_answer(answer))
     else:
         _print_answer(answer)
 
@@ -177,7 +178,7 @@ def _charge_lines(answer: _Answer) -> list[str]:
 
 def _plain_answer(answer: _Answer) -> dict[str, Any]:
     question, why = answer.question, answer.explanation
-    user, found = question.user, answer.found
+    user = question.user
     plain: dict[str, Any] = {
         "allowed": why.allowed,
         "rule": why.rule,
@@ -185,11 +186,11 @@ def _plain_answer(answer: _Answer) -> dict[str, Any]:
         "reason": why.reason,
         "missing_permission": why.missing,
         "action": question.action,
-        "user": {"id": user.id, "username": user.username, "status": user.status, "roles": list(user.roles)},
+        "user": fields(user, "id", "username", "status", "roles"),
         "permissions": list(why.permissions),
     }
     if answer.room_id:
-        plain["room"] = {"id": answer.room_id, **(_plain_room(found) if found else {"registered": False})}
+        plain["room"] = {"id": answer.room_id, **_plain_room(answer.found)}
         plain["relation"] = {"stored": why.stored, "effective": why.effective}
     if why.role is not None:
         plain["role"] = {
@@ -204,13 +205,6 @@ def _plain_answer(answer: _Answer) -> dict[str, Any]:
     return plain | {"charges": now, "refused_now_by": list(answer.standing.short)}
 
 
-def _plain_room(found: Found) -> dict[str, Any]:
-    room = found.room
-    return {
-        "registered": True,
-        "name": room.name,
-        "access": room.access,
-        "enabled": room.enabled,
-        "template": room.template,
-        "owner_id": room.owner_id,
-    }
+def _plain_room(found: Found | None) -> dict[str, Any]:
+    known = fields(found.room, "name", "access", "enabled", "template", "owner_id") if found else {}
+    return {"registered": found is not None} | known

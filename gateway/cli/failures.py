@@ -53,7 +53,7 @@ def foreseen(error: Exception) -> str:
     from auth.errors import AuthError
     from gateway.accounts.actor import NotAllowed, UnknownRole
     from gateway.accounts.admin import AdminsBusy, LastAdmin
-    from gateway.hms.client import HmsError
+    from gateway.hms.errors import HmsError
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken
     from gateway.rooms.registry import NotOurs

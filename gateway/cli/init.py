@@ -17,7 +17,9 @@ import click
 
 from gateway.cli.failures import CommandError
 from gateway.files import write_whole
-from gateway.hms.client import HmsClient, HmsError, HmsNotFound, HmsTemplate, HmsUnauthorized, connect
+from gateway.hms.client import HmsClient, connect
+from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
+from gateway.hms.replies import HmsTemplate
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.policy.file import NAMES_ALLOWED, parse_policy

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
@@ -17,7 +14,7 @@ from gateway.accounts.actor import Actor
 from gateway.accounts.limits import SetOverride, Standing, UserLimits
 from gateway.audit import Audit
 from gateway.cli.connection import with_store
-from gateway.cli.durations import DURATION
+from gateway.cli.terminal import DURATION, JSON, fields, print_json, print_result, print_table, table_of
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
@@ -37,14 +34,14 @@ def limits() -> None:
 
 @limits.command("show")
 @click.argument("user")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def show(user: str, as_json: bool) -> None:
     """Show the state of a user's limits and quotas, and the overrides set for them."""
     standing = _with_limits(lambda limits: limits.show(user, by=_BY))
     states = msgspec.to_builtins(LimitsNow.of(standing.decision))
     if as_json:
         plain = {"user": standing.user.username, **states, "overrides": [_plain(one) for one in standing.overrides]}
-        click.echo(json.dumps(plain, indent=2))
+        print_json(plain)
     else:
         _print(standing, states)
 
@@ -56,10 +53,8 @@ def show(user: str, as_json: bool) -> None:
 def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
     """Reset a user's limits. Usage counters stay; the units used before are printed and audited."""
     used = _with_limits(lambda limits: limits.reset(user, list(names) or None, by=_BY))
-    if as_json:
-        click.echo(json.dumps(used, indent=2))
-    else:
-        click.echo("Reset. Used before: " + (", ".join(f"{name} {count}" for name, count in used.items()) or "nothing"))
+    listed = ", ".join(f"{name} {count}" for name, count in used.items()) or "nothing"
+    print_result(used, f"Reset. Used before: {listed}", as_json=as_json)
 
 
 @limits.command("override")
@@ -89,32 +84,26 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
 
 
 def _print(standing: Standing, states: dict[str, Any]) -> None:
-    table = Table(title=f"Limits of {standing.user.username} ({' '.join(standing.user.roles)})")
-    for column in ("Name", "Allows", "Left", "Full again"):
-        table.add_column(column)
+    rows = []
     for one in states["limits"]:
-        table.add_row(one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"])
+        rows.append((one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"]))
     for one in states["quotas"]:
         allows = f"{one['amount']} per {one['period']}, {one['time_zone']}"
-        table.add_row(one["name"], allows, str(one["remaining"]), one["full_again_at"])
+        rows.append((one["name"], allows, str(one["remaining"]), one["full_again_at"]))
     for one in states["leases"]:
-        table.add_row(one["name"], f"{one['most']} at once", str(one["most"] - one["held"]), "")
-    console = Console(markup=False)
-    console.print(table)
-    if states["blocked_until"]:
-        console.print(f"Blocked until {states['blocked_until']}.")
-    for override in standing.overrides:
-        what = _plain(override)
-        console.print(f"Set by {what['by']} until {what['until']}: {what['name']} {what['numbers']} ({what['reason']})")
+        rows.append((one["name"], f"{one['most']} at once", str(one["most"] - one["held"]), ""))
+    notes = [f"Blocked until {states['blocked_until']}."] if states["blocked_until"] else []
+    for what in map(_plain, standing.overrides):
+        notes.append("Set by {by} until {until}: {name} {numbers} ({reason})".format_map(what))
+    title = f"Limits of {standing.user.username} ({' '.join(standing.user.roles)})"
+    print_table(table_of(("Name", "Allows", "Left", "Full again"), rows, title), *notes)
 
 
 def _plain(override: Override) -> dict[str, str]:
-    if override.name == BLOCK:
-        numbers = "blocked"
-    else:
-        numbers = f"{override.rate}, burst {override.burst}" if override.rate else f"{override.amount}"
+    numbers = f"{override.rate}, burst {override.burst}" if override.rate else f"{override.amount}"
+    numbers = "blocked" if override.name == BLOCK else numbers
     until = iso(override.until_us / 1_000_000)
-    return {"name": override.name, "numbers": numbers, "until": until, "reason": override.reason, "by": override.by}
+    return fields(override, "name", "reason", "by") | {"numbers": numbers, "until": until}
 
 
 def _with_limits(work: Callable[[UserLimits], Coroutine[Any, Any, T]]) -> T:

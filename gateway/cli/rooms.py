@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from auth.users import User
 from gateway.audit import CLI, Audit
-from gateway.cli.connection import with_store
+from gateway.cli.connection import every, with_store
 from gateway.cli.failures import CommandError
+from gateway.cli.terminal import JSON, print_list, print_result, table_of
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
@@ -38,7 +37,6 @@ from limits.limiter import Limiter
 
 T = TypeVar("T")
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _PAGE = 500
 _OPERATOR = Caller(CLI, "", is_operator=True)
 
@@ -56,17 +54,17 @@ class _Services:
     policy: PolicyInForce
 
 
-@click.group("rooms")
-def rooms_group() -> None:
+@click.group()
+def rooms() -> None:
     """List, show, adopt, hand over, end and unlock rooms."""
 
 
-@rooms_group.command("adopt")
+@rooms.command("adopt")
 @click.argument("room_id")
 @click.option("--owner", required=True, help="The new owner, by name or id.")
 @click.option("--name", default="", help="Its name in the gateway.  [default: its name at 100ms]")
 @click.option("--access", type=click.Choice(["open", "invited"]), help="Who may join it.  [default: the policy's]")
-@_JSON
+@JSON
 def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool) -> None:
     """Register a room that already exists at 100ms, so that users can join it through the gateway."""
     given_name = _text("--name", name, 100)
@@ -78,16 +76,14 @@ def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool
         return room, user
 
     room, user = _with_services(work)
-    if as_json:
-        click.echo(json.dumps(_plain(room, {user.id: user.username}), indent=2))
-    else:
-        click.echo(f"{room.id} ({room.name}) is registered; {user.username} owns it.")
+    text = f"{room.id} ({room.name}) is registered; {user.username} owns it."
+    print_result(_plain(room, {user.id: user.username}), text, as_json=as_json)
 
 
-@rooms_group.command("give")
+@rooms.command("give")
 @click.argument("room_id", metavar="ROOM")
 @click.argument("user")
-@_JSON
+@JSON
 def give(room_id: str, user: str, as_json: bool) -> None:
     """Make USER (name or id) the owner of a room. The former owner becomes a cohost, unless they were deleted."""
 
@@ -102,46 +98,33 @@ def give(room_id: str, user: str, as_json: bool) -> None:
         return replace(room, owner_id=heir.id), heir
 
     room, heir = _with_services(work)
-    if as_json:
-        click.echo(json.dumps(_plain(room, {heir.id: heir.username}), indent=2))
-    else:
-        click.echo(f"{heir.username} now owns {room.id} ({room.name}).")
+    text = f"{heir.username} now owns {room.id} ({room.name})."
+    print_result(_plain(room, {heir.id: heir.username}), text, as_json=as_json)
 
 
-@rooms_group.command("list")
+@rooms.command("list")
 @click.option("--user", help="Only the rooms in the list of this user (name or id).")
-@_JSON
+@JSON
 def list_rooms(user: str | None, as_json: bool) -> None:
     """List all rooms, or those of one user, newest first."""
 
     async def work(services: _Services) -> tuple[list[Room], dict[str, str]]:
         uid = (await services.accounts.lookup(user)).id if user is not None else None
-        found: list[Room] = []
-        before: tuple[int, str] | None = None
-        while True:
-            page, before = await services.rooms.page(uid, before=before, size=_PAGE)
-            found += page
-            if before is None:
-                return found, await _names(services.accounts, (room.owner_id for room in found))
+        found = await every(lambda before: services.rooms.page(uid, before=before, size=_PAGE), None)
+        return found, await _names(services.accounts, (room.owner_id for room in found))
 
     found, names = _with_services(work)
-    if as_json:
-        click.echo(json.dumps([_plain(room, names) for room in found], indent=2))
-    elif not found:
-        click.echo(f"{user} has no rooms." if user else "No rooms yet.")
-    else:
-        # These fit in 80 columns; `show` and JSON have the rest.
-        texts = (Column(title, overflow="fold") for title in ("Name", "Owner", "State"))
-        table = Table(Column("Room", no_wrap=True), *texts, Column("Created", no_wrap=True))
-        for room in found:
-            created, owner = RoomShape.of(room).created_at[:10], names[room.owner_id]
-            table.add_row(room.id, room.name, owner, _state(room), created)
-        Console(markup=False).print(table)
+    # These fit in 80 columns; `show` and JSON have the rest.
+    texts = (Column(title, overflow="fold") for title in ("Name", "Owner", "State"))
+    columns = (Column("Room", no_wrap=True), *texts, Column("Created", no_wrap=True))
+    rows = ((one.id, one.name, names[one.owner_id], _state(one), RoomShape.of(one).created_at[:10]) for one in found)
+    none = f"{user} has no rooms." if user else "No rooms yet."
+    print_list([_plain(room, names) for room in found], table_of(columns, rows), none=none, as_json=as_json)
 
 
-@rooms_group.command("show")
+@rooms.command("show")
 @click.argument("room_id", metavar="ROOM")
-@_JSON
+@JSON
 def show(room_id: str, as_json: bool) -> None:
     """Show a room and the relations of its members."""
 
@@ -151,23 +134,19 @@ def show(room_id: str, as_json: bool) -> None:
         return room, members, await _names(services.accounts, (uid for uid, _ in members))
 
     room, members, names = _with_services(work)
-    if as_json:
-        listed = [{"user_id": uid, "username": names[uid], "relation": relation} for uid, relation in members]
-        click.echo(json.dumps(_plain(room, names) | {"members": listed}, indent=2))
-        return
-    rows = {"Room": room.id, "Name": room.name, "Description": room.description or "-", "State": _state(room)}
-    rows |= {"Access": room.access, "Template": room.template, "Created": RoomShape.of(room).created_at}
-    for title, text in rows.items():
-        click.echo(f"{title:12} {text}")
-    for n, (uid, relation) in enumerate(members):
-        click.echo(f"{'' if n else 'Members':12} {names[uid]} ({uid}): {relation}")
+    listed = [{"user_id": uid, "username": names[uid], "relation": relation} for uid, relation in members]
+    rows = [("Room", room.id), ("Name", room.name), ("Description", room.description or "-"), ("State", _state(room))]
+    rows += [("Access", room.access), ("Template", room.template), ("Created", RoomShape.of(room).created_at)]
+    rows += [("" if n else "Members", f"{names[uid]} ({uid}): {relation}") for n, (uid, relation) in enumerate(members)]
+    text = "\n".join(f"{title:12} {value}" for title, value in rows)
+    print_result(_plain(room, names) | {"members": listed}, text, as_json=as_json)
 
 
-@rooms_group.command("end")
+@rooms.command("end")
 @click.argument("room_id", metavar="ROOM")
 @click.option("--lock", is_flag=True, help="Refuse all joins until an operator unlocks the room (`rooms unlock`).")
 @click.option("--reason", default="", help="Shown to everyone who is removed, and kept in the audit trail.")
-@_JSON
+@JSON
 def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
     """Remove everyone from a room. Unless it is locked, they can join again with a token that is still valid."""
     why = _text("--reason", reason, 200)
@@ -178,16 +157,14 @@ def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
 
     room, ended = _with_services(work)
     locked = lock or not room.enabled
-    if as_json:
-        click.echo(json.dumps({"id": room.id, "ended": ended, "locked": locked}, indent=2))
-    else:
-        said = "is being ended" if ended else "was empty"
-        click.echo(f"{room.id} ({room.name}) {said}{'; no one can join it any more' if locked else ''}.")
+    said = "is being ended" if ended else "was empty"
+    text = f"{room.id} ({room.name}) {said}{'; no one can join it any more' if locked else ''}."
+    print_result({"id": room.id, "ended": ended, "locked": locked}, text, as_json=as_json)
 
 
-@rooms_group.command("unlock")
+@rooms.command("unlock")
 @click.argument("room_id", metavar="ROOM")
-@_JSON
+@JSON
 def unlock(room_id: str, as_json: bool) -> None:
     """Unlock a room, whoever locked it. It counts again towards the maximum of rooms of its creator."""
 
@@ -204,10 +181,8 @@ def unlock(room_id: str, as_json: bool) -> None:
         return room
 
     room = _with_services(work)
-    if as_json:
-        click.echo(json.dumps({"id": room.id, "locked": False}, indent=2))
-    else:
-        click.echo(f"{room.id} ({room.name}) can be joined{'' if not room.enabled else '; it was not locked'}.")
+    text = f"{room.id} ({room.name}) can be joined{'; it was not locked' if room.enabled else ''}."
+    print_result({"id": room.id, "locked": False}, text, as_json=as_json)
 
 
 async def _room(services: _Services, room_id: str) -> Room:

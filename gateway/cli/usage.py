@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
+from rich.table import Column
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
+from gateway.cli.terminal import JSON, print_list, table_of
 from gateway.redis.store import Store
 from gateway.text import FieldError
 from gateway.usage.reports import METRIC, PERIOD, Days, Reports, TopRow, UsageRow, span_of_days
@@ -36,7 +35,7 @@ def usage() -> None:
     "--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="First UTC day.  [default: 30 days up to --to]"
 )
 @click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="Last UTC day.  [default: today]")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 def show_usage(
     user: str | None, action: str | None, first: datetime | None, last: datetime | None, as_json: bool
 ) -> None:
@@ -46,19 +45,16 @@ def show_usage(
     except FieldError as error:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from error
     rows = with_store(lambda store: _all_usage(store, days, user, action))
-    if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
-    elif not rows:
-        click.echo(f"Nothing was used from {days[0]} to {days[1]}.")
-    else:
-        Console(markup=False).print(_usage_table(rows))
+    counts = (Column(name, justify="right") for name in ("Done", "Denied", "Refused", "Failed"))
+    table = table_of(("Day", "User", "Action", *counts), map(_cells, rows), title="Usage per user, UTC day and action")
+    print_list(rows, table, none=f"Nothing was used from {days[0]} to {days[1]}.", as_json=as_json)
 
 
 @usage.command("top")
 @click.option("--counter", default="tokens.mint.ok", show_default=True, help="Any counter, e.g. api.denied.api.")
 @click.option("--period", help="A UTC day (2026-11-22) or month (2026-11).  [default: today]")
 @click.option("--limit", "size", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
     """Show the users with the highest count of one counter on a day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
@@ -72,15 +68,9 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
         return await _reports(store).top(period, counter, size)
 
     rows = with_store(read)
-    if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
-    elif not rows:
-        click.echo(f"No user has any {counter} in {period}.")
-    else:
-        table = Table("User", Column("Count", justify="right"), title=f"{counter}, {period}")
-        for row in rows:
-            table.add_row(row.username or row.user_id, str(row.count))
-        Console(markup=False).print(table)
+    cells = ((row.username or row.user_id, str(row.count)) for row in rows)
+    table = table_of(("User", Column("Count", justify="right")), cells, title=f"{counter}, {period}")
+    print_list(rows, table, none=f"No user has any {counter} in {period}.", as_json=as_json)
 
 
 @usage.command("rebuild")
@@ -126,13 +116,6 @@ async def _all_usage(store: Store, days: Days, user: str | None, action: str | N
     return rows
 
 
-def _usage_table(rows: list[UsageRow]) -> Table:
-    table = Table(title="Usage per user, UTC day and action")
-    for name in ("Day", "User", "Action"):
-        table.add_column(name)
-    for name in ("Done", "Denied", "Refused", "Failed"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        counts = (row.ok, sum(row.denied.values()), sum(row.refused.values()), row.failed)
-        table.add_row(row.date, row.username, row.action, *(str(count) for count in counts))
-    return table
+def _cells(row: UsageRow) -> tuple[str, ...]:
+    counts = (row.ok, sum(row.denied.values()), sum(row.refused.values()), row.failed)
+    return row.date, row.username, row.action, *map(str, counts)

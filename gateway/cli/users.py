@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from datetime import UTC, datetime
@@ -10,7 +9,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Column, Table
 
 from auth.sessions import Session
@@ -18,14 +16,13 @@ from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes
 from gateway.accounts.registration import MOST_INVITE_S, MOST_INVITE_USES
-from gateway.cli.connection import Office, with_office
-from gateway.cli.durations import DURATION
+from gateway.cli.connection import Office, every, with_office
 from gateway.cli.failures import CommandError
+from gateway.cli.terminal import DURATION, JSON, print_json, print_list, print_result, print_table, table_of
 from gateway.text import plain_text
 
 _MOST_SHOWN = 100
 _CLI = Actor.command_line()
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ROLE = click.option("--role", "roles", multiple=True, required=True, help="Gateway role; may be given several times.")
 
 
@@ -39,7 +36,7 @@ def users() -> None:
 @_ROLE
 @click.option("--display-name", default="", help="Name shown to others.  [default: the user name]")
 @click.option("--no-password", is_flag=True, help="Set no password; see `gateway users password-link`.")
-@_JSON
+@JSON
 def add_user(username: str, roles: tuple[str, ...], display_name: str, no_password: bool, as_json: bool) -> None:
     """Create an account. The password comes from a prompt, or from standard input; never from the command line."""
     _check_shown(display_name)
@@ -47,57 +44,42 @@ def add_user(username: str, roles: tuple[str, ...], display_name: str, no_passwo
     user = with_office(
         lambda office: office.admin.create(_CLI, username, password, roles=roles, display_name=display_name)
     )
-    _print_users([user], as_json=as_json)
+    _print_user(user, as_json=as_json)
 
 
 @users.command("list")
 @click.option("--name", default="", help="Only users whose names begin with this text.")
-@_JSON
+@JSON
 def list_users(name: str, as_json: bool) -> None:
     """List all accounts, the oldest first, or with --name the matching ones by name."""
 
-    async def every(office: Office) -> list[User]:
-        found: list[User] = []
-        after: int | None = 0
-        while after is not None:
-            page, after = await office.accounts.page(after=after, size=500)
-            found += [user for user in page if user.username]  # the others were deleted
-        return found
+    async def read(office: Office) -> list[User]:
+        if name:
+            return await every(lambda after: office.accounts.search(name, after=after, size=500), "")
+        return await every(lambda after: office.accounts.page(after=after, size=500), 0)
 
-    async def named(office: Office) -> list[User]:
-        found: list[User] = []
-        after: str | None = ""
-        while after is not None:
-            page, after = await office.accounts.search(name, after=after, size=500)
-            found += page
-        return found
-
-    found = with_office(named if name else every)
-    if not found and not as_json:
-        click.echo(
-            f"No user's name begins with {name!r}."
-            if name
-            else "No users yet. Add one: gateway users add NAME --role host"
-        )
-        return
-    _print_users(found, as_json=as_json, many=True)
+    found = [user for user in with_office(read) if user.username]  # the others were deleted
+    none = (
+        f"No user's name begins with {name!r}." if name else "No users yet. Add one: gateway users add NAME --role host"
+    )
+    print_list([_plain(user) for user in found], _table(found), none=none, as_json=as_json)
 
 
 @users.command("show")
 @click.argument("username")
-@_JSON
+@JSON
 def show_user(username: str, as_json: bool) -> None:
     """Show one account, by name or id."""
-    _print_users([with_office(lambda office: office.accounts.lookup(username))], as_json=as_json)
+    _print_user(with_office(lambda office: office.accounts.lookup(username)), as_json=as_json)
 
 
 @users.command("roles")
 @click.argument("username")
 @click.argument("roles", nargs=-1, required=True)
-@_JSON
+@JSON
 def set_roles(username: str, roles: tuple[str, ...], as_json: bool) -> None:
     """Replace an account's roles. Earlier login tokens are refused from the next request on."""
-    _print_users([_change(username, Changes(roles=roles))], as_json=as_json)
+    _print_user(_change(username, Changes(roles=roles)), as_json=as_json)
 
 
 @users.command("disable")
@@ -137,7 +119,7 @@ def delete_user(username: str, yes: bool) -> None:
 
 @users.command("sessions")
 @click.argument("username")
-@_JSON
+@JSON
 def list_sessions(username: str, as_json: bool) -> None:
     """List where a user is logged in."""
 
@@ -145,18 +127,10 @@ def list_sessions(username: str, as_json: bool) -> None:
         return await office.sessions.current((await office.accounts.lookup(username)).id)
 
     found = with_office(read)
-    if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(one) for one in found], indent=2))
-        return
-    if not found:
-        click.echo(f"{username} has no sessions.")
-        return
     texts = [Column(name, overflow="fold") for name in ("Address", "Client")]
-    table = Table(Column("Session", no_wrap=True), "Since, last used, until", *texts)
-    for one in found:
-        times = "\n".join(map(_time, (one.opened_ms, one.used_ms, one.expires_ms)))
-        table.add_row(one.id, times, one.address, one.agent)
-    Console(markup=False).print(table)
+    columns = [Column("Session", no_wrap=True), Column("Since, last used, until"), *texts]
+    table = table_of(columns, ((one.id, _times(one), one.address, one.agent) for one in found))
+    print_list(found, table, none=f"{username} has no sessions.", as_json=as_json)
 
 
 @users.command("logout")
@@ -170,7 +144,7 @@ def end_sessions(username: str) -> None:
 @users.command("password-link")
 @click.argument("username")
 @click.option("--page", help="URL of your app's page for it; the code is added as its fragment.")
-@_JSON
+@JSON
 def password_link(username: str, page: str | None, as_json: bool) -> None:
     """Print a code that sets a password. It works once, within 24 hours.
 
@@ -180,10 +154,8 @@ def password_link(username: str, page: str | None, as_json: bool) -> None:
     if page and not re.fullmatch(r"https?://[^\s#]+", page):
         raise click.BadParameter("must begin with http:// or https:// and contain no #", param_hint="--page")
     code = with_office(lambda office: office.admin.password_link(_CLI, username))
-    if as_json:
-        click.echo(json.dumps({"token": code, "expires_in": PASSWORD_LINK_S}, indent=2))
-    else:
-        click.echo(f"{page}#token={code}" if page else code)
+    text = f"{page}#token={code}" if page else code
+    print_result({"token": code, "expires_in": PASSWORD_LINK_S}, text, as_json=as_json)
 
 
 @users.command("uninvite")
@@ -199,7 +171,7 @@ def uninvite(code: str) -> None:
 @_ROLE
 @click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it is valid: 90min, 12h, 7d.")
 @click.option("--uses", type=click.IntRange(1, MOST_INVITE_USES), default=1, show_default=True, help="How many people.")
-@_JSON
+@JSON
 def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> None:
     """Print a code to register with. Users who register with it get these roles.
 
@@ -213,11 +185,8 @@ def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> No
 
     code, registration = with_office(work)
     if registration == "closed":
-        click.echo(
-            "Registration is closed. The invitation needs GATEWAY_REGISTRATION=invite or open.",
-            err=True,
-        )
-    click.echo(json.dumps({"invite": code, "expires_in": expires, "uses": uses}, indent=2) if as_json else code)
+        click.echo("Registration is closed. The invitation needs GATEWAY_REGISTRATION=invite or open.", err=True)
+    print_result({"invite": code, "expires_in": expires, "uses": uses}, code, as_json=as_json)
 
 
 def _check_shown(display_name: str) -> None:
@@ -238,17 +207,26 @@ def _ask_password() -> str:
         raise click.BadParameter("the password on standard input is not valid UTF-8") from None
 
 
-def _print_users(found: list[User], *, as_json: bool, many: bool = False) -> None:
+def _print_user(user: User, *, as_json: bool) -> None:
     if as_json:
-        plain: list[Any] = [msgspec.to_builtins(user) for user in found]
-        for one in plain:
-            del one["mark"]  # internal
-        click.echo(json.dumps(plain if many else plain[0], indent=2))
-        return
-    table = Table("User", "Roles", "Status", "Created", "Id")
-    for user in found:
-        table.add_row(user.username, " ".join(user.roles), user.status, _time(user.created_ms), user.id)
-    Console(markup=False).print(table)
+        print_json(_plain(user))
+    else:
+        print_table(_table([user]))
+
+
+def _table(found: list[User]) -> Table:
+    rows = ((one.username, " ".join(one.roles), one.status, _time(one.created_ms), one.id) for one in found)
+    return table_of(("User", "Roles", "Status", "Created", "Id"), rows)
+
+
+def _plain(user: User) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(user)
+    del plain["mark"]  # internal
+    return plain
+
+
+def _times(session: Session) -> str:
+    return "\n".join(map(_time, (session.opened_ms, session.used_ms, session.expires_ms)))
 
 
 def _time(epoch_ms: int) -> str:
