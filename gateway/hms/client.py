@@ -1,7 +1,4 @@
-"""The part of the 100ms REST API that the gateway needs (100ms docs: server-side v2, API reference).
-
-The rest of the gateway imports only from this module and from `tokens`.
-"""
+"""The part of the 100ms REST API that the gateway needs (100ms docs: server-side v2, API reference)."""
 
 from __future__ import annotations
 
@@ -14,36 +11,9 @@ from collections.abc import Callable
 import httpx
 
 from .calls import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, Call, Calls
-from .errors import (
-    HmsBusy,
-    HmsError,
-    HmsNotFound,
-    HmsRefused,
-    HmsTimeout,
-    HmsUnauthorized,
-    HmsUnreachable,
-    already_done,
-)
-from .replies import ROOM_ID, HmsPeer, HmsRole, HmsRoom, HmsTemplate, read_peers, read_room, read_template, unusable
+from .errors import HmsError, HmsNotFound, HmsRefused, HmsUnauthorized
+from .replies import ROOM_ID, HmsPeer, HmsRoom, HmsTemplate, read_peers, read_room, read_template, unusable
 from .tokens import HmsTokens
-
-__all__ = [
-    "ROOM_ID",
-    "HmsBusy",
-    "HmsClient",
-    "HmsError",
-    "HmsNotFound",
-    "HmsPeer",
-    "HmsRefused",
-    "HmsRole",
-    "HmsRoom",
-    "HmsTemplate",
-    "HmsTimeout",
-    "HmsUnauthorized",
-    "HmsUnreachable",
-    "already_done",
-    "connect",
-]
 
 log = logging.getLogger("gateway.hms")
 

@@ -34,7 +34,7 @@ from auth.errors import (
 from gateway.accounts.actor import NotAllowed, UnknownRole
 from gateway.accounts.admin import AdminsBusy, LastAdmin
 from gateway.accounts.registration import RegistrationClosed
-from gateway.hms.client import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
 from gateway.logs import request_id
 from gateway.redis.durable import NotDurable

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from gateway.hms.client import HmsRole, HmsTemplate
+from gateway.hms.replies import HmsRole, HmsTemplate
 from gateway.policy.file import NAMES_ALLOWED, ROLE_NAME, built_in_text
 from gateway.policy.model import Policy
 

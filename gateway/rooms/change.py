@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.audit import Audit
-from gateway.hms.client import HmsError
+from gateway.hms.errors import HmsError
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller, ChangeRoom, Forbidden, Room

@@ -14,7 +14,7 @@ from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
 from auth.sessions import Grant, Sessions
 from auth.users import User
-from gateway.hms.client import HmsError
+from gateway.hms.errors import HmsError
 from gateway.policy.model import Guests
 from gateway.rooms import keys
 from gateway.rooms.invites import RoomInvites

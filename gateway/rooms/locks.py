@@ -9,7 +9,8 @@ from __future__ import annotations
 import secrets
 
 from auth import Execute
-from gateway.hms.client import HmsClient, already_done
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import already_done
 from gateway.policy.live import PolicyInForce
 from gateway.rooms import keys
 from gateway.rooms.room import Room

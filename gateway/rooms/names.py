@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from auth import Execute
-from gateway.hms.client import ROOM_ID
+from gateway.hms.replies import ROOM_ID
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.rooms import keys

@@ -14,7 +14,9 @@ import msgspec
 from ulid import ULID
 
 from auth import Execute
-from gateway.hms.client import ROOM_ID, HmsClient, HmsUnreachable, already_done
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import HmsUnreachable, already_done
+from gateway.hms.replies import ROOM_ID
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import RELATIONS
 from gateway.rooms import keys

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from auth import Execute
-from gateway.hms.client import HmsClient, already_done
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import already_done
 from gateway.policy.decide import loses_roles
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED, RELATIONS

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from gateway.hms.client import HmsPeer, HmsRoom
+from gateway.hms.replies import HmsPeer, HmsRoom
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy

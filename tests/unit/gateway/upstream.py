@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from gateway.hms.client import HmsClient, HmsRoom
+from gateway.hms.client import HmsClient
+from gateway.hms.replies import HmsRoom
 
 KEY, SECRET = "63f0a5b1c2d3e4f5a6b7c8d9", "hms-secret-of-tests-" + "h" * 32
 ROOM, TEMPLATE = "0123456789abcdef01234567", "89abcdef0123456789abcdef"

@@ -12,7 +12,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.cli.checks import Finding, check_redis, check_secrets, judge_clock, judge_template, webhooks
-from gateway.hms.client import HmsNotFound, HmsRole, HmsTemplate, HmsTimeout
+from gateway.hms.errors import HmsNotFound, HmsTimeout
+from gateway.hms.replies import HmsRole, HmsTemplate
 from gateway.policy.file import load_policy, parse_policy
 from gateway.policy.templates import policy_text
 from gateway.redis.durable import NotDurable

@@ -13,17 +13,9 @@ import jwt
 import pytest
 
 from gateway.hms import calls, client
-from gateway.hms.client import (
-    HmsBusy,
-    HmsClient,
-    HmsError,
-    HmsNotFound,
-    HmsRefused,
-    HmsRoom,
-    HmsTimeout,
-    HmsUnauthorized,
-    HmsUnreachable,
-)
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import HmsBusy, HmsError, HmsNotFound, HmsRefused, HmsTimeout, HmsUnauthorized, HmsUnreachable
+from gateway.hms.replies import HmsRoom
 from gateway.hms.tokens import HmsTokens
 from tests.unit.gateway.upstream import (
     BODY_SECRET,

@@ -16,16 +16,8 @@ from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_ret
 
 from gateway.breaker import LEAST_CALLS, Breaker
 from gateway.hms import calls, client
-from gateway.hms.client import (
-    HmsBusy,
-    HmsClient,
-    HmsError,
-    HmsRefused,
-    HmsTimeout,
-    HmsUnauthorized,
-    HmsUnreachable,
-    connect,
-)
+from gateway.hms.client import HmsClient, connect
+from gateway.hms.errors import HmsBusy, HmsError, HmsRefused, HmsTimeout, HmsUnauthorized, HmsUnreachable
 from gateway.hms.tokens import HmsTokens
 from tests.unit.gateway.upstream import KEY, ROOM, SECRET, TEMPLATE, Answer, Upstream, create, created, settled
 

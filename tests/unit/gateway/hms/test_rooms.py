@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.hms.client import HmsClient, HmsNotFound, HmsPeer, HmsRefused, HmsRole, HmsRoom, HmsUnreachable
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import HmsNotFound, HmsRefused, HmsUnreachable
+from gateway.hms.replies import HmsPeer, HmsRole, HmsRoom
 from tests.unit.gateway.upstream import NAME, ROOM, TEMPLATE, Upstream, created
 
 PEER, OTHER_PEER = "2a1b6a2e-2c65-44c5-b9c3-8a7cf4ac7a5e", "7f5c3c0e-6a6f-4f4e-8a52-2f54a4bd4c11"

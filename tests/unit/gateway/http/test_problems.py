@@ -30,7 +30,7 @@ from auth.errors import (
     UserExists,
     WeakPassword,
 )
-from gateway.hms.client import HmsBusy, HmsError, HmsRefused, HmsTimeout, HmsUnreachable
+from gateway.hms.errors import HmsBusy, HmsError, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.client_address import ClientAddresses
 from gateway.http.edge import Edge
 from gateway.http.problems import QUOTA_EXCEEDED, Problem, RateLimited, invalid, problem_response

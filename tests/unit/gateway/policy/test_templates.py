@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.hms.client import HmsRole, HmsTemplate
+from gateway.hms.replies import HmsRole, HmsTemplate
 from gateway.policy.file import load_policy, parse_policy
 from gateway.policy.templates import (
     NoMapping,

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.audit import Audit
-from gateway.hms.client import HmsTimeout
+from gateway.hms.errors import HmsTimeout
 from gateway.rooms.change import RoomControl
 from gateway.rooms.names import NameTaken
 from gateway.rooms.registry import Rooms

@@ -8,7 +8,7 @@ import pytest
 
 from auth.tokens import Principal
 from gateway.audit import Audit
-from gateway.hms.client import HmsTimeout
+from gateway.hms.errors import HmsTimeout
 from gateway.redis.store import StoreError
 from gateway.rooms import idempotency as module
 from gateway.rooms import keys

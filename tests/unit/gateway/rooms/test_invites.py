@@ -15,7 +15,7 @@ from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
 from auth.users import User
 from auth.vouchers import Vouchers, ref_of
-from gateway.hms.client import HmsUnreachable
+from gateway.hms.errors import HmsUnreachable
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Guests
 from gateway.rooms import invites as module

@@ -9,7 +9,8 @@ import random
 
 import pytest
 
-from gateway.hms.client import HmsBusy, HmsRoom, HmsTimeout, HmsUnreachable
+from gateway.hms.errors import HmsBusy, HmsTimeout, HmsUnreachable
+from gateway.hms.replies import HmsRoom
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.registry import NotOurs, Rooms
 from gateway.rooms.room import ChangeRoom, Room

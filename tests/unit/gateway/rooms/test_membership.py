@@ -11,7 +11,7 @@ from auth.errors import UnknownUser
 from auth.passwords import Passwords
 from auth.users import User
 from gateway.audit import Audit
-from gateway.hms.client import HmsTimeout
+from gateway.hms.errors import HmsTimeout
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from gateway.rooms import keys

@@ -9,7 +9,8 @@ import random
 
 import pytest
 
-from gateway.hms.client import HmsBusy, HmsError, HmsRoom, HmsTimeout, HmsUnreachable
+from gateway.hms.errors import HmsBusy, HmsError, HmsTimeout, HmsUnreachable
+from gateway.hms.replies import HmsRoom
 from gateway.redis.store import StoreError
 from gateway.rooms.names import NameTaken
 from gateway.rooms.registry import Rooms, upstream_name

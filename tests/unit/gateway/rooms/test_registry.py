@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.hms.client import HmsRoom, HmsUnreachable
+from gateway.hms.errors import HmsUnreachable
+from gateway.hms.replies import HmsRoom
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import BANNED

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from gateway.hms.client import HmsTimeout, HmsUnreachable
+from gateway.hms.errors import HmsTimeout, HmsUnreachable
 from gateway.policy.live import PolicyInForce
 from gateway.rooms.relations import Members, NotInCharge, Overtaken
 from gateway.rooms.room import Caller, Room
