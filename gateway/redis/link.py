@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from hiredis import PushNotification, Reader
+from msgspec import Struct
 from redis._parsers import BaseParser
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
@@ -20,8 +20,7 @@ from redis.exceptions import InvalidResponse, RedisError, ResponseError
 _INCOMPLETE = object()
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(Struct, eq=False):
     """One command and the future of its reply."""
 
     words: tuple[Any, ...]
