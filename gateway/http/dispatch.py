@@ -17,6 +17,7 @@ from gateway.http.problems import send_problem
 
 SERVICES = "services"
 _JSON = (b"content-type", b"application/json")
+_REQUEST: type[Request[Any, Any, Any]] = Request  # calling the parametrized type takes twice as long
 
 
 class Dispatch:
@@ -28,7 +29,7 @@ class Dispatch:
     async def __call__(self, scope: HTTPScope, arguments: dict[str, Any], receive: Receive, send: Send) -> None:
         """Call a handler with the arguments that its request brings and those that every handler may take."""
         handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
-        request = Request[Any, Any, Any](scope, receive, send)
+        request = _REQUEST(scope, receive, send)
         given = {"request": request, SERVICES: self._services}
         takes = handler.parsed_fn_signature.parameters
         try:

@@ -196,16 +196,22 @@ class Rooms:
         reply = await self._execute("ZRANGE", key, top, "-inf", "BYSCORE", "REV", *span, "WITHSCORES")
         found = [place for place in timed_ids(reply) if before is None or place < before]
         shown = found[:size]
-        rows, relations = await asyncio.gather(
-            asyncio.gather(*(self._execute("HGETALL", keys.room(rid)) for _, rid in shown)),
-            asyncio.gather(*(self._execute("HGET", keys.relations(rid), uid or "") for _, rid in shown)),
-        )
-        rooms = [
-            room
-            for (_, rid), row, relation in zip(shown, rows, relations, strict=True)
-            if (room := room_of(rid, row)) and (uid is None or _shows(room, uid, relation, open_rooms))
-        ]
+        rows = await asyncio.gather(*(self._execute("HGETALL", keys.room(rid)) for _, rid in shown))
+        rooms = [room for (_, rid), row in zip(shown, rows, strict=True) if (room := room_of(rid, row))]
+        if uid is not None:
+            rooms = await self._shown(rooms, uid, open_rooms)
         return rooms, shown[-1] if len(found) > size else None
+
+    async def _shown(self, rooms: list[Room], uid: str, open_rooms: bool) -> list[Room]:
+        """Return the rooms of a user's list that they may still read; relations to their own are not asked for."""
+        others = [room for room in rooms if room.owner_id != uid]
+        stored = await asyncio.gather(*(self._execute("HGET", keys.relations(room.id), uid) for room in others))
+        hidden = {
+            room.id
+            for room, relation in zip(others, stored, strict=True)
+            if not _may_read(room, relation and relation.decode(), open_rooms)
+        }
+        return [room for room in rooms if room.id not in hidden]
 
 
 def _room(room_id: str, new: NewRoom, owner: str, *, lease: str, upstream: str, created_ms: int) -> Room:
@@ -232,10 +238,8 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _shows(room: Room, uid: str, relation: bytes | None, open_rooms: bool) -> bool:
-    if relation is None or room.owner_id == uid:
-        return room.owner_id == uid or (open_rooms and room.access == "open")
-    return relation.decode() in RELATIONS
+def _may_read(room: Room, relation: str | None, open_rooms: bool) -> bool:
+    return relation in RELATIONS if relation else open_rooms and room.access == "open"
 
 
 async def _found(room_id: str, uid: str, row: Awaitable[Any], relation: Awaitable[Any]) -> Found | None:
