@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from auth.accounts import Accounts
 from auth.tokens import Principal
 from auth.users import User
 from gateway.audit import CLI
 from gateway.policy.model import POWERS, Policy
+from gateway.text import FieldError
 
 MANAGE = "users:manage"
 
@@ -20,10 +22,6 @@ class NotAllowed(Exception):
         super().__init__(text)
         self.subject = subject
         self.why = why
-
-
-class UnknownRole(Exception):
-    """The policy has no such gateway role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,13 @@ class Actor:
     def command_line(cls) -> Actor:
         return cls(CLI, POWERS)
 
+    async def find_other(self, accounts: Accounts, policy: Policy, user: str) -> User:
+        """Return a user, other than the actor, whom the actor may act on. Raises: UnknownUser, NotAllowed"""
+        one = await accounts.lookup(user)
+        self.check_other(one)
+        self.check_reach(policy, one)
+        return one
+
     def check_other(self, user: User) -> None:
         """Check that a user is not the actor. Raises: NotAllowed"""
         if user.id == self.id:
@@ -53,10 +58,10 @@ class Actor:
             raise NotAllowed(text, subject=user.id, why=f"touches {beyond}")
 
     def check_grant(self, policy: Policy, roles: Iterable[str]) -> None:
-        """Check that roles exist and give no power that the actor does not have. Raises: UnknownRole, NotAllowed"""
+        """Check that roles exist and give no power that the actor does not have. Raises: FieldError, NotAllowed"""
         for role in roles:
             if role not in policy.roles:
-                raise UnknownRole(f"the policy has no role {role!r}; it has {', '.join(policy.roles)}")
+                raise FieldError("roles", f"the policy has no role {role!r}; it has {', '.join(policy.roles)}")
         if beyond := self._lacks(policy, roles):
             raise NotAllowed(f"You cannot grant a permission that you do not have: {beyond}.", why=f"grants {beyond}")
 

@@ -38,8 +38,6 @@ class LastAdmin(Exception):
 class AdminsBusy(Exception):
     """Another change of who may manage users is under way."""
 
-    retry_after_s = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -71,7 +69,7 @@ class UserAdmin:
         """Create an account; without a password, it needs a link to set one.
 
         Raises:
-            NotAllowed, UnknownRole, UserExists, BadUsername, WeakPassword, Busy
+            NotAllowed, FieldError, UserExists, BadUsername, WeakPassword, Busy
         """
         actor.check_grant(self._policy.now, roles)
         roles = tuple(dict.fromkeys(roles))
@@ -87,7 +85,7 @@ class UserAdmin:
         """Change roles, status or display name of a user (by name or id). Disabling ends their sessions.
 
         Raises:
-            UnknownUser, NotAllowed, UnknownRole, LastAdmin, AdminsBusy
+            UnknownUser, NotAllowed, FieldError, LastAdmin, AdminsBusy
         """
         return await _decided_anew(lambda: self._change(actor, user, changes))
 
@@ -131,7 +129,7 @@ class UserAdmin:
         await self._sessions.end_all(uid)
 
     async def _delete(self, actor: Actor, user: str) -> str:
-        one = await self._other(actor, user)
+        one = await actor.find_other(self._accounts, self._policy.now, user)
         async with self._keeping_an_admin(one, still=False, by=actor.id):
             await self._audit.record("user.deleted", by=actor.id, subject=one.id)
             # Repeated by `delete` afterwards, for sessions that are opened during this.
@@ -157,16 +155,9 @@ class UserAdmin:
         """
         # Not for the actor, who would avoid giving the current password. The link is bound to the mark that was
         # checked here: if the user is promoted beyond the actor's authority after that, the link is void.
-        one = await self._other(actor, user)
+        one = await actor.find_other(self._accounts, self._policy.now, user)
         await self._audit.record("user.password_link", by=actor.id, subject=one.id)
         return await self._links.issue({"uid": one.id, "mark": one.mark}, ttl_s=PASSWORD_LINK_S)
-
-    async def _other(self, actor: Actor, user: str) -> User:
-        """Return a user, other than the actor, whom the actor may act on. Raises: UnknownUser, NotAllowed"""
-        one = await self._accounts.lookup(user)
-        actor.check_other(one)
-        actor.check_reach(self._policy.now, one)
-        return one
 
     def _manages(self, roles: Iterable[str]) -> bool:
         return MANAGE in self._policy.now.permissions(roles)

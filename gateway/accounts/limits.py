@@ -89,7 +89,7 @@ class UserLimits:
         Raises:
             UnknownUser, NotAllowed, FieldError
         """
-        one = await self._target(user, by)
+        one = await by.find_other(self._accounts, self._policy.now, user)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
         known = {charge.limit.id for charge in charges} | {quota.id for quota in quotas}
         for name in names or ():
@@ -116,7 +116,7 @@ class UserLimits:
         if not 1 <= len(wanted.reason.strip()) <= 200:
             raise FieldError("reason", "must have 1 to 200 characters")
         plain_text("reason", wanted.reason)
-        one = await self._target(user, by)
+        one = await by.find_other(self._accounts, self._policy.now, user)
         limit = self._limit(wanted)
         until_us = time.time_ns() // 1000 + wanted.lasts_s * 1_000_000
         said: dict[str, str | int] = {"name": wanted.target, "until_us": until_us, "reason": wanted.reason}
@@ -132,15 +132,9 @@ class UserLimits:
 
     async def lift(self, user: str, name: str, *, by: Actor) -> bool:
         """Remove an override or block; tell whether there was one. Raises: UnknownUser, NotAllowed"""
-        one = await self._target(user, by)
+        one = await by.find_other(self._accounts, self._policy.now, user)
         await self._audit.record("limits.lift", by=by.id, subject=one.id, name=name)
         return await self._overrides.lift(one.id, name)
-
-    async def _target(self, user: str, by: Actor) -> User:
-        one = await self._accounts.lookup(user)
-        by.check_other(one)
-        by.check_reach(self._policy.now, one)
-        return one
 
     def _limit(self, wanted: SetOverride) -> Limit | None:
         """Return the limit that an override sets, None for a quota or a block. Raises: FieldError"""

@@ -47,7 +47,7 @@ class Registration:
         self._audit = audit
 
     async def invite(self, actor: Actor, *, roles: Sequence[str], lasts_s: int, uses: int) -> str:
-        """Return a code with which people register in these roles. Raises: NotAllowed, UnknownRole"""
+        """Return a code with which people register in these roles. Raises: NotAllowed, FieldError"""
         actor.check_grant(self._policy.now, roles)
         given = " ".join(roles)
         code = await self._invites.issue({"roles": given, "by": actor.id}, ttl_s=lasts_s, uses=uses)

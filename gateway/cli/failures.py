@@ -51,16 +51,14 @@ def foreseen(error: Exception) -> str:
     from redis.exceptions import RedisError
 
     from auth.errors import AuthError
-    from gateway.accounts.actor import NotAllowed, UnknownRole
+    from gateway.accounts.actor import NotAllowed
     from gateway.accounts.admin import AdminsBusy, LastAdmin
     from gateway.hms.errors import HmsError
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken
     from gateway.rooms.registry import NotOurs
 
-    if isinstance(error, AuthError | HmsError | NameTaken | NotOurs):
-        return str(error)
-    if isinstance(error, UnknownRole | LastAdmin | AdminsBusy | NotAllowed):
+    if isinstance(error, AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NotAllowed):
         return str(error)
     if isinstance(error, StoreError):
         return f"Redis (REDIS_URL): {error}"

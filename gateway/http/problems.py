@@ -31,7 +31,7 @@ from auth.errors import (
     UserExists,
     WeakPassword,
 )
-from gateway.accounts.actor import NotAllowed, UnknownRole
+from gateway.accounts.actor import NotAllowed
 from gateway.accounts.admin import AdminsBusy, LastAdmin
 from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
@@ -244,7 +244,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (FieldError, lambda exc: invalid(exc.field, exc.rule)),
     (TemplateNotAllowed, lambda exc: Problem(403, "template_not_allowed", str(exc), allowed_templates=exc.allowed)),
     (RoomGone, lambda exc: Problem(404, "not_found", str(exc))),
-    (Overtaken, _later(503, "busy", lambda _: 1)),
+    ((Overtaken, AdminsBusy), _later(503, "busy", lambda _: 1)),
     (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
     (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),
     (InFlight, _later(409, "idempotency_conflict", lambda _: 1)),
@@ -252,8 +252,6 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     ((NotAllowed, Forbidden), lambda exc: Problem(403, "forbidden", str(exc))),
     (RegistrationClosed, lambda exc: Problem(403, "registration_closed", str(exc))),
     (LastAdmin, lambda exc: Problem(409, "last_admin", str(exc))),
-    (UnknownRole, lambda exc: invalid("roles", str(exc))),
-    (AdminsBusy, _later(503, "busy", lambda exc: exc.retry_after_s)),
     (Busy, _later(503, "busy", lambda exc: exc.retry_after_s)),
     (HmsBusy, _later(503, "upstream_busy", lambda exc: exc.retry_after_s)),
     (HmsTimeout, lambda exc: Problem(504, "upstream_timeout", str(exc))),

@@ -108,16 +108,8 @@ class Room(msgspec.Struct):
 
     @classmethod
     def of(cls, room: RegisteredRoom) -> Room:
-        return cls(
-            id=room.id,
-            name=room.name,
-            description=room.description,
-            access=room.access,
-            template=room.template,
-            owner_id=room.owner_id,
-            enabled=room.enabled,
-            created_at=iso(room.created_ms / 1000),
-        )
+        texts = (room.name, room.description, room.access, room.template)
+        return cls(room.id, *texts, room.owner_id, room.enabled, iso(room.created_ms / 1000))
 
 
 Remaining = Annotated[int, Meta(description="Units left now.")]
