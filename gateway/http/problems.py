@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -36,7 +35,7 @@ from gateway.accounts.admin import AdminsBusy, LastAdmin
 from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
-from gateway.logs import request_id
+from gateway.logs import request_id, to_json
 from gateway.redis.durable import NotDurable
 from gateway.redis.refusals import log_refusal
 from gateway.redis.store import StoreError
@@ -138,7 +137,7 @@ def document(problem: Problem, *, instance: str) -> bytes:
         "success": False,
         "error": problem.detail,
     }
-    return json.dumps(fields | problem.extra).encode()
+    return to_json(fields | problem.extra).encode()
 
 
 def title_of(status: int) -> str:
