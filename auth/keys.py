@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _SALT = b"100ms gateway v1"
 
@@ -25,10 +25,7 @@ class Key:
     """One derived key; `kid` names the secret it is derived from and reveals nothing about it."""
 
     kid: str
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return f"Key(kid={self.kid!r})"
+    secret: bytes = field(repr=False)
 
 
 class KeyRing:

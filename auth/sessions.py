@@ -12,7 +12,7 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from . import Execute
@@ -54,13 +54,10 @@ class Grant:
     """
 
     principal: Principal
-    refresh_token: str
+    refresh_token: str = field(repr=False)
     refresh_expires_s: int
     auth_time: int
     rotated: bool = True
-
-    def __repr__(self) -> str:
-        return f"Grant(principal={self.principal!r})"
 
 
 class Sessions:

@@ -62,7 +62,7 @@ class Throttle:
 
     async def request(self, address: str) -> None:
         """Charge one request of an address. Raises: RateLimited"""
-        decision = await self._limiter.take(self._subject("address", site_of(address)), [Charge(self._limits.requests)])
+        decision = await self._take("address", site_of(address), self._limits.requests)
         if not decision.allowed:
             self._note("requests", decision, address)
             raise RateLimited(decision)
@@ -133,15 +133,14 @@ class Throttle:
 
     async def refresh_allowed(self, sid: str, address: str) -> None:
         """Check that a session may be refreshed again, without charging it. Raises: Problem"""
-        charge = Charge(self._limits.refresh)
-        decision = await self._limiter.take(self._subject("refresh", sid), [Charge(charge.limit, 0)])
+        decision = await self._limiter.take(self._subject("refresh", sid), [Charge(self._limits.refresh, 0)])
         if decision.limits[0].remaining < 1:
             self._note("refresh", decision, address)
             raise _too_many(decision)
 
     async def refreshed(self, sid: str) -> None:
         """Charge a refresh that rotated. Racing refreshes that got the same tokens are not charged."""
-        await self._limiter.take(self._subject("refresh", sid), [Charge(self._limits.refresh)])
+        await self._take("refresh", sid, self._limits.refresh)
 
     async def _take(self, kind: str, text: str, limit: Limit) -> Decision:
         return await self._limiter.take(self._subject(kind, text), [Charge(limit)])
