@@ -3,8 +3,6 @@
 Keys: `u:1:{uid}` the user, `un:1:<name>` name -> uid, `ui:1` all users by creation, `ni:1` all names in order.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """Passwords known from breaches: a file that the operator mounts, searched on disk and never loaded."""
 
-from __future__ import annotations
-
 import codecs
 import hashlib
 import os

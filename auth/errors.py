@@ -11,8 +11,6 @@ AuthError
 └── Busy                  too many passwords are being hashed right now
 """
 
-from __future__ import annotations
-
 
 class AuthError(Exception):
     """Base of the package's errors. The text is safe to show to the caller."""

@@ -1,7 +1,5 @@
 """Keys derived from the gateway's secret, one per purpose, so that no two uses share a key."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """User names: which are allowed, and when two are the same."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -3,8 +3,6 @@
 Sources: NIST SP 800-63B-4 section 3.1.1.2 (length, blocklist, the names of user and service), OWASP ASVS 5 chapter 6.2.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import unicodedata

@@ -3,8 +3,6 @@
 Source: OWASP Password Storage Cheat Sheet (the floor).
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -5,8 +5,6 @@ function of its counter, so that racing refreshes of several tabs get the same o
 is one call of `rotate.lua`. Reuse detection as in RFC 9700 section 4.14.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import secrets

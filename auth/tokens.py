@@ -4,8 +4,6 @@ PyJWT checks the signature and the times. It also accepts padded segments, `zip`
 a string. So a token without exactly the form of ours is refused before or after PyJWT checks it.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

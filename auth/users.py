@@ -3,8 +3,6 @@
 A damaged row never makes a request fail with an internal error: a field that cannot be read gives no rights.
 """
 
-from __future__ import annotations
-
 import base64
 import secrets
 from collections.abc import Sequence

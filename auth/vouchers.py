@@ -4,8 +4,6 @@ A code is 130 random bits, and only its SHA-256 is stored: reading Redis reveals
 Key: `vo:1:<kind>:<hash>`, a hash of `uses` left and `payload`, which expires with the code.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The composition root: the only place where the parts are constructed and connected."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

@@ -4,8 +4,6 @@ An entry names users by id and an address by a MAC, so that entries of a deleted
 itself is in the log line with the same request id.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -1,7 +1,5 @@
 """A circuit breaker: when most calls fail, it stops them briefly, then lets one through as a probe."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

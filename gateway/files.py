@@ -1,7 +1,5 @@
 """Files that are private, written atomically, or locked by one process at a time."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import BinaryIO

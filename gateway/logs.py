@@ -1,7 +1,5 @@
 """Log lines: one JSON object each, or text for a console. Times are UTC; lines carry the request's id."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

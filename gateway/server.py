@@ -1,7 +1,5 @@
 """Runs the gateway on uvicorn."""
 
-from __future__ import annotations
-
 import gc
 import socket
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Texts by users, such as names, descriptions and reasons, and the characters that they must not contain."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -4,8 +4,6 @@ A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and on
 (`*:tokens.mint.ok`); `uc` holds what was allowed, `dn` what was denied.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ a few commands, not four each (0.92 of the gateway's CPU per mint, 0.82 of Redis
 sums of its last `FLUSH_S`. Top lists can be rebuilt from the users' own counters (`rebuild`).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterable, Callable

@@ -3,8 +3,6 @@
 Input and output are text: the package knows no HTTP library.
 """
 
-from __future__ import annotations
-
 import random
 
 from .policy import US_PER_S, Decision, LimitState, QuotaState

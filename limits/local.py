@@ -1,7 +1,5 @@
 """Limits in the memory of one process: they stop a flood before Redis is asked. Processes share nothing."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from .policy import Clock, Limit, LimitState

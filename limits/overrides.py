@@ -4,8 +4,6 @@
 reads the rest, which is for people.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

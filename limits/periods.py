@@ -1,7 +1,5 @@
 """Calendar periods: UTC days and months for counters; days, weeks and months in a quota's time zone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache

@@ -4,8 +4,6 @@ The arithmetic of a limit is GCRA (the generic cell rate algorithm, ITU-T I.371)
 emission interval `T` and a capacity `burst`; its whole state is one theoretical arrival time.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Administers accounts, for the operator's routes and the command line: checks, changes and audit entries."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import secrets

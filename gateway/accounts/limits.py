@@ -1,7 +1,5 @@
 """One user's limits, for the operator: their state, temporary overrides, a block, a reset."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import Annotated

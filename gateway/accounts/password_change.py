@@ -1,7 +1,5 @@
 """Password changes: by the owner, who gives the current one, or with a link from an operator."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from typing import Any

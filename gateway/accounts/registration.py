@@ -1,7 +1,5 @@
 """Registration: people create their own accounts, where the operator allows it or with an invitation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field

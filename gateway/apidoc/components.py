@@ -1,7 +1,5 @@
 """The shared parts of the API's responses: header fields and the problem document."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gateway.http.problem_codes import STATUS

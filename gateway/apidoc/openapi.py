@@ -1,7 +1,5 @@
 """The OpenAPI 3.1 document, made from the routes: their access, signatures, docstrings and annotated structs."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping

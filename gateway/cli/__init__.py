@@ -1,7 +1,5 @@
 """The `gateway` command, with one module per subcommand."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """`gateway audit`: the audit trail from the command line."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Checks an installation: its secrets, its Redis, its 100ms account. A finding is one line and contains no secret."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time

@@ -1,7 +1,5 @@
 """Runs the work of one command with a connection to Redis."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`gateway doctor`: finds what is wrong with an installation and says what to do."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Mapping

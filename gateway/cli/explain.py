@@ -1,7 +1,5 @@
 """`gateway policy explain`: explains a decision."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The one-line messages for commands that fail or that have wrong arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

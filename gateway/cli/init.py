@@ -1,7 +1,5 @@
 """`gateway init`: checks and writes the settings of a new installation."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """`gateway limits`: one user's limits from the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 

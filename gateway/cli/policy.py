@@ -1,7 +1,5 @@
 """`gateway policy`: checks a policy file and explains decisions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The commands `gateway rooms ...`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What the commands share: options, and results as JSON, lines and tables."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence

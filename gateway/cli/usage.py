@@ -1,7 +1,5 @@
 """`gateway usage`: the counters from the command line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """`gateway users`: accounts from the command line."""
 
-from __future__ import annotations
-
 import re
 import sys
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The installation of a demo, on disk and in Redis: its secrets, its addresses and its three users."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import socket

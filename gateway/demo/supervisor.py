@@ -1,7 +1,5 @@
 """Starts the demo's children, prints how to use them, and stops them."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import json

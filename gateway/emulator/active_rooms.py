@@ -3,8 +3,6 @@
 100ms acknowledges a removal or an end and acts later. The emulator has acted when it replies.
 """
 
-from __future__ import annotations
-
 import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency

@@ -1,7 +1,5 @@
 """The emulator's composition root."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Control calls for tests: fault rules and the log of calls. They need no token and answer only to loopback clients."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections import deque

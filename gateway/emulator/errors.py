@@ -4,8 +4,6 @@ Shape (100ms docs, server-side v2, how-to-guides/make-api-calls): `{code, messag
 HTTP status and `details`, a list of strings, is optional.
 """
 
-from __future__ import annotations
-
 import logging
 from http import HTTPStatus
 from typing import Any

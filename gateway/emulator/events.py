@@ -1,7 +1,5 @@
 """Webhook events: the envelope and the `data` of each type (100ms docs, how-to-guides/configure-webhooks)."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from typing import Any

@@ -3,8 +3,6 @@
 Limits and buffers the body, keeps the call log, applies faults, and adds CORS headers to the paths of browsers.
 """
 
-from __future__ import annotations
-
 import re
 
 import msgspec

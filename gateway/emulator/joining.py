@@ -3,8 +3,6 @@
 Source of `/init`: 100mslive/web-sdks, signal/init.
 """
 
-from __future__ import annotations
-
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath

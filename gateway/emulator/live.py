@@ -1,7 +1,5 @@
 """Running sessions: admission, joins, leaves and ends. Independent of HTTP routes."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Callable

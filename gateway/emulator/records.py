@@ -1,7 +1,5 @@
 """The records of a workspace, in the form of the state file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Room codes and their exchange for app tokens (100ms docs, api-reference/room-codes; web-sdks, sdk/index.ts)."""
 
-from __future__ import annotations
-
 import secrets
 import string
 import uuid

@@ -1,7 +1,5 @@
 """Rooms: create or update by name, get, list, update and enable (100ms docs, api-reference/Rooms)."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from typing import Any

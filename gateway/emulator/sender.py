@@ -1,7 +1,5 @@
 """One POST to a webhook: only to loopback and private addresses, with a time limit, without redirects."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import socket

@@ -1,7 +1,5 @@
 """Running and ended sessions (100ms docs, api-reference/Sessions)."""
 
-from __future__ import annotations
-
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath

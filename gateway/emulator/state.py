@@ -1,7 +1,5 @@
 """The workspace: all records, in memory and in one JSON file."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

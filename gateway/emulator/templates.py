@@ -1,7 +1,5 @@
 """Templates and their roles, in the camelCase of 100ms (100ms docs, api-reference/policy)."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from typing import Annotated, Any, Literal

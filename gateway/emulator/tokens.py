@@ -4,8 +4,6 @@ Claims and checks: 100ms docs, get-started/security-and-tokens. Both kinds are H
 the app secret. Times are checked without leeway: 100ms documents none, and so a missing back-date is noticed.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Control calls for webhooks in tests: the workspace's webhook, disorder, custom events and the log of deliveries."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import msgspec

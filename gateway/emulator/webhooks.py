@@ -5,8 +5,6 @@ event is retried 1, 3 and 10 s after the previous attempt, then dropped. The fir
 the other. A retry delays no later event, so later events overtake an event that failed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import uuid

@@ -1,7 +1,5 @@
 """Requests and replies of all resources: bodies, queries, pages, ids and timestamps."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import secrets

@@ -1,7 +1,5 @@
 """One call to 100ms: time limit, concurrency limit, retries, and the meaning of the answer."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

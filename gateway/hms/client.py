@@ -1,7 +1,5 @@
 """The part of the 100ms REST API that the gateway needs (100ms docs: server-side v2, API reference)."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -9,8 +9,6 @@ HmsError
 └── HmsBusy              100ms limits us or has failed too often, or too many calls are running
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The answers of 100ms as values. Ignores unknown fields; refuses an answer about another room or template."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """100ms tokens (100ms docs: get-started, security and tokens). They are signed locally, without a call to 100ms."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """The access rules of a route and its charges: a frozen value in the route's `opt`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Authenticates, authorizes and rate-limits a request in one Redis round trip, before its handler runs."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time

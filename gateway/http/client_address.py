@@ -1,7 +1,5 @@
 """The client address of a request. X-Forwarded-For counts only from trusted proxies."""
 
-from __future__ import annotations
-
 import ipaddress
 import logging
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The context of one request while it is served: one object in its ASGI scope."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from litestar import Request

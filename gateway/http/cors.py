@@ -1,7 +1,5 @@
 """CORS: pages of other origins that may call the API and read its responses (Fetch standard, "CORS protocol")."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

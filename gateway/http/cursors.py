@@ -1,7 +1,5 @@
 """Cursors: positions in a list, as opaque texts that only the gateway can make."""
 
-from __future__ import annotations
-
 import base64
 from typing import Annotated
 

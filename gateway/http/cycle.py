@@ -5,8 +5,6 @@ log line that is never written. Here the head waits for the first part of the bo
 responses share are checked and encoded once (0.96 of the CPU per mint).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import lru_cache
 

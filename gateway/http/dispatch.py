@@ -4,8 +4,6 @@ Litestar finds the route and describes the parameters. What it would do for each
 the parameters, response objects, exception handlers) was a quarter of a mint's CPU time.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

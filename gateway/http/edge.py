@@ -1,7 +1,5 @@
 """The outermost ASGI wrapper. It sees every request, including those that no middleware or route sees (404, 405)."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import time

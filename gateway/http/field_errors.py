@@ -1,7 +1,5 @@
 """Translates errors of msgspec about bodies and parameters into a field and a rule in JSON's terms."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

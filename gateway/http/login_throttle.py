@@ -4,8 +4,6 @@ An attempt is charged before the password is verified, and refunded if it is rig
 without verifying it. Keys hold MACs, never a name or an address.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

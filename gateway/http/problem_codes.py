@@ -1,7 +1,5 @@
 """The closed list of problem codes, for programs. Each code has one status."""
 
-from __future__ import annotations
-
 STATUS = {
     "invalid_request": 400,
     "invalid_grant": 400,

@@ -1,7 +1,5 @@
 """Turns every exception into a problem document (RFC 9457), with one table."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus

@@ -5,8 +5,6 @@ memory or occupy every socket (slowloris). uvicorn also bounds neither the numbe
 answer may stay unread. h11, used where httptools is missing, bounds the size of a head itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from typing import Any, NoReturn

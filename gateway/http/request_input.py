@@ -3,8 +3,6 @@
 The handler's own signature says what may come: it is Litestar's, so that the OpenAPI document and this agree.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Decides on actions by pure functions. Whatever the policy does not grant is denied."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """The effective policy: the policy file completed by the settings of the environment."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gateway.policy.file import PolicyError, load_policy

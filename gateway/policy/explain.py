@@ -1,7 +1,5 @@
 """Explains a decision with the functions that make it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from auth.users import User

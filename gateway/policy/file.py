@@ -1,7 +1,5 @@
 """Reads policy.toml into a Policy. Every refusal is one line: file, key, reason."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -1,7 +1,5 @@
 """Follows the policy file while the gateway runs, and reports what does not fit the templates at 100ms."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import threading

@@ -3,8 +3,6 @@
 Gateway role -> permissions and limits. Relation to a room x template -> the 100ms roles a join token may name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The tables of a policy file, with their keys, types and bounds; and the texts of refusals."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal, get_type_hints
 

@@ -1,7 +1,5 @@
 """Compares the 100ms roles in a policy with the roles of a template at 100ms."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ these writes use a separate connection, opened for each batch: after a reconnect
 that arrive while a batch is being written form the next batch: many writes share one sync.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Such a refusal affects most requests until its cause is removed. It is therefore
 the server's whole text, not an error of one request.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import time

@@ -6,8 +6,6 @@ order. A cancelled call keeps its place in the queue, so its reply cannot reach 
 `EVAL script` is sent as EVALSHA and, if the server does not know the script, again as EVAL. Callers always use EVAL.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

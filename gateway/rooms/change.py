@@ -1,7 +1,5 @@
 """Use cases of changing and ending a room: rules beyond the caller's relation, audit entries, removals."""
 
-from __future__ import annotations
-
 from gateway.audit import Audit
 from gateway.hms.errors import HmsError
 from gateway.rooms.registry import Rooms

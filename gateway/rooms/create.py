@@ -1,7 +1,5 @@
 """Creates rooms: template, place among the owner's rooms, the call to 100ms, and repeated requests."""
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Guests: users without a permanent account, for one room and a few hours."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import time

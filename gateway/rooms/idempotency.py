@@ -5,8 +5,6 @@ finally the room. The name is stored before 100ms is called, so a repetition aft
 hold is short and is renewed during the work: it ends soon after its process dies.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

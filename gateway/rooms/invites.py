@@ -3,8 +3,6 @@
 The terms of an invite are in its voucher (auth/vouchers.py).
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Every Redis key of rooms. A Redis cluster places a key by the part in braces."""
 
-from __future__ import annotations
-
 ALL_ROOMS = "ra:1"
 """Ids of all rooms, by when they were created (ms)."""
 

@@ -4,8 +4,6 @@ A room's hash has `enabled`, `held` (only an operator may unlock it), `locks` (h
 (the holder of its place among the rooms that its creator has at once).
 """
 
-from __future__ import annotations
-
 import secrets
 
 from auth import Execute

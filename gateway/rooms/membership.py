@@ -1,7 +1,5 @@
 """Use cases of members: changes of relation, bans and hand-overs; their rules, audit entries and removals."""
 
-from __future__ import annotations
-
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.users import User

@@ -6,8 +6,6 @@ crash in between gives it to another room too. A holder of more than a minute th
 crashed, and may be replaced.
 """
 
-from __future__ import annotations
-
 import contextlib
 import unicodedata
 from collections.abc import AsyncIterator

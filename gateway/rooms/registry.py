@@ -1,7 +1,5 @@
 """The gateway's registry of rooms: their owners and who may see them. 100ms has rooms, but no owners."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

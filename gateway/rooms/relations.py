@@ -1,7 +1,5 @@
 """Relations to a room, and the removals from a running session that a change requires."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 

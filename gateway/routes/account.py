@@ -1,7 +1,5 @@
 """One's own account: POST /api/auth/register, /api/auth/password and /password/setup; /api/auth/sessions."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -3,8 +3,6 @@
 The page loads nothing from another host.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """GET /health/live and /health/ready."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

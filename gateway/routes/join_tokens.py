@@ -1,7 +1,5 @@
 """POST /api/rooms/{id}/token: a token to join a room."""
 
-from __future__ import annotations
-
 import time
 from typing import Annotated
 

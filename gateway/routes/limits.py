@@ -1,7 +1,5 @@
 """/api/admin/limits/{user}: the limits of one user, for operators."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

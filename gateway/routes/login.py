@@ -1,7 +1,5 @@
 """POST /api/auth/login, refresh, logout; GET /api/auth/me."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Annotated, Literal

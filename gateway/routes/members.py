@@ -1,7 +1,5 @@
 """/api/rooms/{id}/members: the relations of users to a room."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """POST and GET /api/rooms; GET and PATCH /api/rooms/{id}; POST /api/rooms/{id}/end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated
 

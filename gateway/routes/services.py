@@ -1,7 +1,5 @@
 """The services that the routes call, by name and type."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """GET /api/usage: the caller's own limits and counters. GET /api/admin/usage: those of all users, by day."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Usage reports: the counters of users, joined with their names."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
