@@ -52,18 +52,7 @@ from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
-from gateway.routes import (
-    account,
-    description,
-    health,
-    invites,
-    join_tokens,
-    login,
-    members,
-    rooms,
-    usage,
-    users,
-)
+from gateway.routes import account, description, health, invites, join_tokens, login, members, rooms, usage, users
 from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
 from gateway.routes.services import Services
@@ -120,12 +109,7 @@ ROUTES: list[Any] = [
     users.make_password_link,
     audit_routes.read_audit,
 ]
-DOCS: list[Any] = [
-    description.openapi_json,
-    description.docs_page,
-    description.docs_style,
-    description.docs_script,
-]
+DOCS: list[Any] = [description.openapi_json, description.docs_page, description.docs_style, description.docs_script]
 
 
 def from_env() -> ASGIApp:

@@ -13,17 +13,7 @@ from msgspec import Struct, structs
 
 from . import Execute
 from .periods import US_PER_DAY, day_of, span_of
-from .policy import (
-    BlockState,
-    Charge,
-    Clock,
-    Decision,
-    Lease,
-    LeaseState,
-    LimitState,
-    Quota,
-    QuotaState,
-)
+from .policy import BlockState, Charge, Clock, Decision, Lease, LeaseState, LimitState, Quota, QuotaState
 
 Guard = tuple[str, str, str]
 """(key, field, expected value) of a hash that must hold for anything to be charged."""
@@ -48,13 +38,7 @@ class Limiter:
     replaces the clock of Redis in tests.
     """
 
-    def __init__(
-        self,
-        execute: Execute,
-        *,
-        wall_clock: Clock | None = None,
-        script_clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, execute: Execute, *, wall_clock: Clock | None = None, script_clock: Clock | None = None) -> None:
         self._execute = execute
         self._script_clock = script_clock
         self._wall_clock = wall_clock or script_clock or (lambda: time.time_ns() // 1000)

@@ -9,12 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    HEADER_VALUE_RE,
-    STATUS_LINE,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 _BODILESS = (204, 304)
 _FRAMING = (b"content-length", b"transfer-encoding", b"connection")

@@ -46,9 +46,7 @@ class Link(asyncio.Protocol):
         self._on_replies = on_replies
         self._on_lost = on_lost
         self._reader = Reader(
-            protocolError=InvalidResponse,
-            replyError=BaseParser.parse_error,
-            notEnoughData=_INCOMPLETE,
+            protocolError=InvalidResponse, replyError=BaseParser.parse_error, notEnoughData=_INCOMPLETE
         )
         writer = connection._writer
         if writer is None:

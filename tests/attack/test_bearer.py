@@ -42,8 +42,7 @@ def test_two_authorization_headers_are_refused(target: Installation, forge: Forg
 
 # Litestar's own JWTAuth accepts `Basic <jwt>` (verified on 2.25); RFC 6750 section 2.1: the scheme is Bearer.
 @pytest.mark.parametrize(
-    "value",
-    ["Basic {}", "{}", "Token {}", "JWT {}", "Bearer", "Bearer  {}", "Bearer\t{}", "Bearer,{}", "Bearer={}"],
+    "value", ["Basic {}", "{}", "Token {}", "JWT {}", "Bearer", "Bearer  {}", "Bearer\t{}", "Bearer,{}", "Bearer={}"]
 )
 def test_other_schemes_are_refused(target: Installation, forge: Forge, value: str) -> None:
     with target.client() as client:

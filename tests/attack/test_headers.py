@@ -180,10 +180,7 @@ def test_oversized_head_is_refused(target: Installation, request_head: bytes, pi
 
 @pytest.mark.parametrize(
     "request_head",
-    [
-        head(LIVE, "X: " + "x" * (MOST_HEAD_BYTES - 200)),
-        head(LIVE, *[f"X-{n}: x" for n in range(MOST_FIELDS - 2)]),
-    ],
+    [head(LIVE, "X: " + "x" * (MOST_HEAD_BYTES - 200)), head(LIVE, *[f"X-{n}: x" for n in range(MOST_FIELDS - 2)])],
     ids=["bytes", "fields"],
 )
 def test_head_within_the_bounds_is_served(target: Installation, request_head: bytes) -> None:

@@ -11,19 +11,7 @@ import threading
 import pytest
 
 from tests.e2e.checks import assert_problem
-from tests.e2e.people import (
-    arrive,
-    ask,
-    at_once,
-    calls_since,
-    join,
-    mint,
-    new_room,
-    newcomers,
-    peers,
-    statuses,
-    strike,
-)
+from tests.e2e.people import arrive, ask, at_once, calls_since, join, mint, new_room, newcomers, peers, statuses, strike
 from tests.e2e.volley import post
 from tests.servers import Installation, wait_until
 

@@ -184,9 +184,7 @@ def test_taken_port_is_reported_in_one_line_with_how_to_choose_another(
     assert done.stderr.endswith(f"choose another with {ways}\n")
 
 
-def test_second_emulator_on_a_state_file_is_refused_unless_the_first_has_died(
-    unstarted: Installation,
-) -> None:
+def test_second_emulator_on_a_state_file_is_refused_unless_the_first_has_died(unstarted: Installation) -> None:
     """Each would overwrite the other's rooms."""
     try:
         unstarted.start_emulator()

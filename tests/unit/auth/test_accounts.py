@@ -228,11 +228,7 @@ class AccountsContract:
         ],
     )
     async def test_a_damaged_hash_is_like_a_wrong_password_and_logged_once(
-        self,
-        accounts: Accounts,
-        execute: Execute,
-        caplog: pytest.LogCaptureFixture,
-        damage: Callable[[bytes], bytes],
+        self, accounts: Accounts, execute: Execute, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
         stored = await execute("HGET", f"u:1:{{{user.id}}}", "password")

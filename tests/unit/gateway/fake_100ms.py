@@ -117,6 +117,4 @@ class Fake100ms:
 def policy(**rooms: Any) -> PolicyInForce:
     """Return the built-in policy with changes to [rooms]."""
     built_in: Policy = load_policy()
-    return PolicyInForce(
-        replace(built_in, template_ids={"default": TEMPLATE}, rooms=replace(built_in.rooms, **rooms)),
-    )
+    return PolicyInForce(replace(built_in, template_ids={"default": TEMPLATE}, rooms=replace(built_in.rooms, **rooms)))

@@ -46,10 +46,7 @@ async def test_usage_is_today_this_month_and_ever(execute: Execute) -> None:
 async def test_days_are_those_of_the_range_both_ends_included(execute: Execute) -> None:
     await fill(execute)
     days = await Counters(execute).days("u", date(2026, 10, 31), date(2026, 11, 21))
-    assert days == {
-        date(2026, 10, 31): {"rooms.create": Tally(2)},
-        date(2026, 11, 21): {"tokens.mint": Tally(1)},
-    }
+    assert days == {date(2026, 10, 31): {"rooms.create": Tally(2)}, date(2026, 11, 21): {"tokens.mint": Tally(1)}}
 
 
 async def test_somebody_who_never_did_anything_has_no_usage(execute: Execute) -> None:

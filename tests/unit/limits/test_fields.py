@@ -11,18 +11,7 @@ from hypothesis import strategies as st
 
 from limits import fields
 from limits.fields import ratelimit_fields, retry_after_s
-from limits.policy import (
-    US_PER_S,
-    BlockState,
-    Decision,
-    Lease,
-    LeaseState,
-    Limit,
-    LimitState,
-    Quota,
-    QuotaState,
-    State,
-)
+from limits.policy import US_PER_S, BlockState, Decision, Lease, LeaseState, Limit, LimitState, Quota, QuotaState, State
 
 NOW_US = 1_795_000_000 * US_PER_S
 DAY_US = 86_400 * US_PER_S

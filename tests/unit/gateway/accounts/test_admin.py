@@ -79,11 +79,7 @@ async def test_password_link_for_a_user_promoted_during_its_creation_is_void(off
 
 @pytest.mark.parametrize(
     ("action", "change"),
-    [
-        ("user.disabled", Changes(status="disabled")),
-        ("user.roles", Changes(roles=("host",))),
-        ("user.deleted", None),
-    ],
+    [("user.disabled", Changes(status="disabled")), ("user.roles", Changes(roles=("host",))), ("user.deleted", None)],
 )
 async def test_user_promoted_during_a_change_is_out_of_reach(
     office: Office, action: str, change: Changes | None

@@ -179,10 +179,7 @@ def test_parameters_have_their_rules_and_defaults() -> None:
         ("get /api/auth/me", "all users who are logged in"),
         ("post /api/rooms/{room_id}/token", "users with a relation to the room and the permission `rooms:join`"),
         ("post /api/rooms/{room_id}/end", "owner or cohost of the room; or users with the permission `rooms:end-any`"),
-        (
-            "post /api/invites/{code}/accept",
-            "users with the permission `rooms:join`; anyone with an invite for guests",
-        ),
+        ("post /api/invites/{code}/accept", "users with the permission `rooms:join`; anyone with an invite for guests"),
     ],
 )
 def test_callers_of_a_route_are_those_of_the_policy(name: str, who: str) -> None:

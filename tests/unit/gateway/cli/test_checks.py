@@ -69,9 +69,7 @@ class Disk:
 
 
 async def examine(
-    info: Mapping[str, str] = GOOD_INFO,
-    config: Mapping[str, str] | None = GOOD_CONFIG,
-    disk: Disk | None = None,
+    info: Mapping[str, str] = GOOD_INFO, config: Mapping[str, str] | None = GOOD_CONFIG, disk: Disk | None = None
 ) -> dict[str, Finding]:
     findings = await check_redis(Server(info, config), disk or Disk())  # type: ignore[arg-type]
     return {finding.check: finding for finding in findings}

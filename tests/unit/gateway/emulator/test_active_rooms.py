@@ -30,11 +30,7 @@ async def test_first_join_opens_a_session_and_last_leave_ends_it(client: httpx.A
     assert (first["session_id"], first["room_id"]) == (second["session_id"], room_id)
     active = (await client.get(f"/v2/active-rooms/{room_id}")).json()
     assert active.keys() == {"id", "name", "customer_id", "session"}
-    assert active["session"] == {
-        "id": first["session_id"],
-        "created_at": first["joined_at"],
-        "peers": ["p1", "p2"],
-    }
+    assert active["session"] == {"id": first["session_id"], "created_at": first["joined_at"], "peers": ["p1", "p2"]}
     assert (await client.delete("/emulator/peers/p1")).status_code == 204
     assert await peers(client, room_id) == ["p2"]
     assert (await client.delete("/emulator/peers/p2")).status_code == 204

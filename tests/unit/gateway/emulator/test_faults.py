@@ -76,11 +76,7 @@ async def test_a_malformed_fault_is_a_400(unchanged: httpx.AsyncClient, text: st
     assert reply.json() == {"code": 400, "message": "Invalid x-emulate header", "details": [problem]}
     ruled = await unchanged.post("/emulator/faults", json={"match": "/v2/rooms", "fault": text})
     assert ruled.status_code == 400
-    assert ruled.json() == {
-        "code": 400,
-        "message": "Invalid body param",
-        "details": [f"Invalid body param: {problem}"],
-    }
+    assert ruled.json() == {"code": 400, "message": "Invalid body param", "details": [f"Invalid body param: {problem}"]}
 
 
 def test_a_delay_is_limited_to_a_minute() -> None:
@@ -154,11 +150,7 @@ async def test_a_header_replaces_a_rule_without_using_it_up(client: httpx.AsyncC
 async def test_a_malformed_rule_is_a_400(unchanged: httpx.AsyncClient, rule: dict[str, Any], detail: str) -> None:
     reply = await unchanged.post("/emulator/faults", json=rule)
     assert reply.status_code == 400
-    assert reply.json() == {
-        "code": 400,
-        "message": "Invalid body param",
-        "details": [f"Invalid body param: {detail}"],
-    }
+    assert reply.json() == {"code": 400, "message": "Invalid body param", "details": [f"Invalid body param: {detail}"]}
 
 
 async def test_the_call_log_includes_calls_that_failed_or_were_refused(client: httpx.AsyncClient) -> None:

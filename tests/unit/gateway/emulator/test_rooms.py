@@ -101,11 +101,7 @@ async def test_an_invalid_create_is_a_400_and_creates_nothing(
 ) -> None:
     reply = await unchanged.post("/v2/rooms", json=body)
     assert reply.status_code == 400
-    assert reply.json() == {
-        "code": 400,
-        "message": "Invalid body param",
-        "details": [f"Invalid body param: {detail}"],
-    }
+    assert reply.json() == {"code": 400, "message": "Invalid body param", "details": [f"Invalid body param: {detail}"]}
     assert (await unchanged.get("/v2/rooms")).json() == {"limit": 10, "data": [], "last": ""}
 
 
@@ -285,8 +281,7 @@ async def test_an_invalid_query_is_a_400(unchanged: httpx.AsyncClient, query: st
 
 
 @pytest.mark.parametrize(
-    ("digits", "text"),
-    [(0, "18Z"), (1, "18Z"), (2, "18.08Z"), (4, "18.082Z"), (8, "18.082Z"), (9, "18.082000001Z")],
+    ("digits", "text"), [(0, "18Z"), (1, "18Z"), (2, "18.08Z"), (4, "18.082Z"), (8, "18.082Z"), (9, "18.082000001Z")]
 )
 def test_fractions_are_truncated_without_trailing_zeros(digits: int, text: str) -> None:
     assert wire.timestamp(1_700_000_058_082_000_001, digits) == f"2023-11-14T22:14:{text}"

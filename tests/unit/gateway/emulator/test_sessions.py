@@ -28,16 +28,7 @@ async def test_a_session_keeps_peers_that_left(client: httpx.AsyncClient) -> Non
     await join(client, room_id, "p2", user_id="u2", role="host")
     await client.delete("/emulator/peers/p1")
     running = (await client.get(f"/v2/sessions/{first['session_id']}")).json()
-    assert running.keys() == {
-        "id",
-        "room_id",
-        "customer_id",
-        "app_id",
-        "active",
-        "peers",
-        "created_at",
-        "updated_at",
-    }
+    assert running.keys() == {"id", "room_id", "customer_id", "app_id", "active", "peers", "created_at", "updated_at"}
     assert (running["room_id"], running["active"], list(running["peers"])) == (room_id, True, ["p1", "p2"])
     assert running["peers"]["p1"].keys() == {"id", "session_id", "name", "role", "user_id", "joined_at", "left_at"}
     assert "left_at" not in running["peers"]["p2"]

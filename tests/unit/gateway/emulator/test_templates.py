@@ -76,11 +76,7 @@ async def test_creating_a_template_under_an_existing_name_overwrites_it(client: 
 async def test_an_invalid_template_is_a_400(unchanged: httpx.AsyncClient, body: dict[str, Any], detail: str) -> None:
     reply = await unchanged.post("/v2/templates", json=body)
     assert reply.status_code == 400
-    assert reply.json() == {
-        "code": 400,
-        "message": "Invalid body param",
-        "details": [f"Invalid body param: {detail}"],
-    }
+    assert reply.json() == {"code": 400, "message": "Invalid body param", "details": [f"Invalid body param: {detail}"]}
 
 
 async def test_a_role_is_created_replaced_and_renamed_through_its_path(client: httpx.AsyncClient) -> None:
@@ -113,11 +109,7 @@ async def test_a_role_is_created_replaced_and_renamed_through_its_path(client: h
 async def test_an_invalid_role_is_a_400(unchanged: httpx.AsyncClient, body: dict[str, Any], detail: str) -> None:
     reply = await unchanged.post(f"/v2/templates/{TEMPLATE}/roles/guest", json=body)
     assert reply.status_code == 400
-    assert reply.json() == {
-        "code": 400,
-        "message": "Invalid body param",
-        "details": [f"Invalid body param: {detail}"],
-    }
+    assert reply.json() == {"code": 400, "message": "Invalid body param", "details": [f"Invalid body param: {detail}"]}
 
 
 async def test_role_names_are_case_sensitive(unchanged: httpx.AsyncClient) -> None:

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.policy.decide import decide, decide_role
 from gateway.policy.file import load_policy
-from gateway.policy.model import (
-    ACTIONS,
-    BANNED,
-    RELATIONS,
-    Policy,
-    Role,
-    RoomFacts,
-)
+from gateway.policy.model import ACTIONS, BANNED, RELATIONS, Policy, Role, RoomFacts
 
 BUILT_IN = load_policy()
 

@@ -3,13 +3,7 @@
 import itertools
 
 from gateway.policy.file import load_policy
-from gateway.policy.model import (
-    LIMITED_ACTIONS,
-    PERMISSIONS,
-    Policy,
-    Role,
-    RoomDefaults,
-)
+from gateway.policy.model import LIMITED_ACTIONS, PERMISSIONS, Policy, Role, RoomDefaults
 from limits.policy import US_PER_S, Limit
 
 BUILT_IN = load_policy()
