@@ -1,4 +1,4 @@
-"""A real Valkey server for whoever asks; one for each process of tests, emptied for each test."""
+"""A real Valkey server; one for each test process, emptied for each test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from gateway.redis.store import Store, connect
 from tests.servers import Valkey
 
-# A shell lets what it starts with `&` ignore SIGINT, and so would every process that the tests start and interrupt.
+# A process that a shell starts with `&` ignores SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # For `make quick`: a fifth of the examples.
@@ -36,7 +36,7 @@ def redis_url(valkey: Valkey) -> str:
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    """A store on the shared server. Its deadline is wide: these tests ask what is decided, not how fast."""
+    """A store on the shared server. Its deadline is generous: these tests are about results, not speed."""
     store = Store(connect(redis_url), deadline_s=5)
     yield store
     await store.close()

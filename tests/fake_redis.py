@@ -1,4 +1,4 @@
-"""A Redis in the memory of a test, with the replies that the gateway's store gets from a real one."""
+"""An in-memory Redis, with the replies that the gateway's store gets from a real one."""
 
 from __future__ import annotations
 

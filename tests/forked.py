@@ -1,8 +1,7 @@
-"""`gateway` commands as processes of their own, forked from one that has imported what they import.
+"""`gateway` commands as separate processes, forked from one that has already imported their modules.
 
-An interpreter that starts anew spends most of a second on imports, and the suite runs hundreds of commands. What these
-processes do not show, an entry point that is broken or a module that only another one imports, the tests of the demo
-and `test_command_of_an_operator_does_what_a_forked_one_does` do.
+A new interpreter spends most of a second on imports, and the suite runs hundreds of commands. These processes do not
+reveal a broken entry point or a missing import; the tests of the demo and `test_real_and_forked_commands_agree` do.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ WITHIN_S = 60
 def run(
     arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command in a folder, with this environment and no other; a text that its standard input holds."""
+    """Run one command in a folder, with exactly this environment and a text as standard input."""
     with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as link:
         files = {name: str(Path(place, name)) for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin)
@@ -48,7 +47,7 @@ _started: list[str] = []
 
 
 def _parent() -> str:
-    """Return the socket of the process that forks, which is started for the first who asks and ends with this one."""
+    """Return the socket of the forking process, which is started on first use and ends with this process."""
     with _starting:
         if not _started:
             folder = tempfile.TemporaryDirectory(prefix="forked-")
@@ -59,10 +58,10 @@ def _parent() -> str:
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a password is asked for on standard input, not on the terminal of a laptop
+                start_new_session=True,  # a password is read from standard input, not from the terminal of a laptop
             )
             theirs.close()
-            assert ours.recv(1) == b"!", "the process that forks has not started"
+            assert ours.recv(1) == b"!", "the forking process has not started"
             for end in (folder.cleanup, process.wait, ours.close):  # in reverse
                 atexit.register(end)
             _started.append(address)
@@ -70,7 +69,7 @@ def _parent() -> str:
 
 
 def _serve(address: str, life: socket.socket) -> None:
-    """Fork for each connection until whoever started this process is gone."""
+    """Fork for each connection until the parent of this process has ended."""
     import gateway.app  # noqa: F401
     from gateway.cli import audit, doctor, init, limits, policy, rooms, usage, users  # noqa: F401
 
@@ -91,7 +90,7 @@ def _serve(address: str, life: socket.socket) -> None:
 
 
 def _command(connection: socket.socket) -> NoReturn:
-    """Run what was asked for in a child, and answer with its exit code, negative for a signal."""
+    """Run the requested command in a child, and send its exit code, negative for a signal."""
     request = json.loads(connection.makefile().read())
     pid = os.fork()
     if pid == 0:

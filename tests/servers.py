@@ -1,4 +1,4 @@
-"""Servers that tests start and stop: loopback only, each in a folder of its own."""
+"""Servers that tests start and stop: loopback only, each in its own folder."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tests import forked
 
 HOST = "127.0.0.1"
 REPOSITORY = forked.REPOSITORY
-# httpx would read the certificates of half the world anew for every client, none of which speaks TLS here.
+# httpx would load all certificates again for every client, and none of them uses TLS here.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-# Below the ports that systems give to outgoing connections (from 32768 on, or above), in turn from a place of our own:
+# Below the ports that systems give to outgoing connections (from 32768 on, or above), in sequence from a random start:
 # one that the system chose could be taken by such a one, or by a run beside this one, before a server listens there.
 _PORTS = range(10_000, 32_000)
 _next_port = itertools.count(secrets.randbelow(len(_PORTS)))
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that this run has not given out yet."""
+    """Return a free port that this run has not used yet."""
     for number in itertools.islice(_next_port, len(_PORTS)):
         port = _PORTS[number % len(_PORTS)]
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 class Valkey:
-    """A real Valkey server with its append-only file in a folder; a port that stays when it is started again."""
+    """A real Valkey server with its append-only file in a folder; it keeps its port over restarts."""
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class Valkey:
                 time.sleep(0.02)
 
     def load(self, commands: Iterable[tuple[str | int, ...]]) -> None:
-        """Send very many commands that all succeed; redis-py would take ten times as long over them."""
+        """Send very many commands that all succeed; redis-py would take ten times as long."""
         commands = iter(commands)
         with socket.create_connection((HOST, self.port), timeout=30) as link, link.makefile("rb") as replies:
             while part := [pack_command(words) for words in itertools.islice(commands, 10_000)]:
@@ -102,14 +102,14 @@ class Valkey:
             client.flushall()
 
     def pause(self) -> None:
-        """Freeze the server: it keeps its connections and answers nothing."""
+        """Freeze the server: it keeps its connections but does not answer."""
         self._running.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self._running.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the server at once, as a crash would."""
+        """Kill the server, as a crash would."""
         self._running.kill()
         self._running.wait()
         self.process = None
@@ -133,7 +133,7 @@ class Valkey:
 
 
 def wait_until(ready: Callable[[], bool], what: str, *, within_s: float = 20) -> None:
-    """Poll until something holds; fail, naming it, when it does not in time."""
+    """Poll until a condition holds; fail with its name after a time limit."""
     until = time.monotonic() + within_s
     while not ready():
         if time.monotonic() > until:
@@ -142,7 +142,7 @@ def wait_until(ready: Callable[[], bool], what: str, *, within_s: float = 20) ->
 
 
 class LockedValkey(Valkey):
-    """A Valkey that asks for a password. Not to be started twice: the password is set once it runs."""
+    """A Valkey that requires a password. It cannot be started twice, because the password is set while it runs."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -165,7 +165,7 @@ class LockedValkey(Valkey):
 
 
 class Service:
-    """A process of ours in a session of its own, all its output in one file that outlives it."""
+    """A process in its own session; all its output goes to one file that outlives it."""
 
     def __init__(self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], log: Path) -> None:
         self.arguments = list(arguments)
@@ -199,7 +199,7 @@ class Service:
         return self.log.read_text() if self.log.exists() else ""
 
     def stop(self) -> None:
-        """End it as an operator would; whatever does not end by itself is killed."""
+        """Stop it as an operator would; kill what does not end by itself."""
         if self.process is None:
             return
         self.process.terminate()
@@ -210,7 +210,7 @@ class Service:
         self.process = None
 
     def kill(self) -> None:
-        """End it and its workers at once (kill -9); its session holds nobody else."""
+        """Kill it and its workers at once (kill -9); its session contains no other process."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -227,9 +227,9 @@ def _answers(url: str, status: int) -> bool:
 
 
 class Installation:
-    """A whole installation in a folder: Valkey, the local 100ms, the gateway; each a process, on ports of their own.
+    """A whole installation in a folder: Valkey, the local 100ms and the gateway, as processes with their own ports.
 
-    The processes get this environment and no other, and run in the folder, so that no `.env` of the machine counts.
+    The processes get exactly this environment and run in the folder, so that no `.env` of the machine applies.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Installation:
             "HMS_TEMPLATE_ID": secrets.token_hex(12),
             "GATEWAY_SECRET": secrets.token_urlsafe(48),
             "GATEWAY_LOG": "json",
-            # Few tests are about a Redis that is silent, and the machine of a test is often busy.
+            # Few tests are about a silent Redis, and the test machine is often busy.
             "GATEWAY_REDIS_TIMEOUT_MS": "5000",
         }
         if policy is not None:
@@ -275,7 +275,7 @@ class Installation:
         self.emulator.wait_until(lambda: _answers(f"{self.emulator_url}/v2/rooms", 401), "the emulator answers")
 
     def start_gateway(self) -> None:
-        """Start the gateway and wait for every worker: while one is still importing, another answers for it."""
+        """Start the gateway and wait for every worker, because another worker answers while one is still importing."""
         started = "Application startup complete"
         before = self.gateway.output().count(started)
         self.gateway.start()
@@ -285,7 +285,7 @@ class Installation:
         self.gateway.wait_until(lambda: _answers(f"{self.url}/health/ready", 200), "the gateway is ready")
 
     def log(self, answer: httpx.Response) -> str:
-        """Return what the gateway has logged, once the line of an answer is there: it is written a little later."""
+        """Return the gateway's log once it has the line of an answer, which is written a little later."""
         request_id = answer.headers["x-request-id"]
         self.gateway.wait_until(lambda: request_id in self.gateway.output(), "the request is logged")
         return self.gateway.output()
@@ -303,8 +303,8 @@ class Installation:
         return forked.run(arguments, folder=self.folder, env=self.env | env, stdin=stdin)
 
     def add_users(self, **roles: str) -> None:
-        """Add users by the command line, several at once: each waits for the disk."""
-        self.passwords |= {name: secrets.token_hex(16) for name in roles}  # no digit of it is in a name
+        """Add users by the command line, several at once, because each waits for the disk."""
+        self.passwords |= {name: secrets.token_hex(16) for name in roles}  # contains no user name
 
         def add(name: str, role: str) -> None:
             done = self.command("users", "add", name, "--role", role, stdin=f"{self.passwords[name]}\n")
@@ -314,7 +314,7 @@ class Installation:
             list(pool.map(add, roles.keys(), roles.values()))
 
     def has_store(self) -> bool:
-        """Tell whether each of two workers has Redis: the kernel hardly ever gives 16 connections to the same one."""
+        """Tell whether both workers have Redis: the kernel hardly ever gives 16 connections to the same one."""
         for _ in range(16):
             with self.client() as client:
                 if client.get("/health/ready").status_code != 200:
@@ -338,7 +338,7 @@ class Installation:
         return self.client(self.log_in(name)["access_token"])
 
     def upstream_calls(self) -> list[dict[str, Any]]:
-        """Return the last calls the emulator got, oldest first: method, path, query, body."""
+        """Return the last calls to the emulator, oldest first: method, path, query, body."""
         calls = httpx.get(f"{self.emulator_url}/emulator/calls", timeout=5, verify=NO_TLS, trust_env=False).json()[
             "calls"
         ]

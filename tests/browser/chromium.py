@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over the pipe of its DevTools protocol: no driver and no library in between."""
+"""A headless Chromium, controlled over the pipe of its DevTools protocol without a driver or a library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.servers import wait_until
 
 
 def require_chromium() -> str:
-    """Return the path of a Chromium. Without one a laptop skips the test and CI fails it."""
+    """Return the path of Chromium. Without one, a laptop skips the test and CI fails it."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return found
@@ -29,13 +29,13 @@ def require_chromium() -> str:
 
 
 class Browser:
-    """A browser that can reach this machine and nothing else."""
+    """A browser that can reach only this machine."""
 
     def __init__(self, folder: Path) -> None:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        # The protocol is spoken on the descriptors 3 and 4. Its many processes let the servers go first: a Redis that
-        # they keep from answering is one that the gateway takes for lost.
+        # The protocol uses the descriptors 3 and 4. The browser's many processes yield to the servers, because if they
+        # kept Redis from answering, the gateway would report an outage.
         command = f'exec nice -n 10 "$0" "$@" 3<&{to_read} 4>&{to_write}'
         switches = [
             "--headless",
@@ -72,7 +72,7 @@ class Browser:
         os.close(self._read)
 
     def open_tab(self, *, beside: Tab | None = None) -> Tab:
-        """Open a tab that shares its storage with the one beside it, or with none."""
+        """Open a tab that shares its storage with another one, or with none."""
         context = beside.context if beside else self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", {"url": "about:blank", "browserContextId": context})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
@@ -82,7 +82,7 @@ class Browser:
         return tab
 
     def call(self, method: str, params: Mapping[str, Any] | None = None, *, session: str = "") -> dict[str, Any]:
-        """Send a command, and have the tabs note what else is told until its answer comes."""
+        """Send a command; pass other messages to the tabs until its answer arrives."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params or {}}
         message |= {"sessionId": session} if session else {}
@@ -109,7 +109,7 @@ class Browser:
 
 
 class Tab:
-    """One tab of a browser. It remembers what it asked for and said."""
+    """One tab of a browser. It records its requests and its console messages."""
 
     def __init__(self, browser: Browser, session: str, context: str) -> None:
         self._browser, self._session, self.context = browser, session, context
@@ -119,23 +119,23 @@ class Tab:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         return self._browser.call(method, params, session=self._session)
 
-    def note(self, told: dict[str, Any]) -> None:
-        match told.get("method"):
+    def note(self, message: dict[str, Any]) -> None:
+        match message.get("method"):
             case "Network.requestWillBeSent":
-                self.requested.append(told["params"]["request"]["url"])
+                self.requested.append(message["params"]["request"]["url"])
             case "Log.entryAdded":
-                self.complaints.append(told["params"]["entry"]["text"])
+                self.complaints.append(message["params"]["entry"]["text"])
             case "Runtime.exceptionThrown" | "Runtime.consoleAPICalled":
-                self.complaints.append(json.dumps(told["params"]))
+                self.complaints.append(json.dumps(message["params"]))
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
 
     def ask(self, expression: str) -> Any:
-        """Return the value of an expression in the page; of a promise, what it comes to."""
-        told = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        """Return the value of an expression in the page; for a promise, the value it resolves to."""
+        message = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in message, message["exceptionDetails"]
+        return message["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
         wait_until(lambda: self.ask(f"Boolean({expression})") is True, expression)

@@ -1,4 +1,4 @@
-"""Pages of other origins than the gateway's, with the TypeScript client in them. See client.html."""
+"""Pages of origins other than the gateway's, with the TypeScript client. See client.html."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import HOST, Installation
 
 
 class Site:
-    """An origin of its own on this machine, which serves client.html and the client that was built in a folder."""
+    """A separate origin on this machine, which serves client.html and a client compiled into a folder."""
 
     def __init__(self, built: Path) -> None:
         self.built = built
@@ -57,7 +57,7 @@ class Site:
 
 
 class Page:
-    """A tab with the page of a site in it, whose client speaks to a gateway."""
+    """A tab with the page of a site, whose client uses a gateway."""
 
     def __init__(self, tab: Tab, site: Site, api: str) -> None:
         self.tab, self.ask, self.wait_for = tab, tab.ask, tab.wait_for
@@ -66,7 +66,7 @@ class Page:
         tab.wait_for("window.client")
 
     def tried(self, method: str, *args: Any) -> dict[str, Any]:
-        """Return what came of one call: its value or its error."""
+        """Return the outcome of one call: its value or its error."""
         arguments = ", ".join(json.dumps(one) for one in (method, *args))
         came: dict[str, Any] = self.ask(f"call({arguments})")
         return came
@@ -87,7 +87,7 @@ class Page:
         return user
 
     def kept(self) -> dict[str, Any]:
-        """Return the login as the browser keeps it."""
+        """Return the login as the browser stores it."""
         kept: dict[str, Any] = json.loads(self.ask("localStorage.getItem('hms-gateway.session')"))
         return kept
 
@@ -95,7 +95,7 @@ class Page:
         self.ask(f"storage.set({json.dumps(session)})")
 
     def assert_no_other_refusal(self, *refusals: int) -> None:
-        """Check that only the gateway was asked, and that the console names these refusals and nothing else."""
+        """Check that requests went only to the gateway, and that the console has exactly these refusals."""
         self.assert_only_the_gateway_was_asked()
         statuses = [re.findall(r"^Failed to load resource: .* status of (\d+) ", line) for line in self.tab.complaints]
         assert sorted(statuses) == sorted([str(status)] for status in refusals), self.tab.complaints
@@ -107,7 +107,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Opens pages for a gateway, nobody logged in unless it is beside a page of the same origin."""
+    """Opens pages for a gateway, logged out unless a page of the same origin is open."""
 
     browser: Browser
     gateway: Installation

@@ -36,7 +36,7 @@ def test_page_shows_every_route_and_loads_only_from_the_gateway(gateway: Install
     assert set(tab.ask(f"[...{SHOWN}].map((one) => one.id).filter((id) => !id.startsWith('schema-'))")) == OPERATIONS
     own = {f"{gateway.url}{path}" for path in ("/docs", "/docs/docs.css", "/docs/docs.js", "/openapi.json")}
     assert {url for url in tab.requested if not url.startswith("data:")} == own
-    assert tab.complaints == [], "neither an error nor a violation of the page's policy"
+    assert tab.complaints == [], "there must be no error and no violation of the page's policy"
     text = tab.ask("document.getElementById('create_room').textContent")
     for part in ("rooms:create", "Idempotency-Key", "idempotency_mismatch", f"curl -X POST '{gateway.url}/api/rooms'"):
         assert part in text
@@ -53,7 +53,7 @@ def test_search_and_links_work_from_the_keyboard(gateway: Installation, tab: Tab
     assert tab.ask("document.getElementById('status').textContent") == "2 found"
     tab.ask("location.hash = 'make_invite'")
     tab.wait_for("document.getElementById('make_invite').open")
-    assert tab.ask("document.getElementById('search').value") == "", "a link shows what the search has hidden"
+    assert tab.ask("document.getElementById('search').value") == "", "a link must show what the search has hidden"
     assert tab.ask("document.activeElement.closest('details')?.id") == "make_invite"
 
 
@@ -74,7 +74,7 @@ def test_page_forbids_inline_scripts_and_other_hosts(gateway: Installation) -> N
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == "'none'"
-    assert "http" not in page.text, "the page names no other host"
+    assert "http" not in page.text, "the page must name no other host"
     for asset, kind in (("docs.css", "text/css"), ("docs.js", "text/javascript")):
         answer = httpx.get(f"{gateway.url}/docs/{asset}")
         assert answer.headers["content-type"] == f"{kind}; charset=utf-8"

@@ -1,4 +1,4 @@
-"""clients/typescript in a browser, in pages of other origins than the gateway's, listed and not."""
+"""clients/typescript in a browser, in pages of listed and unlisted origins."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def pages(browser: Browser, gateway: Installation, listed: Site) -> Pages:
 
 
 def expired(gateway: Installation, token: str) -> str:
-    """Return an access token as it will be in an hour: the gateway's signature, other times."""
+    """Return an access token as if it were an hour old: with the gateway's signature and other times."""
     key = KeyRing([gateway.env["GATEWAY_SECRET"]], "login-token").signing
     claims = jwt.decode(token, options={"verify_signature": False})
     claims |= {name: claims[name] - 3600 for name in ("iat", "nbf", "exp") if name in claims}
@@ -104,7 +104,7 @@ def test_page_of_a_listed_origin_logs_in_creates_a_room_and_joins_it(gateway: In
     assert all(0 < limit["remaining"] <= limit["quota"] for limit in standing)
     assert page.ask("limits.at(-1)") == standing
     page.assert_no_other_refusal()
-    # Last, since it is not the gateway's address: the token lets this very page in.
+    # Last, because it is not the gateway's address: 100ms admits this page with the token.
     init = json.dumps(f"{gateway.emulator_url}/init?peer_id=p")
     joined = f"fetch({init}, {{ headers: {{ Authorization: 'Bearer ' + {json.dumps(token)} }} }})"
     assert page.ask(f"{joined}.then((answer) => answer.status)") == 200
@@ -130,7 +130,7 @@ def test_page_reads_every_exposed_header_field(gateway: Installation, pages: Pag
         }})()"""
         )
     assert [status for status, _ in fields] == [201, 429, 401]
-    # Those that a page may read of any answer (Fetch standard, CORS-safelisted response-header name).
+    # Fields that a page may read in any answer (Fetch standard, CORS-safelisted response-header name).
     safe = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
     assert {name for _, names in fields for name in names} - safe == {name.lower() for name in EXPOSED_HEADERS}
     page.assert_no_other_refusal(429, 401)
@@ -192,7 +192,7 @@ def test_login_outlives_a_reload_and_ends_with_the_logout(gateway: Installation,
     page.assert_no_other_refusal()
 
 
-def test_problems_tell_the_page_what_was_wrong(gateway: Installation, pages: Pages) -> None:
+def test_page_receives_the_reasons_of_refusals(gateway: Installation, pages: Pages) -> None:
     page = pages.open()
     wrong = page.refused("login", "mira", "not the password at all")
     assert (wrong["kind"], wrong["status"], wrong["code"]) == ("GatewayProblem", 401, "invalid_credentials")
@@ -207,7 +207,7 @@ def test_problems_tell_the_page_what_was_wrong(gateway: Installation, pages: Pag
         assert elsewhere.post("/api/auth/logout", json={"scope": "others"}).status_code == 204
     codes = {answer["error"]["code"] for answer in page.ask("parallel(5, 'me')")}
     assert "invalid_grant" in codes
-    assert codes <= {"invalid_grant", "no_session"}, "a call that comes back later finds nobody logged in"
+    assert codes <= {"invalid_grant", "no_session"}, "a call that returns later finds no login"
     assert page.ask("lost") == ["invalid_grant"]
     assert page.call("currentUser") is None
     page.assert_no_other_refusal(401, 403, 404, *[401] * 5, 400)
@@ -244,7 +244,7 @@ def test_tabs_that_refresh_at_the_same_time_stay_logged_in(gateway: Installation
 
 
 @pytest.mark.parametrize("next_user", [None, "mira"])
-def test_refresh_that_another_tabs_logout_overtakes_brings_no_login_back(
+def test_refresh_overtaken_by_another_tabs_logout_does_not_restore_the_login(
     gateway: Installation, pages: Pages, next_user: str | None
 ) -> None:
     page = pages.open()
@@ -283,8 +283,8 @@ def test_page_of_another_origin_gets_nothing(gateway: Installation, pages: Pages
     assert (created["success"], created["error"]) == (False, "POST /rooms: the gateway cannot be reached")
     assert "problem" not in created
     assert evil.refused("me")["kind"] == "GatewayUnreachable"
-    assert evil.call("currentUser")["username"] == "tilda", "a network that fails keeps the login"
-    # What needs no preflight is answered, and the browser keeps the answer; Cross-Origin-Resource-Policy even unread.
+    assert evil.call("currentUser")["username"] == "tilda", "a network failure must keep the login"
+    # Requests without a preflight are answered, but the browser withholds the answer, even an opaque one (CORP).
     for mode in ("cors", "no-cors"):
         got = evil.ask(f"fetch(api + '/auth/me', {{ mode: '{mode}' }}).then((answer) => answer.type, String)")
         assert got == "TypeError: Failed to fetch"
@@ -301,7 +301,7 @@ def test_gateway_that_does_not_answer_is_unreachable(pages: Pages) -> None:
     page = pages.open()
     closed = page.ask(f"outcome(make({{ baseUrl: 'http://{HOST}:{free_port()}/api' }}).login('tilda', 'x'))")["error"]
     assert (closed["kind"], closed["timedOut"]) == ("GatewayUnreachable", False)
-    with ThreadingHTTPServer((HOST, 0), BaseHTTPRequestHandler) as silent:  # listens, and nobody accepts
+    with ThreadingHTTPServer((HOST, 0), BaseHTTPRequestHandler) as silent:  # listens, but never accepts
         address = f"http://{HOST}:{silent.server_port}/api"
         late = page.ask(f"outcome(make({{ baseUrl: '{address}', timeoutMs: 200 }}).login('tilda', 'x'))")["error"]
     assert (late["kind"], late["timedOut"]) == ("GatewayUnreachable", True)

@@ -129,10 +129,10 @@ def test_reading_usage_and_limits_of_others_is_audited_also_from_the_command_lin
     for command in (["limits", "show", person.name], ["usage", "show", "--user", person.name], ["usage", "top"]):
         done = admin.installation.command(*command)
         assert done.returncode == 0, done.stderr
-    told = {
+    noted = {
         (one["subject"], one["details"]["report"]) for one in admin.audit(action="usage.read") if one["by"] == "cli"
     }
-    assert {(person.id, "limits"), (person.id, "users"), ("", "top")} <= told
+    assert {(person.id, "limits"), (person.id, "users"), ("", "top")} <= noted
 
 
 def test_successful_and_failed_password_changes_are_audited(admin: Admin) -> None:

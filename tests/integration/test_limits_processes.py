@@ -31,7 +31,7 @@ PROCESSES, HITS, CALLERS = 8, 12_000, 300
 
 
 async def volley(url: str, subject: str, now_us: int) -> dict[str, int]:
-    """What one process does: so many hits over concurrent callers; count what they saw."""
+    """Run the hits of one process with concurrent callers, and count the outcomes."""
     store = Store(connect(url), deadline_s=30)
     limiter = Limiter(store.execute, script_clock=(lambda: now_us) if now_us else None)
     seen = {"allowed": 0, "denied": 0, "loose_denied": 0, "first_us": 2**60, "last_us": 0}
@@ -61,7 +61,7 @@ def run_processes(url: str, subject: str, now_us: int) -> list[dict[str, int]]:
 
 
 async def test_eight_processes_of_twelve_thousand_hits_admit_exactly_the_limit(store: Store, redis_url: str) -> None:
-    subject, now_us = "crowd", time.time_ns() // 1000  # one instant for all: nothing refills meanwhile
+    subject, now_us = "crowd", time.time_ns() // 1000  # the same instant for all, so that nothing refills
     seen = await asyncio.to_thread(run_processes, redis_url, subject, now_us)
     assert sum(one["allowed"] + one["denied"] for one in seen) == PROCESSES * HITS
     assert sum(one["allowed"] for one in seen) == 1_000
@@ -79,14 +79,14 @@ async def test_processes_on_the_clock_of_redis_admit_the_limit_and_what_refills(
     seen = await asyncio.to_thread(run_processes, redis_url, "crowd", 0)
     lasted_us = max(one["last_us"] for one in seen) - min(one["first_us"] for one in seen)
     admitted = sum(one["allowed"] for one in seen)
-    # The bucket is never full again, and the last attempt of all takes what has come back.
+    # The bucket is never full again, and the last attempt takes what has refilled.
     assert admitted == 1_000 + lasted_us // TIGHT.emission_us
     tally = (await Counters(store.execute).usage("crowd", time.time_ns() // 1000)).total[MINT]
     assert (tally.ok, tally.denied) == (admitted, {"tight": 3 * HITS - admitted})
 
 
 class Wire:
-    """A proxy that notes who speaks: a turn begins whenever the other side starts to."""
+    """A proxy that counts turns: a turn begins whenever the other side starts to send."""
 
     def __init__(self, port: int) -> None:
         self._upstream = port
@@ -130,7 +130,7 @@ class Wire:
 
 @pytest.fixture
 async def wire(valkey: Valkey, redis_url: str) -> AsyncIterator[tuple[Wire, Store]]:
-    """A proxy before the shared server, and a store that goes through it."""
+    """A proxy in front of the shared server, and a store that uses it."""
     wire = Wire(valkey.port)
     store = Store(connect(await wire.start()), deadline_s=5)
     await store.execute("PING")
@@ -156,7 +156,9 @@ async def test_a_decision_is_one_round_trip_and_one_evalsha_for_up_to_eight_limi
     limiter, guards = Limiter(store.execute), await guards_of(store, "ann")
     quotas = [Quota(f"quota{number}", MINT, 10_000, period) for number, period in enumerate(("day", "week", "month"))]
     quotas.append(Quota("berlin", MINT, 10_000, "month", "Europe/Berlin"))
-    await limiter.take("ann", FOUR, metric=MINT, guards=guards, quotas=quotas)  # the script is known from here on
+    await limiter.take(
+        "ann", FOUR, metric=MINT, guards=guards, quotas=quotas
+    )  # from here on the server knows the script
     proxy.clear()
     with valkey.client() as client:
         client.config_resetstat()
@@ -169,7 +171,7 @@ async def test_a_decision_is_one_round_trip_and_one_evalsha_for_up_to_eight_limi
     assert "cmdstat_eval" not in stats
 
 
-async def test_a_denial_and_a_failed_guard_are_one_round_trip_too(wire: tuple[Wire, Store]) -> None:
+async def test_a_denial_and_a_failed_guard_also_take_one_round_trip(wire: tuple[Wire, Store]) -> None:
     proxy, store = wire
     limiter, one = Limiter(store.execute), Limit("one", 1, HOUR_US, 1)
     await limiter.take("bob", [Charge(one)], metric=MINT)
@@ -216,15 +218,15 @@ SUBJECTS = [f"user{number}" for number in range(100)]
 
 
 def us_per_script(client: Any) -> float:
-    """What Redis says a script has cost it on average, since its statistics were reset."""
+    """Return the average cost of a script according to Redis, since its statistics were reset."""
     return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 
 
 async def script_us(store: Store, client: Any, guarded: bool) -> float:
-    """What a decision for each subject has cost Redis, on average."""
+    """Return the average cost of a decision for each subject in Redis."""
     guards = {subject: await guards_of(store, subject) if guarded else [] for subject in SUBJECTS}
     limiter = Limiter(store.execute)
-    await limiter.take("warm", FOUR)  # a script that the server does not know costs next to nothing
+    await limiter.take("warm", FOUR)  # a call of an unknown script costs almost nothing
     client.config_resetstat()
     takes = (limiter.take(subject, FOUR, metric=MINT, guards=guards[subject]) for subject in SUBJECTS)
     assert all(decision.allowed for decision in await asyncio.gather(*takes))
@@ -234,11 +236,11 @@ async def script_us(store: Store, client: Any, guarded: bool) -> float:
 async def ratio(
     one: Callable[[], Coroutine[Any, Any, float]], other: Callable[[], Coroutine[Any, Any, float]]
 ) -> float:
-    """Return how many times the one's figure is the other's.
+    """Return the ratio of two costs.
 
-    They are measured in turns, for the machine changes its speed in between. What is compared is the lower quartiles of
-    a fixed number of turns: other work can only add to a figure. The benchmark has the strict bounds, in microseconds
-    of a quick machine.
+    They are measured alternately, because the speed of the machine changes. Compares the lower quartiles of a fixed
+    number of turns, because other work can only add to a cost. The benchmark has the strict bounds, in microseconds
+    on a fast machine.
     """
     ones: list[float] = []
     others: list[float] = []
@@ -265,7 +267,7 @@ return tostring(sum)
 async def test_redis_spends_no_more_on_four_limits_two_counters_and_two_guards_than_on_32_plain_calls(
     store: Store, valkey: Valkey
 ) -> None:
-    """It is 0.7 to 0.9 of them, on a machine at rest as on a busy one."""
+    """The ratio is 0.7 to 0.9, on an idle machine as on a busy one."""
     with valkey.client() as client:
         sha = client.script_load(PLAIN)
 

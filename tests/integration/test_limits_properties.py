@@ -1,4 +1,4 @@
-"""The properties of limits, on a real server: whatever the limits, the costs and the waiting, these hold."""
+"""Properties of limits on a real server, for all limits, costs and waits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAY_US = 86_400 * US_PER_S
 on_a_server = settings(
     deadline=None,
     max_examples=80,
-    # The fixtures are shared by the examples of a test on purpose: each example has a subject of its own.
+    # The examples of a test share the fixtures on purpose: each example has its own subject.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 _subjects = map("subject-{}".format, itertools.count())
@@ -80,7 +80,7 @@ def limits(draw: st.DrawFn, name: str = "api", most: int = 12) -> Limit:
 
 @st.composite
 def steps(draw: st.DrawFn, limit: Limit, most: int = 25) -> list[tuple[int, int]]:
-    """Waits and costs: many at once, some an exact number of intervals, some a microsecond beside it."""
+    """Waits and costs: many at once, some an exact number of intervals, some a microsecond more or less."""
     interval = limit.emission_us
     waits = st.one_of(
         st.just(0),
@@ -107,7 +107,7 @@ async def play(limiter: Limiter, clock: Clock, subject: str, limit: Limit, histo
 
 
 async def passing_now(limiter: Limiter, subject: str, limit: Limit) -> int:
-    """How many units pass now, asked one by one until one does not."""
+    """Return how many single units pass now before one is denied."""
     passed = 0
     while (await limiter.take(subject, [Charge(limit)])).allowed:
         passed += 1
@@ -125,7 +125,7 @@ async def test_no_instant_admits_more_than_the_burst(limiter: Limiter, clock: Cl
 
 @given(data=st.data())
 @on_a_server
-async def test_no_interval_admits_more_than_the_burst_and_what_refills_in_it(
+async def test_no_interval_admits_more_than_the_burst_plus_the_refill(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject, limit = next(_subjects), data.draw(limits())
@@ -145,7 +145,7 @@ async def test_no_interval_admits_more_than_the_burst_and_what_refills_in_it(
 
 @given(data=st.data())
 @on_a_server
-async def test_a_denied_request_passes_exactly_when_it_was_told(
+async def test_a_denied_request_passes_exactly_at_the_reported_time(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject = next(_subjects)
@@ -202,9 +202,7 @@ async def test_a_cost_of_n_is_n_times_a_cost_of_one(
 
 @given(data=st.data())
 @on_a_server
-async def test_a_refund_restores_the_state_and_does_so_once(
-    limiter: Limiter, clock: Clock, data: st.DataObject
-) -> None:
+async def test_a_refund_restores_the_state_exactly_once(limiter: Limiter, clock: Clock, data: st.DataObject) -> None:
     subject = next(_subjects)
     several = [data.draw(limits(f"limit{number}")) for number in range(data.draw(st.integers(1, 3)))]
     quotas = [Quota("week", MINT, 100, "week"), Quota("day", MINT, 100, "day")]
@@ -223,7 +221,7 @@ async def test_a_refund_restores_the_state_and_does_so_once(
 
 @given(data=st.data())
 @on_a_server
-async def test_refunds_in_any_order_leave_what_was_not_refunded(
+async def test_refunds_in_any_order_leave_the_other_charges(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject, limit = next(_subjects), data.draw(limits(most=12))
@@ -253,7 +251,7 @@ async def test_a_denial_changes_no_byte_of_limits_quotas_and_usage(
 
 @given(data=st.data())
 @on_a_server
-async def test_a_clock_set_back_costs_at_most_as_much_waiting_as_it_was_set_back(
+async def test_a_clock_set_back_prolongs_the_wait_by_at_most_as_much(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject, limit = next(_subjects), data.draw(limits())
@@ -269,7 +267,7 @@ async def test_a_clock_set_back_costs_at_most_as_much_waiting_as_it_was_set_back
 
 @given(data=st.data())
 @on_a_server
-async def test_a_clock_set_forward_gives_at_most_what_it_skipped_and_once(
+async def test_a_clock_set_forward_refills_at_most_the_skipped_time_once(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject, limit = next(_subjects), data.draw(limits())
@@ -287,7 +285,7 @@ async def test_a_clock_set_forward_gives_at_most_what_it_skipped_and_once(
 
 @given(data=st.data())
 @on_a_server
-async def test_a_changed_limit_keeps_the_units_used_exactly(
+async def test_a_changed_limit_keeps_the_used_units_exactly(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject, old = next(_subjects), data.draw(limits(most=1000))
@@ -301,7 +299,7 @@ async def test_a_changed_limit_keeps_the_units_used_exactly(
 
 @given(data=st.data())
 @on_a_server
-async def test_the_script_reckons_as_python_does_with_the_largest_numbers(
+async def test_the_script_computes_like_python_with_the_largest_numbers(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     burst = data.draw(st.integers(1, MOST_UNITS))
@@ -319,7 +317,7 @@ async def test_the_script_reckons_as_python_does_with_the_largest_numbers(
 
 @given(data=st.data())
 @on_a_server
-async def test_several_limits_and_quotas_one_after_another_are_those_of_the_oracle(
+async def test_sequential_requests_on_several_limits_and_quotas_match_the_oracle(
     limiter: Limiter, clock: Clock, data: st.DataObject
 ) -> None:
     subject, oracle = next(_subjects), Oracle()
@@ -337,7 +335,7 @@ async def test_several_limits_and_quotas_one_after_another_are_those_of_the_orac
 
 @pytest.fixture
 async def stores(redis_url: str) -> AsyncIterator[list[Store]]:
-    """Several workers: each has a connection of its own."""
+    """Several workers, each with its own connection."""
     several = [Store(connect(redis_url), deadline_s=5) for _ in range(3)]
     yield several
     for store in several:
@@ -346,7 +344,7 @@ async def stores(redis_url: str) -> AsyncIterator[list[Store]]:
 
 @given(data=st.data())
 @settings(on_a_server, max_examples=60)
-async def test_concurrent_load_of_several_limits_is_that_of_a_sequential_oracle(
+async def test_concurrent_load_on_several_limits_matches_a_sequential_oracle(
     stores: list[Store], data: st.DataObject
 ) -> None:
     subject, oracle = next(_subjects), Oracle()
@@ -376,7 +374,7 @@ async def test_concurrent_load_of_several_limits_is_that_of_a_sequential_oracle(
         return await limiters[worker].take(subject, asked, metric=MINT, quotas=quotas)
 
     decisions = await asyncio.gather(*(attempt(*request) for request in requests))
-    # The server runs one script after another; the clock says in which order. Equal readings would leave it open.
+    # The server runs scripts sequentially; the clock shows the order, which equal readings would leave ambiguous.
     assume(len({decision.now_us for decision in decisions}) == len(decisions))
     for decision in sorted(decisions, key=lambda one: one.now_us):
         assert seen(decision) == oracle.take(decision.now_us, decision.charges, quotas)

@@ -1,4 +1,4 @@
-"""What a login costs in Redis: the whole application, on a real server."""
+"""The cost of a login in Redis, with the whole application on a real server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PASSWORD = "correct horse battery staple"
 
 
 class Rounds:
-    """Counts the turns of the event loop in which commands were issued whose replies somebody awaits."""
+    """Counts the turns of the event loop in which commands with awaited replies were issued."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._open = False

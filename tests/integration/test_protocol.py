@@ -1,6 +1,6 @@
-"""The HTTP protocol under clients that send much and read nothing, on a real uvicorn in this process.
+"""The HTTP protocol with clients that send a lot and read nothing, on a real uvicorn in this process.
 
-CWE-400, CWE-770; CVE-2019-9511 to 9518 are the same idea over HTTP/2.
+CWE-400, CWE-770; CVE-2019-9511 to 9518 are the same attack over HTTP/2.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gateway.http import protocol
 from gateway.http.protocol import MOST_WAITING, BoundedProtocol
 from tests.servers import HOST
 
-LARGE = b"x" * 12_000_000  # more than the kernel takes for a client who does not read
+LARGE = b"x" * 12_000_000  # more than the kernel buffers for a client that does not read
 SMALL_GET = b"GET /small HTTP/1.1\r\nHost: gateway\r\n\r\n"
 LARGE_GET = b"GET /large HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 class Running:
-    """A server and what it was asked. Requests to /held wait until `open` is set."""
+    """A server and its requests. Requests to /held wait until `open` is set."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -74,7 +74,7 @@ async def until(condition: Any, within_s: float = 10) -> None:
 
 
 async def connect(running: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect as a client whose kernel takes little in, so that what is not read stays with the server."""
+    """Connect as a client with a small receive buffer, so that unread data stays at the server."""
     link = socket.socket()
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     link.setblocking(False)
@@ -89,17 +89,17 @@ async def leave(writer: asyncio.StreamWriter) -> None:
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
-async def test_as_many_requests_as_may_wait_are_answered_on_one_connection(running: Running) -> None:
+async def test_the_maximum_of_waiting_requests_is_answered_on_one_connection(running: Running) -> None:
     reader, writer = await connect(running)
     writer.write(SMALL_GET * (MOST_WAITING + 1))
     raw = b""
     while raw.count(b"200 OK") < MOST_WAITING + 1:
         raw += await asyncio.wait_for(reader.read(2048), 5)
-    writer.write(SMALL_GET)  # and the connection goes on
+    writer.write(SMALL_GET)  # the connection continues
     assert b"200 OK" in await asyncio.wait_for(reader.read(2048), 5)
 
 
-async def test_requests_beyond_are_not_read_and_those_that_were_get_their_answers(running: Running) -> None:
+async def test_further_requests_are_not_read_and_earlier_ones_are_answered(running: Running) -> None:
     reader, writer = await connect(running)
     writer.write(b"GET /held HTTP/1.1\r\nHost: gateway\r\n\r\n" + SMALL_GET * 5000)
     await until(lambda: running.asked == ["/held"])
@@ -112,7 +112,7 @@ async def test_requests_beyond_are_not_read_and_those_that_were_get_their_answer
 
 
 @pytest.mark.parametrize("request_head", [LARGE_GET, LARGE_GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")])
-async def test_answer_that_nobody_reads_is_not_kept(
+async def test_unread_answer_is_not_kept(
     running: Running, monkeypatch: pytest.MonkeyPatch, request_head: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 0.5)
@@ -120,10 +120,10 @@ async def test_answer_that_nobody_reads_is_not_kept(
     writer.write(request_head * 2)
     await until(lambda: running.asked)
     await until(lambda: running.connections() == 0)
-    await until(lambda: running.ended == len(running.asked))  # and no task waits for ever
+    await until(lambda: running.ended == len(running.asked))  # no task waits forever
 
 
-async def test_answer_that_is_read_slowly_is_given_in_full(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slowly_read_answer_is_sent_in_full(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 1.2)
     reader, writer = await connect(running)
     writer.write(LARGE_GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -135,7 +135,7 @@ async def test_answer_that_is_read_slowly_is_given_in_full(running: Running, mon
     assert time.monotonic() - begun > 3 * protocol.UNREAD_TIMEOUT_S
 
 
-async def test_client_who_leaves_takes_his_waiting_requests_along(
+async def test_waiting_requests_of_a_client_that_disconnects_are_dropped(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, writer = await connect(running)
@@ -164,7 +164,7 @@ NO_HOSTS = ["x:99999999", "x:65536", "x:-1", "x:y", "a b", "user@gateway", "a/b"
 
 
 @pytest.mark.parametrize("host", HOSTS)
-async def test_host_is_a_host(running: Running, host: str) -> None:
+async def test_valid_host_is_accepted(running: Running, host: str) -> None:
     assert b"200 OK" in await first_line(running, f"GET /small HTTP/1.1\r\nHost: {host}\r\n\r\n")
 
 
@@ -177,7 +177,7 @@ async def first_line(running: Running, head: str) -> bytes:
 
 
 @pytest.mark.parametrize("host", NO_HOSTS)
-async def test_what_is_no_host_is_refused_before_anybody_asks_for_the_url(
+async def test_malformed_host_is_refused_before_the_url_is_used(
     monkeypatch: pytest.MonkeyPatch, running: Running, host: str
 ) -> None:
     seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Reports over very many users."""
+"""Reports about very many users."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def reports_of(store: Store) -> Reports:
     return Reports(accounts, Counters(store.execute), derived)
 
 
-async def test_a_month_over_100_000_users_shows_its_first_page_at_once_and_pages_show_everybody(
-    valkey: Valkey, store: Store
-) -> None:
+async def test_a_month_of_100_000_users_has_a_fast_first_page_and_complete_pages(valkey: Valkey, store: Store) -> None:
     with valkey.client() as redis:
         for first_number in range(0, USERS, 10_000):
             redis.eval(SEED, 0, first_number, first_number + 10_000, MONTH)
@@ -58,7 +56,7 @@ async def test_a_month_over_100_000_users_shows_its_first_page_at_once_and_pages
     assert min(times_s) < 0.2, times_s
     print(f"first page of {USERS} users: {min(times_s) * 1000:.0f} ms")
 
-    walked = 10_000  # of them: a page costs the same, and there are fewer
+    walked = 10_000  # fewer pages, each of which costs the same
     await store.execute("ZREMRANGEBYSCORE", "ui:1", walked + 1, "+inf")
     seen, total, after = set(), 0, 0
     following: int | None = 0
@@ -72,7 +70,7 @@ async def test_a_month_over_100_000_users_shows_its_first_page_at_once_and_pages
     assert total == sum(number % 7 + 1 for number in range(walked) if number % 10)
 
 
-async def test_top_lists_rebuilt_from_the_counters_are_right(valkey: Valkey, store: Store) -> None:
+async def test_top_lists_rebuilt_from_the_counters_are_correct(valkey: Valkey, store: Store) -> None:
     with valkey.client() as redis:
         for number in range(30):
             uid = f"u{number:020d}"
@@ -83,11 +81,11 @@ async def test_top_lists_rebuilt_from_the_counters_are_right(valkey: Valkey, sto
         redis.zadd(f"tp:1:{MONTH}:tokens.mint.ok", {"stale": 10_000})
     derived, reports = Derived(store.execute, store.post), reports_of(store)
 
-    async def everybody() -> object:
+    async def all_users() -> object:
         for number in range(30):
             yield f"u{number:020d}"
 
-    assert await derived.rebuild(MONTH, everybody(), Counters(store.execute)) == 30  # type: ignore[arg-type]
+    assert await derived.rebuild(MONTH, all_users(), Counters(store.execute)) == 30  # type: ignore[arg-type]
     month = await reports.top(MONTH, "tokens.mint.ok", 3)
     assert [(row.username, row.count) for row in month] == [("user-0", 100), ("user-1", 99), ("user-2", 98)]
     day = await reports.top(DAY, "tokens.mint.ok", 2)
@@ -95,7 +93,7 @@ async def test_top_lists_rebuilt_from_the_counters_are_right(valkey: Valkey, sto
     assert {row.count for row in await reports.top(DAY, "api.denied.api", 100)} == {2}
 
 
-async def test_a_user_who_is_gone_stays_in_the_list_without_a_name(store: Store) -> None:
+async def test_a_deleted_user_stays_in_the_list_without_a_name(store: Store) -> None:
     derived = Derived(store.execute, store.post)
     derived.note("u-gone", "api.ok", time.time_ns() // 1000)
     derived.flush()

@@ -37,11 +37,11 @@ async def hasty(own: Valkey) -> AsyncIterator[Store]:
     assert await store.execute("PING") == b"PONG"
     yield store
     await store.close()
-    gc.collect()  # a connection that nobody closed would warn here, and a warning is an error
+    gc.collect()  # an unclosed connection would cause a warning here, which is an error
 
 
 async def recovered(store: Store) -> None:
-    """Wait until the store answers again by itself."""
+    """Wait until the store has recovered by itself."""
     async with asyncio.timeout(15):
         while True:
             try:
@@ -67,20 +67,20 @@ def stats(valkey: Valkey) -> dict[str, Any]:
 
 
 def calls_of(valkey: Valkey, command: str) -> tuple[int, int]:
-    """Return how often the server was asked a command, and how often it failed."""
+    """Return how often the server executed a command, and how often it failed."""
     found = stats(valkey).get(f"cmdstat_{command}", {"calls": 0, "failed_calls": 0})
     return found["calls"], found["failed_calls"]
 
 
 def reads(valkey: Valkey) -> Callable[[], int]:
-    """Return a function that tells how many reads the server has needed since, its own question not counted."""
+    """Return a function that returns how many reads the server has needed since, without its own."""
 
     def total() -> int:
         with valkey.client() as client:
             return int(client.info("stats")["total_reads_processed"])
 
     first = total()
-    own_reads = total() - first  # what connecting and asking costs
+    own_reads = total() - first  # the reads for connecting and asking
     begun = first + own_reads
     return lambda: total() - begun - own_reads
 
@@ -88,7 +88,7 @@ def reads(valkey: Valkey) -> Callable[[], int]:
 # --- pipelining ---
 
 
-async def test_commands_of_one_turn_leave_in_one_write(store: Store, valkey: Valkey) -> None:
+async def test_commands_of_one_turn_are_sent_in_one_write(store: Store, valkey: Valkey) -> None:
     await store.execute("PING")
     since = reads(valkey)
     assert since() == 0
@@ -118,13 +118,13 @@ async def test_a_cold_store_opens_one_connection_for_all_its_callers(redis_url: 
     assert after - before == 1
 
 
-async def test_replies_reach_the_callers_who_asked_in_whatever_size(store: Store) -> None:
+async def test_replies_of_any_size_reach_the_right_callers(store: Store) -> None:
     sizes = [0, 1, 70_000, 3, 3_000_000, 0, 20, 500_000]
     bodies = [bytes([65 + n]) * size for n, size in enumerate(sizes)]
     assert await asyncio.gather(*(store.execute("ECHO", body) for body in bodies)) == bodies
 
 
-async def test_the_redis_of_unit_tests_replies_as_a_real_one(store: Store) -> None:
+async def test_the_redis_of_unit_tests_replies_like_a_real_one(store: Store) -> None:
     async def replies(execute: Any) -> list[Any]:
         return [
             await execute("SET", "k", "1"),
@@ -174,9 +174,7 @@ async def test_a_refused_command_reaches_only_its_caller(store: Store) -> None:
 # --- scripts ---
 
 
-async def test_a_script_the_server_does_not_know_is_sent_once_in_full_and_then_by_its_hash(
-    store: Store, valkey: Valkey
-) -> None:
+async def test_an_unknown_script_is_sent_once_in_full_and_then_by_its_hash(store: Store, valkey: Valkey) -> None:
     with valkey.client() as client:
         client.script_flush()
         client.config_resetstat()
@@ -194,7 +192,7 @@ async def test_concurrent_first_calls_of_a_script_are_each_executed_once(store: 
     assert sorted(replies) == list(range(1, 101))
 
 
-async def test_scripts_flushed_in_the_middle_are_sent_again_and_nothing_runs_twice(store: Store) -> None:
+async def test_scripts_flushed_meanwhile_are_sent_again_and_nothing_runs_twice(store: Store) -> None:
     async def caller(n: int) -> int:
         for _ in range(n % 7):
             await asyncio.sleep(0)
@@ -206,7 +204,7 @@ async def test_scripts_flushed_in_the_middle_are_sent_again_and_nothing_runs_twi
     assert sorted(replies) == list(range(1, 1001))
 
 
-async def test_an_error_within_a_script_reaches_its_caller_and_is_not_tried_again(store: Store) -> None:
+async def test_an_error_within_a_script_reaches_its_caller_and_is_not_retried(store: Store) -> None:
     broken = "redis.call('INCR', KEYS[1]) return redis.error_reply('ERR on purpose')"
     error, beside = await outcomes(store.execute("EVAL", broken, 1, "n"), store.execute("ECHO", "beside"))
     assert isinstance(error, ResponseError)
@@ -215,7 +213,7 @@ async def test_an_error_within_a_script_reaches_its_caller_and_is_not_tried_agai
     assert await store.execute("GET", "n") == b"1"
 
 
-async def test_an_unknown_hash_that_a_caller_sent_himself_is_his_error(store: Store) -> None:
+async def test_an_unknown_hash_sent_by_a_caller_is_that_callers_error(store: Store) -> None:
     with pytest.raises(NoScriptError):
         await store.execute("EVALSHA", "0" * 40, 0)
 
@@ -235,7 +233,7 @@ async def test_a_cancelled_caller_of_an_unknown_script_shifts_no_reply(store: St
 # --- cancelled callers ---
 
 
-async def test_ten_thousand_callers_of_whom_half_go_away_never_get_each_others_replies(store: Store) -> None:
+async def test_ten_thousand_callers_never_get_each_others_replies_although_half_are_cancelled(store: Store) -> None:
     chance = random.Random(20260101)
     answered = 0
     for wave in range(20):
@@ -257,7 +255,7 @@ async def test_ten_thousand_callers_of_whom_half_go_away_never_get_each_others_r
     assert await store.execute("ECHO", "after") == b"after"
 
 
-async def test_callers_with_a_timeout_of_their_own_shift_no_reply(store: Store) -> None:
+async def test_callers_with_their_own_timeout_shift_no_reply(store: Store) -> None:
     async def hasty_caller(n: int) -> bool:
         try:
             async with asyncio.timeout(n % 5 / 1000):
@@ -284,22 +282,22 @@ async def test_a_server_that_stops_answering_fails_every_caller_and_recovers(
     begun = time.monotonic()
     assert all_failed(await outcomes(*(hasty.execute("ECHO", f"lost {n}") for n in range(200))))
     assert DEADLINE_S * 0.9 <= time.monotonic() - begun < 10
-    for _ in range(3):  # the kernel still accepts connections; each caller waits for his own deadline at most
+    for _ in range(3):  # the kernel still accepts connections; each caller waits at most for their own deadline
         begun = time.monotonic()
         assert all_failed(await outcomes(*(hasty.execute("ECHO", f"lost {n}") for n in range(20))))
         assert time.monotonic() - begun < 10
     own.resume()
     await recovered(hasty)
-    # Replies to what was given up arrive on no connection of ours.
+    # Replies to abandoned commands arrive on no connection of ours.
     words = [f"found {n}".encode() for n in range(200)]
     assert await asyncio.gather(*(hasty.execute("ECHO", word) for word in words)) == words
-    told = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
-    assert len([text for text in told if "unavailable" in text]) == 1
-    assert len([text for text in told if "available again" in text]) == 1
+    logged = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
+    assert len([text for text in logged if "unavailable" in text]) == 1
+    assert len([text for text in logged if "available again" in text]) == 1
 
 
-async def test_a_connection_that_was_given_up_is_closed(own: Valkey, hasty: Store) -> None:
-    gc.disable()  # nobody tidies up behind the store
+async def test_an_abandoned_connection_is_closed(own: Valkey, hasty: Store) -> None:
+    gc.disable()  # the garbage collector must not close it
     try:
         own.pause()
         assert all_failed(await outcomes(hasty.execute("PING")))
@@ -307,13 +305,13 @@ async def test_a_connection_that_was_given_up_is_closed(own: Valkey, hasty: Stor
         await recovered(hasty)
         with own.client() as client:
             async with asyncio.timeout(10):
-                while len(client.client_list()) > 2:  # noqa: ASYNC110  the store's one, and the asker himself
+                while len(client.client_list()) > 2:  # noqa: ASYNC110  the store's one, and the one that asks
                     await asyncio.sleep(0.02)
     finally:
         gc.enable()
 
 
-async def test_newcomers_do_not_prolong_the_wait_of_those_before_them(own: Valkey, hasty: Store) -> None:
+async def test_new_callers_do_not_prolong_the_wait_of_earlier_ones(own: Valkey, hasty: Store) -> None:
     own.pause()
     first = hasty.execute("PING")
     newcomers = []
@@ -329,7 +327,7 @@ async def test_newcomers_do_not_prolong_the_wait_of_those_before_them(own: Valke
     await recovered(hasty)
 
 
-async def test_a_write_that_was_given_up_is_not_sent_again(own: Valkey, hasty: Store) -> None:
+async def test_an_abandoned_write_is_not_sent_again(own: Valkey, hasty: Store) -> None:
     own.pause()
     assert all_failed(await outcomes(*(hasty.execute("EVAL", INCREMENT, 1, "n") for _ in range(5))))
     own.resume()
@@ -349,7 +347,7 @@ async def test_a_killed_server_fails_waiting_callers_at_once_and_new_ones_too(ow
     assert all_failed(await outcomes(*waiting))
     for _ in range(20):
         assert all_failed(await outcomes(store.execute("PING"), store.execute("PING")))
-    assert time.monotonic() - begun < 20  # a third of the deadline: nobody waited for it
+    assert time.monotonic() - begun < 20  # a third of the deadline: no caller waited for it
     await store.close()
 
 
@@ -362,15 +360,15 @@ async def test_a_restarted_server_is_found_again_by_the_same_store(
         assert all_failed(await outcomes(*(hasty.execute("PING") for _ in range(10))))
         own.start()
         await recovered(hasty)
-    told = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
-    assert len([text for text in told if "unavailable" in text]) == 3
+    logged = [record.getMessage() for record in caplog.records if record.name == "gateway.store"]
+    assert len([text for text in logged if "unavailable" in text]) == 3
 
 
-async def test_a_connection_the_server_closes_is_replaced(own: Valkey, hasty: Store) -> None:
+async def test_a_connection_closed_by_the_server_is_replaced(own: Valkey, hasty: Store) -> None:
     for n in range(5):
         with own.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await asyncio.sleep(0.02)  # the end of the stream arrives before anybody asks
+        await asyncio.sleep(0.02)  # the end of the stream arrives before the next command
         await recovered(hasty)
         assert await hasty.execute("ECHO", str(n)) == str(n).encode()
 
@@ -386,7 +384,7 @@ async def test_a_reply_to_no_command_ends_the_connection_and_reaches_no_caller(o
     assert await hasty.execute("ECHO", "mine") == b"mine"
 
 
-async def test_a_loop_that_was_busy_itself_does_not_blame_redis(hasty: Store) -> None:
+async def test_a_busy_event_loop_is_not_reported_as_an_outage_of_redis(hasty: Store) -> None:
     for _ in range(3):
         asking = hasty.execute("ECHO", "patience")
         for _ in range(3):
@@ -395,7 +393,7 @@ async def test_a_loop_that_was_busy_itself_does_not_blame_redis(hasty: Store) ->
         assert await asking == b"patience"
 
 
-async def test_a_server_that_was_never_there_fails_fast(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_never_existed_fails_fast(caplog: pytest.LogCaptureFixture) -> None:
     store = Store(connect(f"redis://{HOST}:{free_port()}/0"), deadline_s=60)
     begun = time.monotonic()
     for _ in range(5):
@@ -405,7 +403,7 @@ async def test_a_server_that_was_never_there_fails_fast(caplog: pytest.LogCaptur
     await store.close()
 
 
-async def test_a_post_is_sent_with_the_next_flush_and_its_failure_concerns_nobody(
+async def test_a_post_is_sent_with_the_next_flush_and_its_failure_affects_no_caller(
     own: Valkey, hasty: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     since = reads(own)
@@ -422,9 +420,7 @@ async def test_a_post_is_sent_with_the_next_flush_and_its_failure_concerns_nobod
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-async def test_while_redis_is_away_calls_fail_without_being_tried_and_soon_one_tries_again(
-    own: Valkey, hasty: Store
-) -> None:
+async def test_while_redis_is_unreachable_calls_fail_at_once_and_soon_one_probes(own: Valkey, hasty: Store) -> None:
     assert hasty.state == "closed"
     own.pause()
     assert all_failed(await outcomes(*(hasty.execute("PING") for _ in range(200))))
@@ -432,7 +428,7 @@ async def test_while_redis_is_away_calls_fail_without_being_tried_and_soon_one_t
     calls = [hasty.execute("PING") for _ in range(50)]
     for _ in range(5):
         await asyncio.sleep(0)
-    assert sum(call.done() for call in calls) >= 49  # all but one that may try
+    assert sum(call.done() for call in calls) >= 49  # all except one, which may probe
     assert all_failed(await outcomes(*calls))
     own.resume()
     await recovered(hasty)
@@ -446,7 +442,7 @@ CALLERS = 16
 
 
 class Load:
-    """Callers that ask again and again; notes when each call ended, how long it took, and whether it failed."""
+    """Callers that send calls continuously; records when each call ended, its duration and whether it failed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -485,7 +481,7 @@ async def patient(own: Valkey) -> AsyncIterator[Store]:
 
 
 async def under_load(own: Valkey, store: Store, stop_s: float) -> tuple[Load, float]:
-    """Stop the server for a while in the middle of a load; return the load and the time at which it went on."""
+    """Stop the server for a while under load; return the load and the time at which the server resumed."""
     load = Load(store)
     await asyncio.sleep(0.3)
     own.pause()
@@ -526,7 +522,7 @@ async def test_a_longer_stop_opens_the_breaker_after_two_deadlines_and_calls_fai
     async with asyncio.timeout(10):
         while patient.state != "open":  # noqa: ASYNC110  what the test is about
             await asyncio.sleep(0.005)
-    await asyncio.sleep(0.02)  # the callers note their failures
+    await asyncio.sleep(0.02)  # the callers record their failures
     await load.stop()
     assert len(load.failed()) >= 2 * CALLERS
     begun = time.monotonic()
@@ -582,7 +578,7 @@ async def test_a_check_writes_once_a_second_at_most_and_its_key_expires(store: S
     assert 0 < await store.execute("TTL", "pr:1") <= 60
 
 
-async def test_closing_fails_who_still_waits_and_can_be_repeated(own: Valkey, hasty: Store) -> None:
+async def test_closing_fails_waiting_callers_and_can_be_repeated(own: Valkey, hasty: Store) -> None:
     own.pause()
     waiting = [hasty.execute("PING") for _ in range(5)]
     await asyncio.sleep(0.01)
@@ -610,12 +606,12 @@ async def test_a_store_can_be_closed_while_it_connects(own: Valkey) -> None:
 
 
 def texts_of(error: BaseException | None) -> str:
-    """Return everything an error and those before it could tell."""
-    told = ""
+    """Return everything that an error and its causes could reveal."""
+    shown = ""
     while error:
-        told += f"{error} {error!r} {error.args}"
+        shown += f"{error} {error!r} {error.args}"
         error = error.__cause__ or error.__context__
-    return told
+    return shown
 
 
 async def test_the_redis_password_never_appears_in_an_error_or_a_log(
@@ -637,15 +633,15 @@ async def test_the_redis_password_never_appears_in_an_error_or_a_log(
         refused += await outcomes(good.execute("PING"), wrong.execute("PING"))
         assert len(refused) >= 8
         assert all(isinstance(error, StoreError | redis.RedisError) for error in refused)
-        told = "".join(texts_of(error) for error in refused) + caplog.text
-        told += "".join(f"{store!r} {store}" for store in (good, wrong, missing))
-        assert locked.password not in told
+        shown = "".join(texts_of(error) for error in refused) + caplog.text
+        shown += "".join(f"{store!r} {store}" for store in (good, wrong, missing))
+        assert locked.password not in shown
         assert "unavailable" in caplog.text
         for store in (good, wrong, missing):
             await store.close()
 
 
-async def test_a_word_that_cannot_be_sent_fails_its_caller_alone(store: Store) -> None:
+async def test_a_word_that_cannot_be_encoded_fails_only_its_caller(store: Store) -> None:
     wrong, good, unicode = await asyncio.gather(
         store.execute("SET", "b", None), store.execute("PING"), store.execute("SET", "c", "\ud800"),
         return_exceptions=True,

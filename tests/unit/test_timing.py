@@ -1,4 +1,4 @@
-"""The attack suite's comparison of times finds a difference and ignores noise."""
+"""The attack suite's comparison of times finds differences and ignores noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TRIALS = 200
 
 
 class Machine:
-    """A clock on which asks take a given number of seconds, and now and then much longer."""
+    """A clock on which requests take a given number of seconds, and sometimes much longer."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -37,7 +37,7 @@ def are_alike(seed: int, *leasts_s: float) -> bool:
     return True
 
 
-def test_noise_is_no_difference() -> None:
+def test_noise_is_not_a_difference() -> None:
     assert sum(are_alike(seed, 0.25, 0.25, 0.25) for seed in range(TRIALS)) == TRIALS
 
 

@@ -1,4 +1,4 @@
-"""Passwords changed and set, accounts erased and undone. The contract runs on fakeredis and, in integration, Valkey."""
+"""Password changes, erasure, undone creations. The contract runs on fakeredis and, in integration, Valkey."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,7 +22,7 @@ OLD, NEW, OTHER = "correct horse battery staple", "seventeen green umbrellas", "
 
 
 class NotOnDisk(Exception):
-    """What a durable write raises when the disk did not confirm it."""
+    """The error of a durable write that the disk did not confirm."""
 
 
 class AccountChangesContract:
@@ -30,7 +30,7 @@ class AccountChangesContract:
 
     @pytest.fixture
     def passwords(self) -> Iterator[Passwords]:
-        made = Passwords(memory_kib=8, passes=1)  # its cost is test_passwords' business
+        made = Passwords(memory_kib=8, passes=1)  # the cost is tested in test_passwords
         yield made
         made.close()
 
@@ -47,7 +47,7 @@ class AccountChangesContract:
         return await accounts.add("Ada.L", OLD, roles=["member"], display_name="Ada Lovelace")
 
     async def everything(self, execute: Execute) -> str:
-        """Return all keys and values there are."""
+        """Return all keys and values."""
         texts = []
         for key in await execute("KEYS", "*"):
             kind = (await execute("TYPE", key)).decode()
@@ -62,7 +62,7 @@ class AccountChangesContract:
 
     # --- changing a password ---
 
-    async def test_a_changed_password_is_the_only_one(self, accounts: Accounts, user: User) -> None:
+    async def test_a_changed_password_replaces_the_old_one(self, accounts: Accounts, user: User) -> None:
         changed = await accounts.change_password(user.id, OLD, NEW)
         assert changed.ver == user.ver + 1
         assert await authenticate(accounts, "ada.l", NEW) == changed
@@ -81,7 +81,7 @@ class AccountChangesContract:
             await accounts.change_password("u" + "a" * 20, OLD, NEW)
         assert await authenticate(accounts, "ada.l", OLD) == user
 
-    async def test_of_ten_changes_at_once_one_is_made(self, accounts: Accounts, user: User) -> None:
+    async def test_one_of_ten_concurrent_changes_succeeds(self, accounts: Accounts, user: User) -> None:
         wanted = [f"{number} seventeen green umbrellas" for number in range(10)]
         outcomes = await asyncio.gather(
             *(accounts.change_password(user.id, OLD, new) for new in wanted), return_exceptions=True
@@ -90,10 +90,10 @@ class AccountChangesContract:
         assert sum(isinstance(outcome, InvalidCredentials) for outcome in outcomes) == 9
         assert (await authenticate(accounts, "ada.l", winner)).ver == user.ver + 1
 
-    async def test_a_password_change_ends_every_session_in_the_same_write_but_the_one_that_is_kept(
+    async def test_a_password_change_ends_every_session_but_the_kept_one_in_the_same_write(
         self, accounts: Accounts, sessions: Sessions, user: User
     ) -> None:
-        """Nobody has deleted the others: a crash right after the write must not leave a thief logged in."""
+        """The sessions were not deleted: a crash right after the write must not leave a thief logged in."""
         grants = [await sessions.open(user) for _ in range(3)]
         changed = await accounts.change_password(user.id, OLD, NEW)
         await sessions.keep(changed, grants[0].principal.sid)
@@ -103,7 +103,7 @@ class AccountChangesContract:
         assert kept.principal.ver == changed.ver
         await sessions.refresh(kept.refresh_token)
 
-    async def test_keeping_brings_no_session_back(
+    async def test_keeping_does_not_revive_a_session(
         self, accounts: Accounts, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -111,7 +111,7 @@ class AccountChangesContract:
         await sessions.keep(user, grant.principal.sid)
         assert not await sessions.is_live(user.id, grant.principal.sid)
 
-    async def test_earlier_sessions_end_after_a_link_a_ban_or_a_logout_of_all(
+    async def test_earlier_sessions_end_after_a_link_a_disabling_or_a_logout_of_all(
         self, accounts: Accounts, sessions: Sessions, user: User
     ) -> None:
         async def ban() -> None:
@@ -144,7 +144,7 @@ class AccountChangesContract:
             await accounts.set_password(user.id, OTHER, mark=mark)
         assert await authenticate(accounts, "ada.l", NEW)
 
-    async def test_of_ten_links_to_the_first_password_one_sets_it(self, accounts: Accounts) -> None:
+    async def test_one_of_ten_links_to_the_first_password_sets_it(self, accounts: Accounts) -> None:
         user = await accounts.add("waiting", None, roles=[])
         mark = (await accounts.get(user.id)).mark
         outcomes = await asyncio.gather(
@@ -152,14 +152,14 @@ class AccountChangesContract:
         )
         assert sum(isinstance(outcome, User) for outcome in outcomes) == 1
 
-    async def test_a_user_without_a_password_cannot_log_in_by_any_text(self, accounts: Accounts) -> None:
+    async def test_a_user_without_a_password_cannot_log_in_with_any_text(self, accounts: Accounts) -> None:
         await accounts.add("waiting", None, roles=[])
         for password in ("", "None", OLD):
             with pytest.raises(InvalidCredentials):
                 await authenticate(accounts, "waiting", password)
 
     async def test_a_link_is_void_after_a_change_that_was_undone(self, accounts: Accounts, user: User) -> None:
-        """Whoever disables somebody because his link leaked, and enables him again, has voided it."""
+        """Disabling a user because their link leaked, and enabling them again, voids the link."""
 
         async def disabled_and_enabled() -> None:
             await accounts.change(await accounts.get(user.id), status="disabled")
@@ -176,7 +176,7 @@ class AccountChangesContract:
                 await accounts.set_password(user.id, OTHER, mark=mark)
         assert await authenticate(accounts, "ada.l", OLD)
 
-    async def test_a_link_outlives_what_changes_no_power(self, accounts: Accounts, user: User) -> None:
+    async def test_a_link_outlives_changes_that_do_not_affect_powers(self, accounts: Accounts, user: User) -> None:
         mark = (await accounts.get(user.id)).mark
         await accounts.set_display_name(user.id, "Countess")
         await accounts.void_tokens(user.id)
@@ -199,7 +199,7 @@ class AccountChangesContract:
     async def test_a_password_verified_before_a_disabling_is_not_changed_after_it(
         self, accounts: Accounts, user: User, passwords: Passwords, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Or a thief whose account is being disabled would have chosen the password that holds when it is enabled."""
+        """Otherwise a thief whose account is being disabled could choose the password for when it is enabled again."""
         hash_password = passwords.hash
 
         async def hash_slowly(password: str, **more: Any) -> str:
@@ -212,12 +212,12 @@ class AccountChangesContract:
         await accounts.change(await accounts.get(user.id), status="active")
         assert await authenticate(accounts, "ada.l", OLD)
 
-    # --- changes decided on what was ---
+    # --- decisions on an outdated account ---
 
-    async def test_what_was_decided_on_an_account_is_not_done_to_what_has_become_of_it(
+    async def test_a_decision_on_an_account_is_not_applied_after_the_account_has_changed(
         self, accounts: Accounts, user: User
     ) -> None:
-        """Whoever may disable a member has not been asked about an admin, nor is the last admin one who was none."""
+        """Permission to disable a member is not permission to disable an admin, which the member may have become."""
         promoted = await accounts.change(user, roles=["admin"])
         for attempt in (
             lambda: accounts.change(user, status="disabled"),
@@ -238,7 +238,7 @@ class AccountChangesContract:
     async def test_unchanged_roles_and_status_are_written_again_and_void_nothing(
         self, execute: Execute, passwords: Passwords, accounts: Accounts, sessions: Sessions, user: User
     ) -> None:
-        """So that repeating a change that nobody confirmed waits for the disk once more."""
+        """Repeating an unconfirmed change must wait for the disk again."""
         written: list[tuple[Any, ...]] = []
 
         async def write(*words: Any) -> Any:
@@ -253,9 +253,7 @@ class AccountChangesContract:
 
     # --- erasing ---
 
-    async def test_an_erased_user_leaves_an_id_and_nothing_else(
-        self, accounts: Accounts, user: User, execute: Execute
-    ) -> None:
+    async def test_an_erased_user_leaves_only_an_id(self, accounts: Accounts, user: User, execute: Execute) -> None:
         await accounts.erase(await accounts.get(user.id))
         left = await self.everything(execute)
         assert user.id in left
@@ -268,7 +266,7 @@ class AccountChangesContract:
         assert (gone.id, gone.username, gone.status, gone.roles) == (user.id, "", "deleted", ())
         assert await accounts.search("") == ([], None)
 
-    async def test_an_erased_user_cannot_be_changed_back(self, accounts: Accounts, user: User) -> None:
+    async def test_an_erased_user_cannot_be_restored(self, accounts: Accounts, user: User) -> None:
         mark = (await accounts.get(user.id)).mark
         await accounts.erase(await accounts.get(user.id))
         for attempt in (
@@ -287,27 +285,27 @@ class AccountChangesContract:
         await accounts.erase(await accounts.get(user.id))
         heir = await accounts.add("ada.l", NEW, roles=["host"])
         assert heir.id != user.id
-        # A deletion of which only the name's part had reached the disk: the row is there, the name another's.
+        # Only the name's part of a deletion had reached the disk: the row exists, and the name belongs to another user.
         pairs = row.items() if isinstance(row, dict) else zip(row[::2], row[1::2], strict=True)
         await execute("HSET", f"u:1:{{{user.id}}}", *(word for pair in pairs for word in pair))
         await accounts.erase(await accounts.get(user.id))
         assert await accounts.find("ada.l") == heir
         assert ([heir], None) == await accounts.search("ada")
 
-    async def test_a_half_erased_user_is_erased_by_doing_it_again(
+    async def test_erasing_a_half_erased_user_again_completes_it(
         self, accounts: Accounts, user: User, execute: Execute
     ) -> None:
         await execute("DEL", "un:1:ada.l")
         await accounts.erase(await accounts.get(user.id))
         assert "ada" not in (await self.everything(execute)).lower()
 
-    # --- what was not confirmed ---
+    # --- unconfirmed writes ---
 
     @pytest.mark.parametrize("written", [0, 1, 2, 3, 4])
-    async def test_an_account_that_was_not_confirmed_leaves_nothing_behind(
+    async def test_an_unconfirmed_account_leaves_nothing_behind(
         self, execute: Execute, passwords: Passwords, written: int
     ) -> None:
-        """However many of its writes took effect before the connection broke."""
+        """Regardless of how many of its writes took effect before the connection broke."""
         sent = 0
 
         async def failing(*words: Any) -> Any:
@@ -357,7 +355,7 @@ class AccountChangesContract:
         assert await accounts.search("ant\xff") == ([], None)
 
     async def test_a_name_cannot_look_like_the_id_of_another_user(self, accounts: Accounts, user: User) -> None:
-        """An administrator who asks for an id would change the account of whoever had taken it as a name."""
+        """An administrator who gives an id would otherwise change the account of the user with that name."""
         for name in (user.id, user.id.upper(), "\uff55" + user.id[1:]):
             with pytest.raises(BadUsername):
                 await accounts.add(name, OLD, roles=[])
@@ -376,7 +374,7 @@ class TestAccountChanges(AccountChangesContract):
 @pytest.mark.parametrize(
     "char", ["\u034f", "\u115f", "\u1160", "\u17b4", "\u180b", "\u2800", "\u3164", "\ufe0f", "\uffa0", "\U000e0100"]
 )
-def test_a_name_with_a_blank_that_is_neither_space_nor_control_is_refused(char: str) -> None:
+def test_a_name_with_another_kind_of_blank_is_refused(char: str) -> None:
     """Unicode Technical Report 36, section 3.5: an invisible character makes two names that look the same."""
     for name in (f"ada{char}", f"{char}ada", f"a{char}da"):
         with pytest.raises(BadUsername):

@@ -1,4 +1,4 @@
-"""Accounts. `AccountsContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey."""
+"""Accounts. `AccountsContract` applies to any Redis; it runs on fakeredis here and on Valkey in integration."""
 
 import asyncio
 import unicodedata
@@ -19,7 +19,7 @@ from tests.unit.auth.logging_in import authenticate
 Execute = Callable[..., Awaitable[Any]]
 
 PASSWORD = "correct horse battery staple"
-# One name, as keyboards, phones and attackers write it: case, composition, full width, ligature, Kelvin sign.
+# One name as keyboards, phones and attackers write it: case, composition, full width, ligature, Kelvin sign.
 SAME_NAME = ["kafﬁé", "kaffié", "KAFFIÉ", "Kaffie\u0301", "\u212aaffié", "ｋａｆｆｉé", "kaFFIÉ", "kaﬀié"]
 
 
@@ -28,7 +28,7 @@ class AccountsContract:
 
     @pytest.fixture
     def passwords(self) -> Iterator[Passwords]:
-        # What argon2 costs is test_passwords' business; here it must only not take the time.
+        # The cost of argon2 is tested in test_passwords; here it must only be fast.
         made = Passwords(memory_kib=8, passes=1)
         yield made
         made.close()
@@ -39,7 +39,7 @@ class AccountsContract:
 
     @pytest.fixture
     def stronger(self, execute: Execute) -> Iterator[Accounts]:
-        """The same accounts after a higher cost was configured."""
+        """The same accounts with a higher configured cost."""
         made = Passwords(memory_kib=16, passes=2)
         yield Accounts(execute, made)
         made.close()
@@ -53,7 +53,7 @@ class AccountsContract:
         assert (user.username, user.display_name, user.roles) == ("Ada.L", "Ada Lovelace", ("host", "member"))
         assert (user.ver, user.status, user.is_active) == (1, "active", True)
 
-    async def test_an_id_is_opaque_plain_and_new_each_time(self, accounts: Accounts) -> None:
+    async def test_an_id_is_opaque_plain_ascii_and_unique(self, accounts: Accounts) -> None:
         users = [await accounts.add(f"user{n}", PASSWORD, roles=[]) for n in range(20)]
         assert len({user.id for user in users}) == 20
         for user in users:
@@ -61,10 +61,10 @@ class AccountsContract:
             assert user.id.isalnum()
             assert len(user.id) == 21
 
-    async def test_a_user_without_a_display_name_is_shown_by_their_user_name(self, accounts: Accounts) -> None:
+    async def test_the_display_name_defaults_to_the_user_name(self, accounts: Accounts) -> None:
         assert (await accounts.add("Ada.L", PASSWORD, roles=[])).display_name == "Ada.L"
 
-    async def test_what_is_stored_is_a_hash_and_not_the_password(self, accounts: Accounts, execute: Execute) -> None:
+    async def test_a_hash_is_stored_and_not_the_password(self, accounts: Accounts, execute: Execute) -> None:
         user = await accounts.add("ada", PASSWORD, roles=[])
         stored = await execute("HGET", f"u:1:{{{user.id}}}", "password")
         assert stored.startswith(b"$argon2id$")
@@ -98,7 +98,7 @@ class AccountsContract:
             await accounts.add("no body", PASSWORD, roles=[])
         assert await execute("DBSIZE") == 0
 
-    async def test_the_policy_is_the_one_given(self, execute: Execute, passwords: Passwords) -> None:
+    async def test_the_given_password_policy_is_applied(self, execute: Execute, passwords: Passwords) -> None:
         accounts = Accounts(execute, passwords, PasswordPolicy(min_length=8))
         await accounts.add("somebody", "x7!Kq9#m", roles=[])
         with pytest.raises(WeakPassword) as caught:
@@ -117,7 +117,7 @@ class AccountsContract:
         with pytest.raises(UnknownUser):
             await accounts.get("u" + "a" * 20)
 
-    async def test_pages_bring_every_user_once(self, accounts: Accounts) -> None:
+    async def test_pages_list_every_user_once(self, accounts: Accounts) -> None:
         added = {(await accounts.add(f"user{n}", PASSWORD, roles=[])).id for n in range(7)}
         for size in (1, 3, 7, 100):
             seen: list[str] = []
@@ -170,12 +170,12 @@ class AccountsContract:
 
     # --- authenticating ---
 
-    async def test_the_right_password_brings_the_user(self, accounts: Accounts) -> None:
+    async def test_the_right_password_returns_the_user(self, accounts: Accounts) -> None:
         user = await accounts.add("Zoe.R", PASSWORD, roles=["member"])
         for name in ("Zoe.R", "zoe.r", "ｚｏｅ.R"):
             assert await authenticate(accounts, name, PASSWORD) == user
 
-    async def test_unknown_wrong_and_disabled_are_one_error_and_none_is_quick(self, accounts: Accounts) -> None:
+    async def test_unknown_wrong_and_disabled_are_one_error_with_a_minimum_delay(self, accounts: Accounts) -> None:
         await accounts.add("known", PASSWORD, roles=[])
         disabled = await accounts.add("disabled", PASSWORD, roles=[])
         await accounts.change(await accounts.get(disabled.id), status="disabled")
@@ -195,7 +195,7 @@ class AccountsContract:
         assert min(outcome[3] for outcome in outcomes) >= FAILURE_FLOOR_S - 0.001
         assert FAILURE_FLOOR_S >= 0.25
 
-    async def test_the_floor_of_a_refusal_is_blurred(self, accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_delay_of_a_refusal_has_jitter(self, accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("auth.accounts.random.uniform", lambda least, most: most)
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -203,9 +203,7 @@ class AccountsContract:
             await authenticate(accounts, "nobody", PASSWORD)
         assert loop.time() - begun >= FAILURE_FLOOR_S + 0.049
 
-    async def test_a_name_whose_user_is_gone_is_like_any_unknown_name(
-        self, accounts: Accounts, execute: Execute
-    ) -> None:
+    async def test_a_name_without_its_user_is_like_an_unknown_name(self, accounts: Accounts, execute: Execute) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
         await execute("DEL", f"u:1:{{{user.id}}}")
         with pytest.raises(InvalidCredentials):
@@ -247,7 +245,7 @@ class AccountsContract:
 
     @pytest.mark.parametrize("field", ["display_name", "roles", "status", "ver", "created_ms", "changes"])
     @pytest.mark.parametrize("damage", [b"\xff\xfe", b"", b"-1", b"9" * 5000])
-    async def test_a_damaged_row_is_read_all_the_same_and_gives_no_rights(
+    async def test_a_damaged_row_can_be_read_and_gives_no_rights(
         self, accounts: Accounts, execute: Execute, field: str, damage: bytes
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=["admin"])
@@ -270,7 +268,7 @@ class AccountsContract:
 
     # --- renewing a hash ---
 
-    async def test_a_weak_hash_is_renewed_and_no_token_becomes_void(
+    async def test_a_weak_hash_is_renewed_without_voiding_tokens(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=["member"])
@@ -280,7 +278,7 @@ class AccountsContract:
         with pytest.raises(InvalidCredentials):
             await authenticate(stronger, "known", PASSWORD + "!")
 
-    async def test_a_hash_as_strong_or_stronger_stays(
+    async def test_a_hash_that_is_strong_enough_stays(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await stronger.add("known", PASSWORD, roles=[])
@@ -300,7 +298,7 @@ class AccountsContract:
             assert not await stronger.renew_hash(credentials, PASSWORD)
         assert await stored_hash(execute, user) == changed
 
-    async def test_of_ten_renewals_at_once_one_is_done(
+    async def test_one_of_ten_concurrent_renewals_is_done(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
@@ -308,7 +306,7 @@ class AccountsContract:
         assert sum(await asyncio.gather(*(stronger.renew_hash(credentials, PASSWORD) for _ in range(10)))) == 1
         assert await authenticate(stronger, "known", PASSWORD) == user
 
-    async def test_renewing_brings_no_deleted_user_back(
+    async def test_renewing_does_not_restore_a_deleted_user(
         self, accounts: Accounts, execute: Execute, stronger: Accounts
     ) -> None:
         user = await accounts.add("known", PASSWORD, roles=[])
@@ -318,7 +316,7 @@ class AccountsContract:
             assert not await stronger.renew_hash(credentials, PASSWORD)
         assert not await execute("EXISTS", f"u:1:{{{user.id}}}")
 
-    async def test_a_full_pool_leaves_the_hash_for_the_next_login(
+    async def test_a_full_pool_leaves_the_renewal_to_the_next_login(
         self, accounts: Accounts, execute: Execute, stronger: Accounts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def busy(self: Passwords, password: str, *, replacing: str = "") -> str:
@@ -344,7 +342,7 @@ class AccountsContract:
         user = await accounts.add("known", PASSWORD, roles=["member"])
         assert (await accounts.change(await accounts.get(user.id), roles=[])).roles == ()
 
-    async def test_of_many_changes_decided_on_the_same_account_one_is_made(self, accounts: Accounts) -> None:
+    async def test_one_of_many_changes_decided_on_the_same_account_is_made(self, accounts: Accounts) -> None:
         user = await accounts.add("known", PASSWORD, roles=["member"])
         changes = (accounts.change(user, roles=[f"role{n}"]) for n in range(25))
         outcomes = await asyncio.gather(*changes, return_exceptions=True)
@@ -418,12 +416,12 @@ def test_spellings_of_one_name_have_one_key() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("Straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("ﬃnn", "FFINN")])
-def test_case_is_folded_and_not_only_lowered(one: str, other: str) -> None:
+def test_names_are_case_folded_and_not_only_lower_cased(one: str, other: str) -> None:
     assert name_key(one) == name_key(other)
 
 
 @pytest.mark.parametrize("name", [*SAME_NAME, "Straße", "ΣΊΣΥΦΟΣ", "İstanbul", "ǅungla", "ᾳᾳᾳ", "ϓϓϓ"])
-def test_a_key_is_its_own_key(name: str) -> None:
+def test_folding_a_key_again_does_not_change_it(name: str) -> None:
     key = name_key(name)
     assert name_key(key) == key
     assert unicodedata.is_normalized("NFKC", key)

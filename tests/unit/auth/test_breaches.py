@@ -1,4 +1,4 @@
-"""The breach file: both formats are recognised, damaged ones refused, and no size of it is ever loaded."""
+"""The breach file: both formats are recognised, damaged files are refused, and the file is never loaded whole."""
 
 import hashlib
 import io
@@ -45,7 +45,7 @@ Write = Callable[[str | bytes], Path]
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_a_plain_list_holds_its_lines_and_nothing_else(write: Write, end: str, last: bool) -> None:
+def test_a_plain_list_contains_exactly_its_lines(write: Write, end: str, last: bool) -> None:
     lines = ["first one", "pass: word", " blanks around ", "straße 1", "the last one"]
     breaches = BreachFile(write(end.join(lines) + (end if last else "")))
     assert not breaches.is_hashed
@@ -54,13 +54,13 @@ def test_a_plain_list_holds_its_lines_and_nothing_else(write: Write, end: str, l
         assert not breaches.holds(other)
 
 
-def test_a_line_is_the_same_composed_and_decomposed(write: Write) -> None:
+def test_composed_and_decomposed_forms_of_a_line_are_equal(write: Write) -> None:
     breaches = BreachFile(write("caf\u00e9 au lait\ncre\u0300me fraiche\n"))
     assert breaches.holds("cafe\u0301 au lait")
     assert breaches.holds("cr\u00e8me fraiche")
 
 
-def test_a_byte_order_mark_and_lines_that_are_no_utf_8_do_no_harm(write: Write) -> None:
+def test_a_byte_order_mark_and_lines_that_are_not_utf_8_do_no_harm(write: Write) -> None:
     breaches = BreachFile(write(b"\xef\xbb\xbffirst one\nstra\xdfe\nlast one\n"))
     assert breaches.holds("first one")
     assert breaches.holds("last one")
@@ -75,7 +75,7 @@ def test_no_line_is_lost_between_two_chunks(write: Write, monkeypatch: pytest.Mo
     assert not breaches.holds("known password 60")
 
 
-def test_a_plain_list_is_refused_beyond_its_size(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_list_beyond_the_maximum_size_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("one\ntwo\n")
     with path.open("r+b") as file:
         file.truncate(module.MOST_PLAIN_BYTES + 1)
@@ -92,7 +92,7 @@ def test_a_plain_list_is_refused_beyond_its_size(write: Write, monkeypatch: pyte
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("lower", [True, False])
-def test_every_hash_of_the_ordered_edition_is_found_and_no_other(write: Write, end: str, lower: bool) -> None:
+def test_exactly_the_hashes_of_the_ordered_edition_are_found(write: Write, end: str, lower: bool) -> None:
     text = hash_lines(KNOWN, end=end)
     breaches = BreachFile(write(text.lower() if lower else text))
     assert breaches.is_hashed
@@ -114,7 +114,7 @@ def test_hashes_need_no_count(write: Write) -> None:
     assert not breaches.holds("known password 500")
 
 
-def test_a_newer_edition_in_its_place_needs_no_restart(write: Write, tmp_path: Path) -> None:
+def test_replacing_the_file_by_a_newer_edition_needs_no_restart(write: Write, tmp_path: Path) -> None:
     breaches = BreachFile(write(hash_lines(KNOWN[:100])))
     newer = tmp_path / "newer.txt"
     newer.write_text(hash_lines(KNOWN[:300]))
@@ -124,7 +124,7 @@ def test_a_newer_edition_in_its_place_needs_no_restart(write: Write, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_a_pipe_or_a_device_in_its_place_is_refused_and_never_waited_for(
+def test_a_pipe_or_a_device_in_place_of_the_file_is_refused_without_waiting(
     write: Write, tmp_path: Path, kind: str
 ) -> None:
     breaches = BreachFile(write(hash_lines(KNOWN[:100])))
@@ -139,7 +139,7 @@ def test_a_pipe_or_a_device_in_its_place_is_refused_and_never_waited_for(
 
 
 class Generated(io.RawIOBase):
-    """A file of `lines` evenly spread hashes, 53 bytes each, made up wherever it is read; it counts the reads."""
+    """A file of `lines` evenly distributed hashes, 53 bytes each, generated wherever it is read; counts the reads."""
 
     LINE = 40 + 1 + 10 + 2
 
@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_file(write: Write, monkeypatch: pytest.Mo
     try:
         breaches = BreachFile(path)
         assert breaches.holds(KNOWN[-1])
-        assert not breaches.holds("nobody's password")
+        assert not breaches.holds("no one's password")
         assert tracemalloc.get_traced_memory()[1] < 512 << 10
     finally:
         tracemalloc.stop()
@@ -214,7 +214,7 @@ LATE = hash_lines(KNOWN).splitlines(keepends=True)
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
 )
-def test_a_file_that_cannot_serve_is_refused_in_one_line(write: Write, content: str | bytes, words: str) -> None:
+def test_an_unusable_file_is_refused_in_one_line(write: Write, content: str | bytes, words: str) -> None:
     path = write(content)
     with pytest.raises(BadBreachFile, match=words) as caught:
         BreachFile(path)
@@ -222,7 +222,7 @@ def test_a_file_that_cannot_serve_is_refused_in_one_line(write: Write, content: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_path_that_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(BadBreachFile, match="is not a regular file"):

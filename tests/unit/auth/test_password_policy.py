@@ -1,4 +1,4 @@
-"""The password policy: what is guessed first is refused, with every reason; whatever is long and odd is taken."""
+"""The password policy refuses easily guessed passwords with every reason, and accepts long unusual ones."""
 
 import threading
 import unicodedata
@@ -40,7 +40,7 @@ BREACHED = "must not be known from a data breach"
         "571930284619375",
     ],
 )
-def test_length_alone_makes_a_good_password(password: str) -> None:
+def test_a_long_password_needs_no_special_characters(password: str) -> None:
     assert POLICY.reasons(password, "somebody") == []
 
 
@@ -48,18 +48,18 @@ def test_length_alone_makes_a_good_password(password: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["", "x", "a 14-char pass", "e\u0301" * 14])
-def test_fewer_than_fifteen_characters_after_composing_are_too_few(password: str) -> None:
+def test_fewer_than_fifteen_characters_after_composition_are_too_few(password: str) -> None:
     assert LENGTH in POLICY.reasons(password)
 
 
-def test_the_least_length_is_a_setting() -> None:
+def test_the_minimum_length_is_configurable() -> None:
     assert SHORT.reasons("x7!Kq9#m") == []
     assert SHORT.reasons("x7!Kq9#") == ["must have at least 8 characters"]
     assert PasswordPolicy(min_length=40).reasons("correct horse battery staple") == ["must have at least 40 characters"]
 
 
 @pytest.mark.parametrize("least", [-1, 0, 7, 129])
-def test_no_policy_goes_below_eight_characters_or_beyond_what_people_bear(least: int) -> None:
+def test_the_minimum_length_must_be_within_its_bounds(least: int) -> None:
     with pytest.raises(ValueError, match="between 8 and 128"):
         PasswordPolicy(min_length=least)
 
@@ -76,7 +76,7 @@ def test_a_lone_surrogate_in_a_new_password_does_not_crash() -> None:
     assert POLICY.reasons("correct horse \ud800 battery staple") == []
 
 
-# --- what is guessed first ---
+# --- easily guessed passwords ---
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_common_word_stays_common_with_digits_signs_and_capitals(password: str
     assert COMMON in POLICY.reasons(password)
 
 
-def test_at_eight_characters_the_common_ones_are_refused_as_they_are() -> None:
+def test_common_passwords_of_eight_characters_are_refused() -> None:
     for password in ("password", "Football", "trustno1", "dragon12", "iloveyou!"):
         assert COMMON in SHORT.reasons(password)
 
@@ -107,11 +107,11 @@ def test_at_eight_characters_the_common_ones_are_refused_as_they_are() -> None:
     "password",
     ["abcabcabcabcabc", "passwordpassword", "PasswordpassworD1!", "k9#Wk9#Wk9#Wk9#Wk9", "correct horse correct horse "],
 )
-def test_something_short_does_not_become_long_by_repeating_it(password: str) -> None:
+def test_repeating_a_short_text_does_not_make_it_long(password: str) -> None:
     assert REPEATED in POLICY.reasons(password)
 
 
-def test_repeating_what_is_long_enough_by_itself_harms_nothing() -> None:
+def test_repeating_a_text_that_is_long_enough_is_accepted() -> None:
     assert POLICY.reasons("correct horse battery " * 2) == []
 
 
@@ -135,7 +135,7 @@ def test_repeating_what_is_long_enough_by_itself_harms_nothing() -> None:
         "abcdefgh-12345678-z!",
     ],
 )
-def test_sequences_make_no_password_even_with_a_little_else(password: str) -> None:
+def test_sequences_with_few_other_characters_are_refused(password: str) -> None:
     assert RUNS in POLICY.reasons(password)
 
 
@@ -162,7 +162,7 @@ def test_a_password_with_the_user_name_in_any_spelling_is_refused(password: str,
     assert POLICY.reasons(password, username) == [USER]
 
 
-def test_a_user_name_of_three_letters_may_occur() -> None:
+def test_a_user_name_of_three_letters_may_occur_in_a_password() -> None:
     assert POLICY.reasons("an annoyingly long one", "ann") == []
 
 
@@ -171,7 +171,7 @@ def test_a_password_with_the_name_of_the_service_is_refused(password: str) -> No
     assert SERVICE in POLICY.reasons(password)
 
 
-def test_the_names_of_the_service_can_be_others() -> None:
+def test_the_names_of_the_service_are_configurable() -> None:
     policy = PasswordPolicy(service_names=("Acme Meet",))
     assert policy.reasons("the acmemeet of mine") == [SERVICE]
     assert policy.reasons("my login at 100ms, ok") == []
@@ -210,7 +210,7 @@ async def test_a_breached_password_is_refused_off_the_event_loop(
     assert threading.get_ident() not in threads
 
 
-async def test_without_its_breach_file_no_password_is_taken(tmp_path: Path) -> None:
+async def test_without_its_breach_file_no_password_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "breached.txt"
     path.write_text("something\n")
     policy = PasswordPolicy(breached=BreachFile(path))
@@ -220,17 +220,17 @@ async def test_without_its_breach_file_no_password_is_taken(tmp_path: Path) -> N
 
 
 @given(st.text(max_size=80), st.text(max_size=20))
-def test_any_text_is_judged_the_same_composed_and_decomposed(password: str, username: str) -> None:
+def test_composed_and_decomposed_forms_of_a_text_are_judged_alike(password: str, username: str) -> None:
     decomposed = unicodedata.normalize("NFD", password)
     assert POLICY.reasons(password, username) == POLICY.reasons(decomposed, username)
 
 
-# Up to U+02FF nothing composes: across the seams a piece stays itself.
+# Characters up to U+02FF do not compose, so the repeated pieces do not change at their borders.
 @given(st.text(st.characters(max_codepoint=0x2FF), min_size=1, max_size=14), st.integers(28, 60))
-def test_no_short_text_passes_by_being_repeated(piece: str, length: int) -> None:
+def test_no_repeated_short_text_is_accepted(piece: str, length: int) -> None:
     assert POLICY.reasons((piece * length)[:length])
 
 
 @given(st.text("abcdefghijkmnpqrstuvwxyz23456789", min_size=24, max_size=24), st.integers(0, 9))
-def test_no_password_with_the_name_in_it_passes(password: str, at: int) -> None:
+def test_no_password_that_contains_the_name_is_accepted(password: str, at: int) -> None:
     assert USER in POLICY.reasons(password[:at] + "Margaret.H" + password[at:], "margaret.h")

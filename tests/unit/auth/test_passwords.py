@@ -1,4 +1,4 @@
-"""Passwords: parameters, bounds, and that nothing tells an unknown user from a wrong password."""
+"""Passwords: parameters and bounds; an unknown user cannot be distinguished from a wrong password."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ GOOD = "correct horse battery staple"
 
 
 class Recorder:
-    """Stands in for the hasher: notes what is verified against what, then asks the real one."""
+    """Replaces the hasher: records what is verified, then calls the real one."""
 
     def __init__(self, real: object) -> None:
         self.real = real
@@ -34,7 +34,7 @@ class Recorder:
 
 
 class Gate:
-    """Stands in for the hasher: every hash blocks its thread until the gate opens."""
+    """Replaces the hasher: every hash blocks its thread until the gate opens."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -61,7 +61,7 @@ def passwords() -> Iterator[Passwords]:
 
 @pytest.fixture
 def cheap() -> Iterator[Passwords]:
-    """Passwords whose hashes cost nothing, for tests of everything but the cost."""
+    """Passwords with cheap hashes, for tests of everything except the cost."""
     made = Passwords(memory_kib=8, passes=1)
     yield made
     made.close()
@@ -98,17 +98,17 @@ async def test_equal_passwords_have_different_hashes(cheap: Passwords) -> None:
     assert await cheap.hash(GOOD) != await cheap.hash(GOOD)
 
 
-async def test_a_password_is_the_same_composed_and_decomposed(cheap: Passwords) -> None:
+async def test_composed_and_decomposed_forms_of_a_password_are_equal(cheap: Passwords) -> None:
     stored = await cheap.hash("caf\u00e9 caf\u00e9 caf\u00e9")
     assert await cheap.verify("cafe\u0301 cafe\u0301 caf\u00e9", stored)
 
 
-async def test_normalisation_is_canonical_only_so_look_alikes_stay_different(cheap: Passwords) -> None:
+async def test_normalisation_is_only_canonical_so_look_alikes_stay_different(cheap: Passwords) -> None:
     assert not await cheap.verify("finally a password", await cheap.hash("\ufb01nally a password"))
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "a\udfffb", "\ud83d" + GOOD])
-async def test_a_lone_surrogate_is_only_a_wrong_password(cheap: Passwords, odd: str) -> None:
+async def test_a_lone_surrogate_is_a_wrong_password_but_not_an_error(cheap: Passwords, odd: str) -> None:
     assert not await cheap.verify(odd, await cheap.hash(GOOD))
     assert not await cheap.verify(odd, None)
 
@@ -128,7 +128,7 @@ async def test_nothing_is_truncated_up_to_the_limit(cheap: Passwords) -> None:
 
 
 @pytest.mark.parametrize("too_long", ["x" * (MAX_BYTES + 1), "é" * 600, "-" * 2000, "y" * 1_000_000])
-async def test_a_password_beyond_the_limit_is_wrong_whatever_is_stored(cheap: Passwords, too_long: str) -> None:
+async def test_a_password_beyond_the_limit_is_always_wrong(cheap: Passwords, too_long: str) -> None:
     for stored in [await cheap.hash("-"), await cheap.hash(too_long[:4000]), None]:
         assert not await cheap.verify(too_long, stored)
     assert not await cheap.verify(too_long[:4000], await cheap.hash(too_long[:4000]))
@@ -137,7 +137,7 @@ async def test_a_password_beyond_the_limit_is_wrong_whatever_is_stored(cheap: Pa
 # --- unknown users and absurd hashes ---
 
 
-async def test_an_unknown_user_takes_a_whole_hash_too(passwords: Passwords) -> None:
+async def test_an_unknown_user_also_takes_a_whole_hash(passwords: Passwords) -> None:
     stored = await passwords.hash(GOOD)
     passwords._hasher = recorder = Recorder(passwords._hasher)
     assert not await passwords.verify(GOOD, None)
@@ -148,7 +148,7 @@ async def test_an_unknown_user_takes_a_whole_hash_too(passwords: Passwords) -> N
     assert decoy.split("$")[:4] == stored.split("$")[:4]
 
 
-async def test_the_password_of_the_decoy_opens_nothing(cheap: Passwords) -> None:
+async def test_the_password_of_the_decoy_is_refused(cheap: Passwords) -> None:
     await cheap.warm()
     assert not await cheap.verify("a decoy that no user has", None)
 
@@ -231,7 +231,7 @@ def test_a_hash_of_another_kind_is_outdated(passwords: Passwords, stored: str) -
     assert passwords.is_outdated(stored)
 
 
-def test_what_is_outdated_depends_on_the_configured_cost() -> None:
+def test_the_configured_cost_decides_which_hashes_are_outdated() -> None:
     raised = Passwords(memory_kib=65536, passes=3)
     for parameters, outdated in {
         "m=65536,t=3": False,
@@ -243,7 +243,7 @@ def test_what_is_outdated_depends_on_the_configured_cost() -> None:
     raised.close()
 
 
-async def test_the_configured_cost_is_that_of_new_hashes_and_of_the_decoy() -> None:
+async def test_new_hashes_and_the_decoy_have_the_configured_cost() -> None:
     raised = Passwords(memory_kib=32768, passes=3)
     await raised.warm()
     for made in (await raised.hash(GOOD), raised._decoy):
@@ -258,7 +258,7 @@ async def test_the_configured_cost_is_that_of_new_hashes_and_of_the_decoy() -> N
         ("m=64,t=1,p=1", "m=64,t=2,p=1"),
         ("m=8,t=3,p=1", "m=16,t=3,p=1"),
         ("m=64,t=3,p=4", "m=64,t=3,p=1"),
-        ("m=4294967295,t=1,p=1", "m=16,t=2,p=1"),  # beyond what is ever believed
+        ("m=4294967295,t=1,p=1", "m=16,t=2,p=1"),  # beyond the accepted maximum
         ("m=8,t=4294967295,p=1", "m=16,t=2,p=1"),
     ],
 )
@@ -275,7 +275,7 @@ async def test_a_hash_that_replaces_another_lowers_neither_memory_nor_passes(rep
 
 
 class Counted:
-    """Stands in for the hasher: the real one, with a count of how many run at once."""
+    """Replaces the hasher: calls the real one and counts concurrent calls."""
 
     def __init__(self, real: object) -> None:
         self.real, self.running, self.most_running, self.lock = real, 0, 0, threading.Lock()
@@ -295,8 +295,8 @@ def resident_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells a process its memory this way")
-async def test_fifty_parallel_verifies_take_the_memory_of_the_pools_width(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux reports the memory of a process this way")
+async def test_fifty_parallel_verifications_use_only_the_memory_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(module, "_WAIT_S", 60)  # a machine with other work may take more than two seconds for all
     passwords = Passwords()
@@ -314,11 +314,11 @@ async def test_fifty_parallel_verifies_take_the_memory_of_the_pools_width(monkey
     passwords.close()
 
 
-def test_the_queue_and_the_wait_are_those_of_the_specification() -> None:
+def test_the_queue_and_the_wait_match_the_specification() -> None:
     assert (module._QUEUE, module._WAIT_S) == (128, 2.0)
 
 
-async def test_the_hundred_and_twenty_ninth_in_the_queue_is_answered_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_129th_caller_in_the_queue_gets_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = gated(monkeypatch)
     accepted = [asyncio.create_task(passwords.hash(str(n))) for n in range(129)]  # one runs, 128 wait
     await until(lambda: gate.running)
@@ -328,7 +328,7 @@ async def test_the_hundred_and_twenty_ninth_in_the_queue_is_answered_busy(monkey
     assert await asyncio.gather(*accepted) == [str(n) for n in range(129)]
 
 
-async def test_a_caller_that_has_waited_two_seconds_is_answered_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_has_waited_two_seconds_gets_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = gated(monkeypatch)
     running = asyncio.create_task(passwords.hash("running"))
     await until(lambda: gate.running)
@@ -340,11 +340,11 @@ async def test_a_caller_that_has_waited_two_seconds_is_answered_busy(monkeypatch
     assert await running == "running"
 
 
-async def test_the_event_loop_stays_free_while_a_password_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hashing_does_not_block_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = gated(monkeypatch)
     hashing = asyncio.create_task(passwords.hash("a"))
     await until(lambda: gate.running)
-    gate.open.set()  # reached only if the loop runs on; else the gate gives up and the hash fails
+    gate.open.set()  # reached only if the loop is free; otherwise the gate times out and the hash fails
     assert await hashing == "a"
 
 
@@ -361,7 +361,7 @@ async def test_the_workers_share_the_cores(
     assert gate.most_running == at_once
 
 
-async def test_a_caller_that_finds_the_queue_full_is_answered_busy_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_finds_the_queue_full_gets_busy_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_QUEUE", 3)
     passwords, gate = gated(monkeypatch)
     accepted = [asyncio.create_task(passwords.hash(str(n))) for n in range(4)]  # one runs, three wait
@@ -376,7 +376,7 @@ async def test_a_caller_that_finds_the_queue_full_is_answered_busy_at_once(monke
     assert await passwords.hash("again") == "again"
 
 
-async def test_a_caller_that_waits_too_long_is_answered_busy_and_frees_its_place(
+async def test_a_caller_that_waits_too_long_gets_busy_and_frees_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_WAIT_S", 0.05)
@@ -411,7 +411,7 @@ async def test_a_cancelled_caller_frees_its_place(monkeypatch: pytest.MonkeyPatc
     assert await asyncio.gather(running, *waiting) == ["running", "0", "1"]
 
 
-async def test_a_running_hash_whose_caller_goes_away_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_running_hash_of_a_cancelled_caller_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = gated(monkeypatch)
     gone = asyncio.create_task(passwords.hash("gone"))
     await until(lambda: gate.running)
@@ -447,7 +447,7 @@ LONGEST = [
 
 
 def quickest_s(work: Callable[[], object]) -> float:
-    """Return the best time of twenty: other work on the machine can only add to it."""
+    """Return the best time of twenty, because other work on the machine can only add to it."""
 
     def took_s() -> float:
         begun = time.perf_counter()
@@ -464,7 +464,9 @@ def cheapest_hash_s() -> float:
 
 
 @pytest.mark.parametrize("password", LONGEST, ids=lambda password: password[:4])
-def test_the_longest_password_is_judged_in_a_tenth_of_the_cheapest_hash(password: str, cheapest_hash_s: float) -> None:
+def test_judging_the_longest_password_takes_at_most_a_tenth_of_the_cheapest_hash(
+    password: str, cheapest_hash_s: float
+) -> None:
     policy = PasswordPolicy()
     policy.reasons("the lists are loaded")
     assert quickest_s(lambda: policy.reasons(password, "margaret.h")) <= cheapest_hash_s / 10

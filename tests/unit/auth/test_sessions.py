@@ -1,4 +1,4 @@
-"""Sessions. `SessionsContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey."""
+"""Sessions. `SessionsContract` applies to any Redis; it runs on fakeredis here and on Valkey in integration."""
 
 import asyncio
 import time
@@ -31,13 +31,13 @@ def now_ms() -> int:
 
 
 def sealed(uid: str, sid: str, counter: int, ring: KeyRing = RING) -> str:
-    """Return the refresh token of any counter, as the gateway that holds the key would make it."""
+    """Return the refresh token for any counter, as a gateway with the key would make it."""
     body = f"v1.{uid}.{sid}.{counter}"
     return f"{body}.{ring.mac(body)}"
 
 
 class Counting:
-    """Passes commands on and counts them."""
+    """Forwards and counts commands."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -78,7 +78,7 @@ class SessionsContract:
     # --- damaged accounts ---
 
     @pytest.mark.parametrize("ver", [b"\xff", b"", b"four"])
-    async def test_a_version_that_cannot_be_read_opens_and_admits_nothing(
+    async def test_an_unreadable_version_opens_and_admits_no_session(
         self, sessions: Sessions, user: User, execute: Execute, ver: bytes
     ) -> None:
         grant = await sessions.open(user)
@@ -89,7 +89,7 @@ class SessionsContract:
         assert not await sessions.is_current(principal)
 
     @pytest.mark.parametrize("since", [b"\xff", b"", b"four"])
-    async def test_a_bound_of_versions_that_cannot_be_read_ends_every_session(
+    async def test_an_unreadable_oldest_version_ends_every_session(
         self, sessions: Sessions, user: User, execute: Execute, since: bytes
     ) -> None:
         grant = await sessions.open(user)
@@ -98,9 +98,7 @@ class SessionsContract:
         assert await sessions.current(UID) == []
         await self.refused(sessions, grant.refresh_token)
 
-    async def test_roles_that_cannot_be_read_refresh_into_none_of_them(
-        self, sessions: Sessions, user: User, execute: Execute
-    ) -> None:
+    async def test_unreadable_roles_refresh_to_no_roles(self, sessions: Sessions, user: User, execute: Execute) -> None:
         grant = await sessions.open(user)
         await execute("HSET", f"u:1:{{{UID}}}", "roles", b"host\xff")
         assert (await sessions.refresh(grant.refresh_token)).principal.roles == ("host\ufffd",)
@@ -116,7 +114,7 @@ class SessionsContract:
         assert grant.refresh_expires_s == IDLE_MS // 1000
         assert abs(grant.auth_time - time.time()) < 60
 
-    async def test_every_session_has_an_id_of_its_own(self, sessions: Sessions, user: User) -> None:
+    async def test_every_session_has_a_unique_id(self, sessions: Sessions, user: User) -> None:
         grants = await asyncio.gather(*(sessions.open(user) for _ in range(10)))
         assert len({grant.principal.sid for grant in grants}) == 10
         assert len({grant.refresh_token for grant in grants}) == 10
@@ -136,7 +134,7 @@ class SessionsContract:
     async def test_a_user_whose_version_changed_since_the_password_was_verified_gets_no_session(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
-        """A password changed, or a role taken, between the check and the session: the login lost the race."""
+        """The password or the roles changed between the check and the session: the login lost the race."""
         await execute("HINCRBY", f"u:1:{{{user.id}}}", "ver", 1)
         with pytest.raises(InvalidCredentials) as caught:
             await sessions.open(user)
@@ -145,7 +143,7 @@ class SessionsContract:
 
     # --- listing ---
 
-    async def test_sessions_are_listed_with_where_they_came_from_the_newest_first(
+    async def test_sessions_are_listed_newest_first_with_address_and_client(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grants = []
@@ -161,7 +159,7 @@ class SessionsContract:
             assert one.expires_ms == one.opened_ms + IDLE_MS
         assert await sessions.current(OTHER_UID) == []
 
-    async def test_what_has_ended_or_idled_out_is_not_listed(
+    async def test_ended_and_idle_sessions_are_not_listed(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         one, two, three = [(await sessions.open(user)).principal.sid for _ in range(3)]
@@ -185,7 +183,7 @@ class SessionsContract:
 
     # --- secrets ---
 
-    async def test_nothing_of_a_refresh_token_that_is_secret_is_stored(
+    async def test_no_secret_part_of_a_refresh_token_is_stored(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.refresh((await sessions.open(user)).refresh_token)
@@ -199,7 +197,7 @@ class SessionsContract:
         grant = await sessions.open(user)
         assert grant.refresh_token not in f"{grant!r} {grant} {[grant]}"
 
-    async def test_a_session_idles_fourteen_days_and_its_list_lives_as_long_as_any(
+    async def test_a_session_may_idle_fourteen_days_and_the_list_outlives_every_session(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -219,7 +217,7 @@ class SessionsContract:
         assert first.principal == second.principal == third.principal
         assert first.auth_time == second.auth_time == third.auth_time
 
-    async def test_a_refresh_brings_the_roles_and_version_of_this_moment(
+    async def test_a_refresh_returns_the_current_roles_and_version(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -234,7 +232,9 @@ class SessionsContract:
         assert (await sessions.refresh(grant.refresh_token)).refresh_expires_s == IDLE_MS // 1000
         assert await execute("PTTL", key) > IDLE_MS - 60_000
 
-    async def test_a_second_tab_with_the_predecessor_gets_the_same_child(self, sessions: Sessions, user: User) -> None:
+    async def test_a_second_tab_with_the_predecessor_gets_the_same_successor(
+        self, sessions: Sessions, user: User
+    ) -> None:
         first = await sessions.open(user)
         second = await sessions.refresh(first.refresh_token)
         for _ in range(3):
@@ -273,14 +273,14 @@ class SessionsContract:
         for grant in (first, second, third):
             assert (await self.refused(sessions, grant.refresh_token)).reused_by is None
 
-    async def test_reuse_in_one_session_leaves_the_others_alone(self, sessions: Sessions, user: User) -> None:
+    async def test_reuse_in_one_session_does_not_affect_the_others(self, sessions: Sessions, user: User) -> None:
         stolen, other = await sessions.open(user), await sessions.open(user)
         second = await sessions.refresh(stolen.refresh_token)
         await sessions.refresh(second.refresh_token)
         await self.refused(sessions, stolen.refresh_token)
         assert counter_of((await sessions.refresh(other.refresh_token)).refresh_token) == 2
 
-    async def test_fifty_racing_refreshes_are_one_rotation_and_fifty_equal_tokens(
+    async def test_fifty_racing_refreshes_make_one_rotation_and_get_equal_tokens(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -292,7 +292,7 @@ class SessionsContract:
     async def test_a_counter_ahead_of_the_store_is_accepted(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
-        """Redis lost its last second of writes: the client must not be logged out for it."""
+        """Redis lost its last second of writes, which must not log the client out."""
         grant = await sessions.open(user)
         ahead = sealed(user.id, grant.principal.sid, 5)
         assert counter_of((await sessions.refresh(ahead)).refresh_token) == 6
@@ -316,7 +316,7 @@ class SessionsContract:
         await execute("DEL", f"u:1:{{{user.id}}}")
         assert (await self.refused(sessions, grant.refresh_token)).reused_by is None
 
-    async def test_a_session_ends_thirty_days_after_it_was_opened_however_busy(
+    async def test_a_session_ends_thirty_days_after_it_was_opened_even_if_used(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -325,7 +325,7 @@ class SessionsContract:
         assert not await sessions.is_live(user.id, grant.principal.sid)
         assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 0
 
-    async def test_near_its_end_a_session_idles_no_longer_than_it_lives(
+    async def test_near_its_end_a_session_may_not_idle_beyond_its_lifetime(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -358,7 +358,7 @@ class SessionsContract:
             f"v2.{uid}.{sid}.{counter}.{mac}",
             sealed(uid, sid, 1, KeyRing([OLD], "refresh")),
             sealed(uid, sid, 1, KeyRing([NEW], "login-token")),
-            # genuinely signed, and still not of the form we hand out
+            # correctly signed, but not of the form that we issue
             sealed(uid, sid, 0),
             sealed(uid, sid, -1),
             sealed(uid, sid, 10**15),
@@ -378,7 +378,9 @@ class SessionsContract:
         assert counting.count == 0
         assert counter_of((await sessions.refresh(token)).refresh_token) == 2
 
-    async def test_a_genuine_token_names_its_owner_alive_or_not(self, sessions: Sessions, user: User) -> None:
+    async def test_a_genuine_token_identifies_its_owner_even_after_its_session(
+        self, sessions: Sessions, user: User
+    ) -> None:
         grant = await sessions.open(user)
         assert sessions.owner_of(grant.refresh_token) == (user.id, grant.principal.sid)
         await sessions.end(user.id, grant.principal.sid)
@@ -394,7 +396,7 @@ class SessionsContract:
 
     # --- ending ---
 
-    async def test_an_ended_session_is_dead_and_the_others_live(
+    async def test_ending_a_session_does_not_affect_the_others(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         one, other = await sessions.open(user), await sessions.open(user)
@@ -404,14 +406,16 @@ class SessionsContract:
         assert await sessions.is_live(user.id, other.principal.sid)
         assert await execute("ZRANGE", f"us:1:{{{user.id}}}", 0, -1) == [other.principal.sid.encode()]
 
-    async def test_ending_a_session_that_is_gone_is_no_error(self, sessions: Sessions, user: User) -> None:
+    async def test_ending_an_ended_session_is_not_an_error(self, sessions: Sessions, user: User) -> None:
         grant = await sessions.open(user)
         for _ in range(2):
             await sessions.end(user.id, grant.principal.sid)
         await sessions.end(user.id, "0" * 20)
         await sessions.end_all(OTHER_UID)
 
-    async def test_ending_all_ends_all_of_one_user(self, sessions: Sessions, user: User, execute: Execute) -> None:
+    async def test_ending_all_ends_all_sessions_of_one_user(
+        self, sessions: Sessions, user: User, execute: Execute
+    ) -> None:
         theirs = await sessions.open(await self.given_user(execute, OTHER_UID))
         grants = [await sessions.open(user) for _ in range(4)]
         await sessions.end_all(user.id)
@@ -425,7 +429,7 @@ class SessionsContract:
         live = [await sessions.is_live(user.id, grant.principal.sid) for grant in grants]
         assert live == [False, False, True, False]
 
-    async def test_a_session_ended_while_it_is_refreshed_stays_dead(self, sessions: Sessions, user: User) -> None:
+    async def test_a_session_ended_during_a_refresh_stays_ended(self, sessions: Sessions, user: User) -> None:
         for _ in range(10):
             grant = await sessions.open(user)
             refreshing = [sessions.refresh(grant.refresh_token) for _ in range(3)]
@@ -440,7 +444,7 @@ class SessionsContract:
     ) -> None:
         assert MOST_PER_USER == 20
         grants = [await sessions.open(user) for _ in range(20)]
-        for age, grant in enumerate(grants):  # the seventh is the oldest, whatever the clock's grain
+        for age, grant in enumerate(grants):  # the seventh is the oldest, whatever the resolution of the clock
             opened = now_ms() - (10**7 if age == 6 else 10**6 - age * 1000)
             await execute("ZADD", f"us:1:{{{user.id}}}", opened, grant.principal.sid)
         newest = await sessions.open(user)
@@ -450,10 +454,10 @@ class SessionsContract:
             assert await sessions.is_live(user.id, grant.principal.sid)
         assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 20
 
-    async def test_expired_sessions_do_not_make_live_ones_end(
+    async def test_expired_sessions_do_not_end_live_ones(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
-        """A script that logs in every day would end the phone's session, though hardly any of its own were alive."""
+        """Otherwise a script that logs in every day would end the phone's session, though few of its own are live."""
         phone = await sessions.open(user)
         for _ in range(19):
             idle = await sessions.open(user)
@@ -462,10 +466,10 @@ class SessionsContract:
         assert await sessions.is_live(user.id, phone.principal.sid)
         assert await execute("ZCARD", f"us:1:{{{user.id}}}") == 2
 
-    async def test_a_session_that_is_over_since_a_change_is_not_live_nor_listed_and_takes_no_place(
+    async def test_a_session_ended_by_a_change_is_neither_live_nor_listed_and_takes_no_place(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
-        """Its key is still there if the gateway died between the change and the tidying up."""
+        """Its key still exists if the gateway crashed between the change and the cleanup."""
         over = await sessions.open(user)
         row = f"u:1:{{{user.id}}}"
         await execute("HSET", row, "since", await execute("HINCRBY", row, "ver", 1))
@@ -485,7 +489,7 @@ class SessionsContract:
         await execute("DEL", f"u:1:{{{user.id}}}")
         assert not await sessions.is_current(principal)
 
-    async def test_sessions_that_outlived_their_absolute_time_take_no_place(
+    async def test_sessions_past_their_absolute_lifetime_take_no_place(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         live = [await sessions.open(user) for _ in range(5)]
@@ -501,21 +505,21 @@ class SessionsContract:
         guards = Sessions.guards(principal)
         return [await execute("HGET", key, field) == expected.encode() for key, field, expected in guards]
 
-    async def test_the_guards_of_a_live_session_hold_and_lie_in_the_users_own_slot(
+    async def test_the_guards_of_a_live_session_hold_and_are_in_the_users_slot(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         principal = (await sessions.open(user)).principal
         assert await self.holding(execute, principal) == [True, True]
         assert all(f"{{{user.id}}}" in key for key, _, _ in Sessions.guards(principal))
 
-    async def test_the_first_guard_falls_with_the_session(
+    async def test_the_first_guard_fails_once_the_session_has_ended(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         principal = (await sessions.open(user)).principal
         await sessions.end(user.id, principal.sid)
         assert await self.holding(execute, principal) == [False, True]
 
-    async def test_the_second_guard_falls_with_the_version(
+    async def test_the_second_guard_fails_once_the_version_has_changed(
         self, sessions: Sessions, user: User, execute: Execute
     ) -> None:
         grant = await sessions.open(user)
@@ -533,7 +537,7 @@ class TestSessions(SessionsContract):
     pass
 
 
-async def test_a_session_opened_under_a_clock_set_back_is_not_the_one_that_ends() -> None:
+async def test_a_session_opened_after_the_clock_was_set_back_is_not_the_one_that_ends() -> None:
     redis = fake_redis()
     execute = redis.execute_command
     sessions = Sessions(execute, KeyRing(["a test's own secret, which is long enough"], "refresh"))

@@ -1,4 +1,4 @@
-"""Verified login tokens are remembered, and remembering changes no answer."""
+"""Verified login tokens are cached, and the cache changes no answer."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def tokens(clock: Clock) -> LoginTokens:
 
 @pytest.fixture
 def decoded(tokens: LoginTokens, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the tokens that were decoded, as they are."""
+    """Return the tokens as they are decoded."""
     seen: list[str] = []
     decode = tokens._decode
 
@@ -38,7 +38,7 @@ def test_a_token_is_decoded_once(tokens: LoginTokens, decoded: list[str]) -> Non
     assert decoded == [token]
 
 
-def test_a_remembered_token_expires_to_the_second(tokens: LoginTokens, clock: Clock) -> None:
+def test_a_cached_token_expires_to_the_second(tokens: LoginTokens, clock: Clock) -> None:
     token = tokens.issue(WHO, auth_time=NOW)
     assert tokens.verify(token) == WHO
     clock.now = NOW + tokens.ttl_s + LEEWAY_S - 0.001
@@ -57,8 +57,8 @@ def test_an_expired_token_takes_no_place(tokens: LoginTokens, clock: Clock) -> N
     assert tokens._verified == {}
 
 
-def test_a_remembered_token_is_not_good_before_its_time(tokens: LoginTokens, clock: Clock) -> None:
-    """A clock set back: what it had verified is of the future again."""
+def test_a_cached_token_is_not_valid_before_its_time(tokens: LoginTokens, clock: Clock) -> None:
+    """After the clock is set back, a verified token is in the future again."""
     token = tokens.issue(WHO, auth_time=NOW)
     assert tokens.verify(token) == WHO
     clock.now = NOW - LEEWAY_S - 1
@@ -68,7 +68,7 @@ def test_a_remembered_token_is_not_good_before_its_time(tokens: LoginTokens, clo
     assert tokens.verify(token) == WHO
 
 
-def test_memory_is_bounded_and_the_latest_stay(tokens: LoginTokens, decoded: list[str]) -> None:
+def test_the_cache_is_bounded_and_keeps_the_latest(tokens: LoginTokens, decoded: list[str]) -> None:
     issued = [tokens.issue(Principal(WHO.uid, f"{n:020x}", (), 1), auth_time=NOW) for n in range(MOST_REMEMBERED + 50)]
     for token in issued:
         tokens.verify(token)
@@ -77,10 +77,10 @@ def test_memory_is_bounded_and_the_latest_stay(tokens: LoginTokens, decoded: lis
     for token in issued[50:]:
         tokens.verify(token)
     assert decoded == []
-    assert tokens.verify(issued[0]).sid == f"{0:020x}"  # forgotten is not refused
+    assert tokens.verify(issued[0]).sid == f"{0:020x}"  # evicted, but not refused
 
 
-def test_nothing_that_was_refused_is_remembered(tokens: LoginTokens) -> None:
+def test_refused_tokens_are_not_cached(tokens: LoginTokens) -> None:
     good = tokens.issue(WHO, auth_time=NOW)
     for bad in ("", "x", good + "x", forged(claims={"iss": "another"}), forged(header={"alg": "none"}), good[:-8]):
         with pytest.raises(InvalidToken):
@@ -89,10 +89,8 @@ def test_nothing_that_was_refused_is_remembered(tokens: LoginTokens) -> None:
 
 
 @pytest.mark.parametrize("position", [-1, -2, -20])
-def test_a_signature_that_differs_in_one_character_is_not_the_one_remembered(
-    tokens: LoginTokens, position: int
-) -> None:
-    """RFC 4648 section 3.5: the last character of base64 has spare bits, so several spell one signature."""
+def test_a_signature_that_differs_in_one_character_is_not_the_cached_one(tokens: LoginTokens, position: int) -> None:
+    """RFC 4648 section 3.5: the last character of base64 has spare bits, so several encode one signature."""
     token = tokens.issue(WHO, auth_time=NOW)
     assert tokens.verify(token) == WHO
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -103,7 +101,7 @@ def test_a_signature_that_differs_in_one_character_is_not_the_one_remembered(
     assert tokens.verify(token) == WHO
 
 
-def test_another_payload_under_a_remembered_signature_is_refused(tokens: LoginTokens) -> None:
+def test_another_payload_with_a_cached_signature_is_refused(tokens: LoginTokens) -> None:
     token = tokens.issue(WHO, auth_time=NOW)
     tokens.verify(token)
     head, _, signature = token.split(".")
@@ -112,8 +110,8 @@ def test_another_payload_under_a_remembered_signature_is_refused(tokens: LoginTo
         tokens.verify(f"{head}.{other}.{signature}")
 
 
-def test_what_one_ring_verified_another_without_its_key_does_not_know(tokens: LoginTokens, clock: Clock) -> None:
-    """A secret taken off the list: nothing is shared between the rings of two processes, or two starts."""
+def test_a_ring_without_the_key_does_not_accept_what_another_ring_verified(tokens: LoginTokens, clock: Clock) -> None:
+    """A removed secret: rings of two processes, or of two starts, share nothing."""
     token = tokens.issue(WHO, auth_time=NOW)
     assert tokens.verify(token) == WHO
     rotated = LoginTokens(KeyRing([OTHER], "login-token"), now=clock)
@@ -122,7 +120,7 @@ def test_what_one_ring_verified_another_without_its_key_does_not_know(tokens: Lo
     assert LoginTokens(KeyRing([OTHER, SECRET], "login-token"), now=clock).verify(token) == WHO
 
 
-def test_an_unsigned_copy_of_a_remembered_token_is_refused(tokens: LoginTokens) -> None:
+def test_an_unsigned_copy_of_a_cached_token_is_refused(tokens: LoginTokens) -> None:
     token = tokens.issue(WHO, auth_time=NOW)
     tokens.verify(token)
     head, payload, _ = token.split(".")

@@ -1,4 +1,4 @@
-"""Login tokens: what we issue verifies, and nothing else does."""
+"""Login tokens: issued tokens verify, and nothing else does."""
 
 import base64
 import hashlib
@@ -45,7 +45,7 @@ def sign(head: str, payload: str, *, secret: bytes = RING.signing.secret, digest
 def forged(
     header: dict[str, Any] | None = None, claims: dict[str, Any] | None = None, *, text: str | None = None, **how: Any
 ) -> str:
-    """Return a token under the real key whose header and claims are ours but for the changes given."""
+    """Return a token signed with the real key, with our header and claims except for the given changes."""
     head: dict[str, Any] = {"alg": "HS256", "kid": RING.signing.kid, "typ": "at+jwt"} | (header or {})
     body: dict[str, Any] = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": WHO.uid, "sid": WHO.sid, "roles": list(WHO.roles), "ver": WHO.ver,
@@ -72,14 +72,14 @@ def refused(tokens: LoginTokens, token: str, why: str | None = None) -> None:
     assert len(token) < 8 or token not in str(caught.value)
 
 
-# --- what we issue ---
+# --- issuing ---
 
 
 def test_an_issued_token_verifies_as_its_principal(tokens: LoginTokens) -> None:
     assert tokens.verify(tokens.issue(WHO, auth_time=NOW - 5)) == WHO
 
 
-def test_the_forger_of_these_tests_makes_good_tokens_when_it_changes_nothing(tokens: LoginTokens) -> None:
+def test_forged_tokens_verify_when_nothing_is_changed(tokens: LoginTokens) -> None:
     assert tokens.verify(forged()) == WHO
 
 
@@ -94,12 +94,12 @@ def test_an_issued_token_has_exactly_the_specified_header_and_claims(tokens: Log
     }  # fmt: skip
 
 
-def test_every_token_has_a_jti_of_its_own(tokens: LoginTokens) -> None:
+def test_every_token_has_a_unique_jti(tokens: LoginTokens) -> None:
     issued = {decode(tokens.issue(WHO, auth_time=NOW).split(".")[1])["jti"] for _ in range(200)}
     assert len(issued) == 200
 
 
-def test_rotation_keeps_old_tokens_good_and_signs_with_the_new_secret(clock: Clock) -> None:
+def test_rotation_keeps_old_tokens_valid_and_signs_with_the_new_secret(clock: Clock) -> None:
     before, during = LoginTokens(KeyRing([OTHER], "login-token"), now=clock), KeyRing([SECRET, OTHER], "login-token")
     rotated = LoginTokens(during, now=clock)
     assert rotated.verify(before.issue(WHO, auth_time=NOW)) == WHO
@@ -116,7 +116,7 @@ def test_a_lifetime_beyond_its_bounds_is_refused(ttl_s: int) -> None:
         LoginTokens(RING, ttl_s=ttl_s)
 
 
-def test_a_token_is_good_until_the_last_moment_of_its_leeway(tokens: LoginTokens, clock: Clock) -> None:
+def test_a_token_is_valid_until_the_last_moment_of_its_leeway(tokens: LoginTokens, clock: Clock) -> None:
     token = tokens.issue(WHO, auth_time=NOW)
     clock.now = NOW + tokens.ttl_s + LEEWAY_S - 0.001
     assert tokens.verify(token) == WHO
@@ -130,7 +130,7 @@ def test_a_token_has_expired_at_the_exact_second_its_leeway_ends(tokens: LoginTo
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_a_token_of_the_future_is_good_within_the_leeway_and_no_further(tokens: LoginTokens, claim: str) -> None:
+def test_a_token_of_the_future_is_valid_only_within_the_leeway(tokens: LoginTokens, claim: str) -> None:
     assert tokens.verify(forged(claims={claim: NOW + LEEWAY_S})) == WHO
     refused(tokens, forged(claims={claim: NOW + LEEWAY_S + 1}))
 
@@ -156,30 +156,26 @@ def test_a_token_without_a_required_claim_is_refused(tokens: LoginTokens, claim:
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, [], {}, ["hms-gateway"]])
 @pytest.mark.parametrize("claim", TEXTS)
-def test_a_claim_that_should_be_a_text_and_is_not_is_refused(tokens: LoginTokens, claim: str, value: object) -> None:
+def test_a_text_claim_of_another_type_is_refused(tokens: LoginTokens, claim: str, value: object) -> None:
     refused(tokens, forged(claims={claim: value}))
 
 
 @pytest.mark.parametrize("value", [None, True, False, str(NOW + 60), NOW + 60.0, 1.5, [], {}])
 @pytest.mark.parametrize("claim", NUMBERS)
-def test_a_claim_that_should_be_a_whole_number_and_is_not_is_refused(
-    tokens: LoginTokens, claim: str, value: object
-) -> None:
+def test_an_integer_claim_of_another_type_is_refused(tokens: LoginTokens, claim: str, value: object) -> None:
     refused(tokens, forged(claims={claim: value}))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e10", "9" * 2500 + ".5"])
 @pytest.mark.parametrize("claim", NUMBERS)
-def test_a_number_json_does_not_know_or_that_is_no_integer_is_refused(
-    tokens: LoginTokens, claim: str, number: str
-) -> None:
+def test_a_number_that_is_not_a_json_integer_is_refused(tokens: LoginTokens, claim: str, number: str) -> None:
     body = decode(forged().split(".")[1])
     text = json.dumps(body | {claim: "HERE"}).replace('"HERE"', number)
     refused(tokens, forged(text=text))
 
 
 @pytest.mark.parametrize("value", [None, "host", "", {}, {"host": 1}, 1, True, [1], [None], ["host", True], [["host"]]])
-def test_roles_that_are_no_list_of_texts_are_refused(tokens: LoginTokens, value: object) -> None:
+def test_roles_that_are_not_a_list_of_texts_are_refused(tokens: LoginTokens, value: object) -> None:
     refused(tokens, forged(claims={"roles": value}))
 
 
@@ -199,7 +195,7 @@ def test_a_foreign_issuer_or_audience_is_refused(tokens: LoginTokens, claim: str
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"text"', "1", "{", "", "{}", "[" * 1400])
-def test_a_payload_that_is_no_object_of_claims_is_refused(tokens: LoginTokens, text: str) -> None:
+def test_a_payload_that_is_not_an_object_of_claims_is_refused(tokens: LoginTokens, text: str) -> None:
     payload = encode(text.encode()) or "AA"
     refused(tokens, sign(forged().split(".")[0], payload))
 
@@ -218,7 +214,7 @@ def test_an_algorithm_other_than_ours_is_refused(tokens: LoginTokens, alg: objec
     refused(tokens, forged({"alg": alg}))
 
 
-def test_hs512_under_the_right_key_is_refused(tokens: LoginTokens) -> None:
+def test_hs512_with_the_right_key_is_refused(tokens: LoginTokens) -> None:
     refused(tokens, forged({"alg": "HS512"}, digest="sha512"))
 
 
@@ -227,11 +223,11 @@ def test_a_signature_by_another_algorithm_than_the_header_names_is_refused(token
 
 
 @pytest.mark.parametrize("kid", ["unknown", "", "../../dev/null", None, 1, True, [], {}, MISSING])
-def test_a_kid_that_is_unknown_or_no_text_is_refused(tokens: LoginTokens, kid: object) -> None:
+def test_a_kid_that_is_unknown_or_not_text_is_refused(tokens: LoginTokens, kid: object) -> None:
     refused(tokens, forged({"kid": kid}))
 
 
-def test_the_kid_of_another_key_does_not_lend_its_name(clock: Clock) -> None:
+def test_a_signature_under_the_kid_of_another_key_is_refused(clock: Clock) -> None:
     ring = KeyRing([SECRET, OTHER], "login-token")
     kid = KeyRing([OTHER], "login-token").signing.kid
     refused(LoginTokens(ring, now=clock), forged({"kid": kid}))
@@ -260,12 +256,12 @@ def test_a_header_parameter_that_we_never_send_is_refused(tokens: LoginTokens, n
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "AT+JWT", "application/at+jwt", "", None, 1, MISSING])
-def test_another_typ_than_ours_is_refused(tokens: LoginTokens, typ: object) -> None:
+def test_a_foreign_typ_is_refused(tokens: LoginTokens, typ: object) -> None:
     refused(tokens, forged({"typ": typ}))
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"alg"', "1", "{", '["alg","kid","typ"]', "[" * 1400, "\xff"])
-def test_a_header_that_is_no_object_is_refused(tokens: LoginTokens, text: str) -> None:
+def test_a_header_that_is_not_an_object_is_refused(tokens: LoginTokens, text: str) -> None:
     refused(tokens, sign(encode(text.encode("latin-1")), forged().split(".")[1]))
 
 
@@ -281,7 +277,7 @@ def is_the_signature(position: int) -> bool:
 def test_a_token_with_a_padded_segment_is_refused(tokens: LoginTokens, position: int, padding: str) -> None:
     parts = forged().split(".")
     parts[position] += padding
-    # Signed as it stands, so that only the padding can be the reason; and refused by us, before PyJWT has a say.
+    # Signed with the padding, so that only the padding can be the reason; refused by us, before PyJWT is called.
     refused(tokens, ".".join(parts) if is_the_signature(position) else sign(parts[0], parts[1]), "malformed")
 
 
@@ -296,7 +292,7 @@ def test_a_token_with_stray_trailing_bits_is_refused(tokens: LoginTokens, positi
             payload = encode(json.dumps(decode(payload)).encode() + filler.encode())
         parts = sign(head, payload).split(".")
         if len(parts[position]) % 4 == 0:
-            continue  # every bit of the last character counts: nothing stray is possible
+            continue  # every bit of the last character counts, so there are no stray bits
         assert tokens.verify(".".join(parts)) == WHO
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         segment = parts[position]
@@ -306,7 +302,7 @@ def test_a_token_with_stray_trailing_bits_is_refused(tokens: LoginTokens, positi
         parts[position] = stray
         refused(tokens, ".".join(parts) if is_the_signature(position) else sign(parts[0], parts[1]), "malformed")
         return
-    pytest.fail("no filler left this segment with spare bits")
+    pytest.fail("no filler gives this segment spare bits")
 
 
 @pytest.mark.parametrize("space", [" ", "\n", "\r\n", "\t", "\x00", "\u00a0", "\u200b"])
@@ -350,7 +346,7 @@ def test_a_five_part_jwe_is_refused(tokens: LoginTokens) -> None:
     refused(tokens, f"{head}.{encode(b'k' * 32)}.{encode(b'i' * 12)}.{encode(b'c' * 64)}.{encode(b't' * 16)}")
 
 
-def test_a_token_longer_than_4_kib_is_refused_although_it_is_signed(tokens: LoginTokens) -> None:
+def test_a_signed_token_longer_than_4_kib_is_refused(tokens: LoginTokens) -> None:
     assert MAX_TOKEN_BYTES == 4096
     longest = short = forged(claims={"note": ""})
     for size in range(2500, 3200):
@@ -371,28 +367,28 @@ def test_a_token_with_a_character_outside_base64url_is_refused(tokens: LoginToke
         refused(tokens, token)
 
 
-def test_one_changed_character_anywhere_is_refused(tokens: LoginTokens) -> None:
+def test_one_changed_character_at_any_place_is_refused(tokens: LoginTokens) -> None:
     token = forged()
     for at, char in enumerate(token):
         if char != ".":
             refused(tokens, token[:at] + ("A" if char != "A" else "B") + token[at + 1 :])
 
 
-def test_tokens_of_another_purpose_or_the_bare_secret_are_refused(tokens: LoginTokens) -> None:
+def test_tokens_signed_for_another_purpose_or_with_the_bare_secret_are_refused(tokens: LoginTokens) -> None:
     refused(tokens, forged(secret=KeyRing([SECRET], "refresh").signing.secret))
     refused(tokens, forged(secret=SECRET.encode()))
     refused(tokens, forged(secret=hashlib.sha256(SECRET.encode()).digest()))
     refused(tokens, forged(secret=b""))
 
 
-def test_a_100ms_token_is_no_login_token_even_under_the_gateways_own_secret(tokens: LoginTokens, clock: Clock) -> None:
+def test_a_100ms_token_is_refused_even_if_signed_with_the_gateways_secret(tokens: LoginTokens, clock: Clock) -> None:
     for secret in (OTHER, SECRET):
         hms = HmsTokens("access-key", secret, now=clock)
         refused(tokens, hms.join_token(room_id="0" * 24, user_id=WHO.uid, role="host", ttl_s=3600).token)
         refused(tokens, hms.management_token())
 
 
-def test_no_refusal_repeats_the_token_or_chains_it_into_its_text(tokens: LoginTokens) -> None:
+def test_no_refusal_contains_the_token_in_its_text_or_chain(tokens: LoginTokens) -> None:
     for token in (forged(secret=b"x" * 32), forged({"jku": "u"}), forged(claims={"ver": "3"}), "a.b.c", "x" * 5000):
         with pytest.raises(InvalidToken) as caught:
             tokens.verify(token)

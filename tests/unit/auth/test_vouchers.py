@@ -1,4 +1,4 @@
-"""Codes. `VouchersContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey."""
+"""Codes. `VouchersContract` applies to any Redis; it runs on fakeredis here and on Valkey in integration."""
 
 import asyncio
 import re
@@ -37,29 +37,29 @@ class VouchersContract:
         assert HOUR_S - 5 <= voucher.expires_in_s <= HOUR_S
         assert await vouchers.spend(code) == PAYLOAD
 
-    async def test_codes_are_26_letters_and_never_the_same(self, vouchers: Vouchers) -> None:
+    async def test_codes_have_26_characters_and_are_unique(self, vouchers: Vouchers) -> None:
         codes = {await vouchers.issue(PAYLOAD, ttl_s=HOUR_S) for _ in range(50)}
         assert len(codes) == 50
         assert all(re.fullmatch("[a-z2-7]{26}", code) for code in codes)
 
-    async def test_of_fifty_racing_spends_one_succeeds(self, vouchers: Vouchers) -> None:
+    async def test_one_of_fifty_racing_spends_succeeds(self, vouchers: Vouchers) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         outcomes = await asyncio.gather(*(vouchers.spend(code) for _ in range(50)), return_exceptions=True)
         assert [outcome for outcome in outcomes if not isinstance(outcome, InvalidVoucher)] == [PAYLOAD]
 
-    async def test_as_many_racing_spends_succeed_as_uses_were_given(self, vouchers: Vouchers) -> None:
+    async def test_racing_spends_succeed_exactly_as_often_as_there_are_uses(self, vouchers: Vouchers) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S, uses=7)
         outcomes = await asyncio.gather(*(vouchers.spend(code) for _ in range(50)), return_exceptions=True)
         assert sum(outcome == PAYLOAD for outcome in outcomes) == 7
         await self.refused(vouchers, code)
 
-    async def test_looking_spends_nothing(self, vouchers: Vouchers) -> None:
+    async def test_reading_a_voucher_does_not_spend_it(self, vouchers: Vouchers) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         for _ in range(5):
             assert (await vouchers.look(code)).uses_left == 1
         assert await vouchers.spend(code) == PAYLOAD
 
-    async def test_a_use_given_back_can_be_spent_once_more(self, vouchers: Vouchers) -> None:
+    async def test_a_refunded_use_can_be_spent_again(self, vouchers: Vouchers) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         await vouchers.spend(code)
         await self.refused(vouchers, code)
@@ -67,7 +67,7 @@ class VouchersContract:
         assert await vouchers.spend(code) == PAYLOAD
         await self.refused(vouchers, code)
 
-    async def test_giving_back_prolongs_nothing_and_revives_nothing(self, vouchers: Vouchers, execute: Execute) -> None:
+    async def test_a_refund_neither_prolongs_nor_revives_a_voucher(self, vouchers: Vouchers, execute: Execute) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         key = f"vo:1:account:{ref_of(code)}"
         await execute("EXPIRE", key, 100)
@@ -96,14 +96,14 @@ class VouchersContract:
         assert not await vouchers.revoke(ref)
         await self.refused(vouchers, code)
 
-    async def test_what_is_used_up_is_still_found_by_its_reference(self, vouchers: Vouchers) -> None:
+    async def test_a_used_up_voucher_is_still_found_by_its_reference(self, vouchers: Vouchers) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         await vouchers.spend(code)
         found = await vouchers.find(ref_of(code))
         assert found is not None
         assert found.uses_left == 0
 
-    async def test_a_code_of_one_kind_is_none_of_another(self, vouchers: Vouchers, execute: Execute) -> None:
+    async def test_a_code_of_one_kind_is_refused_as_another(self, vouchers: Vouchers, execute: Execute) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
         await self.refused(Vouchers(execute, "password"), code)
         assert await vouchers.spend(code) == PAYLOAD
@@ -124,7 +124,7 @@ class VouchersContract:
             lambda code: "",
         ],
     )
-    async def test_what_is_no_code_of_ours_is_refused_and_spends_nothing(
+    async def test_foreign_codes_are_refused_and_spend_nothing(
         self, vouchers: Vouchers, spoil: Callable[[str], str]
     ) -> None:
         code = await vouchers.issue(PAYLOAD, ttl_s=HOUR_S)
@@ -138,7 +138,7 @@ class VouchersContract:
         stored = repr((key, await execute("HGETALL", key)))
         for part in (code, code[:8], code[-8:]):
             assert part not in stored
-        await self.refused(vouchers, key.decode().rpartition(":")[2][:26])  # nor is the key itself one
+        await self.refused(vouchers, key.decode().rpartition(":")[2][:26])  # nor is the key itself a code
 
 
 @pytest.fixture

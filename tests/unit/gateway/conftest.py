@@ -1,4 +1,4 @@
-"""What the tests of the 100ms client share, and those of the emulator: a receiver of its webhooks, a real server."""
+"""Shared fixtures of the tests of the 100ms client and of the emulator: a receiver of webhooks, a real server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def upstream() -> Upstream:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Repeat without waiting in between."""
+    """Retry without waits."""
     with stamina.set_testing(True, attempts=ATTEMPTS, cap=True):
         yield
 

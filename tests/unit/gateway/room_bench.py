@@ -1,4 +1,4 @@
-"""What tests of rooms share: the registry on some Redis, beside a 100ms that remembers what it was asked."""
+"""Shared parts of the tests of rooms: the registry on any Redis, with a 100ms that records its calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit trail: what is written, read back, bounded, and not washed away."""
+"""The audit trail: writing, reading, bounds and protection against floods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def redis() -> fakeredis.FakeAsyncRedis:
 
 
 class Posted:
-    """Keeps what was posted, and sends it when asked."""
+    """Keeps posted commands and sends them on demand."""
 
     def __init__(self, redis: fakeredis.FakeAsyncRedis) -> None:
         self.redis = redis
@@ -50,7 +50,7 @@ async def filled(trail: Audit, count: int) -> None:
         await trail.record("login" if number % 2 else "login.failed", by=f"u{number % 3}", subject="", n=number)
 
 
-async def test_an_entry_comes_back_as_it_was_recorded_with_its_request(trail: Audit) -> None:
+async def test_an_entry_is_read_as_it_was_recorded_with_its_request(trail: Audit) -> None:
     token = request_id.set("r" * 24)
     before_ms = time.time() * 1000
     await trail.record("user.roles", by="cli", subject="u1", was="member", now="host", uses=3)
@@ -62,7 +62,7 @@ async def test_an_entry_comes_back_as_it_was_recorded_with_its_request(trail: Au
     assert following is None
 
 
-async def test_an_address_is_in_the_log_line_alone(
+async def test_an_address_is_only_in_the_log_line(
     trail: Audit, posted: Posted, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "gateway.audit")
@@ -71,7 +71,7 @@ async def test_an_address_is_in_the_log_line_alone(
     assert caplog.records[0].fields["address"] == "192.0.2.7"  # type: ignore[attr-defined]
 
 
-async def test_pages_bring_every_entry_once_the_newest_first(trail: Audit) -> None:
+async def test_pages_list_every_entry_once_newest_first(trail: Audit) -> None:
     await filled(trail, 25)
     for size in (1, 4, 25, 100):
         seen: list[Any] = []
@@ -85,7 +85,9 @@ async def test_pages_bring_every_entry_once_the_newest_first(trail: Audit) -> No
         assert seen == list(range(24, -1, -1))
 
 
-async def test_a_page_of_what_is_rare_goes_on_where_it_stopped(trail: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_of_rare_entries_continues_where_the_last_scan_stopped(
+    trail: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_CHUNK", 5)
     monkeypatch.setattr(module, "_MOST_SCANNED", 10)
     await trail.record("rare", by="u9", subject="")
@@ -119,7 +121,7 @@ async def test_filters_are_exact(trail: Audit) -> None:
     assert await found(user="u") == []
 
 
-async def test_a_span_of_time_takes_in_both_its_ends(trail: Audit, redis: fakeredis.FakeAsyncRedis) -> None:
+async def test_a_time_span_includes_both_ends(trail: Audit, redis: fakeredis.FakeAsyncRedis) -> None:
     for ms in (1000, 2000, 2000, 3000):
         sequence = await redis.xlen(STREAM)
         await redis.xadd(STREAM, {"entry": '{"action": "a", "by": "", "subject": ""}'}, id=f"{ms}-{sequence + 1}")
@@ -133,7 +135,7 @@ async def test_a_span_of_time_takes_in_both_its_ends(trail: Audit, redis: fakere
     assert await span(first_ms=3001) == []
 
 
-async def test_what_came_after_an_entry_leaves_that_entry_out(trail: Audit) -> None:
+async def test_entries_after_an_entry_do_not_include_it(trail: Audit) -> None:
     await filled(trail, 5)
     everything, _ = await trail.page()
     after, _ = await trail.page(Filter(after=everything[2].id))
@@ -141,7 +143,7 @@ async def test_what_came_after_an_entry_leaves_that_entry_out(trail: Audit) -> N
     assert await trail.page(Filter(after=everything[0].id)) == ([], None)
 
 
-async def test_what_repeats_is_written_once_per_span(
+async def test_repeated_entries_are_written_once_per_span(
     trail: Audit, posted: Posted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -159,13 +161,13 @@ async def test_what_repeats_is_written_once_per_span(
     assert len(posted.entries()) == 4
 
 
-async def test_what_is_remembered_of_repeats_is_bounded(trail: Audit) -> None:
+async def test_the_memory_of_repetitions_is_bounded(trail: Audit) -> None:
     for number in range(25_000):
         trail.note("denied", by=f"u{number}", subject="", once_per_s=60)
     assert len(trail._seen) <= 10_000
 
 
-async def test_a_flood_of_denials_leaves_what_was_there(trail: Audit, posted: Posted, redis: Any) -> None:
+async def test_a_flood_of_denials_does_not_displace_earlier_entries(trail: Audit, posted: Posted, redis: Any) -> None:
     await trail.record("user.roles", by="cli", subject="u1")
     for _ in range(5 * MOST_ENTRIES):
         trail.note("denied", by="u1", subject="u1", once_per_s=60, code="forbidden", attempted="users.manage")
@@ -189,7 +191,7 @@ async def test_length_and_age_are_bounded(trail: Audit, posted: Posted, monkeypa
     assert sum(words[0] == "XTRIM" for words in posted.words) == 2
 
 
-async def test_without_a_way_to_post_a_note_is_a_log_line(
+async def test_without_post_a_note_is_only_logged(
     redis: fakeredis.FakeAsyncRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "gateway.audit")

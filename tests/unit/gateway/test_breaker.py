@@ -1,4 +1,4 @@
-"""The breaker's promises, on a clock of the test's own."""
+"""The circuit breaker, on a test clock."""
 
 from __future__ import annotations
 

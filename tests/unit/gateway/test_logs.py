@@ -1,4 +1,4 @@
-"""Log lines: ASCII only, one line per record, whatever text is in them."""
+"""Log lines contain only ASCII and are one line per record, whatever their text."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def raised(text: str) -> Exception:
 
 
 @pytest.mark.parametrize("formatter", [_Json(), _Console()], ids=["json", "console"])
-def test_a_line_holds_printable_ascii_only(formatter: logging.Formatter) -> None:
+def test_a_line_contains_only_printable_ascii(formatter: logging.Formatter) -> None:
     line = formatter.format(record(NASTY, name=NASTY))
     assert line.isascii()
     assert line.isprintable()
 
 
 @pytest.mark.parametrize("formatter", [_Json(), _Console()], ids=["json", "console"])
-def test_a_traceback_holds_printable_ascii_only(formatter: logging.Formatter) -> None:
+def test_a_traceback_contains_only_printable_ascii(formatter: logging.Formatter) -> None:
     for line in formatter.format(record("failed", raised(NASTY))).split("\n"):
         assert line.isascii()
         assert line.isprintable()

@@ -1,4 +1,4 @@
-"""Settings: every refusal names its variable in one line and holds no secret."""
+"""Settings: every refusal names its variable in one line without a secret."""
 
 import os
 import secrets
@@ -31,7 +31,7 @@ HIDDEN = {"REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "GATEWAY_SECRET"}
 
 
 def refusal(**changes: str) -> str:
-    """Return the text of a refusal after what every refusal must keep was checked."""
+    """Return the text of a refusal, after checking what applies to all refusals."""
     env = GOOD | changes
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(env)
@@ -44,7 +44,7 @@ def refusal(**changes: str) -> str:
     return text
 
 
-def test_the_least_that_must_be_set_is_enough() -> None:
+def test_the_required_settings_are_sufficient() -> None:
     settings = Settings.from_env(GOOD)
     assert settings.redis_url == GOOD["REDIS_URL"]
     assert settings.gateway_secrets == (GATEWAY,)
@@ -69,7 +69,7 @@ def test_a_missing_setting_is_named(name: str, value: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in GOOD if name != "REDIS_URL"])
-def test_a_setting_of_nothing_but_space_is_missing(name: str) -> None:
+def test_a_setting_of_only_white_space_is_missing(name: str) -> None:
     assert refusal(**{name: "  \t"}) == f"{name} is not set"
 
 
@@ -93,19 +93,19 @@ PLACEHOLDERS = [
 
 @pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET", "HMS_APP_ACCESS_KEY"])
 @pytest.mark.parametrize("value", PLACEHOLDERS)
-def test_a_placeholder_is_named(name: str, value: str) -> None:
+def test_a_placeholder_is_refused_by_name(name: str, value: str) -> None:
     assert refusal(**{name: value}) == f"{name} still holds a placeholder"
 
 
 @pytest.mark.parametrize("name", ["HMS_APP_SECRET", "GATEWAY_SECRET"])
-def test_a_secret_has_at_least_32_bytes(name: str) -> None:
+def test_a_secret_must_have_at_least_32_bytes(name: str) -> None:
     value = "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6"
     assert len(value) == 32
     assert Settings.from_env(GOOD | {name: value})
     assert refusal(**{name: value[:31]}) == f"{name} must have at least 32 bytes"
 
 
-def test_the_length_of_a_secret_counts_bytes_and_not_characters() -> None:
+def test_the_length_of_a_secret_is_counted_in_bytes() -> None:
     assert Settings.from_env(GOOD | {"GATEWAY_SECRET": "äöüßéèêëíìîïóòôú"}).gateway_secrets == ("äöüßéèêëíìîïóòôú",)
 
 
@@ -151,7 +151,7 @@ def test_a_list_of_secrets_keeps_its_order() -> None:
 
 
 @pytest.mark.parametrize("value", [f"{GATEWAY},", f",{GATEWAY}", f"{GATEWAY},,{OLDER}", f"{GATEWAY}, ", ","])
-def test_an_empty_place_in_the_list_of_secrets_is_refused(value: str) -> None:
+def test_an_empty_element_in_the_list_of_secrets_is_refused(value: str) -> None:
     assert refusal(GATEWAY_SECRET=value).startswith("GATEWAY_SECRET ")
 
 
@@ -182,7 +182,7 @@ def test_a_template_id_is_24_hexadecimal_digits(value: str) -> None:
     "value",
     ["redis://h", "redis://h:6379/3", "rediss://u:p@h.example:6380", "unix:///run/redis.sock", "redis://[::1]:6379"],
 )
-def test_the_usual_redis_addresses_are_taken(value: str) -> None:
+def test_the_usual_redis_urls_are_accepted(value: str) -> None:
     assert redis_url({"REDIS_URL": value}) == value
 
 
@@ -205,7 +205,7 @@ def test_the_usual_redis_addresses_are_taken(value: str) -> None:
         "unix://",
     ],
 )
-def test_any_other_redis_address_is_refused_without_its_password(value: str) -> None:
+def test_any_other_redis_url_is_refused_without_its_password(value: str) -> None:
     text = refusal(REDIS_URL=value)
     assert text.startswith("REDIS_URL must look like")
     assert "s3cr3t-word" not in text
@@ -221,7 +221,7 @@ def test_any_other_redis_address_is_refused_without_its_password(value: str) -> 
         "http://10.0.0.9",
     ],
 )
-def test_the_api_address_is_https_or_of_our_own_network(value: str) -> None:
+def test_the_api_url_is_https_or_in_the_own_network(value: str) -> None:
     assert Settings.from_env(GOOD | {"HMS_API_URL": value + "/"}).hms_api_url == value
 
 
@@ -240,14 +240,14 @@ def test_the_api_address_is_https_or_of_our_own_network(value: str) -> None:
         "https://[::1",
     ],
 )
-def test_any_other_api_address_is_refused_without_its_credentials(value: str) -> None:
+def test_any_other_api_url_is_refused_without_its_credentials(value: str) -> None:
     text = refusal(HMS_API_URL=value)
     assert text.startswith("HMS_API_URL ")
     assert "s3cr3t-word" not in text
 
 
 @pytest.mark.parametrize(("name", "most"), [("GATEWAY_PORT", 65535), ("GATEWAY_WORKERS", 64)])
-def test_a_number_lies_in_its_range(name: str, most: int) -> None:
+def test_a_number_outside_its_range_is_refused(name: str, most: int) -> None:
     for value in ("1", str(most)):
         assert Settings.from_env(GOOD | {name: value})
     for value in ("0", str(most + 1), "-1", "1.0", "1e2", "٣", " 1", "9" * 5000, "x", "0x10"):
@@ -263,7 +263,7 @@ def test_a_number_lies_in_its_range(name: str, most: int) -> None:
         ("GATEWAY_REDIS_TIMEOUT_MS", 10, 5000),
     ],
 )
-def test_a_number_lies_between_its_floor_and_its_ceiling(name: str, least: int, most: int) -> None:
+def test_a_number_outside_its_bounds_is_refused(name: str, least: int, most: int) -> None:
     for value in (least, most):
         assert Settings.from_env(GOOD | {name: str(value)})
     for value in (0, 1, least - 1, most + 1):
@@ -274,7 +274,7 @@ def test_redis_may_be_silent_for_250_ms_by_default() -> None:
     assert Settings.from_env(GOOD).redis_timeout_ms == 250
 
 
-def test_passwords_are_told_their_length_and_cost() -> None:
+def test_length_and_cost_of_passwords_are_configurable() -> None:
     settings = Settings.from_env(GOOD)
     assert (settings.password_policy.min_length, settings.password_policy.breached) == (15, None)
     assert (settings.argon2_memory_kib, settings.argon2_passes) == (19456, 2)
@@ -285,7 +285,7 @@ def test_passwords_are_told_their_length_and_cost() -> None:
     assert password_policy(env) == settings.password_policy
 
 
-def test_breached_passwords_are_a_file_of_the_operator(tmp_path: Path) -> None:
+def test_breached_passwords_come_from_the_operators_file(tmp_path: Path) -> None:
     path = tmp_path / "breached.txt"
     path.write_text("correct horse battery staple\n")
     policy = Settings.from_env(GOOD | {"GATEWAY_BREACHED_PASSWORDS": str(path)}).password_policy
@@ -294,7 +294,7 @@ def test_breached_passwords_are_a_file_of_the_operator(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n", f"{'B' * 40}:1\n{'A' * 40}:1\n", f"{'A' * 32}:1\n", "\0"])
-def test_a_file_of_breached_passwords_that_cannot_serve_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_an_unusable_file_of_breached_passwords_is_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "breached.txt"
     if content is not None:
         path.write_text(content)
@@ -314,7 +314,7 @@ def test_trusted_proxies_are_networks() -> None:
 
 
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "proxy", "10.0.0.0/33", "10.0.0.0/8;10.1.0.0/16", "*", "::/129"])
-def test_what_is_no_network_is_refused(value: str) -> None:
+def test_a_text_that_is_not_a_network_is_refused(value: str) -> None:
     assert refusal(GATEWAY_TRUSTED_PROXIES=f"192.0.2.0/24,{value}").startswith("GATEWAY_TRUSTED_PROXIES ")
 
 
@@ -325,7 +325,7 @@ def test_origins_are_a_list() -> None:
     assert Settings.from_env(GOOD | {"GATEWAY_CORS_ORIGINS": "*"}).cors_origins == ("*",)
 
 
-def test_origins_are_kept_as_browsers_send_them() -> None:
+def test_origins_are_normalised_as_browsers_send_them() -> None:
     """RFC 6454 section 6.2: in lower case, without the scheme's own port."""
     value = (
         "https://App.Example.com,https://a.example:443,http://b.example:80,https://c.example:80,http://d.example:443"
@@ -336,8 +336,8 @@ def test_origins_are_kept_as_browsers_send_them() -> None:
 
 
 @pytest.mark.parametrize("value", ["*,https://app.example.com", "https://app.example.com,*", "*,*"])
-def test_star_beside_other_origins_is_refused(value: str) -> None:
-    """Credentials go to listed origins only; a list with * in it would look like one and be none."""
+def test_star_with_other_origins_is_refused(value: str) -> None:
+    """Only listed origins get credentials; a list that contains * would look like one but not be one."""
     assert refusal(GATEWAY_CORS_ORIGINS=value).startswith("GATEWAY_CORS_ORIGINS: *")
 
 
@@ -357,22 +357,22 @@ def test_star_beside_other_origins_is_refused(value: str) -> None:
         "javascript:alert(1)",
     ],
 )
-def test_what_is_no_origin_is_refused(value: str) -> None:
+def test_a_text_that_is_not_an_origin_is_refused(value: str) -> None:
     assert refusal(GATEWAY_CORS_ORIGINS=f"https://good.example,{value}").startswith("GATEWAY_CORS_ORIGINS")
 
 
-def test_which_100ms_credentials_are_missing_is_told_by_name() -> None:
+def test_missing_100ms_credentials_are_named() -> None:
     assert hms_given({}) == (False, ["HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID"])
     assert hms_given({"HMS_APP_SECRET": "x"}) == (True, ["HMS_APP_ACCESS_KEY", "HMS_TEMPLATE_ID"])
     assert hms_given(GOOD) == (True, [])
 
 
-# --- where settings come from ---
+# --- sources of settings ---
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, and an environment in which nothing of ours is set."""
+    """An empty current folder, and an environment without the gateway's settings."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
@@ -390,7 +390,7 @@ def test_settings_come_from_the_env_file(folder: Path) -> None:
     assert Settings.from_env().hms_app_secret == HMS
 
 
-def test_the_environment_beats_the_env_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_env_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder / ".env", **GOOD, GATEWAY_PORT="8001", GATEWAY_WORKERS="2")
     monkeypatch.setenv("GATEWAY_PORT", "8002")
     settings = Settings.from_env()
@@ -411,18 +411,18 @@ def test_a_dollar_in_the_env_file_stays_a_dollar(folder: Path, monkeypatch: pyte
     assert load_env()["REDIS_URL"] == "redis://:a${HOME_OF_TESTS}b@h:6379"
 
 
-def test_another_folders_env_file_can_be_asked_for(folder: Path) -> None:
+def test_the_env_file_of_another_folder_can_be_read(folder: Path) -> None:
     write(folder / "elsewhere" / ".env", REDIS_URL="redis://elsewhere:1")
     assert load_env(folder / "elsewhere")["REDIS_URL"] == "redis://elsewhere:1"
     assert "REDIS_URL" not in load_env()
 
 
-def test_a_running_demo_is_found_where_no_redis_is_named(folder: Path) -> None:
+def test_a_running_demo_is_found_if_no_redis_is_configured(folder: Path) -> None:
     write(folder / ".gateway" / DEMO_ENV, **GOOD)
     assert Settings.from_env().gateway_secrets == (GATEWAY,)
 
 
-def test_the_demos_data_folder_can_lie_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demos_data_folder_is_configurable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder / "data" / DEMO_ENV, REDIS_URL="redis://demo:1")
     assert "REDIS_URL" not in load_env()
     monkeypatch.setenv("GATEWAY_DATA", "data")
@@ -430,7 +430,7 @@ def test_the_demos_data_folder_can_lie_elsewhere(folder: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("where", ["environment", "env file"])
-def test_the_demo_is_not_looked_at_where_a_redis_is_named(
+def test_the_demo_is_ignored_if_a_redis_is_configured(
     folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     write(folder / ".gateway" / DEMO_ENV, **GOOD)
@@ -443,13 +443,13 @@ def test_the_demo_is_not_looked_at_where_a_redis_is_named(
     assert not HIDDEN - {"REDIS_URL"} & env.keys()
 
 
-def test_what_is_set_beats_the_demos_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_override_the_demos_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder / ".gateway" / DEMO_ENV, **GOOD, GATEWAY_PORT="8000")
     monkeypatch.setenv("GATEWAY_PORT", "9000")
     assert Settings.from_env().port == 9000
 
 
-def test_an_env_file_that_is_no_text_is_refused_by_name(folder: Path) -> None:
+def test_an_env_file_that_is_not_text_is_refused_by_name(folder: Path) -> None:
     (folder / ".env").write_bytes(b"REDIS_URL=redis://\xff\xfe")
     with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
         load_env()
@@ -467,7 +467,7 @@ def test_the_command_line_reaches_worker_processes_through_the_environment(monke
     assert (os.environ["GATEWAY_PORT"], os.environ["GATEWAY_HOST"]) == ("8080", "kept")
 
 
-def test_a_demos_file_is_never_read_beside_a_real_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demos_file_is_never_read_with_a_real_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "demo.env").write_text("REDIS_URL=redis://127.0.0.1:1/0\nHMS_API_URL=http://127.0.0.1:2/v2\n")
     for name in ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "HMS_API_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -484,11 +484,11 @@ def test_a_demos_file_is_never_read_beside_a_real_account(tmp_path: Path, monkey
     "value",
     [
         "Pz8s2Df4hJ6kxXxVn3Gt9Yb0sRe6WcTT12",
-        # As secrets.token_urlsafe makes them, one time in 32,768.
+        # Values that secrets.token_urlsafe generates once in 32,768 times.
         "my-Pz8s2Df4hJ6kQxVn3Gt9Yb0sRe6WcTT",
         "MY_Pz8s2Df4h-6kQxVn3Gt9Yb_sRe6WcTT",
         "mY-Pz8s2Df4h-6kQxVn3Gt9Yb_sRe6WcTT",
     ],
 )
-def test_a_random_secret_is_no_placeholder_whatever_letters_it_holds(name: str, value: str) -> None:
+def test_a_random_secret_is_never_taken_for_a_placeholder(name: str, value: str) -> None:
     assert Settings.from_env(GOOD | {name: value})

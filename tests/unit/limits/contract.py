@@ -1,4 +1,4 @@
-"""What the limiter promises, whatever executes its scripts: run on fakeredis here and on a real server in integration.
+"""The contract of the limiter on any Redis: run on fakeredis here and on a real server in integration.
 
 The numbers in the names of the first class are those of the edge cases of the limits' specification. Left to others
 there: 14 (cancellation; the store), 15 and 16 (addresses, exempt routes; the gateway), the breaker of 12 (the store).
@@ -40,7 +40,7 @@ class Clock:
         return self.now_us
 
     def set(self, zone: str, *when: int) -> None:
-        """Put the clock at a local time."""
+        """Set the clock to a local time."""
         self.now_us = int(datetime(*when, tzinfo=ZoneInfo(zone)).timestamp()) * US_PER_S  # type: ignore[arg-type,misc]
 
 
@@ -49,17 +49,17 @@ def charges(*limits: Limit, cost: int = 1) -> list[Charge]:
 
 
 async def snapshot(execute: Execute, subject: str, *, without: str = "-") -> dict[bytes, bytes]:
-    """Every key of a subject as the server would save it, except those of one kind."""
+    """Return every key of a subject as the server would save it, except those of one kind."""
     keys = [key for key in await execute("KEYS", f"*{{{subject}}}*") if not key.startswith(without.encode())]
     return {key: await execute("DUMP", key) for key in keys}
 
 
 class Bench:
-    """Fixtures that every part of the contract works with; a subclass says what `execute` is."""
+    """Fixtures for every part of the contract; a subclass provides `execute`."""
 
     @pytest.fixture
     def clock(self) -> Clock:
-        """The clock of the scripts: near the present, for keys expire by the server's own."""
+        """The clock of the scripts: near the present, because keys expire by the server's own clock."""
         return Clock(time.time_ns() // 1000)
 
     @pytest.fixture
@@ -80,7 +80,7 @@ class Bench:
 
 
 async def admitted(limiter: Limiter, subject: str, *limits: Limit, tries: int) -> int:
-    """How many of so many attempts pass now."""
+    """Return how many of these attempts pass now."""
     return sum([(await limiter.take(subject, charges(*limits))).allowed for _ in range(tries)])
 
 
@@ -90,7 +90,7 @@ async def remaining(limiter: Limiter, subject: str, limit: Limit) -> int:
 
 class EdgeCases(Bench):
     @pytest.mark.parametrize("cost", [1, 3, 5])
-    async def test_01_passes_exactly_when_told_and_not_a_microsecond_earlier(
+    async def test_01_passes_exactly_at_the_reported_time_and_not_a_microsecond_earlier(
         self, limiter: Limiter, clock: Clock, subject: str, cost: int
     ) -> None:
         await limiter.take(subject, charges(API, cost=5))
@@ -131,7 +131,7 @@ class EdgeCases(Bench):
         assert [state.held for state in look.leases] == [1]
         assert await snapshot(execute, subject) == before
 
-    async def test_02_a_look_is_never_refused_by_what_is_used_up(
+    async def test_02_peek_is_never_denied(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         quota, lease = Quota("day", MINT, 3, "day"), Lease("joins", 1, MINUTE_US, "alice")
@@ -143,9 +143,7 @@ class EdgeCases(Bench):
         assert look.allowed
         assert (look.quotas[0].used, look.quotas[0].amount, look.quotas[0].remaining) == (3, 1, 0)
 
-    async def test_02_there_is_nothing_to_amend_about_a_look(
-        self, limiter: Limiter, execute: Execute, subject: str
-    ) -> None:
+    async def test_02_peek_cannot_be_amended(self, limiter: Limiter, execute: Execute, subject: str) -> None:
         week = Quota("week", MINT, 3, "week")
         await limiter.take(subject, charges(API), metric=MINT, quotas=[week])
         look = await limiter.peek(subject, charges(API), quotas=[week])
@@ -153,7 +151,7 @@ class EdgeCases(Bench):
         assert not await limiter.amend(look, "failed", refund=True)
         assert await snapshot(execute, subject) == before
 
-    async def test_03_a_negative_cost_never_reaches_the_store(self) -> None:
+    async def test_03_a_negative_cost_never_reaches_redis(self) -> None:
         with pytest.raises(ValueError, match="negative"):
             Charge(API, -1)
 
@@ -199,7 +197,7 @@ class EdgeCases(Bench):
         assert decision.retry_us == 10 * US_PER_S
         assert retry_after_s(decision) in (10, 11)
 
-    async def test_06_a_denial_is_counted_under_the_limit_that_lasts_longest(
+    async def test_06_a_denial_is_counted_under_the_limit_with_the_longest_wait(
         self, limiter: Limiter, counters: Counters, clock: Clock, subject: str
     ) -> None:
         await limiter.take(subject, charges(API, cost=5))
@@ -211,7 +209,7 @@ class EdgeCases(Bench):
         assert usage.today[MINT].denied == usage.month[MINT].denied == usage.total[MINT].denied == {"slow": 2}
 
     @pytest.mark.parametrize("back_us", [1, 2 * US_PER_S, 3 * HOUR_US])
-    async def test_07_a_clock_set_back_costs_that_much_waiting_and_says_so(
+    async def test_07_a_clock_set_back_prolongs_the_wait_by_as_much_and_reports_it(
         self, limiter: Limiter, clock: Clock, subject: str, back_us: int
     ) -> None:
         await limiter.take(subject, charges(API, cost=5))
@@ -225,7 +223,7 @@ class EdgeCases(Bench):
         assert await admitted(limiter, subject, API, tries=9) == 1
 
     @pytest.mark.parametrize(("forward_us", "extra"), [(2 * US_PER_S, 2), (10**12, 5)])
-    async def test_07_a_clock_set_forward_gives_what_it_skipped_and_only_once(
+    async def test_07_a_clock_set_forward_refills_the_skipped_time_only_once(
         self, limiter: Limiter, clock: Clock, subject: str, forward_us: int, extra: int
     ) -> None:
         await limiter.take(subject, charges(API, cost=5))
@@ -246,7 +244,7 @@ class EdgeCases(Bench):
             (1, 30 * DAY_US, 10, 7),
         ],
     )
-    async def test_08_a_changed_limit_keeps_the_units_used(
+    async def test_08_a_changed_limit_keeps_the_used_units(
         self, limiter: Limiter, clock: Clock, subject: str, count: int, period_us: int, burst: int, left: int
     ) -> None:
         await limiter.take(subject, charges(API, cost=3))
@@ -257,7 +255,7 @@ class EdgeCases(Bench):
         clock.now_us += changed.emission_us
         assert await admitted(limiter, subject, changed, tries=burst) == 1
 
-    async def test_08_a_burst_made_smaller_than_what_is_used_tells_the_true_wait(
+    async def test_08_a_burst_below_the_used_units_reports_the_true_wait(
         self, limiter: Limiter, clock: Clock, subject: str
     ) -> None:
         await limiter.take(subject, charges(API, cost=5))
@@ -270,13 +268,13 @@ class EdgeCases(Bench):
         clock.now_us += 1
         assert await admitted(limiter, subject, smaller, tries=3) == 1
 
-    async def test_08_changing_a_limit_there_and_back_restores_it(self, limiter: Limiter, subject: str) -> None:
+    async def test_08_changing_a_limit_and_back_restores_it(self, limiter: Limiter, subject: str) -> None:
         odd = Limit("api", 7, 30 * DAY_US, 5)
         await limiter.take(subject, charges(API, cost=2))
         await limiter.take(subject, charges(odd))
         assert await remaining(limiter, subject, API) == 2
 
-    async def test_09_a_store_that_lost_its_last_writes_gives_back_at_most_one_burst(
+    async def test_09_a_redis_that_lost_its_last_writes_refunds_at_most_one_burst(
         self, limiter: Limiter, execute: Execute, clock: Clock, subject: str
     ) -> None:
         passed = await admitted(limiter, subject, API, tries=9)
@@ -297,7 +295,7 @@ class EdgeCases(Bench):
             await Limiter(late, script_clock=clock).take(subject, charges(API))
         assert len(sent) == 1
 
-    async def test_11_a_refund_gives_the_units_back_and_moves_the_count(
+    async def test_11_a_refund_restores_the_units_and_moves_the_count(
         self, limiter: Limiter, counters: Counters, clock: Clock, subject: str
     ) -> None:
         decision = await limiter.take(subject, charges(API, SLOW, cost=2), metric=MINT)
@@ -330,7 +328,7 @@ class EdgeCases(Bench):
 
     async def test_11_nothing_is_refunded_below_zero(self, limiter: Limiter, clock: Clock, subject: str) -> None:
         decision = await limiter.take(subject, charges(API, cost=3))
-        clock.now_us += 30 * US_PER_S  # long full again
+        clock.now_us += 30 * US_PER_S  # full again long ago
         await limiter.amend(decision, "failed", refund=True)
         assert await admitted(limiter, subject, API, tries=9) == 5
 
@@ -349,7 +347,7 @@ class EdgeCases(Bench):
         assert not await limiter.amend(decision, "failed", refund=True)
         assert await snapshot(execute, subject) == before
 
-    async def test_11_no_amendment_is_forgotten_within_its_minute(
+    async def test_11_no_amendment_expires_within_its_minute(
         self, limiter: Limiter, clock: Clock, subject: str
     ) -> None:
         first = await limiter.take(subject, charges(API))
@@ -365,7 +363,7 @@ class EdgeCases(Bench):
         await limiter.amend(decision, "failed", refund=True)
         assert await remaining(limiter, subject, changed) == 4
 
-    async def test_11_a_refund_never_gives_back_what_time_has_given_back(
+    async def test_11_a_refund_never_restores_units_that_have_already_refilled(
         self, limiter: Limiter, clock: Clock, subject: str
     ) -> None:
         slow = [await limiter.take(subject, charges(API)) for _ in range(API.burst)]
@@ -376,7 +374,7 @@ class EdgeCases(Bench):
             assert await limiter.amend(decision, "failed", refund=True)
         assert not (await limiter.take(subject, charges(API))).allowed
 
-    async def test_11_a_request_in_flight_at_a_reset_gets_nothing_twice(
+    async def test_11_a_request_in_flight_at_a_reset_is_not_refunded_twice(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         quotas = [Quota("month", MINT, 5, "month"), Quota("week", MINT, 5, "week", "Europe/Berlin")]
@@ -409,7 +407,7 @@ class EdgeCases(Bench):
         with pytest.raises(StoreAway):
             await Limiter(away, script_clock=clock).take(subject, **({"charges": []} | asked))
 
-    async def test_13_a_failed_guard_writes_nothing_however_often_it_is_tried(
+    async def test_13_a_failed_guard_writes_nothing_however_often_it_is_repeated(
         self, limiter: Limiter, execute: Execute, subject: str
     ) -> None:
         live: Guard = (f"se:1:{{{subject}}}:s", "state", "live")
@@ -428,7 +426,7 @@ class EdgeCases(Bench):
         decision = await limiter.take(subject, charges(API), guards=[live, version])
         assert (decision.allowed, decision.limits[0].remaining, decision.failed_guard) == (True, 4, None)
 
-    async def test_13_a_guard_of_another_value_fails_and_the_first_is_named(
+    async def test_13_a_guard_with_another_value_fails_and_the_first_failure_is_named(
         self, limiter: Limiter, execute: Execute, subject: str
     ) -> None:
         key = f"se:1:{{{subject}}}:s"
@@ -436,12 +434,12 @@ class EdgeCases(Bench):
         guards = [(key, "state", "live"), (key, "ver", "3")]
         assert (await limiter.take(subject, charges(API), guards=guards)).failed_guard == 0
 
-    async def test_13_a_guard_is_asked_before_any_limit(self, limiter: Limiter, execute: Execute, subject: str) -> None:
+    async def test_13_guards_are_checked_before_limits(self, limiter: Limiter, execute: Execute, subject: str) -> None:
         await limiter.take(subject, charges(API, cost=5))
         decision = await limiter.take(subject, charges(API), metric=MINT, guards=[(f"se:{{{subject}}}", "s", "x")])
         assert (decision.failed_guard, decision.retry_us, decision.limits) == (0, 0, ())
 
-    async def test_17_a_shadow_limit_counts_would_deny_and_never_decides(
+    async def test_17_a_shadow_limit_is_counted_but_never_decides(
         self, limiter: Limiter, counters: Counters, clock: Clock, subject: str
     ) -> None:
         shadow = replace(SLOW, shadow=True)
@@ -464,13 +462,13 @@ class EdgeCases(Bench):
         look = await limiter.peek(subject, charges(API, shadow))
         assert [state.remaining for state in look.limits] == [1, 0]
 
-    async def test_17_a_shadow_limit_waits_for_nobody(self, limiter: Limiter, subject: str) -> None:
+    async def test_17_a_shadow_limit_does_not_affect_the_wait(self, limiter: Limiter, subject: str) -> None:
         shadow = replace(SLOW, shadow=True)
         await limiter.take(subject, charges(API, cost=5))
         await limiter.take(subject, charges(shadow, cost=2))
         assert (await limiter.take(subject, charges(API, shadow))).retry_us == US_PER_S
 
-    async def test_17_a_shadow_quota_counts_would_deny_and_never_decides(
+    async def test_17_a_shadow_quota_is_counted_but_never_decides(
         self, limiter: Limiter, counters: Counters, clock: Clock, subject: str
     ) -> None:
         quotas = [Quota("d", MINT, 1, "day", shadow=True), Quota("w", MINT, 1, "week", shadow=True)]
@@ -479,7 +477,7 @@ class EdgeCases(Bench):
         assert (await counters.usage(subject, clock())).total[MINT].would_deny == {"d": 2, "w": 2}
 
     @pytest.mark.parametrize("idle_us", [5 * US_PER_S, HOUR_US, 10 * 366 * DAY_US])
-    async def test_18_idling_never_raises_what_may_pass_at_once(
+    async def test_18_idle_time_never_raises_the_burst(
         self, limiter: Limiter, clock: Clock, subject: str, idle_us: int
     ) -> None:
         await limiter.take(subject, charges(API))
@@ -509,7 +507,7 @@ class Quotas(Bench):
     async def mint(limiter: Limiter, subject: str, *quotas: Quota) -> Decision:
         return await limiter.take(subject, [], metric=MINT, quotas=quotas)
 
-    async def test_exactly_its_amount_passes_until_its_period_ends(
+    async def test_exactly_the_amount_of_a_quota_passes_until_its_period_ends(
         self, limiter: Limiter, clock: Clock, subject: str, quota: Quota
     ) -> None:
         decisions = [await self.mint(limiter, subject, quota) for _ in range(5)]
@@ -523,7 +521,7 @@ class Quotas(Bench):
         fresh = await self.mint(limiter, subject, quota)
         assert (fresh.allowed, fresh.quotas[0].used) == (True, 1)
 
-    async def test_what_decides_is_what_reports_show(
+    async def test_decisions_and_reports_use_the_same_counters(
         self, limiter: Limiter, counters: Counters, clock: Clock, subject: str, quota: Quota
     ) -> None:
         for _ in range(5):
@@ -533,7 +531,7 @@ class Quotas(Bench):
         assert usage.today[MINT].denied == {quota.id: 2}
 
     @pytest.mark.parametrize("outcome", ["refused.not_found", "failed"])
-    async def test_a_refused_or_failed_request_gives_its_quota_back(
+    async def test_a_refused_or_failed_request_is_refunded_to_its_quota(
         self, limiter: Limiter, subject: str, quota: Quota, outcome: str
     ) -> None:
         for _ in range(3):
@@ -553,7 +551,7 @@ class Quotas(Bench):
             await limiter.take(subject, charges(API), metric=MINT, quotas=[quota])
         assert await remaining(limiter, subject, API) == 2
 
-    async def test_a_period_that_ended_gets_nothing_back_from_the_one_before(
+    async def test_a_refund_for_an_ended_period_does_not_reach_the_next(
         self, limiter: Limiter, clock: Clock, subject: str, quota: Quota
     ) -> None:
         before = await self.mint(limiter, subject, quota)
@@ -579,7 +577,7 @@ class Quotas(Bench):
             ("America/New_York", (2027, 11, 7), 25),
         ],
     )
-    async def test_a_day_of_another_zone_lasts_its_23_or_25_hours(
+    async def test_a_day_of_another_zone_lasts_23_or_25_hours(
         self, limiter: Limiter, clock: Clock, subject: str, zone: str, when: tuple[int, int, int], hours: int
     ) -> None:
         quota = Quota("day", MINT, 1, "day", zone)
@@ -594,7 +592,7 @@ class Quotas(Bench):
 
     @pytest.mark.parametrize("off_us", [US_PER_S - 11 * HOUR_US, -US_PER_S, -1, 1, US_PER_S, 11 * HOUR_US - US_PER_S])
     @pytest.mark.parametrize("when", [(2026, 11, 22), (2026, 12, 31, 23, 59, 59), (2027, 1, 1), (2028, 2, 29, 12)])
-    async def test_the_clock_of_redis_picks_the_period_whatever_the_clock_of_the_worker_says(
+    async def test_the_clock_of_redis_determines_the_period_not_the_workers(
         self, execute: Execute, counters: Counters, clock: Clock, subject: str, off_us: int, when: tuple[int, ...]
     ) -> None:
         clock.set("UTC", *when)
@@ -609,7 +607,7 @@ class Quotas(Bench):
         assert (await counters.days(subject, at, at))[at][MINT].ok == 3
 
     @pytest.mark.parametrize("off_us", [-HOUR_US, HOUR_US])
-    async def test_a_reset_near_midnight_is_found_by_a_worker_whose_clock_is_off(
+    async def test_a_reset_near_midnight_is_found_by_a_worker_with_a_wrong_clock(
         self, execute: Execute, overrides: Overrides, clock: Clock, subject: str, off_us: int
     ) -> None:
         clock.set("UTC", 2026, 11, 22)
@@ -638,13 +636,13 @@ class Leases(Bench):
     async def hold(self, limiter: Limiter, subject: str, holder: str, lasts_us: int = MINUTE_US) -> Decision:
         return await limiter.take(subject, [], leases=[self.lease(holder, lasts_us=lasts_us)])
 
-    async def test_no_more_hold_it_at_once_than_it_says(self, limiter: Limiter, subject: str) -> None:
+    async def test_a_lease_has_at_most_its_number_of_holders(self, limiter: Limiter, subject: str) -> None:
         decisions = [await self.hold(limiter, subject, holder) for holder in "abc"]
         assert [decision.allowed for decision in decisions] == [True, True, False]
         assert [decision.leases[0].held for decision in decisions] == [1, 2, 2]
         assert [state.name for state in decisions[2].violated] == ["joins"]
 
-    async def test_released_it_is_free_for_another(self, limiter: Limiter, subject: str) -> None:
+    async def test_a_released_lease_is_free_for_another_holder(self, limiter: Limiter, subject: str) -> None:
         for holder in "ab":
             await self.hold(limiter, subject, holder)
         await limiter.release(subject, self.lease("a"))
@@ -652,9 +650,7 @@ class Leases(Bench):
         await limiter.release(subject, self.lease("never held it"))
         assert [(await self.hold(limiter, subject, holder)).allowed for holder in "cd"] == [True, False]
 
-    async def test_it_ends_by_itself_when_told_and_not_earlier(
-        self, limiter: Limiter, clock: Clock, subject: str
-    ) -> None:
+    async def test_a_lease_expires_exactly_at_its_time(self, limiter: Limiter, clock: Clock, subject: str) -> None:
         await self.hold(limiter, subject, "a", 90 * US_PER_S)
         await self.hold(limiter, subject, "b", 60 * US_PER_S)
         clock.now_us += 10 * US_PER_S
@@ -665,14 +661,14 @@ class Leases(Bench):
         clock.now_us += 1
         assert (await self.hold(limiter, subject, "c")).allowed
 
-    async def test_a_request_that_is_refused_after_all_releases_it(self, limiter: Limiter, subject: str) -> None:
+    async def test_a_refused_request_releases_its_lease(self, limiter: Limiter, subject: str) -> None:
         await self.hold(limiter, subject, "a")
         decision = await self.hold(limiter, subject, "b")
         assert await limiter.amend(decision, "refused.not_found", refund=False)
         look = await limiter.peek(subject, [], leases=[self.lease()])
         assert look.leases[0].held == 1
 
-    async def test_who_holds_it_holds_it_still_and_no_longer_than_before(
+    async def test_taking_a_held_lease_again_neither_loses_nor_prolongs_it(
         self, limiter: Limiter, clock: Clock, subject: str
     ) -> None:
         for holder in "ab":
@@ -683,7 +679,7 @@ class Leases(Bench):
         clock.now_us += 30 * US_PER_S
         assert (await limiter.peek(subject, [], leases=[self.lease()])).leases[0].held == 0
 
-    async def test_a_repeat_that_is_refused_does_not_end_the_lease(self, limiter: Limiter, subject: str) -> None:
+    async def test_a_refused_repetition_does_not_end_the_lease(self, limiter: Limiter, subject: str) -> None:
         first = await self.hold(limiter, subject, "a")
         again = await self.hold(limiter, subject, "a")
         assert first.leases[0].is_new
@@ -692,12 +688,12 @@ class Leases(Bench):
         assert await limiter.amend(first, "failed", refund=True)
         assert (await limiter.peek(subject, [], leases=[self.lease()])).leases[0].held == 0
 
-    async def test_a_limit_that_denies_gives_nobody_a_lease(self, limiter: Limiter, subject: str) -> None:
+    async def test_a_denial_by_a_limit_gives_no_lease(self, limiter: Limiter, subject: str) -> None:
         await limiter.take(subject, charges(SLOW, cost=2))
         assert not (await limiter.take(subject, charges(SLOW), leases=[self.lease("a")])).allowed
         assert (await limiter.peek(subject, [], leases=[self.lease()])).leases[0].held == 0
 
-    async def test_a_lease_that_is_not_free_charges_no_limit(self, limiter: Limiter, subject: str) -> None:
+    async def test_a_denial_by_a_lease_charges_no_limit(self, limiter: Limiter, subject: str) -> None:
         for holder in "abcd":
             await limiter.take(subject, charges(API), leases=[self.lease(holder)])
         assert await remaining(limiter, subject, API) == 3
@@ -712,7 +708,7 @@ class Operators(Bench):
     def until(clock: Clock, us: int = HOUR_US) -> dict[str, Any]:
         return {"until_us": clock() + us, "reason": "a reason: with {braces}", "by": "op"}
 
-    async def test_an_override_counts_with_the_next_request_and_until_it_ends(
+    async def test_an_override_applies_from_the_next_request_until_it_ends(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         await limiter.take(subject, charges(API, cost=3))
@@ -725,7 +721,7 @@ class Operators(Bench):
         clock.now_us += 1
         assert (await limiter.peek(subject, charges(API))).limits[0].burst == 5
 
-    async def test_an_override_that_ended_leaves_the_units_used(
+    async def test_the_end_of_an_override_keeps_the_used_units(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         slow = Limit("api", 1, DAY_US, 5)
@@ -734,7 +730,7 @@ class Operators(Bench):
         clock.now_us += 10 * US_PER_S
         assert await remaining(limiter, subject, API) == 1
 
-    async def test_a_quota_override_counts_with_the_next_request(
+    async def test_a_quota_override_applies_from_the_next_request(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         quota = Quota("day", MINT, 1, "week")
@@ -760,13 +756,13 @@ class Operators(Bench):
         decision = await limiter.take(subject, charges(API))
         assert (decision.allowed, decision.block, decision.limits[0].remaining) == (True, None, 4)
 
-    async def test_a_block_denies_where_there_are_only_shadow_limits(
+    async def test_a_block_denies_even_with_only_shadow_limits(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         await overrides.block(subject, **self.until(clock))
         assert not (await limiter.take(subject, charges(replace(API, shadow=True)))).allowed
 
-    async def test_lifted_it_is_gone_at_once(
+    async def test_a_lifted_override_ends_at_once(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         await overrides.block(subject, **self.until(clock))
@@ -774,7 +770,7 @@ class Operators(Bench):
         assert not await overrides.lift(subject, "*")
         assert (await limiter.take(subject, charges(API))).allowed
 
-    async def test_what_was_set_is_listed_until_it_ends(
+    async def test_overrides_are_listed_until_they_end(
         self, overrides: Overrides, limiter: Limiter, clock: Clock, subject: str
     ) -> None:
         set_here = [
@@ -794,7 +790,7 @@ class Operators(Bench):
         await overrides.set_limit(subject, self.ODD, **self.until(clock, MINUTE_US))
         assert HOUR_US // 1000 - 60_000 < int(await execute("PTTL", f"ov:1:{{{subject}}}")) <= HOUR_US // 1000 + 1
 
-    async def test_a_reset_forgives_and_keeps_the_counters(
+    async def test_a_reset_restores_units_and_keeps_the_counters(
         self, limiter: Limiter, overrides: Overrides, counters: Counters, clock: Clock, subject: str
     ) -> None:
         quotas = Quotas.KINDS
@@ -807,7 +803,7 @@ class Operators(Bench):
         assert [state.used for state in look.quotas] == [0] * 6
         assert (await counters.usage(subject, clock())).month[MINT].ok == 3
 
-    async def test_after_a_reset_the_whole_amount_passes_again_and_a_second_reset_adds_up(
+    async def test_after_each_reset_the_whole_amount_passes_again(
         self, limiter: Limiter, overrides: Overrides, subject: str
     ) -> None:
         async def fill() -> list[bool]:
@@ -817,7 +813,7 @@ class Operators(Bench):
             assert await fill() == [True, True, True, False]
             await overrides.reset(subject, [], Quotas.KINDS)
 
-    async def test_what_was_forgiven_counts_in_its_own_period_only(
+    async def test_a_reset_of_a_quota_applies_only_to_its_own_period(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         quota = Quota("berlin", MINT, 3, "day", "Europe/Berlin")
@@ -837,9 +833,9 @@ class Operators(Bench):
 
 
 class Keys(Bench):
-    """What lies in Redis, and for how long."""
+    """The keys in Redis and their lifetimes."""
 
-    async def test_keys_carry_names_and_no_numbers_of_limits(
+    async def test_keys_contain_the_names_but_not_the_numbers_of_limits(
         self, limiter: Limiter, execute: Execute, subject: str
     ) -> None:
         await limiter.take(subject, charges(API, SLOW), metric=MINT, quotas=[Quota("week", MINT, 77, "week")])
@@ -849,7 +845,7 @@ class Keys(Bench):
         assert {key.decode() for key in await snapshot(execute, subject)} == names
         assert {field.decode() for field in await execute("HKEYS", f"rl:1:{tag}")} == {"api", "slow"}
 
-    async def test_limits_are_forgotten_only_when_they_are_full_again(
+    async def test_limits_expire_only_when_they_are_full_again(
         self, limiter: Limiter, execute: Execute, subject: str
     ) -> None:
         key = f"rl:1:{{{subject}}}"
@@ -858,7 +854,7 @@ class Keys(Bench):
         await limiter.take(subject, charges(API))  # full again earlier: must not shorten it
         assert 19_000 < int(await execute("PTTL", key)) <= 20_001
 
-    async def test_the_month_of_counters_ends_and_all_time_does_not(
+    async def test_monthly_counters_expire_and_total_counters_do_not(
         self, limiter: Limiter, execute: Execute, clock: Clock, subject: str
     ) -> None:
         await limiter.take(subject, charges(API), metric=MINT)

@@ -1,4 +1,4 @@
-"""Reading counters: what `take` and `amend` wrote, as tallies per action."""
+"""Reading the counters that `take` and `amend` wrote, as tallies per action."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def fill(execute: Execute) -> None:
     await write(execute, "uc:1:{u}:2026-10", **{"31:rooms.create.ok": 2, "*:rooms.create.ok": 2})
 
 
-async def test_usage_is_today_this_month_and_ever(execute: Execute) -> None:
+async def test_usage_is_reported_for_today_this_month_and_in_total(execute: Execute) -> None:
     await fill(execute)
     usage = await Counters(execute).usage("u", NOV_22_US)
     assert usage.today == {"tokens.mint": Tally(3, {"api": 5}, {"gone": 1})}
@@ -43,20 +43,20 @@ async def test_usage_is_today_this_month_and_ever(execute: Execute) -> None:
     assert usage.total == {"tokens.mint": Tally(9, {"api": 6}, failed=2, would_deny={"new": 1})}
 
 
-async def test_days_are_those_of_the_range_both_ends_included(execute: Execute) -> None:
+async def test_days_include_both_ends_of_the_range(execute: Execute) -> None:
     await fill(execute)
     days = await Counters(execute).days("u", date(2026, 10, 31), date(2026, 11, 21))
     assert days == {date(2026, 10, 31): {"rooms.create": Tally(2)}, date(2026, 11, 21): {"tokens.mint": Tally(1)}}
 
 
-async def test_somebody_who_never_did_anything_has_no_usage(execute: Execute) -> None:
+async def test_a_user_without_requests_has_no_usage(execute: Execute) -> None:
     counters = Counters(execute)
     usage = await counters.usage("nobody", NOV_22_US)
     assert (usage.today, usage.month, usage.total) == ({}, {}, {})
     assert await counters.days("nobody", date(2026, 1, 1), date(2026, 12, 31)) == {}
 
 
-async def test_subjects_do_not_see_one_another(execute: Execute) -> None:
+async def test_counters_of_different_subjects_are_separate(execute: Execute) -> None:
     await fill(execute)
     assert (await Counters(execute).usage("u2", NOV_22_US)).total == {}
 
@@ -69,11 +69,11 @@ def test_the_names_of_actions_and_limits_may_contain_dots() -> None:
     }
 
 
-def test_a_limit_called_like_an_outcome_is_still_a_limit() -> None:
+def test_a_limit_may_have_the_name_of_an_outcome() -> None:
     assert tally([("api.denied.ok", 1)]) == {"api": Tally(denied={"ok": 1})}
 
 
-def test_fields_that_are_no_metric_and_counts_of_zero_are_left_out() -> None:
+def test_fields_that_are_not_metrics_and_zero_counts_are_omitted() -> None:
     assert tally([("ok", 3), ("something.else", 1), ("api.ok", 0)]) == {}
 
 

@@ -1,4 +1,4 @@
-"""What is summed in the process and sent later: top lists and the counters of rooms."""
+"""Derived counters, which are summed in the process and sent later: top lists and counters of rooms."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_equal_outcomes_are_sent_as_one_sum() -> None:
     assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 5
 
 
-async def test_what_was_noted_is_sent_by_itself_and_once() -> None:
+async def test_noted_outcomes_are_sent_automatically_and_once() -> None:
     sent = Sent()
     derived = Derived(never, sent.post)
     derived.note("ann", "api.ok", NOON_US)

@@ -44,7 +44,7 @@ def parsed(of: Decision) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     return {name: list(http_sf.parse(value.encode(), tltype="list")) for name, value in ratelimit_fields(of).items()}
 
 
-def test_the_example_of_the_specification_reads_as_it_is_written_there() -> None:
+def test_the_example_of_the_specification_is_reproduced() -> None:
     assert ratelimit_fields(decision(limit_state("tokens", 12), quota_state("tokens-month", 790))) == {
         "RateLimit-Policy": '"tokens";q=30;w=60, "tokens-month";q=5000;w=2592000',
         "RateLimit": '"tokens";r=12;t=24, "tokens-month";r=4210;t=864000',
@@ -61,13 +61,13 @@ def test_both_fields_are_lists_of_strings_with_whole_parameters() -> None:
     assert [set(parameters) for _, parameters in found["RateLimit"]] == [{"r", "t"}] * 2
 
 
-def test_policy_tells_the_burst_and_the_seconds_it_takes_to_refill() -> None:
+def test_policy_field_has_the_burst_and_the_seconds_to_refill_it() -> None:
     odd = Limit("odd", 7, 60 * US_PER_S, 5)  # 5 x 8.571429 s
     state = LimitState(odd, True, 4, 0, odd.emission_us, odd.emission_us, 5)
     assert parsed(decision(state))["RateLimit-Policy"] == [("odd", {"q": 5, "w": 43})]
 
 
-def test_numbers_an_operator_has_set_are_told_instead_of_those_of_the_policy() -> None:
+def test_overrides_replace_the_numbers_of_the_policy_in_the_fields() -> None:
     base = limit_state("api", 30)
     changed = LimitState(base.limit, True, 99, 0, US_PER_S, US_PER_S, 100)
     found = parsed(decision(changed))
@@ -75,19 +75,19 @@ def test_numbers_an_operator_has_set_are_told_instead_of_those_of_the_policy() -
 
 
 @given(st.integers(1, 30))
-def test_reset_is_the_time_in_which_the_units_left_come_back(remaining: int) -> None:
+def test_reset_is_the_time_over_which_the_remaining_units_may_be_used(remaining: int) -> None:
     assert parsed(decision(limit_state("api", remaining)))["RateLimit"] == [
         ("api", {"r": remaining, "t": 2 * remaining})
     ]
 
 
 @pytest.mark.parametrize(("into_us", "reset_s"), [(0, 2), (1, 2), (US_PER_S, 1), (2 * US_PER_S - 1, 1)])
-def test_with_nothing_left_reset_is_the_time_until_there_is_one_unit(into_us: int, reset_s: int) -> None:
+def test_with_nothing_left_reset_is_the_time_until_the_next_unit(into_us: int, reset_s: int) -> None:
     assert parsed(decision(limit_state("api", 0, into_us=into_us)))["RateLimit"] == [("api", {"r": 0, "t": reset_s})]
 
 
 def test_reset_of_a_denied_limit_is_never_before_the_request_would_pass() -> None:
-    state = limit_state("api", 0, allowed=False, retry_us=9 * US_PER_S + 1)  # it asked for several units
+    state = limit_state("api", 0, allowed=False, retry_us=9 * US_PER_S + 1)  # it requested several units
     assert parsed(decision(state))["RateLimit"] == [("api", {"r": 0, "t": 10})]
 
 
@@ -97,11 +97,11 @@ def test_reset_is_never_zero() -> None:
     assert parsed(decision(quota_state("q", 1, ends_in_us=1)))["RateLimit"][0][1]["t"] == 1
 
 
-def test_a_quota_overspent_by_a_lowered_amount_tells_zero_left() -> None:
+def test_a_quota_overspent_after_lowering_reports_zero_left() -> None:
     assert parsed(decision(quota_state("q", 6000, allowed=False)))["RateLimit"][0][1]["r"] == 0
 
 
-def test_the_tightest_comes_first_and_what_denied_before_all() -> None:
+def test_denying_limits_come_first_and_then_the_tightest() -> None:
     states = (
         limit_state("roomy", 20),
         limit_state("tight", 2),
@@ -114,14 +114,14 @@ def test_the_tightest_comes_first_and_what_denied_before_all() -> None:
     assert [name for name, _ in found["RateLimit-Policy"]] == [name for name, _ in found["RateLimit"]]
 
 
-def test_at_most_four_limits_are_told() -> None:
+def test_at_most_four_limits_are_reported() -> None:
     states = [limit_state(f"limit{left}", left) for left in range(9, 1, -1)]
     found = parsed(decision(*states))
     assert [name for name, _ in found["RateLimit"]] == ["limit2", "limit3", "limit4", "limit5"]
     assert len(found["RateLimit-Policy"]) == 4
 
 
-def test_shadow_limits_are_not_told() -> None:
+def test_shadow_limits_are_not_reported() -> None:
     shadow = limit_state("shadow", 0, allowed=False, retry_us=5, shadow=True)
     assert [name for name, _ in parsed(decision(shadow, limit_state("api", 3)))["RateLimit"]] == ["api"]
     assert ratelimit_fields(decision(shadow)) == {}
@@ -132,12 +132,12 @@ def test_without_limits_there_are_no_fields() -> None:
     assert ratelimit_fields(Decision("", "u", "m", 0, False, failed_guard=0)) == {}
 
 
-def test_leases_and_blocks_are_no_rate_limits_and_not_told() -> None:
+def test_leases_and_blocks_are_not_reported_as_rate_limits() -> None:
     lease = LeaseState(Lease("joins", 2, US_PER_S), False, 2, US_PER_S)
     assert ratelimit_fields(decision(lease, block=BlockState(US_PER_S))) == {}
 
 
-def test_parameter_names_come_from_the_row_of_the_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameter_names_are_those_of_the_draft(monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = {"quota": "q", "window": "w", "remaining": "left", "reset": "in"}
     monkeypatch.setitem(fields._PARAMETERS, fields.DRAFT, renamed)
     assert ratelimit_fields(decision(limit_state("api", 3)))["RateLimit"] == '"api";left=3;in=6'
@@ -146,9 +146,9 @@ def test_parameter_names_come_from_the_row_of_the_draft(monkeypatch: pytest.Monk
 @given(st.integers(1, 400 * DAY_US))
 def test_retry_after_is_never_early_and_at_most_a_tenth_or_five_seconds_late(retry_us: int) -> None:
     least = -(-retry_us // US_PER_S)
-    told = retry_after_s(decision(block=BlockState(retry_us)))
-    assert told is not None
-    assert max(1, least) <= told <= least + min(5, least // 10)
+    seconds = retry_after_s(decision(block=BlockState(retry_us)))
+    assert seconds is not None
+    assert max(1, least) <= seconds <= least + min(5, least // 10)
 
 
 def test_retry_after_uses_its_whole_range_of_jitter() -> None:
@@ -158,11 +158,11 @@ def test_retry_after_uses_its_whole_range_of_jitter() -> None:
     assert {retry_after_s(long_blocked) for _ in range(500)} == set(range(3600, 3606))
 
 
-def test_a_wait_under_ten_seconds_is_told_without_jitter() -> None:
+def test_a_wait_under_ten_seconds_has_no_jitter() -> None:
     assert {retry_after_s(decision(block=BlockState(9 * US_PER_S))) for _ in range(100)} == {9}
 
 
-def test_retry_after_is_the_longest_of_what_denied() -> None:
+def test_retry_after_is_the_longest_wait_of_the_denying_limits() -> None:
     states = (
         limit_state("short", 0, allowed=False, retry_us=US_PER_S),
         limit_state("long", 0, allowed=False, retry_us=7 * US_PER_S),
@@ -175,9 +175,9 @@ def test_retry_after_is_the_longest_of_what_denied() -> None:
 @given(st.integers(0, 29), st.integers(1, 60 * US_PER_S))
 def test_retry_after_is_never_before_the_reset_of_a_violated_limit(remaining: int, retry_us: int) -> None:
     of = decision(limit_state("api", remaining, allowed=False, retry_us=retry_us))
-    told = retry_after_s(of)
-    assert told is not None
-    assert told >= parsed(of)["RateLimit"][0][1]["t"]
+    seconds = retry_after_s(of)
+    assert seconds is not None
+    assert seconds >= parsed(of)["RateLimit"][0][1]["t"]
 
 
 def test_a_cost_above_the_burst_gets_no_retry_after() -> None:

@@ -1,4 +1,4 @@
-"""Limits of one process alone."""
+"""Limits in the memory of one process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_shadow_limit_says_that_it_does_not_decide() -> None:
         assert (state.decides, state.remaining, state.retry_us, state.full_again_us) == (False, 0, US_PER_S, US_PER_S)
 
 
-def test_idling_never_raises_what_may_pass_at_once() -> None:
+def test_idle_time_never_raises_the_burst() -> None:
     clock = Clock()
     buckets = LocalBuckets(clock)
     passes(buckets, API)
@@ -83,7 +83,7 @@ def test_a_clock_set_back_costs_at_most_one_refill() -> None:
     assert [passes(buckets, API) for _ in range(2)] == [True, False]
 
 
-def test_subjects_and_limits_are_counted_apart() -> None:
+def test_subjects_and_limits_are_counted_separately() -> None:
     buckets = LocalBuckets(Clock())
     assert passes(buckets, TIGHT)
     assert passes(buckets, TIGHT, subject="b")
@@ -91,7 +91,7 @@ def test_subjects_and_limits_are_counted_apart() -> None:
     assert not passes(buckets, TIGHT)
 
 
-def test_whoever_was_seen_longest_ago_is_forgotten_first() -> None:
+def test_the_least_recently_seen_subject_is_evicted_first() -> None:
     buckets = LocalBuckets(Clock(), most=2)
     for subject in ("old", "young", "new"):
         assert passes(buckets, TIGHT, subject=subject)
@@ -110,7 +110,7 @@ def test_a_denied_request_makes_nobody_forgotten() -> None:
 
 
 @given(st.lists(st.integers(0, 3 * US_PER_S), max_size=60))
-def test_any_interval_admits_at_most_the_burst_and_what_refilled(waits_us: list[int]) -> None:
+def test_any_interval_admits_at_most_the_burst_plus_the_refill(waits_us: list[int]) -> None:
     clock = Clock()
     buckets = LocalBuckets(clock)
     admitted = []

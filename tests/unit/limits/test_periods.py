@@ -1,4 +1,4 @@
-"""Calendar periods of named zones: no instant belongs to two, none to none, whatever daylight saving does."""
+"""Calendar periods of named zones: each instant belongs to exactly one, even with daylight saving time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def day(zone: str, *when: int) -> Span:
         ("UTC", (2026, 3, 29), 24),
     ],
 )
-def test_a_day_lasts_as_long_as_daylight_saving_makes_it(zone: str, when: tuple[int, ...], hours: float) -> None:
+def test_daylight_saving_time_changes_the_length_of_a_day(zone: str, when: tuple[int, ...], hours: float) -> None:
     assert day(zone, *when).seconds == hours * HOUR_S
 
 
@@ -54,7 +54,7 @@ def test_a_day_begins_at_local_midnight_and_not_at_utc_midnight() -> None:
         ("America/Havana", (2026, 3, 8)),
     ],
 )
-def test_where_midnight_does_not_exist_the_day_begins_at_the_jump(zone: str, when: tuple[int, ...]) -> None:
+def test_if_midnight_does_not_exist_the_day_begins_at_the_jump(zone: str, when: tuple[int, ...]) -> None:
     span = day(zone, *when)
     assert span.seconds == 23 * HOUR_S
     first = datetime.fromtimestamp(span.start_us / 1e6, ZoneInfo(zone))
@@ -66,14 +66,14 @@ def test_where_midnight_does_not_exist_the_day_begins_at_the_jump(zone: str, whe
     ("zone", "when"),
     [("America/Havana", (2026, 11, 1)), ("Africa/Cairo", (2026, 10, 29)), ("Atlantic/Azores", (2026, 10, 25))],
 )
-def test_where_midnight_comes_twice_the_day_is_one_of_25_hours(zone: str, when: tuple[int, ...]) -> None:
+def test_if_midnight_occurs_twice_the_day_has_25_hours(zone: str, when: tuple[int, ...]) -> None:
     span = day(zone, *when)
     assert span.seconds == 25 * HOUR_S
     for hour in range(25):
         assert span_of("day", zone, span.start_us + hour * HOUR_S * 1_000_000) == span
 
 
-def test_a_day_that_a_country_skipped_holds_no_instant() -> None:
+def test_a_day_that_a_country_skipped_contains_no_instant() -> None:
     before = day("Pacific/Apia", 2011, 12, 29)
     assert span_of("day", "Pacific/Apia", before.end_us).id == "2011-12-31"
 
@@ -90,7 +90,7 @@ def test_a_day_that_a_country_skipped_holds_no_instant() -> None:
         ((2026, 1, 1), "2026-W01"),
     ],
 )
-def test_a_week_is_called_by_the_iso_year_it_belongs_to(when: tuple[int, ...], name: str) -> None:
+def test_a_week_is_named_after_its_iso_year(when: tuple[int, ...], name: str) -> None:
     span = span_of("week", "UTC", us("UTC", *when, 12))
     assert span.id == name
     assert datetime.fromtimestamp(span.start_us / 1e6, UTC).weekday() == 0
@@ -110,7 +110,7 @@ def test_december_is_followed_by_january_of_the_next_year() -> None:
 
 
 @pytest.mark.parametrize(("year", "days"), [(2026, 28), (2028, 29), (2100, 28)])
-def test_february_has_the_days_of_its_year(year: int, days: int) -> None:
+def test_february_has_the_right_number_of_days(year: int, days: int) -> None:
     assert span_of("month", "UTC", us("UTC", year, 2, 10)).seconds == days * 24 * HOUR_S
 
 
@@ -120,7 +120,7 @@ def test_february_has_the_days_of_its_year(year: int, days: int) -> None:
     # Until 2011 some zones changed their clocks a minute after midnight; no zone is known to plan that again.
     st.integers(us("UTC", 2012, 1, 1) // 1_000_000, us("UTC", 2037, 12, 31) // 1_000_000),
 )
-def test_every_instant_lies_in_its_period_and_the_next_begins_where_it_ends(period: str, zone: str, at_s: int) -> None:
+def test_every_instant_is_in_its_period_and_the_next_begins_at_its_end(period: str, zone: str, at_s: int) -> None:
     at_us = at_s * 1_000_000
     span = span_of(period, zone, at_us)
     assert span.start_us <= at_us < span.end_us
@@ -138,13 +138,13 @@ def test_the_day_of_the_counters_is_the_utc_day(at_us: int) -> None:
     assert found.end_us == span_of("day", "UTC", at_us).end_us
 
 
-def test_months_between_are_those_of_both_ends_and_all_between() -> None:
+def test_months_between_include_both_ends() -> None:
     assert months_between(date(2026, 11, 30), date(2027, 2, 1)) == ["2026-11", "2026-12", "2027-01", "2027-02"]
     assert months_between(date(2026, 1, 31), date(2026, 1, 31)) == ["2026-01"]
     assert months_between(date(2026, 2, 1), date(2026, 1, 31)) == []
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "", "/etc/localtime", "../../etc/passwd", "Europe", "a\0b"])
-def test_what_is_no_zone_is_refused_as_such(name: str) -> None:
+def test_an_unknown_time_zone_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="there is no time zone"):
         zone_of(name)

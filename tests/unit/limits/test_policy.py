@@ -1,4 +1,4 @@
-"""Limits and quotas as values: their arithmetic, and what they refuse."""
+"""Limits and quotas as values: arithmetic and validation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def limit(count: int = 60, period_us: int = MINUTE_US, burst: int = 10, **rest: 
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**12))
-def test_emission_interval_is_the_least_whole_one_that_never_exceeds_the_rate(count: int, period_us: int) -> None:
+def test_emission_interval_is_the_smallest_integer_that_never_exceeds_the_rate(count: int, period_us: int) -> None:
     period_us = max(period_us, count)
     interval = limit(count, period_us, 1).emission_us
     assert interval * count >= period_us
@@ -40,14 +40,14 @@ def test_a_rate_that_does_not_divide_its_period_is_rounded_to_the_slower_side() 
 
 
 @given(st.integers(2, 10_000), st.data())
-def test_no_window_of_a_strict_limit_can_hold_more_than_its_count(count: int, data: st.DataObject) -> None:
+def test_no_window_of_a_strict_limit_admits_more_than_its_count(count: int, data: st.DataObject) -> None:
     burst = data.draw(st.integers(1, count - 1))
     strict = limit(count, MINUTE_US, burst, strict=True)
     # The GCRA bound of any half-open window: the burst, and one unit per interval that fits into it.
     assert burst + MINUTE_US // strict.emission_us <= count
 
 
-def test_strict_interval_is_the_window_divided_by_what_the_burst_leaves() -> None:
+def test_strict_interval_is_the_window_divided_by_the_count_beyond_the_burst() -> None:
     assert limit(100, MINUTE_US, 40, strict=True).emission_us == MINUTE_US // 60
 
 
@@ -65,7 +65,7 @@ def test_strict_interval_is_the_window_divided_by_what_the_burst_leaves() -> Non
         (" 3 / 2 h ", 3, 7200),
     ],
 )
-def test_rates_are_read_as_they_are_written_in_a_policy(text: str, count: int, period_s: int) -> None:
+def test_rates_are_parsed_from_the_form_of_a_policy(text: str, count: int, period_s: int) -> None:
     assert parse_rate(text) == (count, period_s * US_PER_S)
 
 
@@ -87,13 +87,13 @@ def test_rates_are_read_as_they_are_written_in_a_policy(text: str, count: int, p
         "٣/min",
     ],
 )
-def test_a_rate_of_another_form_is_refused_with_the_forms_that_are_known(text: str) -> None:
+def test_a_rate_of_another_form_is_refused_with_the_known_forms(text: str) -> None:
     with pytest.raises(ValueError, match="is not of the form 120/min, 10/h or 100/10min"):
         parse_rate(text)
 
 
 @given(st.integers(1, 10**9 - 1), st.integers(1, 9999), st.sampled_from(["s", "sec", "min", "h", "hour", "d", "day"]))
-def test_a_written_rate_reads_back_as_the_same_rate(count: int, times: int, unit: str) -> None:
+def test_a_formatted_rate_parses_to_the_same_rate(count: int, times: int, unit: str) -> None:
     rate = parse_rate(f"{count}/{times}{unit}")
     assert parse_rate(write_rate(*rate)) == rate
 
@@ -122,7 +122,7 @@ def test_a_rate_is_written_in_its_largest_whole_unit() -> None:
         ({"count": 1, "period_us": 10 * 86_400 * US_PER_S, "burst": 1000}, "more than ten years to refill"),
     ],
 )
-def test_an_impossible_limit_is_refused_and_the_text_names_the_rule(numbers: dict[str, int], rule: str) -> None:
+def test_an_invalid_limit_is_refused_with_the_rule(numbers: dict[str, int], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         limit(**numbers)
 
@@ -146,13 +146,13 @@ def test_names_that_could_break_a_key_a_field_or_a_header_are_refused(name: str)
         ({"zone": ""}, "there is no time zone"),
     ],
 )
-def test_an_impossible_quota_is_refused_and_the_text_names_the_rule(changed: dict[str, object], rule: str) -> None:
+def test_an_invalid_quota_is_refused_with_the_rule(changed: dict[str, object], rule: str) -> None:
     numbers = {"id": "month", "counter": "tokens.mint", "amount": 10, "period": "month"} | changed
     with pytest.raises(ValueError, match=rule):
         Quota(**numbers)  # type: ignore[arg-type]
 
 
-def test_a_quota_is_the_counter_itself_only_where_the_counters_have_its_periods() -> None:
+def test_a_quota_uses_the_counter_itself_only_if_the_counters_have_its_periods() -> None:
     kinds = [("day", "UTC"), ("month", "UTC"), ("week", "UTC"), ("day", "Europe/Berlin"), ("month", "Europe/Berlin")]
     quotas = [Quota("q", "tokens.mint", 1, period, zone) for period, zone in kinds]  # type: ignore[arg-type]
     assert [quota.is_counter for quota in quotas] == [True, True, False, False, False]
@@ -175,13 +175,13 @@ def test_several_roles_give_the_fastest_rate_and_the_largest_burst() -> None:
     assert most_generous([fast, roomy]) == combined
 
 
-def test_the_limit_of_one_role_stays_what_it_is() -> None:
+def test_the_limit_of_a_single_role_is_unchanged() -> None:
     for only in (limit(strict=True), limit(shadow=True)):
         assert most_generous([only]) == only
 
 
 @given(st.lists(st.tuples(st.integers(2, 500), st.integers(1, 500), st.booleans()), min_size=1, max_size=4))
-def test_several_roles_are_never_worse_than_any_one_of_them(numbers: list[tuple[int, int, bool]]) -> None:
+def test_several_roles_are_never_stricter_than_any_one_of_them(numbers: list[tuple[int, int, bool]]) -> None:
     limits = [limit(count, MINUTE_US, burst, strict=strict and burst < count) for count, burst, strict in numbers]
     combined = most_generous(limits)
     assert combined.emission_us == min(one.emission_us for one in limits)
@@ -193,7 +193,7 @@ def denied(*retries_us: int) -> Decision:
     return Decision("id", "u", "m", 0, False, states)
 
 
-def test_a_denial_waits_for_the_slowest_of_what_denied_it() -> None:
+def test_a_denial_waits_for_the_slowest_denying_limit() -> None:
     assert denied(5, 0, 7, 3).retry_us == 7
     assert len(denied(5, 0, 7, 3).violated) == 3
 

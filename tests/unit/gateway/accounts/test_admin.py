@@ -1,4 +1,4 @@
-"""What happens while an administrator's request waits for Redis. The rest is tested over HTTP and the command line."""
+"""Races with an administrator's request that waits for Redis. The rest is tested over HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gateway.rooms.keys import GUESTS
 from tests.fake_redis import fake_redis
 
 CLI = Actor.command_line()
-MANAGER = Actor("umanager", frozenset({"users:manage"}))  # of members: no power beyond that one
+MANAGER = Actor("umanager", frozenset({"users:manage"}))  # manages members: no other power
 PASSWORD = "correct horse battery staple"
 
 
 class Interrupted(Audit):
-    """A trail during whose writing something else happens: once, and by the name of the action that is written."""
+    """A trail that runs something else once while it writes an entry with a given action."""
 
     def __init__(self, execute: Any) -> None:
         super().__init__(execute)
@@ -66,7 +66,7 @@ def office() -> Iterator[Office]:
 
 
 async def test_password_link_for_a_user_promoted_during_its_creation_is_void(office: Office) -> None:
-    """OWASP API5:2023: it would let whoever may only manage members set an admin's password."""
+    """OWASP API5:2023: otherwise a user who may only manage members could set an admin's password."""
     user = await office.accounts.add("rising", None, roles=["member"])
     office.audit.meanwhile["user.password_link"] = lambda: office.promote(user)
     said = await office.links.spend(await office.admin.password_link(MANAGER, "rising"))
@@ -81,10 +81,10 @@ async def test_password_link_for_a_user_promoted_during_its_creation_is_void(off
     ("action", "change"),
     [("user.disabled", Changes(status="disabled")), ("user.roles", Changes(roles=("host",))), ("user.deleted", None)],
 )
-async def test_user_promoted_during_a_change_is_out_of_reach(
+async def test_change_of_a_user_who_is_promoted_meanwhile_is_refused(
     office: Office, action: str, change: Changes | None
 ) -> None:
-    """OWASP API5:2023, CWE-367: what was allowed on a member is asked again of the admin that he has become."""
+    """OWASP API5:2023, CWE-367: permission to change a member is checked again once the member has become an admin."""
     user = await office.accounts.add("rising", PASSWORD, roles=["member"])
     office.audit.meanwhile[action] = lambda: office.promote(user)
     with pytest.raises(NotAllowed):
@@ -93,8 +93,8 @@ async def test_user_promoted_during_a_change_is_out_of_reach(
     assert (now.roles, now.status) == (("admin",), "active")
 
 
-async def test_last_admin_stays_although_they_became_one_during_the_change(office: Office) -> None:
-    """Bob, a host, is being disabled; meanwhile he becomes admin, and so Ada may step down: then he is the last."""
+async def test_last_admin_who_became_one_during_the_change_stays(office: Office) -> None:
+    """Bob, a host, is being disabled; meanwhile Bob becomes admin and Ada is demoted, so Bob is the last admin."""
     ada = await office.accounts.add("ada", PASSWORD, roles=["admin"])
     bob = await office.accounts.add("bob", PASSWORD, roles=["host"])
 
@@ -108,7 +108,7 @@ async def test_last_admin_stays_although_they_became_one_during_the_change(offic
     assert (await office.accounts.find("bob")).is_active
 
 
-async def test_change_that_another_change_always_precedes_is_given_up(office: Office) -> None:
+async def test_change_that_other_changes_always_precede_is_abandoned(office: Office) -> None:
     user, turns = await office.accounts.add("busy", PASSWORD, roles=["member"]), []
 
     async def again() -> None:
@@ -132,12 +132,12 @@ async def test_change_is_repeated_without_a_second_entry(office: Office) -> None
     assert [action for action, _ in office.audit.written] == ["user.roles", "user.disabled"]
 
 
-async def test_roles_are_named_once(office: Office) -> None:
+async def test_repeated_roles_are_stored_once(office: Office) -> None:
     user = await office.admin.create(CLI, "dup", None, roles=["host", "member", "host"])
     assert user.roles == ("host", "member")
 
 
-async def test_account_whose_making_cannot_be_written_down_is_not_made(office: Office) -> None:
+async def test_account_whose_creation_cannot_be_audited_is_not_created(office: Office) -> None:
     async def fail() -> None:
         raise ConnectionError
 
@@ -149,7 +149,7 @@ async def test_account_whose_making_cannot_be_written_down_is_not_made(office: O
     assert await office.admin.create(CLI, "secret", None, roles=["admin"])
 
 
-async def test_promoted_guest_stays_and_one_whose_change_failed_still_expires(
+async def test_promoted_guest_stays_and_guest_whose_promotion_failed_still_expires(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = await office.accounts.add("gus", None, roles=["guest"])
@@ -194,8 +194,8 @@ async def test_denial_carries_its_subject_and_reason_for_the_audit(
     assert office.audit.written == []
 
 
-async def test_half_deleted_user_is_only_deleted_again(office: Office) -> None:
-    """A crash has left him `deleted`, with his name."""
+async def test_half_deleted_user_can_only_be_deleted_again(office: Office) -> None:
+    """A crash has left the user with status `deleted` and a name."""
     user = await office.accounts.add("half", PASSWORD, roles=["member"])
     await office.execute("HSET", f"u:1:{{{user.id}}}", "status", "deleted")
     with pytest.raises(UnknownUser):

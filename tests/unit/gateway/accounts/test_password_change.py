@@ -1,4 +1,4 @@
-"""What follows a new password when something goes wrong. The rest is tested over HTTP."""
+"""Password changes in which something fails. The rest is tested over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ORIGIN = Origin("192.0.2.7", "f" * 16)
 
 
 class Trail(Audit):
-    """Keeps the actions that are noted."""
+    """Records the noted actions."""
 
     def __init__(self) -> None:
         super().__init__(fake_redis().execute_command)
@@ -95,7 +95,7 @@ async def test_an_unconfirmed_change_by_the_owner_is_in_force_audited_and_ends_t
     assert await authenticate(house.accounts, "ada", NEW)
 
 
-async def test_an_unconfirmed_change_by_link_is_in_force_audited_and_uses_the_link_up(house: House) -> None:
+async def test_an_unconfirmed_change_by_link_is_in_force_audited_and_uses_up_the_link(house: House) -> None:
     user = await house.user()
     session, code = await house.sessions.open(user), await house.link(user)
     house.unconfirmed = True
@@ -108,9 +108,7 @@ async def test_an_unconfirmed_change_by_link_is_in_force_audited_and_uses_the_li
         await house.change.by_link(code, OLD, origin=ORIGIN)
 
 
-async def test_a_link_that_was_not_used_after_all_can_be_used_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_link_whose_use_failed_can_be_used_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def busy(self: Passwords, password: str, *, replacing: str = "") -> str:
         raise Busy
 
@@ -151,7 +149,7 @@ async def test_a_refusal_by_the_throttle_is_neither_audited_as_a_guess_nor_chang
     assert await authenticate(house.accounts, "ada", OLD) == user
 
 
-async def test_links_that_are_not_valid_end_in_one_error_and_are_audited(house: House) -> None:
+async def test_all_invalid_links_get_one_error_and_are_audited(house: House) -> None:
     user = await house.user()
     stale = await house.link(user)
     await house.accounts.change(user, roles=["host"])

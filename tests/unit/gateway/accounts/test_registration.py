@@ -1,4 +1,4 @@
-"""Registration: who may, in which roles, and what becomes of an invitation. The rest is tested over HTTP."""
+"""Registration: permission, roles and invitations. The rest is tested over HTTP."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_closed_registration_is_refused_before_anything_is_charged(
 
 
 @pytest.mark.parametrize("mode", ["invite", "open"])
-async def test_an_invitation_says_in_which_roles_and_is_used_up(
+async def test_an_invitation_sets_the_roles_and_is_used_up(
     with_mode: Callable[[str], Registration], invites: Vouchers, noted: list[str], mode: str
 ) -> None:
     registration, code = with_mode(mode), await invites.issue({"roles": "host member", "by": "umanager"}, ttl_s=60)
@@ -85,7 +85,7 @@ async def test_an_invitation_says_in_which_roles_and_is_used_up(
     assert '"code.refused"' in noted[-1]
 
 
-async def test_an_invitation_that_led_to_no_account_can_be_used_again(
+async def test_an_invitation_whose_registration_failed_can_be_used_again(
     with_mode: Callable[[str], Registration], invites: Vouchers
 ) -> None:
     registration, code = with_mode("invite"), await invites.issue({"roles": "member", "by": "cli"}, ttl_s=60, uses=2)
@@ -108,7 +108,7 @@ async def test_without_an_invitation_the_roles_are_those_of_the_policy(
     assert '"invited_by":""' in noted[0]
 
 
-def test_nothing_secret_can_be_read_in_a_newcomer() -> None:
+def test_repr_of_a_newcomer_shows_no_secret() -> None:
     shown = repr(Newcomer("ada", PASSWORD, "Ada", "a" * 26))
     assert PASSWORD not in shown
     assert "a" * 26 not in shown
@@ -125,7 +125,7 @@ async def test_an_invitation_cannot_grant_a_power_that_its_maker_does_not_have(
         await with_mode("invite").invite(manager, roles=["no such role"], lasts_s=60, uses=1)
 
 
-async def test_revoking_what_was_never_issued_leaves_no_entry(
+async def test_revoking_an_unknown_invitation_leaves_no_entry(
     with_mode: Callable[[str], Registration], execute: Any
 ) -> None:
     registration = with_mode("invite")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import schemathesis
-from jsonschema_rs import ValidationError  # what schemathesis validates with
+from jsonschema_rs import ValidationError  # schemathesis uses it too
 
 from docs.problem_codes import WHAT_TO_DO
 from gateway.apidoc import openapi
@@ -56,7 +56,7 @@ def test_every_reference_exists_and_every_component_is_used() -> None:
     }
 
 
-def test_document_has_every_route_but_its_own() -> None:
+def test_document_has_every_route_except_its_own() -> None:
     def named(handlers: list[Any]) -> set[str]:
         return {
             f"{str(method).lower()} {re.sub(r':[a-z]+}', '}', path)}"

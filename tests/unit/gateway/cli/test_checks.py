@@ -1,4 +1,4 @@
-"""What the doctor makes of what it finds."""
+"""The doctor's findings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GOOD_CONFIG = {"appendfsync": "everysec", "maxmemory-policy": "noeviction"}
 
 
 class Server:
-    """Answers what the doctor asks of Redis."""
+    """Answers the doctor's commands like Redis."""
 
     def __init__(self, info: Mapping[str, str], config: Mapping[str, str] | None) -> None:
         self._info = info
@@ -53,7 +53,7 @@ class Server:
 
 
 class Disk:
-    """Confirms writes, or does not."""
+    """Confirms writes or fails to."""
 
     def __init__(self, *, can: bool = True, error: Exception | None = None) -> None:
         self._can = can
@@ -75,7 +75,7 @@ async def examine(
     return {finding.check: finding for finding in findings}
 
 
-async def test_a_redis_as_it_should_be_is_ok_throughout() -> None:
+async def test_a_well_configured_redis_passes_every_check() -> None:
     findings = await examine()
     assert {finding.status for finding in findings.values()} == {"ok"}
     assert list(findings) == ["redis", "append-only", "appendfsync", "eviction", "disk", "clock", "memory"]
@@ -88,19 +88,19 @@ async def test_a_redis_as_it_should_be_is_ok_throughout() -> None:
         ({"redis_version": "6.2.14"}, "FAIL", "Redis 6.2.14 is too old"),
         ({"redis_version": "7.0.0"}, "ok", "Redis 7.0.0"),
         ({"redis_version": "10.0.0"}, "ok", "Redis 10.0.0"),
-        # Valkey tells the version of Redis that it is compatible with as well
+        # Valkey also reports the version of Redis that it is compatible with
         ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, "FAIL", "Valkey 7.2.9 is too old"),
         ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok", "Valkey 9.1.2"),
         ({"redis_version": ""}, "WARN", "reports no version"),
     ],
 )
-async def test_the_version_is_that_of_the_product_which_answers(info: dict[str, str], status: str, words: str) -> None:
+async def test_the_version_is_that_of_the_actual_product(info: dict[str, str], status: str, words: str) -> None:
     found = (await examine(GOOD_INFO | info))["redis"]
     assert found.status == status
     assert words in found.text
 
 
-async def test_a_redis_that_forgets_accounts_fails_with_what_to_set() -> None:
+async def test_a_redis_that_could_lose_accounts_fails_with_the_right_settings() -> None:
     findings = await examine(GOOD_INFO | {"aof_enabled": "0"}, {"appendfsync": "no", "maxmemory-policy": "allkeys-lru"})
     assert findings["append-only"].status == "FAIL"
     assert "appendonly yes" in findings["append-only"].text
@@ -133,7 +133,7 @@ async def test_a_write_that_the_disk_does_not_confirm_is_reported(disk: Disk, st
     assert (await examine(disk=disk))["disk"].status == status
 
 
-async def test_a_nearly_full_memory_is_reported_with_or_without_a_bound() -> None:
+async def test_a_nearly_full_memory_is_reported_with_and_without_maxmemory() -> None:
     assert (await examine(GOOD_INFO | {"used_memory": str(900 * 2**20)}))["memory"].status == "WARN"
     unbound = GOOD_INFO | {"maxmemory": "0"}
     assert (await examine(unbound | {"used_memory": str(2**33)}))["memory"].status == "ok"
@@ -189,7 +189,7 @@ def test_a_template_without_the_roles_of_the_policy_fails_with_their_names_and_i
     for words in ("'teacher'", "policy.toml", "it has guest, pupil", "[templates.default]"):
         assert words in found.text
     assert "'pupil'" not in found.text
-    assert "gateway init" not in found.text  # it refuses to replace a policy of one's own
+    assert "gateway init" not in found.text  # it refuses to replace the operator's own policy
 
 
 def test_the_built_in_policy_is_not_called_a_file_to_correct() -> None:
@@ -198,7 +198,7 @@ def test_the_built_in_policy_is_not_called_a_file_to_correct() -> None:
     assert "[templates.default]" not in found.text
 
 
-def test_a_participant_with_powers_is_a_warning_that_names_role_and_powers() -> None:
+def test_a_participant_with_powers_gets_a_warning_that_names_role_and_powers() -> None:
     pupil = HmsRole("pupil", ("endRoom", "hlsStreaming"))
     fits, warned = judge_template(POLICY, "default", template(pupil, HmsRole("teacher", ("endRoom",))))
     assert fits.status == "ok"
@@ -216,7 +216,7 @@ def test_a_missing_template_names_the_setting_to_correct() -> None:
     assert "[templates.big] id" in other.text
 
 
-def test_a_template_that_could_not_be_asked_for_is_not_called_good() -> None:
+def test_a_template_that_could_not_be_fetched_is_not_reported_as_ok() -> None:
     [found] = judge_template(POLICY, "default", HmsTimeout("late"))
     assert found.status == "WARN"
 

@@ -219,7 +219,7 @@ async def test_a_call_and_its_retries_count_as_one_failure(hms: HmsClient, upstr
     await create(hms)  # not refused
 
 
-async def test_a_call_that_succeeds_on_a_retry_is_no_failure(hms: HmsClient, upstream: Upstream) -> None:
+async def test_a_call_that_succeeds_on_a_retry_is_not_a_failure(hms: HmsClient, upstream: Upstream) -> None:
     for _ in range(2 * LEAST_CALLS):
         upstream.says_in_turn(httpx.Response(500), httpx.Response(200, json=created()))
         await create(hms)

@@ -41,7 +41,7 @@ async def test_a_room_is_read_with_the_fields_that_adoption_needs(hms: HmsClient
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", None, "", "yesterday", 5])
 @pytest.mark.parametrize("text", ["", None, 5])
-async def test_unset_and_malformed_fields_are_no_error(
+async def test_unset_and_malformed_fields_are_not_errors(
     hms: HmsClient, upstream: Upstream, at: object, text: object
 ) -> None:
     upstream.says(200, created(template_id=text, description=text, created_at=at))
@@ -114,7 +114,7 @@ async def test_the_end_of_a_room_sends_reason_and_lock(hms: HmsClient, upstream:
     assert sent(upstream) == ("POST", f"/v2/active-rooms/{ROOM}/end-room", {"reason": "over", "lock": True})
 
 
-async def test_a_missing_session_is_no_error(
+async def test_a_missing_session_is_not_an_error(
     hms: HmsClient, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.says(404, NO_SESSION)

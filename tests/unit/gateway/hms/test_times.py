@@ -53,7 +53,7 @@ def test_unset_times_are_none(value: object) -> None:
         {},
     ],
 )
-def test_malformed_times_are_none_and_no_error(value: object) -> None:
+def test_malformed_times_are_none_without_an_error(value: object) -> None:
     assert epoch_s(value) is None
 
 

@@ -76,7 +76,7 @@ def test_a_management_token_has_exactly_the_documented_claims(tokens: HmsTokens)
     }
 
 
-def test_the_header_is_the_documented_one(tokens: HmsTokens) -> None:
+def test_the_header_matches_the_documentation(tokens: HmsTokens) -> None:
     for token in (join(tokens).token, tokens.management_token()):
         assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
 

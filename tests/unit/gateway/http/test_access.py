@@ -1,4 +1,4 @@
-"""A route's access cannot be built wrong."""
+"""Invalid values of a route's access cannot be constructed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.policy.model import ACTIONS, LIMITED_ACTIONS, ROOM_ACTIONS
 
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))
-def test_what_an_action_charges_and_reads_follows_from_the_policy(action: str) -> None:
+def test_the_policy_determines_what_an_action_charges_and_reads(action: str) -> None:
     access: Access = needs(action)["access"]
     assert not access.is_public
     assert access.is_charged == (action in LIMITED_ACTIONS)

@@ -1,4 +1,4 @@
-"""Which address counts. The attacks are those of MDN's "X-Forwarded-For, security and privacy concerns"."""
+"""The client address. The attacks are those of MDN's "X-Forwarded-For, security and privacy concerns"."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_behind_a_trusted_proxy_the_rightmost_untrusted_address_is_the_client() 
     assert find("10.0.0.1", "198.51.100.1, 10.9.9.9") == "198.51.100.1"
 
 
-def test_what_the_client_wrote_further_left_is_never_read() -> None:
+def test_entries_further_left_by_the_client_are_never_read() -> None:
     assert find("10.0.0.1", "1.1.1.1, 2.2.2.2, 198.51.100.1") == "198.51.100.1"
     assert find("10.0.0.1", "10.0.0.5, 198.51.100.1, 10.0.0.2") == "198.51.100.1"
 
 
-def test_several_header_lines_are_one_list() -> None:
+def test_several_header_lines_form_one_list() -> None:
     assert find("10.0.0.1", "1.1.1.1", "198.51.100.1") == "198.51.100.1"
 
 
@@ -86,7 +86,7 @@ def test_a_forwarded_header_of_an_untrusted_peer_is_logged_once(caplog: pytest.L
     ]
 
 
-def test_ipv6_is_limited_by_its_64_and_ipv4_by_itself() -> None:
+def test_ipv6_is_limited_by_its_64_and_ipv4_by_address() -> None:
     assert site_of("2001:db8:1:2:3:4:5:6") == site_of("2001:db8:1:2::") == "2001:db8:1:2::/64"
     assert site_of("2001:db8:1:3::1") != site_of("2001:db8:1:2::1")
     assert site_of("198.51.100.1") == "198.51.100.1"

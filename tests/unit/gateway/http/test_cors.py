@@ -1,4 +1,4 @@
-"""Which origins get which fields. The look-alikes are in tests/attack/test_cors.py."""
+"""The header fields for each origin. Look-alike origins are in tests/attack/test_cors.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def names(cors: Cors, origin: bytes | None) -> set[bytes]:
 
 
 def test_a_star_allows_every_origin_without_credentials() -> None:
-    """Fetch standard, "CORS protocol and credentials": `*` with credentials is no permission at all."""
+    """Fetch standard, "CORS protocol and credentials": `*` with credentials grants nothing."""
     for origin in (b"https://evil.example", b"null", None):
         fields = dict(Cors(["*"]).fields(origin))
         assert fields[b"access-control-allow-origin"] == b"*"

@@ -23,7 +23,7 @@ def refused(cursors: Cursors, kind: str, cursor: str) -> None:
 @given(
     words=st.lists(st.integers(0, 2**63) | st.text(st.characters(codec="utf-8", exclude_characters="\n")), min_size=1)
 )
-def test_a_sealed_position_opens_as_the_same_words(words: list[str | int]) -> None:
+def test_a_cursor_opens_as_the_sealed_words(words: list[str | int]) -> None:
     cursor = CURSORS.seal("rooms", *words)
     assert set(cursor) <= URL_SAFE
     assert CURSORS.open("rooms", cursor) == [str(word) for word in words]
@@ -87,7 +87,7 @@ def forged(text: str, mac: str | None = None) -> str:
         base64.urlsafe_b64encode(b"\xff" * 64).decode(),
     ],
 )
-def test_a_text_that_is_no_cursor_is_refused(cursor: str) -> None:
+def test_a_text_that_is_not_a_cursor_is_refused(cursor: str) -> None:
     refused(CURSORS, "rooms", cursor)
 
 

@@ -1,4 +1,4 @@
-"""How a response is framed and written (RFC 9112 section 6)."""
+"""The framing and writing of responses (RFC 9112 section 6)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Transport:
 
 
 class Exchange:
-    """A cycle on a transport that records, and how often its response was complete."""
+    """A cycle on a recording transport, with the number of complete responses."""
 
     def __init__(self, method: str = "GET", *, keep_alive: bool = True) -> None:
         self.transport = Transport()
@@ -73,7 +73,7 @@ async def test_head_and_body_leave_in_one_write() -> None:
     assert (got.completed, got.transport.closed) == (1, False)
 
 
-async def test_body_of_unknown_length_is_chunked_and_each_part_leaves_at_once() -> None:
+async def test_body_of_unknown_length_is_chunked_and_each_part_is_sent_at_once() -> None:
     got = Exchange()
     await got.start(200, PLAIN)
     await got.body(b"", more=True)
@@ -96,7 +96,7 @@ async def test_response_without_a_body_has_no_framing(status: int) -> None:
 
 
 @pytest.mark.parametrize("fields", [(), ((b"content-length", b"5"),)], ids=["chunked", "length"])
-async def test_head_request_gets_the_head_alone(fields: tuple[tuple[bytes, bytes], ...]) -> None:
+async def test_head_request_gets_only_the_head(fields: tuple[tuple[bytes, bytes], ...]) -> None:
     got = Exchange("HEAD")
     await got.start(200, *fields)
     await got.body(b"hello")
@@ -107,7 +107,7 @@ async def test_head_request_gets_the_head_alone(fields: tuple[tuple[bytes, bytes
     assert got.completed == 1
 
 
-async def test_connection_that_is_not_kept_says_so_and_closes() -> None:
+async def test_connection_that_is_not_kept_announces_it_and_closes() -> None:
     got = Exchange(keep_alive=False)
     await got.start(204)
     await got.body(b"")

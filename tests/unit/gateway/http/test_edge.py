@@ -1,4 +1,4 @@
-"""What the outermost wrapper does to every request."""
+"""The outermost wrapper around every request."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_shadow_flood_limit_refuses_nothing() -> None:
         assert [(await http.get("/")).status_code for _ in range(3)] == [200, 200, 200]
 
 
-async def test_each_address_has_a_flood_limit_of_its_own() -> None:
+async def test_each_address_has_its_own_flood_limit() -> None:
     edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 1))
     for address in ("198.51.100.1", "198.51.100.2"):
         transport = httpx.ASGITransport(app=edge, client=(address, 1))  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ async def test_a_response_keeps_the_security_headers_it_sets() -> None:
     assert headers["x-frame-options"] == "DENY"
 
 
-async def test_hsts_is_sent_only_where_the_public_url_is_https() -> None:
+async def test_hsts_is_sent_only_if_the_public_url_is_https() -> None:
     async with client(https=True) as http, client() as plain:
         assert "max-age=31536000" in (await http.get("/")).headers["strict-transport-security"]
         assert "strict-transport-security" not in (await plain.get("/")).headers

@@ -1,4 +1,4 @@
-"""Login throttling as auth.md has it: charged before, given back after, the owner never locked out."""
+"""Login throttling: attempts are charged before and refunded after verification; owners are never locked out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def throttle(redis: fakeredis.FakeAsyncRedis, accounts: Accounts, noted: list[st
 
 
 class Rounds:
-    """Passes commands on, and counts how many turns of the event loop they were issued in."""
+    """Forwards commands and counts the turns of the event loop in which they were issued."""
 
     def __init__(self, execute: Any) -> None:
         self._execute = execute
@@ -87,11 +87,11 @@ async def refused(throttle: Throttle, address: str, username: str) -> Problem:
     with pytest.raises(Problem) as caught:
         async with throttle.login(address, username):
             looked = True
-    assert not looked, "the password was looked at although the login is throttled"
+    assert not looked, "the password was verified although the login is throttled"
     return caught.value
 
 
-async def test_the_sixth_failure_is_refused_unseen(throttle: Throttle) -> None:
+async def test_the_sixth_attempt_is_refused_without_verification(throttle: Throttle) -> None:
     for _ in range(5):
         await fail(throttle, STRANGER, "ada")
     problem = await refused(throttle, STRANGER, "ada")
@@ -99,20 +99,20 @@ async def test_the_sixth_failure_is_refused_unseen(throttle: Throttle) -> None:
     assert 1 <= int(problem.headers["Retry-After"]) <= 200
 
 
-async def test_an_account_is_one_account_in_any_spelling_and_from_any_address(throttle: Throttle) -> None:
+async def test_every_spelling_and_address_shares_the_bucket_of_an_account(throttle: Throttle) -> None:
     for number, name in enumerate(["ada", "Ada", "ADA", "ａｄａ", "aDa"]):
         await fail(throttle, f"203.0.113.{number}", name)
     assert (await refused(throttle, STRANGER, "ada")).code == "too_many_attempts"
 
 
-async def test_unknown_accounts_and_impossible_names_are_throttled_the_same(throttle: Throttle) -> None:
+async def test_unknown_accounts_and_invalid_names_are_throttled_in_the_same_way(throttle: Throttle) -> None:
     for name in ("nobody-of-that-name", "x", "white space", "y" * 200):
         for _ in range(5):
             await fail(throttle, STRANGER, name)
         assert (await refused(throttle, STRANGER, name)).code == "too_many_attempts"
 
 
-async def test_success_gives_the_attempt_back(throttle: Throttle) -> None:
+async def test_success_refunds_the_attempt(throttle: Throttle) -> None:
     for _ in range(20):
         await succeed(throttle, HOME, "ada")
     for _ in range(4):
@@ -120,7 +120,7 @@ async def test_success_gives_the_attempt_back(throttle: Throttle) -> None:
     await succeed(throttle, STRANGER, "ada")
 
 
-async def test_repeated_failures_of_a_stranger_do_not_lock_the_owner_out(throttle: Throttle) -> None:
+async def test_repeated_failures_of_others_do_not_lock_the_owner_out(throttle: Throttle) -> None:
     await succeed(throttle, HOME, "ada")
     for _ in range(5):
         await fail(throttle, STRANGER, "ada")
@@ -142,14 +142,14 @@ async def test_spraying_many_accounts_from_one_address_ends_at_a_hundred(throttl
     assert (await refused(throttle, STRANGER, "user-100")).code == "too_many_attempts"
 
 
-async def test_rotating_within_an_ipv6_64_is_one_address(throttle: Throttle) -> None:
+async def test_addresses_within_an_ipv6_64_count_as_one(throttle: Throttle) -> None:
     for number in range(100):
         await fail(throttle, f"2001:db8::{number:x}", f"user-{number}")
     assert (await refused(throttle, "2001:db8::ffff", "user-100")).code == "too_many_attempts"
     await fail(throttle, "2001:db8:0:1::1", "user-101")
 
 
-async def test_a_refusal_by_the_account_costs_the_address_nothing(throttle: Throttle) -> None:
+async def test_a_refusal_by_the_account_does_not_charge_the_address(throttle: Throttle) -> None:
     for _ in range(5):
         await fail(throttle, STRANGER, "ada")
     for _ in range(200):
@@ -157,7 +157,7 @@ async def test_a_refusal_by_the_account_costs_the_address_nothing(throttle: Thro
     await fail(throttle, STRANGER, "grace")
 
 
-async def test_an_attempt_that_was_never_verified_is_given_back(throttle: Throttle) -> None:
+async def test_an_attempt_that_was_never_verified_is_refunded(throttle: Throttle) -> None:
     for _ in range(20):
         with pytest.raises(Busy):
             async with throttle.login(STRANGER, "ada"):
@@ -166,7 +166,7 @@ async def test_an_attempt_that_was_never_verified_is_given_back(throttle: Thrott
 
 
 @pytest.mark.parametrize("username", ["ada", "nobody"])
-async def test_fifty_parallel_wrong_passwords_are_five_hashes(
+async def test_fifty_parallel_wrong_passwords_cost_five_hashes(
     throttle: Throttle, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, username: str
 ) -> None:
     await accounts.add("ada", "correct horse battery staple", roles=["member"])
@@ -195,7 +195,7 @@ async def test_fifty_parallel_wrong_passwords_are_five_hashes(
 async def test_an_attempt_takes_two_rounds_of_commands_and_its_success_one(
     redis: fakeredis.FakeAsyncRedis, accounts: Accounts, username: str
 ) -> None:
-    """Commands that are issued in one turn of the event loop leave in one write: see the store."""
+    """Commands issued in one turn of the event loop are sent in one write: see the store."""
     await accounts.add("ada", "correct horse battery staple", roles=["member"])
     rounds = Rounds(redis.execute_command)
     ring, policy = KeyRing([SECRET], "throttle"), PolicyInForce(load_policy())
@@ -212,12 +212,12 @@ async def test_a_success_that_was_settled_early_is_settled_once(throttle: Thrott
     for _ in range(20):
         async with throttle.login(STRANGER, "ada") as attempt:
             await attempt.succeeded()
-    for _ in range(10):  # this address is known: it has its own ten attempts, and not one more
+    for _ in range(10):  # this address is known: it has its own ten attempts and no more
         await fail(throttle, STRANGER, "ada")
     await refused(throttle, STRANGER, "ada")
 
 
-async def test_what_fails_after_a_success_charges_nothing(throttle: Throttle) -> None:
+async def test_a_failure_after_a_success_charges_nothing(throttle: Throttle) -> None:
     async def overtaken() -> None:
         async with throttle.login(STRANGER, "ada") as attempt:
             await attempt.succeeded()
@@ -244,7 +244,7 @@ async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
     await throttle.request(HOME)
 
 
-async def test_thirty_registrations_of_one_address_are_let_through_and_refused_ones_do_not_count(
+async def test_one_address_may_register_thirty_accounts_and_refused_attempts_do_not_count(
     throttle: Throttle,
 ) -> None:
     for _ in range(50):
@@ -264,7 +264,7 @@ async def test_thirty_registrations_of_one_address_are_let_through_and_refused_o
         pass
 
 
-async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(throttle: Throttle, noted: list[str]) -> None:
+async def test_a_throttled_caller_is_audited_once_without_name_or_address(throttle: Throttle, noted: list[str]) -> None:
     for _ in range(5):
         await fail(throttle, STRANGER, "ada.lovelace")
     for _ in range(20):
@@ -275,7 +275,7 @@ async def test_a_throttled_stranger_is_noted_once_and_named_nowhere(throttle: Th
         assert text not in entry
 
 
-def test_an_address_is_known_in_the_audit_by_its_site(throttle: Throttle) -> None:
+def test_the_audit_identifies_an_address_by_the_mac_of_its_site(throttle: Throttle) -> None:
     assert throttle.origin("2001:db8::1").source == throttle.origin("2001:db8::ffff").source
     assert throttle.origin("2001:db8::1").source != throttle.origin("2001:db8:0:1::1").source
     assert throttle.origin(HOME).source != throttle.origin(STRANGER).source
@@ -307,7 +307,7 @@ async def test_keys_contain_no_name_and_no_address(throttle: Throttle, redis: fa
 async def test_throttled_refreshes_and_requests_are_audited(throttle: Throttle, noted: list[str]) -> None:
     for _ in range(10):
         await throttle.refreshed("a" * 20)
-    for _ in range(2):  # the second within a minute is not told again
+    for _ in range(2):  # the second within a minute is not audited
         with pytest.raises(Problem):
             await throttle.refresh_allowed("a" * 20, HOME)
 

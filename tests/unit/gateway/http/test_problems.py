@@ -1,4 +1,4 @@
-"""Every exception of the table as a client sees it: status, media type, type, code, header fields."""
+"""The response to every exception of the table: status, media type, type, code, header fields."""
 
 import logging
 from typing import Any
@@ -49,7 +49,7 @@ FLOOD = Limit("flood", 1000, US_PER_S, 1000)
 
 
 async def answer_to(error: BaseException, method: str = "GET", path: str = "/raise/x") -> httpx.Response:
-    """Return what a client gets when a handler raises: the real handler, in the real outer wrapper."""
+    """Return the response to an exception of a handler, from the real exception handler in the real outer wrapper."""
 
     @get("/raise/{_name:str}")
     async def raising(_name: FromPath[str]) -> None:
@@ -68,7 +68,7 @@ async def answer_to(error: BaseException, method: str = "GET", path: str = "/rai
 
 
 def check(answer: httpx.Response, status: int, code: str, kind: str | None = None) -> dict[str, Any]:
-    """Check what every problem has, and return its document."""
+    """Check what all problems have in common, and return the document."""
     document: dict[str, Any] = answer.json()
     assert (answer.status_code, document["status"], document["code"]) == (status, status, code)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -114,14 +114,14 @@ async def test_every_row_of_the_table(error: Exception, status: int, code: str, 
     assert document["detail"] == detail
 
 
-async def test_a_wait_is_said_in_seconds() -> None:
+async def test_a_wait_is_stated_in_seconds() -> None:
     assert (await answer_to(Busy("x"))).headers["retry-after"] == "2"
     assert (await answer_to(HmsBusy("x", 17))).headers["retry-after"] == "17"
     assert (await answer_to(StoreError("x"))).headers["retry-after"] == "1"
 
 
-async def test_a_judged_token_is_called_invalid_and_a_failed_login_is_not() -> None:
-    """RFC 6750 section 3.1: no error code where the request carried no token that was judged."""
+async def test_only_a_refused_token_has_an_error_code_in_its_challenge() -> None:
+    """RFC 6750 section 3.1: no error code if the request had no token."""
     for error in (InvalidToken("x"), TokenExpired("x")):
         assert (await answer_to(error)).headers["www-authenticate"] == f'{REALM}, error="invalid_token"'
     assert (await answer_to(InvalidCredentials())).headers["www-authenticate"] == REALM
@@ -136,7 +136,7 @@ async def test_an_invalid_field_is_named_for_programs() -> None:
     assert (await answer_to(BadUsername("is short"))).json()["errors"] == [{"field": "username", "rule": "is short"}]
 
 
-async def test_a_reused_refresh_token_looks_like_any_bad_one() -> None:
+async def test_a_reused_refresh_token_looks_like_any_invalid_one() -> None:
     plain, reused = await answer_to(InvalidGrant()), await answer_to(InvalidGrant(reused_by="u" + "a" * 20))
     without_id = [{k: v for k, v in answer.json().items() if k != "request_id"} for answer in (plain, reused)]
     assert without_id[0] == without_id[1]
@@ -153,7 +153,7 @@ async def test_a_problem_keeps_its_headers_and_extras() -> None:
 
 
 async def denied(*charges: Charge, attempts: int = 100, **also: Any) -> RateLimited:
-    """Return what the real limiter says at a clock that stands still, once it denies."""
+    """Return the first denial of the real limiter on a stopped clock."""
     limiter = Limiter(fake_redis().execute_command, script_clock=lambda: 1_800_000_000 * US_PER_S)
     for _ in range(attempts):
         decision = await limiter.take("u1", charges, metric="api", **also)
@@ -162,7 +162,7 @@ async def denied(*charges: Charge, attempts: int = 100, **also: Any) -> RateLimi
     raise AssertionError("never denied")
 
 
-async def test_a_reached_limit_names_itself_and_says_how_long_to_wait() -> None:
+async def test_a_denial_names_the_limit_and_the_wait() -> None:
     answer = await answer_to(await denied(Charge(API), Charge(CREATE)))
     document = check(answer, 429, "rate_limited", QUOTA_EXCEEDED)
     assert document["violated-policies"] == ["rooms.create"]
@@ -180,12 +180,12 @@ async def test_several_reached_limits_are_all_named() -> None:
     assert document["violated-policies"] == ["tokens.mint", "rooms.create"]
 
 
-async def test_a_request_that_no_waiting_can_help_is_not_told_to_wait() -> None:
+async def test_a_request_that_can_never_pass_gets_no_retry_after() -> None:
     document = check(await answer_to(await denied(Charge(CREATE, 6))), 422, "cost_exceeds_limit")
     assert "rooms.create" in document["detail"]
 
 
-async def test_a_used_up_quota_is_told_from_a_rate() -> None:
+async def test_a_used_up_quota_has_its_own_code() -> None:
     answer = await answer_to(await denied(Charge(API), quotas=[Quota("rooms.daily", "api", 3, "day")]))
     document = check(answer, 429, "quota_exceeded", QUOTA_EXCEEDED)
     assert document["violated-policies"] == ["rooms.daily"]
@@ -216,7 +216,7 @@ UNFORESEEN = [
 
 
 @pytest.mark.parametrize("error", UNFORESEEN, ids=[type(error).__name__ for error in UNFORESEEN])
-async def test_what_nobody_foresaw_is_a_bare_500_with_the_rest_in_the_log(
+async def test_an_unexpected_error_is_a_bare_500_with_details_only_in_the_log(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = await answer_to(error)
@@ -231,7 +231,7 @@ async def test_what_nobody_foresaw_is_a_bare_500_with_the_rest_in_the_log(
 @pytest.mark.parametrize(
     "error", [StoreError(LEAK), ResponseError(f"WRONGTYPE {LEAK}"), RedisConnectionError(f"redis://:{LEAK}@h")]
 )
-async def test_a_database_that_is_away_is_unavailable_and_tells_nothing_of_itself(error: Exception) -> None:
+async def test_an_unreachable_database_is_reported_without_details(error: Exception) -> None:
     answer = await answer_to(error)
     check(answer, 503, "unavailable")
     assert LEAK not in answer.text + str(answer.headers)
@@ -245,7 +245,7 @@ async def test_a_database_that_is_away_is_unavailable_and_tells_nothing_of_itsel
         (HTTPException(LEAK, status_code=409), 409),
     ],
 )
-async def test_the_frameworks_own_texts_stay_inside(error: Exception, status: int) -> None:
+async def test_the_frameworks_own_texts_are_not_shown(error: Exception, status: int) -> None:
     answer = await answer_to(error)
     check(answer, status, "invalid_request")
     assert LEAK not in answer.text
@@ -257,24 +257,24 @@ async def test_the_frameworks_server_errors_are_bare_500s() -> None:
     assert LEAK not in answer.text
 
 
-async def test_the_frameworks_429_is_a_problem_too() -> None:
+async def test_the_frameworks_429_is_also_a_problem() -> None:
     answer = await answer_to(TooManyRequestsException(LEAK))
     assert answer.status_code == 429
     assert answer.headers["content-type"] == "application/problem+json"
     assert LEAK not in answer.text
 
 
-async def test_an_address_that_does_not_exist_is_a_problem() -> None:
+async def test_an_unknown_address_is_a_problem() -> None:
     check(await answer_to(ValueError(), path="/nowhere"), 404, "not_found")
 
 
-async def test_a_method_that_does_not_exist_is_a_problem_that_names_the_others() -> None:
+async def test_an_unsupported_method_is_a_problem_that_lists_the_others() -> None:
     answer = await answer_to(ValueError(), "DELETE", "/posts")
     check(answer, 405, "method_not_allowed")
     assert set(answer.headers["allow"].replace(" ", "").split(",")) >= {"POST"}
 
 
-async def test_the_path_is_given_back_as_json_and_not_as_markup() -> None:
+async def test_the_path_is_returned_as_json_and_not_as_markup() -> None:
     answer = await answer_to(ValueError(), path='/nowhere/"<script>%0a')
     assert check(answer, 404, "not_found")["instance"] == '/nowhere/"<script>\n'
     assert "\n" not in answer.text

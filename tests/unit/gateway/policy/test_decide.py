@@ -1,4 +1,4 @@
-"""What the policy decides; tests/e2e/test_matrix.py has the whole table."""
+"""Decisions of the policy; tests/e2e/test_matrix.py has the whole table."""
 
 import itertools
 from copy import deepcopy
@@ -101,7 +101,7 @@ def test_an_unregistered_room_is_like_one_without_a_relation(action: str) -> Non
 
 
 @pytest.mark.parametrize("roles", [*itertools.combinations(BUILT_IN.roles, 2), tuple(BUILT_IN.roles)])
-def test_the_banned_stay_out_whatever_roles_they_hold(roles: tuple[str, ...]) -> None:
+def test_banned_users_stay_out_whatever_their_roles(roles: tuple[str, ...]) -> None:
     for action, access in itertools.product(("rooms.read", "tokens.mint"), ("open", "invited")):
         assert not decide(BUILT_IN, roles, action, room(BANNED, access)).allowed
 
@@ -117,7 +117,7 @@ def test_a_missing_permission_is_named() -> None:
 
 
 @pytest.mark.parametrize("roles", [(), ("unknown",), ("MEMBER",), ("member ",), ("",)])
-def test_a_role_the_policy_does_not_know_grants_nothing(roles: tuple[str, ...]) -> None:
+def test_an_unknown_role_grants_nothing(roles: tuple[str, ...]) -> None:
     assert BUILT_IN.permissions(roles) == frozenset()
     for action, permission in ACTIONS.items():
         if permission:
@@ -125,7 +125,7 @@ def test_a_role_the_policy_does_not_know_grants_nothing(roles: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("action", ["", "rooms.delete", "ROOMS.READ", "rooms.read ", "*"])
-def test_an_action_the_policy_does_not_know_is_denied_to_all(action: str) -> None:
+def test_an_unknown_action_is_denied_to_all(action: str) -> None:
     for role in BUILT_IN.roles:
         assert outcome(role, action, room("owner")) == "forbidden"
 
@@ -149,7 +149,7 @@ def test_a_policy_without_roles_denies_every_action(
 
 
 @given(roles=ROLES, action=ANY_ACTION, facts=ANY_ROOM)
-def test_a_role_without_permissions_does_only_what_login_or_a_relation_allows(
+def test_a_role_without_permissions_may_do_only_what_a_login_or_a_relation_allows(
     roles: tuple[str, ...], action: str, facts: RoomFacts | None
 ) -> None:
     bare = replace(BUILT_IN, roles={name: Role(frozenset(), {}) for name in BUILT_IN.roles})
@@ -158,7 +158,7 @@ def test_a_role_without_permissions_does_only_what_login_or_a_relation_allows(
 
 
 @given(roles=ROLES, action=ANY_ACTION, facts=ANY_ROOM)
-def test_a_decision_depends_on_its_arguments_only_and_changes_none(
+def test_a_decision_depends_only_on_its_arguments_and_changes_none(
     roles: tuple[str, ...], action: str, facts: RoomFacts | None
 ) -> None:
     policy = deepcopy(BUILT_IN)
@@ -168,7 +168,7 @@ def test_a_decision_depends_on_its_arguments_only_and_changes_none(
 
 
 @given(roles=ROLES, action=ANY_ACTION, facts=ANY_ROOM)
-def test_no_roles_relation_or_room_break_what_always_holds(
+def test_invariants_hold_for_all_roles_relations_and_rooms(
     roles: tuple[str, ...], action: str, facts: RoomFacts | None
 ) -> None:
     verdict = decide(BUILT_IN, roles, action, facts)
@@ -234,7 +234,7 @@ def test_a_role_the_template_has_but_the_policy_does_not_list_is_not_allowed() -
     assert "guest, host" in verdict.reason
 
 
-def test_before_the_template_was_read_the_policys_own_lists_say_which_roles_exist() -> None:
+def test_before_the_template_is_read_the_policys_own_lists_are_used() -> None:
     assert decide_role(FOUR, "default", "owner", "observer", None).code == "unknown_role"
     assert decide_role(FOUR, "default", "viewer", "host", None).code == "role_not_allowed"
 
@@ -265,7 +265,7 @@ def test_a_template_the_policy_does_not_have_gives_no_role() -> None:
     requested=st.none() | st.sampled_from(["guest", "host", "Host", "observer", ""]),
     existing=st.none() | st.frozensets(st.sampled_from(["guest", "host", "observer"])),
 )
-def test_no_role_is_ever_given_that_is_not_listed_and_real(
+def test_every_given_role_is_listed_and_exists(
     relation: str, requested: str | None, existing: frozenset[str] | None
 ) -> None:
     verdict = decide_role(FOUR, "default", relation, requested, existing)
@@ -277,7 +277,7 @@ def test_no_role_is_ever_given_that_is_not_listed_and_real(
         assert verdict.code in ("unknown_role", "role_not_allowed")
 
 
-def test_the_reason_names_what_a_permission_allows_if_it_allows_only_part_of_an_action() -> None:
+def test_the_reason_states_which_part_of_an_action_a_permission_allows() -> None:
     actions = ("rooms.update", "rooms.end")
     reasons = {action: decide(BUILT_IN, ("operator",), action, room(None)).reason for action in actions}
     assert reasons == {

@@ -1,4 +1,4 @@
-"""What the policy decides about rooms and the people in them; the whole table is in tests/e2e/test_matrix.py."""
+"""Decisions of the policy about rooms and their members; the whole table is in tests/e2e/test_matrix.py."""
 
 import itertools
 from dataclasses import replace
@@ -13,20 +13,20 @@ BUILT_IN = load_policy()
 GIVEN = (*RELATIONS, BANNED)
 
 
-def test_every_action_on_a_room_is_an_action_and_every_other_takes_no_room() -> None:
+def test_rooms_actions_are_actions_and_the_others_take_no_room() -> None:
     assert ROOM_ACTIONS.keys() < ACTIONS.keys()
     on_rooms = {"rooms.read", "rooms.update", "rooms.end", "members.read", "members.change", "invites.manage"}
     assert ROOM_ACTIONS.keys() == on_rooms | {"tokens.mint"}
 
 
-def test_no_relation_but_owner_and_cohost_changes_a_room() -> None:
+def test_only_owner_and_cohost_may_change_a_room() -> None:
     for action, relation in itertools.product(ROOM_ACTIONS, ("participant", "viewer")):
         facts = RoomFacts(relation, "open", True, "default")
         allowed = decide(BUILT_IN, ("host", "member", "guest"), action, facts).allowed
         assert allowed is (action in ("rooms.read", "tokens.mint")), action
 
 
-def test_an_operator_acts_on_a_room_by_no_relation() -> None:
+def test_an_operator_needs_no_relation_to_a_room() -> None:
     """This distinguishes an operator's lock from an owner's."""
     for relation, action in itertools.product((None, "participant", "viewer"), ("rooms.update", "rooms.end")):
         for roles in (("operator",), ("operator", "member")):
@@ -47,7 +47,7 @@ def test_a_room_that_a_user_may_read_is_not_reported_missing() -> None:
     ("roles", "joins"),
     [(("guest",), False), (("member",), True), (("guest", "member"), True), (("operator",), False), ((), False)],
 )
-def test_an_open_room_is_open_to_roles_that_join_open_rooms(roles: tuple[str, ...], joins: bool) -> None:
+def test_an_open_room_is_open_only_to_roles_that_join_open_rooms(roles: tuple[str, ...], joins: bool) -> None:
     facts = RoomFacts(None, "open", True, "default")
     assert effective_relation(BUILT_IN, roles, facts) == ("participant" if joins else None)
     assert effective_relation(BUILT_IN, roles, replace(facts, access="invited")) is None
@@ -55,7 +55,7 @@ def test_an_open_room_is_open_to_roles_that_join_open_rooms(roles: tuple[str, ..
     assert effective_relation(BUILT_IN, roles, replace(facts, relation="viewer")) == "viewer"
 
 
-# actor -> what they may make of an owner, a cohost, a participant, a viewer, a banned user, a stranger:
+# actor -> the relations they may give to an owner, cohost, participant, viewer, banned user, user without relation:
 # owner, cohost, participant, viewer, banned
 ALL, NONE, SMALL = "yyyyy", "-----", "--yyy"
 MAY = {
@@ -69,7 +69,7 @@ MAY = {
 
 
 @pytest.mark.parametrize("actor", MAY)
-def test_who_may_give_which_relation(actor: str) -> None:
+def test_relations_may_be_given_according_to_the_table(actor: str) -> None:
     for target, row in zip((*RELATIONS, BANNED, None), MAY[actor], strict=True):
         for wanted, expected in zip(GIVEN, row, strict=True):
             verdict = decide_member(actor, target, wanted)
@@ -77,14 +77,14 @@ def test_who_may_give_which_relation(actor: str) -> None:
             assert verdict.code == ("" if verdict.allowed else "forbidden")
 
 
-def test_relations_outrank_those_below_them_and_nothing_else_does() -> None:
+def test_only_relations_rank_and_each_outranks_those_below() -> None:
     for high, low in itertools.product(range(4), repeat=2):
         assert outranks(RELATIONS[high], RELATIONS[low]) is (high <= low)
     for nothing in (None, BANNED, "", "Owner"):
         assert not outranks(nothing, "viewer")
 
 
-def test_a_role_is_lost_where_the_template_does_not_give_it_to_the_new_relation() -> None:
+def test_a_role_is_lost_if_the_template_does_not_give_it_to_the_new_relation() -> None:
     roles = {"owner": ("a", "b"), "cohost": ("b",), "participant": (), "viewer": ("a",)}
     mixed = replace(BUILT_IN, templates={"t": roles})
     changes = itertools.product((None, *GIVEN), GIVEN)

@@ -1,4 +1,4 @@
-"""What policy file and environment say of one thing must be one thing."""
+"""The policy file and the environment must not contradict each other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
         ("open", "open", "open"),
     ],
 )
-def test_who_may_register_is_said_by_policy_or_setting(path: Path, said: str, setting: str, mode: str) -> None:
+def test_policy_or_setting_determines_the_registration_mode(path: Path, said: str, setting: str, mode: str) -> None:
     text = MINIMAL + '[registration]\nroles = ["member"]\n' + (f'mode = "{said}"\n' if said else "")
     registration = policy_of(settings(path, text, registration=setting)).registration
     assert (registration.mode, registration.roles) == (mode, ("member",))
@@ -68,7 +68,7 @@ def test_registration_never_grants_power_over_others(path: Path, mode: str) -> N
         policy_of(settings(path, text))
 
 
-def test_the_default_templates_id_is_the_settings(path: Path) -> None:
+def test_the_id_of_the_default_template_comes_from_the_setting(path: Path) -> None:
     assert policy_of(settings(path, MINIMAL)).template_ids == {"default": ID}
     written = MINIMAL.replace("[templates.default]\n", f'[templates.default]\nid = "{ID}"\n')
     assert policy_of(settings(path, written)).template_ids == {"default": ID}

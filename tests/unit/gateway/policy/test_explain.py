@@ -1,4 +1,4 @@
-"""An explanation says what the gateway would decide, and why."""
+"""An explanation states what the gateway would decide, and why."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def mint(relation: str | None, requested: str | None = None, *, status: str = "a
         (mint("owner", "host", status="disabled"), "user disabled", "invalid_token"),
     ],
 )
-def test_the_rule_that_decided_is_named(explanation: Explanation, rule: str, code: str) -> None:
+def test_the_deciding_rule_is_named(explanation: Explanation, rule: str, code: str) -> None:
     assert (explanation.rule, explanation.code) == (rule, code)
     assert explanation.allowed == (code == "")
     assert explanation.reason or explanation.allowed
@@ -63,7 +63,7 @@ def test_the_rule_that_decided_is_named(explanation: Explanation, rule: str, cod
         (BANNED, "open", None),
     ],
 )
-def test_the_relation_that_counts_stands_beside_the_stored_one(
+def test_the_effective_relation_is_shown_with_the_stored_one(
     relation: str | None, access: str, effective: str | None
 ) -> None:
     explanation = mint(relation, access=access)
@@ -91,13 +91,13 @@ def test_an_explanation_agrees_with_the_decision_everywhere() -> None:
         assert explanation.charges == BUILT_IN.charges((role,), action)
 
 
-def test_roles_at_100ms_are_weighed_only_where_somebody_may_join() -> None:
+def test_100ms_roles_are_considered_only_if_the_user_may_join() -> None:
     assert mint(None).role is not None
     assert mint(None, access="invited").role is None
     assert explain(BUILT_IN, Question(user("member"), "rooms.read", facts("owner"))).role is None
 
 
-def test_the_roles_a_template_really_has_count() -> None:
+def test_the_actual_roles_of_a_template_count() -> None:
     where = facts("owner")
     question = Question(user("host"), "tokens.mint", where, None, frozenset({"host"}))
     role = explain(BUILT_IN, question).role

@@ -45,7 +45,7 @@ def test_the_built_in_file_can_be_copied_and_loaded(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[str, str, str, str]] = {
-    # name: (what is replaced, by what, key, reason)
+    # name: (old text, new text, key, reason)
     "unknown section": ("[roles.member]", "[quota.x]\n[roles.member]", "quota", "unknown key"),
     "unknown key of a role": ("permissions =", "permission =", "roles.member.permission", "unknown key"),
     "unknown key of a number": ("burst = 60", "burst = 60, brust = 1", "roles.member.limits.api.brust", "unknown key"),
@@ -195,7 +195,7 @@ def refusal(path: Path, text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_is_refused_by_file_key_and_reason(tmp_path: Path, name: str) -> None:
+def test_a_wrong_file_is_refused_with_file_key_and_reason(tmp_path: Path, name: str) -> None:
     old, new, key, reason = BAD[name]
     assert MINIMAL.count(old) == 1
     file, found_key, found_reason = refusal(tmp_path / "mine.toml", MINIMAL.replace(old, new)).split(": ", 2)
@@ -203,11 +203,11 @@ def test_a_bad_file_is_refused_by_file_key_and_reason(tmp_path: Path, name: str)
     assert reason in found_reason
 
 
-def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_deeply_nested_file_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "mine.toml", "a = " + "[" * 5000) == "mine.toml: is nested too deeply"
 
 
-def test_a_quota_is_every_roles_and_a_roles_own_number_counts(tmp_path: Path) -> None:
+def test_a_quota_applies_to_every_role_and_a_role_may_set_its_own_number(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL.replace("[roles.member]", QUOTA))
     assert load_policy(path).roles["member"].quotas == {"month": Quota("month", "tokens.mint", 10, "month")}
@@ -216,7 +216,7 @@ def test_a_quota_is_every_roles_and_a_roles_own_number_counts(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["[roles", "a = ", "[roles.member]\n[roles.member]\n", "a = 1\na = 2\n", "\0"])
-def test_invalid_toml_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
+def test_invalid_toml_is_refused_with_its_position(tmp_path: Path, text: str) -> None:
     found = refusal(tmp_path / "mine.toml", text)
     assert found.startswith("mine.toml: ")
     assert "line 1" in found or "line 2" in found or "end of document" in found
@@ -232,7 +232,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "socket", "device"])
-def test_what_is_not_a_regular_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "mine.toml"
     if kind == "directory":
         path.mkdir()
@@ -247,7 +247,7 @@ def test_what_is_not_a_regular_file_is_refused_and_not_waited_for(tmp_path: Path
         load_policy(path)
 
 
-def test_a_pipe_that_takes_the_place_of_the_file_while_it_is_opened_is_not_waited_for(
+def test_a_pipe_that_replaces_the_file_during_opening_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "mine.toml"
@@ -268,7 +268,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "mine.toml", "") == "mine.toml: roles: at least one role is needed"
 
 
-def test_a_limit_for_what_a_role_may_not_do_can_be_left_out(tmp_path: Path) -> None:
+def test_a_limit_for_an_action_that_a_role_may_not_perform_can_be_omitted(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL.replace("[limits.api]", '[limits.create]\napplies_to = ["rooms.create"]\n[limits.api]'))
     assert load_policy(path).roles["member"].limits.keys() == {"api"}
@@ -284,6 +284,6 @@ def test_a_duration_is_written_in_seconds_minutes_hours_or_days(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("table", Table.__subclasses__())
-def test_every_key_of_a_table_has_words_for_a_wrong_value(table: type[Table]) -> None:
+def test_every_key_of_a_table_has_a_text_for_wrong_values(table: type[Table]) -> None:
     hints = get_type_hints(table, include_extras=True)
     assert [name for name in table.__struct_fields__ if not hints[name].__metadata__[0].description] == []

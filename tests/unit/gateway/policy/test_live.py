@@ -1,4 +1,4 @@
-"""The policy file is followed through every kind of change and error."""
+"""The policy file is followed through all kinds of changes and errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def path_of(settings: Settings) -> Path:
 
 @asynccontextmanager
 async def following(reload: PolicyReload, policy: PolicyInForce) -> AsyncIterator[list[int]]:
-    """Follow, and note the size of rooms at each change."""
+    """Follow the file and record the size of rooms at each change."""
     sizes: list[int] = []
     task = asyncio.create_task(reload.follow(policy, changed=lambda: sizes.append(policy.now.rooms.size)))
     yield sizes
@@ -58,7 +58,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(LOOK_S / 4)
 
 
-async def test_a_change_made_while_the_process_starts_is_not_lost(settings: Settings) -> None:
+async def test_a_change_during_the_start_is_not_lost(settings: Settings) -> None:
     reload = PolicyReload(settings)
     policy = PolicyInForce(policy_of(settings))
     path_of(settings).write_text(sized(7))
@@ -73,10 +73,10 @@ async def test_a_file_that_is_still_being_written_is_not_read(settings: Settings
             path_of(settings).write_text(sized(size))
             await asyncio.sleep(LOOK_S / 4)
         await until(lambda: 59 in sizes)
-    assert len(sizes) < 10  # a loaded machine may let it settle now and then
+    assert len(sizes) < 10  # on a loaded machine the file may seem finished now and then
 
 
-async def test_an_unexpected_error_does_not_end_the_following(
+async def test_an_unexpected_error_does_not_stop_following_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = PolicyInForce(policy_of(settings))
@@ -94,7 +94,7 @@ async def test_an_unexpected_error_does_not_end_the_following(
         await until(lambda: sizes == [8])
 
 
-async def test_a_pipe_in_the_place_of_the_file_is_refused_once_and_the_old_policy_stays(
+async def test_a_pipe_in_place_of_the_file_is_refused_once_and_the_old_policy_stays(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = PolicyInForce(policy_of(settings))
@@ -112,7 +112,7 @@ async def test_a_pipe_in_the_place_of_the_file_is_refused_once_and_the_old_polic
         await until(lambda: sizes == [8])
 
 
-async def test_a_read_that_hangs_blocks_only_one_thread_that_ends_with_the_process(
+async def test_a_hanging_read_blocks_only_one_thread_that_ends_with_the_process(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(policy_reload, "READ_S", LOOK_S)
@@ -156,8 +156,8 @@ async def test_a_gateway_that_ends_while_the_file_is_read_leaves_no_error_behind
     assert caplog.text == ""
 
 
-async def test_a_file_made_readable_is_read_though_its_text_is_the_same(settings: Settings) -> None:
-    """chmod changes no mtime; a container that could not read the file must notice that it can now."""
+async def test_a_file_made_readable_is_read_although_its_text_is_unchanged(settings: Settings) -> None:
+    """chmod does not change the mtime; a container that could not read the file must notice that it now can."""
     before = policy_reload.stamp_of(settings.policy_path)
     path_of(settings).chmod(0o640)
     assert policy_reload.stamp_of(settings.policy_path) != before

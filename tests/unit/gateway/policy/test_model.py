@@ -10,7 +10,7 @@ BUILT_IN = load_policy()
 MINUTE, HOUR = 60 * US_PER_S, 3600 * US_PER_S
 
 
-# --- the built-in policy is the contract's ---
+# --- the built-in policy equals the contract's ---
 
 
 def test_the_built_in_roles_have_the_permissions_of_the_contract() -> None:
@@ -37,7 +37,7 @@ def test_the_built_in_limits_have_the_numbers_of_the_contract() -> None:
     }
 
 
-def test_the_built_in_limits_apply_to_what_their_names_say() -> None:
+def test_the_built_in_limits_apply_to_the_actions_they_are_named_after() -> None:
     assert dict(BUILT_IN.applies_to) == {
         "api": LIMITED_ACTIONS,
         "rooms.create": {"rooms.create"},
@@ -79,16 +79,16 @@ def test_a_request_charges_every_limit_that_applies_to_its_action() -> None:
     assert charged(BUILT_IN, ("host",), "*").keys() == {"api", "rooms.create", "tokens.mint"}
 
 
-def test_every_limited_action_charges_every_built_in_role_something() -> None:
+def test_every_limited_action_charges_every_built_in_role() -> None:
     for role, action in itertools.product(BUILT_IN.roles, LIMITED_ACTIONS):
         assert charged(BUILT_IN, (role,), action), (role, action)
 
 
-def test_an_attempt_without_the_permission_is_charged_too() -> None:
+def test_an_attempt_without_the_permission_is_also_charged() -> None:
     assert charged(BUILT_IN, ("member",), "rooms.create").keys() == {"api"}
 
 
-def test_of_several_roles_the_most_generous_number_counts_whatever_their_order() -> None:
+def test_the_most_generous_number_of_several_roles_counts_in_any_order() -> None:
     for roles in itertools.permutations(("member", "admin", "unknown")):
         assert charged(BUILT_IN, roles, "tokens.mint") == {
             "api": Limit("api", 600, MINUTE, 120),
@@ -115,14 +115,14 @@ def test_rate_and_burst_are_each_the_most_generous() -> None:
     assert charged(policy, ("deep",), "rooms.list") == {"api": deep}
 
 
-def test_the_charges_remembered_are_those_of_the_same_roles_and_action() -> None:
+def test_cached_charges_are_those_of_the_same_roles_and_action() -> None:
     for _ in range(2):
         assert charged(BUILT_IN, ("member",), "rooms.list")["api"].burst == 60
         assert charged(BUILT_IN, ("admin",), "rooms.list")["api"].burst == 120
         assert charged(BUILT_IN, ("member",), "tokens.mint").keys() == {"api", "tokens.mint"}
 
 
-def test_unknown_roles_do_not_fill_the_memory() -> None:
+def test_unknown_roles_do_not_fill_the_cache() -> None:
     policy = load_policy()
     for n in range(3000):
         policy.charges((f"role{n}",), "rooms.list")

@@ -1,4 +1,4 @@
-"""What holds of every policy, whatever roles it has and whatever they grant."""
+"""Properties of every policy, whatever its roles grant."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_disabled_room_wins_over_every_role_and_relation(
 
 
 @given(policies, st.lists(STRANGE, max_size=4).map(tuple), holdings, actions, st.none() | facts)
-def test_a_role_the_policy_does_not_know_grants_nothing_and_changes_nothing(
+def test_an_unknown_role_neither_grants_nor_changes_anything(
     policy: Policy, strange: tuple[str, ...], held: tuple[str, ...], action: str, room: RoomFacts | None
 ) -> None:
     assert not decide(policy, strange, action, room).allowed
@@ -76,7 +76,7 @@ def test_a_role_the_policy_does_not_know_grants_nothing_and_changes_nothing(
 
 
 @given(policies, holdings, actions, facts)
-def test_names_of_roles_actions_and_relations_count_only_as_they_are_written(
+def test_names_of_roles_actions_and_relations_are_case_sensitive(
     policy: Policy, held: tuple[str, ...], action: str, room: RoomFacts
 ) -> None:
     upper = tuple(role.upper() for role in held)
@@ -90,7 +90,7 @@ def test_names_of_roles_actions_and_relations_count_only_as_they_are_written(
 
 
 @given(policies, holdings, actions, st.none() | facts)
-def test_every_verdict_names_the_rule_that_made_it(
+def test_every_verdict_names_its_rule(
     policy: Policy, held: tuple[str, ...], action: str, room: RoomFacts | None
 ) -> None:
     verdict = decide(policy, held, action, room)
@@ -117,7 +117,7 @@ def test_every_verdict_names_the_rule_that_made_it(
             assert not verdict.allowed
 
 
-def test_the_rule_is_for_operators_and_no_part_of_what_a_caller_may_compare() -> None:
+def test_the_rule_is_only_for_operators_and_not_compared() -> None:
     invited = RoomFacts(None, "invited", True, "default")
     verdicts: list[Verdict] = [decide(BUILT_IN, ("member",), "rooms.read", room) for room in (invited, banned(invited))]
     assert verdicts[0] == verdicts[1]

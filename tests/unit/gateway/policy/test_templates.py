@@ -1,4 +1,4 @@
-"""The 100ms roles a policy names, beside those a template really has."""
+"""The 100ms roles of a policy, compared with the actual roles of a template."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def test_a_policy_names_each_role_of_a_template_once() -> None:
         (set(), ("guest", "host")),
     ],
 )
-def test_a_role_is_missing_unless_the_template_has_it_under_the_very_name(
+def test_a_role_is_missing_unless_the_template_has_exactly_that_name(
     existing: set[str], missing: tuple[str, ...]
 ) -> None:
     assert missing_roles(BUILT_IN, "default", frozenset(existing)) == missing
 
 
-def test_the_powers_of_a_participants_role_are_reported_and_those_of_an_owners_are_not() -> None:
+def test_powers_are_reported_for_participants_but_not_for_owners() -> None:
     guest, host = HmsRole("guest", ("endRoom",)), HmsRole("host", ("endRoom", "removeOthers"))
     found = privileged_mints(BUILT_IN, "default", template(guest, host))
     assert found == [("participant", guest), ("viewer", guest)]
     assert privileged_mints(BUILT_IN, "default", template(HmsRole("guest", ()), host)) == []
 
 
-def test_who_is_in_charge_may_have_every_role_and_everybody_else_the_least() -> None:
+def test_owner_and_cohost_may_have_every_role_and_others_the_least_privileged() -> None:
     roles = (
         HmsRole("broadcaster", ("endRoom", "changeRole"), ("audio",)),
         HmsRole("stage", (), ("audio", "video")),
@@ -77,15 +77,15 @@ def test_roles_that_no_join_token_can_hold_are_left_out() -> None:
         recommended_mapping(template())
 
 
-def test_where_every_role_has_powers_everybody_else_gets_the_one_with_the_least_over_others() -> None:
-    spends = ("browserRecording", "rtmpStreaming", "hlsStreaming")  # what 100ms grants by default
+def test_if_every_role_has_powers_the_others_get_the_least_powerful() -> None:
+    spends = ("browserRecording", "rtmpStreaming", "hlsStreaming")  # 100ms grants these by default
     moderator, chair = HmsRole("moderator", ("removeOthers",)), HmsRole("chair", ("endRoom", *spends))
     mapping = recommended_mapping(template(moderator, HmsRole("watcher", spends), chair))
     assert mapping["owner"] == ["watcher", "moderator", "chair"]
     assert mapping["participant"] == mapping["viewer"] == ["watcher"]
 
 
-def test_the_policy_that_is_written_is_the_built_in_one_but_for_the_mapping() -> None:
+def test_the_written_policy_equals_the_built_in_one_except_for_the_mapping() -> None:
     odd = 'the "boss" \\ chair'
     mapping = {"owner": ["pupil", odd], "cohost": ["pupil", odd], "participant": ["pupil"], "viewer": ["pupil"]}
     text = policy_text(mapping)

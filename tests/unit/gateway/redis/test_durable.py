@@ -1,4 +1,4 @@
-"""Durable writes against a server of the test's own: one script of replies per connection."""
+"""Durable writes against a scripted server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
 
 
 class FakeRedis:
-    """Answers every command with +OK and WAITAOF as it is told; keeps what each connection was sent."""
+    """Answers every command with +OK, and WAITAOF as configured; records what each connection received."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -96,7 +96,7 @@ def writes(server: FakeRedis) -> DurableWrites:
     return DurableWrites(connect(f"redis://{HOST}:{server.port}/0"))
 
 
-async def test_calls_issued_together_are_one_batch_in_their_order_with_one_wait(
+async def test_calls_issued_together_form_one_ordered_batch_with_one_wait(
     writes: DurableWrites, server: FakeRedis
 ) -> None:
     await asyncio.gather(*(writes.execute("SET", n) for n in range(20)))
@@ -104,7 +104,7 @@ async def test_calls_issued_together_are_one_batch_in_their_order_with_one_wait(
     assert server.batches[0][-1] == ["WAITAOF", "1", "0", "2000"]
 
 
-async def test_what_is_asked_for_meanwhile_is_the_next_batch(writes: DurableWrites, server: FakeRedis) -> None:
+async def test_calls_during_a_batch_form_the_next_one(writes: DurableWrites, server: FakeRedis) -> None:
     server.delay_s = 0.1
     first = asyncio.create_task(writes.execute("SET", "first"))
     await asyncio.sleep(0.05)
@@ -113,7 +113,7 @@ async def test_what_is_asked_for_meanwhile_is_the_next_batch(writes: DurableWrit
     assert server.sent() == [["SET first", "WAITAOF 1"], [*(f"SET {n}" for n in range(30)), "WAITAOF 1"]]
 
 
-async def test_nothing_is_answered_before_the_disk_has_confirmed(writes: DurableWrites, server: FakeRedis) -> None:
+async def test_no_call_returns_before_the_disk_has_confirmed(writes: DurableWrites, server: FakeRedis) -> None:
     server.delay_s = 0.2
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -121,7 +121,7 @@ async def test_nothing_is_answered_before_the_disk_has_confirmed(writes: Durable
     assert loop.time() - begun >= 0.2
 
 
-async def test_what_the_disk_did_not_confirm_is_not_durable(
+async def test_a_write_that_the_disk_did_not_confirm_is_not_durable(
     writes: DurableWrites, server: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.waitaof = NOT_CONFIRMED
@@ -140,10 +140,10 @@ async def test_what_the_disk_did_not_confirm_is_not_durable(
         b"-NOPERM User gateway has no permissions to run the 'waitaof' command\r\n",
     ],
 )
-async def test_a_server_that_cannot_confirm_is_believed_and_that_is_said_once(
+async def test_a_server_that_cannot_confirm_is_accepted_with_one_warning(
     writes: DurableWrites, server: FakeRedis, reply: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Redis 7.0; one without an append-only file; one whose ACL forbids the command."""
+    """Redis 7.0, a server without an append-only file, and one whose ACL forbids the command."""
     server.waitaof = reply
     caplog.set_level(logging.WARNING)
     for _ in range(3):
@@ -152,7 +152,7 @@ async def test_a_server_that_cannot_confirm_is_believed_and_that_is_said_once(
     assert caplog.text.count("accounts may not survive a crash") == 1
 
 
-async def test_a_server_that_refuses_to_wait_for_another_reason_is_not_believed(
+async def test_a_server_that_refuses_to_wait_for_another_reason_is_an_error(
     writes: DurableWrites, server: FakeRedis
 ) -> None:
     server.waitaof = b"-ERR WAITAOF cannot be used with replica instances.\r\n"
@@ -163,14 +163,16 @@ async def test_a_server_that_refuses_to_wait_for_another_reason_is_not_believed(
         await writes.check()
 
 
-async def test_a_refused_command_is_its_own_callers_error(writes: DurableWrites, server: FakeRedis) -> None:
+async def test_a_refused_command_fails_only_its_own_caller(writes: DurableWrites, server: FakeRedis) -> None:
     server.answer = lambda words: b"-OOM command not allowed\r\n" if words[1] == "bad" else b"+OK\r\n"
     outcomes = await asyncio.gather(*(writes.execute("SET", n) for n in ("a", "bad", "b")), return_exceptions=True)
     assert outcomes[0] == outcomes[2] == b"OK"
     assert isinstance(outcomes[1], ResponseError)
 
 
-async def test_a_word_that_cannot_be_sent_is_its_own_callers_error(writes: DurableWrites, server: FakeRedis) -> None:
+async def test_a_word_that_cannot_be_encoded_fails_only_its_own_caller(
+    writes: DurableWrites, server: FakeRedis
+) -> None:
     words = ("a", object(), "\ud800", "b")
     outcomes = await asyncio.gather(*(writes.execute("SET", word) for word in words), return_exceptions=True)
     assert outcomes[0] == outcomes[3] == b"OK"
@@ -178,7 +180,7 @@ async def test_a_word_that_cannot_be_sent_is_its_own_callers_error(writes: Durab
     assert server.sent() == [["SET a", "SET b", "WAITAOF 1"]]
 
 
-async def test_a_cancelled_caller_harms_no_other_and_gets_nobodys_reply(
+async def test_a_cancelled_caller_does_not_affect_the_replies_of_others(
     writes: DurableWrites, server: FakeRedis
 ) -> None:
     server.answer = lambda words: f"+{words[1]}\r\n".encode()
@@ -193,9 +195,7 @@ async def test_a_cancelled_caller_harms_no_other_and_gets_nobodys_reply(
     assert await writes.execute("SET", "next") == b"next"
 
 
-async def test_a_broken_connection_fails_its_whole_batch_and_nothing_after(
-    writes: DurableWrites, server: FakeRedis
-) -> None:
+async def test_a_broken_connection_fails_only_its_own_batch(writes: DurableWrites, server: FakeRedis) -> None:
     server.dies_after = 2
     outcomes = await asyncio.gather(*(writes.execute("SET", n) for n in range(4)), return_exceptions=True)
     assert all(isinstance(outcome, StoreError) for outcome in outcomes)
@@ -204,7 +204,7 @@ async def test_a_broken_connection_fails_its_whole_batch_and_nothing_after(
     assert await writes.execute("SET", "a") == b"OK"
 
 
-async def test_a_server_that_is_away_is_said_without_its_address() -> None:
+async def test_the_error_about_an_unreachable_server_omits_its_address() -> None:
     port = free_port()
     writes = DurableWrites(connect(f"redis://:hidden-password@{HOST}:{port}/0"))
     with pytest.raises(StoreError) as caught:
@@ -213,7 +213,7 @@ async def test_a_server_that_is_away_is_said_without_its_address() -> None:
         assert text not in str(caught.value)
 
 
-async def test_a_server_that_falls_silent_fails_in_time(
+async def test_a_silent_server_times_out(
     writes: DurableWrites, server: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(durable, "_DEADLINE_S", 0.2)
@@ -225,6 +225,6 @@ async def test_a_server_that_falls_silent_fails_in_time(
     assert 0.2 <= loop.time() - begun < 0.9
 
 
-async def test_checking_asks_for_nothing_but_the_wait(writes: DurableWrites, server: FakeRedis) -> None:
+async def test_the_check_sends_only_the_wait(writes: DurableWrites, server: FakeRedis) -> None:
     assert await writes.check()
     assert server.sent() == [["WAITAOF 1"]]

@@ -30,24 +30,24 @@ def _no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def error_of(reply: str) -> RedisError:
-    """Return the exception that redis-py makes of an error reply."""
+    """Return the exception that redis-py raises for an error reply."""
     error = _HiredisParser.parse_error(reply)
     assert isinstance(error, RedisError)
     return error
 
 
 @pytest.mark.parametrize("reply", [*REFUSED, "WRONGTYPE Operation against a key", "ERR syntax error"])
-def test_the_text_of_a_reply_is_whole(reply: str) -> None:
+def test_the_text_of_a_reply_is_complete(reply: str) -> None:
     assert reply_text(error_of(reply)) == reply
 
 
-def test_of_another_error_only_the_type_is_told() -> None:
+def test_only_the_type_of_another_error_is_shown() -> None:
     assert reply_text(ConnectionError("redis://:password@host")) == "ConnectionError"
     assert reply_text(OSError("redis://:password@host")) == "OSError"
 
 
 @pytest.mark.parametrize("reply", REFUSED)
-def test_an_outage_is_one_line_with_the_whole_text_and_no_traceback(
+def test_an_outage_is_logged_in_one_line_with_the_whole_text_and_no_traceback(
     reply: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Changing and ending rooms on somebody's behalf: who may change what, and what the audit trail says."""
+"""Changing and ending rooms on behalf of a user: permissions and audit entries."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -43,7 +43,7 @@ class TestRoomControl(RoomBench):
     def control(self, rooms: Rooms, ledger: Ledger, hms: Fake100ms, audit: Trail) -> RoomControl:
         return RoomControl(rooms, Members(ledger, hms, rooms._policy), audit)  # type: ignore[arg-type]
 
-    async def test_a_change_returns_the_room_as_it_is_then_and_is_audited_by_field(
+    async def test_a_change_returns_the_changed_room_and_is_audited_by_field(
         self, control: RoomControl, rooms: Rooms, audit: Trail
     ) -> None:
         room = await self.create(rooms)
@@ -54,7 +54,7 @@ class TestRoomControl(RoomBench):
     @pytest.mark.parametrize(
         "changes", [ChangeRoom(name="Coffee"), ChangeRoom(access="invited", enabled=False), ChangeRoom()]
     )
-    async def test_an_operator_without_a_relation_changes_only_the_lock(
+    async def test_an_operator_without_a_relation_may_change_only_the_lock(
         self, control: RoomControl, rooms: Rooms, audit: Trail, changes: ChangeRoom
     ) -> None:
         room = await self.create(rooms)
@@ -63,7 +63,7 @@ class TestRoomControl(RoomBench):
         assert (await self.now(rooms, room), audit.entries) == (room, [])
 
     @pytest.mark.parametrize("operator", [BY_OPERATOR, BY_OPERATING_COHOST])
-    async def test_a_lock_of_an_operator_is_undone_by_operators_only(
+    async def test_only_operators_can_undo_a_lock_of_an_operator(
         self, control: RoomControl, rooms: Rooms, operator: Caller
     ) -> None:
         room = await self.create(rooms)
@@ -92,7 +92,7 @@ class TestRoomControl(RoomBench):
             await control.change(room, ChangeRoom(name="Tea"), by=BY_OWNER)
         assert audit.entries == []
 
-    async def test_a_room_that_becomes_invited_is_left_by_users_without_a_relation_each_time_it_is_said(
+    async def test_each_request_to_make_a_room_invited_removes_users_without_a_relation(
         self, control: RoomControl, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
         room = await self.create(rooms)
@@ -101,7 +101,7 @@ class TestRoomControl(RoomBench):
             room = await control.change(room, ChangeRoom(access="invited"), by=BY_OWNER)
         assert [line for line in ledger.upstream() if line[0] == "remove"] == [("remove", "p2")] * 2
 
-    async def test_an_end_is_audited_before_100ms_is_asked(
+    async def test_an_end_is_audited_before_100ms_is_called(
         self, control: RoomControl, rooms: Rooms, hms: Fake100ms, audit: Trail
     ) -> None:
         room = await self.create(rooms)
@@ -112,7 +112,7 @@ class TestRoomControl(RoomBench):
         assert audit.entries == [("room.ended", said)]
 
     @pytest.mark.parametrize(("by", "held"), [(BY_OWNER, False), (BY_OPERATOR, True)])
-    async def test_an_end_with_a_lock_is_held_if_an_operator_ends_it(
+    async def test_only_an_operator_can_unlock_a_room_that_an_operator_ended_with_a_lock(
         self, control: RoomControl, rooms: Rooms, by: Caller, held: bool
     ) -> None:
         room = await self.create(rooms)

@@ -37,9 +37,7 @@ class RoomCreationContract(RoomBench):
         monkeypatch.setattr(module, "HOLD_MS", 300)
         monkeypatch.setattr(module, "_RENEW_S", 0.05)
 
-    async def test_a_new_room_has_the_policys_defaults_where_nothing_is_asked(
-        self, creation: RoomCreation, rooms: Rooms
-    ) -> None:
+    async def test_a_new_room_has_the_policys_defaults(self, creation: RoomCreation, rooms: Rooms) -> None:
         made = await creation.create(HOST, None, CreateRoom())
         assert (made.is_replayed, made.is_charged) == (False, True)
         room = await self.now(rooms, made.room)
@@ -48,7 +46,7 @@ class RoomCreationContract(RoomBench):
         assert (room.owner_id, room.creator_id) == (OWNER, OWNER)
 
     @pytest.mark.parametrize("key", [None, "k"])
-    async def test_a_place_is_taken_before_100ms_is_asked_and_the_room_has_it(
+    async def test_a_place_is_taken_before_100ms_is_called_and_belongs_to_the_room(
         self, creation: RoomCreation, rooms: Rooms, ledger: Ledger, hms: Fake100ms, key: str | None
     ) -> None:
         async def while_100ms_works() -> None:
@@ -58,10 +56,10 @@ class RoomCreationContract(RoomBench):
         room = (await creation.create(HOST, key, CreateRoom(name="Tea"))).room
         assert await self.places(rooms) == 1
         await rooms.locks.lock(await self.now(rooms, room), held=False)
-        assert await self.places(rooms) == 0, "the place is the one that the room's row names"
+        assert await self.places(rooms) == 0, "the room's row must name the holder of its place"
 
     @pytest.mark.parametrize("key", [None, "k"])
-    async def test_without_a_place_100ms_is_not_asked(
+    async def test_without_a_place_100ms_is_not_called(
         self, creation: RoomCreation, rooms: Rooms, ledger: Ledger, key: str | None
     ) -> None:
         for name in ("One", "Two"):
@@ -76,7 +74,7 @@ class RoomCreationContract(RoomBench):
         assert (await creation.create(HOST, key, CreateRoom(name="Three"))).room.name == "Three"
 
     @pytest.mark.parametrize("key", [None, "k"])
-    async def test_a_refusal_gives_the_place_back_and_the_next_request_acts_at_once(
+    async def test_a_refusal_frees_the_place_and_the_key_at_once(
         self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms, key: str | None
     ) -> None:
         hms.fails["create"] = HmsTimeout("x")
@@ -87,7 +85,7 @@ class RoomCreationContract(RoomBench):
         made = await creation.create(HOST, key, CreateRoom(name="Tea"))
         assert (made.is_replayed, await self.places(rooms), len(hms.rooms)) == (False, 1, 1 if key else 2)
 
-    async def test_a_name_that_is_taken_takes_no_place(self, creation: RoomCreation, rooms: Rooms) -> None:
+    async def test_a_taken_name_takes_no_place(self, creation: RoomCreation, rooms: Rooms) -> None:
         await creation.create(HOST, None, CreateRoom(name="Tea"))
         for key in (None, "k"):
             with pytest.raises(NameTaken):
@@ -95,7 +93,7 @@ class RoomCreationContract(RoomBench):
         assert await self.places(rooms) == 1
 
     @pytest.mark.parametrize("template", ["webinar", "", "Default"])
-    async def test_an_unknown_template_is_refused_with_the_known_ones_before_anything_else(
+    async def test_an_unknown_template_is_refused_first_with_the_known_ones(
         self, creation: RoomCreation, ledger: Ledger, template: str
     ) -> None:
         with pytest.raises(TemplateNotAllowed, match=r"Allowed: default\.$") as refused:
@@ -124,14 +122,14 @@ class RoomCreationContract(RoomBench):
         with pytest.raises(RoomGone):
             await creation.create(HOST, "k", CreateRoom(name="Tea"))
 
-    async def test_another_request_under_a_key_is_refused(self, creation: RoomCreation) -> None:
+    async def test_another_request_with_the_same_key_is_refused(self, creation: RoomCreation) -> None:
         await creation.create(HOST, "k", CreateRoom(name="Tea", access="open"))
         same, default = {"name": "Tea", "access": "open"}, {"template": "default"}
         for other in ({}, {"name": "Tea"}, {"name": "Tea", "access": "invited"}, same | default):
             with pytest.raises(OtherRequest):
                 await creation.create(HOST, "k", CreateRoom(**other))
 
-    async def test_of_racing_requests_one_makes_the_room(
+    async def test_one_of_several_racing_requests_makes_the_room(
         self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms
     ) -> None:
         requests = (creation.create(HOST, "k", CreateRoom(name="Tea")) for _ in range(20))
@@ -141,9 +139,7 @@ class RoomCreationContract(RoomBench):
         assert sum(isinstance(one, InFlight) for one in outcomes) == 20 - len(made)
 
     @pytest.mark.usefixtures("brief_holds")
-    async def test_a_request_that_100ms_takes_long_for_keeps_others_out(
-        self, creation: RoomCreation, hms: Fake100ms
-    ) -> None:
+    async def test_a_slow_request_keeps_others_out(self, creation: RoomCreation, hms: Fake100ms) -> None:
         async def slowly() -> None:
             for _ in range(6):
                 await asyncio.sleep(0.1)
@@ -155,10 +151,10 @@ class RoomCreationContract(RoomBench):
 
     @pytest.mark.usefixtures("brief_holds")
     @pytest.mark.parametrize("step", ["before 100ms has made the room", "before the room is remembered"])
-    async def test_after_a_crash_the_repetition_makes_or_finds_the_same_room(
+    async def test_after_a_crash_the_repetition_creates_or_finds_the_same_room(
         self, creation: RoomCreation, rooms: Rooms, hms: Fake100ms, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
-        """A cancelled task does nothing more, as a process that is killed: in particular it gives no place back."""
+        """A cancelled task, like a killed process, does nothing more; in particular it does not free its place."""
         reached, never = asyncio.Event(), asyncio.Event()
 
         async def hang(*_: Any) -> None:
@@ -181,7 +177,7 @@ class RoomCreationContract(RoomBench):
         made = await creation.create(HOST, "k", CreateRoom(name="Tea"))
         assert (len(hms.rooms), await self.places(rooms)) == (1, 1)
         assert made.is_replayed == (step == "before the room is remembered")
-        assert made.is_charged, "the attempt that died answered no client"
+        assert made.is_charged, "the crashed attempt answered no client"
 
     @pytest.mark.usefixtures("brief_holds")
     async def test_an_attempt_that_lost_its_hold_leaves_the_place_to_the_next(

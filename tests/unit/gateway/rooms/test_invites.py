@@ -36,7 +36,7 @@ Execute = Callable[..., Awaitable[Any]]
 
 @dataclass
 class House:
-    """What invites are made of, and the people of one invited room."""
+    """The services behind invites, and the users of one invited room."""
 
     execute: Execute
     policy: PolicyInForce
@@ -105,13 +105,13 @@ class RoomInvitesContract:
     # --- accepting ---
 
     @pytest.mark.parametrize("relation", ["cohost", "participant", "viewer"])
-    async def test_an_invite_gives_its_relation_as_often_as_it_says(self, house: House, relation: str) -> None:
+    async def test_an_invite_gives_its_relation_as_often_as_it_allows(self, house: House, relation: str) -> None:
         code = await house.code(relation)
         assert await house.invites.accept(code, house.mira) == (house.room, relation)
         assert await house.members.relation(house.room, house.mira.id) == relation
         await house.refused(code, await house.accounts.add("nora", None, roles=["member"]))
 
-    async def test_of_racing_users_as_many_get_in_as_there_are_uses(self, house: House) -> None:
+    async def test_exactly_as_many_racing_users_succeed_as_there_are_uses(self, house: House) -> None:
         users = [await house.accounts.add(f"user{n}", None, roles=["member"]) for n in range(30)]
         code = await house.code(uses=7)
         tries = (house.invites.accept(code, user) for user in users)
@@ -120,19 +120,19 @@ class RoomInvitesContract:
         in_room = [user for user in users if await house.members.relation(house.room, user.id)]
         assert len(in_room) == 7
 
-    async def test_one_user_in_several_tabs_uses_one_up(self, house: House) -> None:
+    async def test_one_user_in_several_tabs_takes_one_use(self, house: House) -> None:
         code = await house.code(uses=10)
         outcomes = await asyncio.gather(*(house.invites.accept(code, house.mira) for _ in range(8)))
         assert outcomes == [(house.room, "participant")] * 8
         assert await house.uses_left(code) == 9
 
-    async def test_a_user_with_as_high_a_relation_uses_nothing_up(self, house: House) -> None:
+    async def test_a_user_with_an_equal_or_higher_relation_takes_no_use(self, house: House) -> None:
         code = await house.code("participant")
         assert await house.invites.accept(code, house.cohost) == (house.room, "cohost")
         assert await house.invites.accept(code, house.owner) == (house.room, "owner")
         assert await house.uses_left(code) == 1
 
-    async def test_a_banned_user_is_refused_and_uses_nothing_up(self, house: House) -> None:
+    async def test_a_banned_user_is_refused_and_takes_no_use(self, house: House) -> None:
         code = await house.code()
         await house.set(house.mira, "banned")
         await house.refused(code, house.mira)
@@ -151,7 +151,7 @@ class RoomInvitesContract:
     async def test_a_malformed_code_is_refused(self, house: House, code: str) -> None:
         await house.refused(code, house.mira)
 
-    # --- an invite is worth what its maker may do now ---
+    # --- an invite gives no more than its maker may give now ---
 
     @pytest.mark.parametrize("relation", ["participant", "viewer", "banned"])
     async def test_an_invite_ends_with_the_relation_of_its_maker(self, house: House, relation: str) -> None:
@@ -161,7 +161,7 @@ class RoomInvitesContract:
         await house.set(house.cohost, "cohost")
         assert (await house.invites.accept(code, house.mira))[1] == "participant"
 
-    async def test_a_former_owners_invites_make_no_cohosts(self, house: House) -> None:
+    async def test_invites_by_a_former_owner_make_no_cohosts(self, house: House) -> None:
         cohosts, participants = await house.code("cohost"), await house.code()
         await house.members.hand_over(house.room, house.cohost.id)
         await house.refused(cohosts, house.mira)
@@ -201,7 +201,7 @@ class RoomInvitesContract:
             await asyncio.sleep(0.02)
         assert seen == [made] * 3
 
-    async def test_an_invite_is_revoked_by_its_own_room_only(self, house: House) -> None:
+    async def test_an_invite_can_be_revoked_only_through_its_own_room(self, house: House) -> None:
         code = await house.code()
         new = NewRoom("Other", "", "open", "default")
         other, _ = await house.rooms.create(house.cohost.id, new, lease="m", upstream="o.1")
@@ -210,7 +210,7 @@ class RoomInvitesContract:
 
     async def test_a_revocation_that_stopped_halfway_can_be_repeated(self, house: House, execute: Execute) -> None:
         code = await house.code()
-        await execute("DEL", f"vo:1:room:{ref_of(code)}")  # voided; then it stopped
+        await execute("DEL", f"vo:1:room:{ref_of(code)}")  # voided; then the process crashed
         assert await house.invites.all(house.room) == []
         assert not await house.invites.revoke(house.room, ref_of(code))
         assert await execute("ZCARD", f"vi:1:{{{house.room.id}}}") == 0
@@ -251,7 +251,7 @@ class RoomInvitesContract:
         assert await house.uses_left(code) == 1
         assert await house.accounts.count() == 3
 
-    async def test_a_guest_accepts_no_further_invite(self, house: House) -> None:
+    async def test_a_guest_cannot_accept_another_invite(self, house: House) -> None:
         guest = await house.guest(await house.code(guests=True))
         code = await house.code("cohost")
         with pytest.raises(Forbidden, match="cannot join another room"):
@@ -266,7 +266,7 @@ class RoomInvitesContract:
         with pytest.raises(InvalidVoucher):
             await house.guest(code)
 
-    async def test_a_guest_that_could_not_be_made_gives_the_use_back(
+    async def test_failure_to_create_a_guest_refunds_the_use(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def fail(*_: Any, **__: Any) -> User:
@@ -278,7 +278,7 @@ class RoomInvitesContract:
             await house.guest(code)
         assert await house.uses_left(code) == 1
 
-    async def test_a_guest_who_could_not_be_let_in_leaves_nothing_and_gives_the_use_back(
+    async def test_failure_to_admit_a_guest_leaves_nothing_and_refunds_the_use(
         self, house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def fail(*_: Any, **__: Any) -> tuple[str, bool]:
@@ -292,7 +292,7 @@ class RoomInvitesContract:
         assert await execute("KEYS", "un:1:guest-*") == []
         assert await execute("ZCARD", GUESTS) == 0
 
-    async def test_a_guest_who_could_not_be_logged_in_leaves_nothing_and_gives_the_use_back(
+    async def test_failure_to_log_in_a_guest_leaves_nothing_and_refunds_the_use(
         self, house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def fail(*_: Any, **__: Any) -> Grant:
@@ -381,7 +381,7 @@ class RoomInvitesContract:
         assert await house.guests.sweep() == 1
         assert await house.members.relation(house.room, guest.id) is None
 
-    async def test_a_guest_who_could_not_be_listed_is_not_made(
+    async def test_a_guest_who_could_not_be_listed_is_not_created(
         self, house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """They would never be removed."""
@@ -398,7 +398,7 @@ class RoomInvitesContract:
         assert await execute("KEYS", "un:1:guest-*") == []
         assert await house.uses_left(code) == 1
 
-    async def test_two_workers_sweep_at_once(self, house: House, execute: Execute) -> None:
+    async def test_two_workers_can_sweep_concurrently(self, house: House, execute: Execute) -> None:
         code = await house.code(guests=True, uses=9)
         for _ in range(5):
             guest = await house.guest(code)

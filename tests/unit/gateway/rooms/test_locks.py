@@ -1,6 +1,6 @@
-"""Rooms that are locked, unlocked, ended, adopted and listed, and the places they hold.
+"""Locking, unlocking, ending, adopting and listing rooms, and the places they hold.
 
-`RoomLocksContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
+`RoomLocksContract` applies to any Redis; it runs on fakeredis here and on Valkey in integration.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.unit.gateway.room_bench import Execute, RoomBench
 class RoomLocksContract(RoomBench):
     # --- locking and unlocking ---
 
-    async def test_minting_stops_before_100ms_is_asked(self, rooms: Rooms, ledger: Ledger) -> None:
+    async def test_minting_stops_before_100ms_is_called(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
         for change in (rooms.update(room, ChangeRoom(enabled=False)), self.end(rooms, room)):
             ledger.lines.clear()
@@ -34,7 +34,7 @@ class RoomLocksContract(RoomBench):
     async def end(self, rooms: Rooms, room: Room) -> bool:
         return await rooms.locks.end(room, lock=True, held=False, reason="over")
 
-    async def test_a_lock_holds_when_100ms_fails_and_is_sent_again(
+    async def test_a_lock_holds_although_100ms_fails_and_a_repetition_sends_it_again(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
         room = await self.create(rooms)
@@ -48,7 +48,7 @@ class RoomLocksContract(RoomBench):
         assert ledger.upstream() == [("disable", room.id)]
 
     @pytest.mark.parametrize("fails", ["end", "disable"])
-    async def test_an_end_that_100ms_fails_says_that_the_lock_holds(
+    async def test_the_error_of_a_failed_end_says_that_the_lock_holds(
         self, rooms: Rooms, hms: Fake100ms, fails: str
     ) -> None:
         room = await self.create(rooms)
@@ -59,7 +59,7 @@ class RoomLocksContract(RoomBench):
         assert caught.value.retry_after_s == 3
         assert not (await self.now(rooms, room)).enabled
 
-    async def test_an_error_says_what_of_a_change_holds(self, rooms: Rooms, hms: Fake100ms) -> None:
+    async def test_an_error_says_which_part_of_a_change_is_in_force(self, rooms: Rooms, hms: Fake100ms) -> None:
         room = await self.create(rooms)
         hms.fails = dict.fromkeys(("update", "end", "enable"), HmsUnreachable("x"))
         with pytest.raises(HmsUnreachable, match=r"^x$"):
@@ -78,23 +78,23 @@ class RoomLocksContract(RoomBench):
         now = await self.now(rooms, room)
         assert (now.enabled, now.name, now.description) == (True, "Tea", "about")
 
-    async def test_an_operator_holds_a_room_that_its_owner_locked(self, rooms: Rooms) -> None:
+    async def test_an_operator_can_take_over_the_lock_of_an_owner(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
         await rooms.update(room, ChangeRoom(enabled=False))
         assert not (await self.now(rooms, room)).held
         await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=False), held=True)
         assert (await self.now(rooms, room)).held
 
-    async def test_an_owner_who_locks_at_the_same_moment_does_not_undo_the_operators_hold(self, rooms: Rooms) -> None:
+    async def test_a_simultaneous_lock_by_the_owner_does_not_weaken_the_operators_lock(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
         await rooms.locks.end(room, lock=True, held=True, reason="by an operator")
         await rooms.locks.end(room, lock=True, held=False, reason="by the owner, who saw it unlocked")
         assert (await self.now(rooms, room)).held
 
-    async def test_an_operators_lock_outlasts_an_unlock_under_way(
+    async def test_an_operators_lock_outlasts_an_unlock_in_progress(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
-        """While 100ms takes its seconds to enable the room, an operator locks it."""
+        """While 100ms slowly enables the room, an operator locks it."""
         room = await self.create(rooms)
         await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
@@ -147,7 +147,7 @@ class RoomLocksContract(RoomBench):
         now = await self.now(rooms, first)
         assert (now.enabled, now.name) == (False, "Tea")
 
-    async def test_the_place_is_the_creators_whoever_owns_the_room(self, rooms: Rooms, ledger: Ledger) -> None:
+    async def test_the_place_belongs_to_the_creator_whoever_owns_the_room(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
         await ledger("HSET", f"rm:1:{{{room.id}}}", "owner", STRANGER)
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
@@ -156,7 +156,7 @@ class RoomLocksContract(RoomBench):
         await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
 
-    async def test_an_unlock_that_100ms_refuses_gives_its_place_back(self, rooms: Rooms, hms: Fake100ms) -> None:
+    async def test_an_unlock_that_100ms_refuses_frees_its_place(self, rooms: Rooms, hms: Fake100ms) -> None:
         room = await self.create(rooms)
         await rooms.update(room, ChangeRoom(enabled=False))
         hms.fails["enable"] = HmsTimeout("x")
@@ -165,7 +165,7 @@ class RoomLocksContract(RoomBench):
         assert await self.places(rooms) == 0
         assert not (await self.now(rooms, room)).enabled
 
-    async def test_two_unlocks_at_once_take_one_place(self, rooms: Rooms) -> None:
+    async def test_two_concurrent_unlocks_take_one_place(self, rooms: Rooms) -> None:
         room = await self.create(rooms)
         await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
@@ -173,10 +173,10 @@ class RoomLocksContract(RoomBench):
         assert (await self.places(rooms), (await self.now(rooms, room)).enabled) == (1, True)
 
     @pytest.mark.parametrize("seed", range(6))
-    async def test_places_and_100ms_agree_with_the_rows_whatever_order_locks_and_unlocks_come_in(
+    async def test_places_and_100ms_agree_with_the_rows_for_every_order_of_locks_and_unlocks(
         self, rooms: Rooms, hms: Fake100ms, seed: int
     ) -> None:
-        """Otherwise an owner who locks and unlocks at once has too many rooms, or tokens for a locked one."""
+        """Otherwise an owner who locks and unlocks concurrently could get too many rooms or tokens for a locked one."""
         chance = random.Random(seed)
         hms.delays = chance
         made = [await self.create(rooms, name) for name in ("Tea", "Coffee")]
@@ -197,10 +197,8 @@ class RoomLocksContract(RoomBench):
             assert await self.places(rooms) == sum(row.enabled for row in rows)
             assert [hms.enabled.get(row.id, True) for row in rows] == [row.enabled for row in rows]
 
-    async def test_a_lock_that_comes_late_gives_back_the_place_of_its_own_time(
-        self, rooms: Rooms, hms: Fake100ms
-    ) -> None:
-        """Enable, disable and enable at once, while 100ms takes its time (an attack that worked)."""
+    async def test_a_late_lock_frees_only_the_earlier_place(self, rooms: Rooms, hms: Fake100ms) -> None:
+        """Concurrent enable, disable and enable with a slow 100ms (an attack that once worked)."""
         room = await self.create(rooms)
         await rooms.update(room, ChangeRoom(enabled=False))
         locked = await self.now(rooms, room)
@@ -217,7 +215,7 @@ class RoomLocksContract(RoomBench):
 
     # --- adopting ---
 
-    async def test_a_room_of_100ms_is_adopted_once_with_an_owner(self, rooms: Rooms, hms: Fake100ms) -> None:
+    async def test_a_room_of_100ms_can_be_adopted_once_with_an_owner(self, rooms: Rooms, hms: Fake100ms) -> None:
         old = HmsRoom("e" * 24, "old-room", False, "89abcdef0123456789abcdef", 1_700_000_000.5)
         hms.rooms[old.id] = old
         room = await rooms.adopt(old.id, OWNER, name="Old room")
@@ -241,7 +239,7 @@ class RoomLocksContract(RoomBench):
             ("", ""),
         ],
     )
-    async def test_texts_of_an_adopted_room_are_texts_that_a_user_may_write(
+    async def test_texts_of_an_adopted_room_are_texts_that_users_may_write(
         self, rooms: Rooms, hms: Fake100ms, text: str, kept: str
     ) -> None:
         hms.rooms["e" * 24] = HmsRoom("e" * 24, text, True, TEMPLATE, description=text)
@@ -249,7 +247,7 @@ class RoomLocksContract(RoomBench):
         now = await self.now(rooms, room)
         assert (now.description, now.name, now.upstream) == (kept, kept[:100] or "Untitled room", text)
 
-    async def test_of_two_simultaneous_adoptions_one_wins(self, rooms: Rooms, hms: Fake100ms) -> None:
+    async def test_one_of_two_simultaneous_adoptions_wins(self, rooms: Rooms, hms: Fake100ms) -> None:
         hms.rooms["e" * 24] = HmsRoom("e" * 24, "old-room", True, "89abcdef0123456789abcdef")
         names = {OWNER: "Mine", STRANGER: "Yours"}
         tries = (rooms.adopt("e" * 24, uid, name=name) for uid, name in names.items())
@@ -268,9 +266,7 @@ class RoomLocksContract(RoomBench):
             await rooms.adopt(room_id, OWNER, name="Old")
         assert ledger.upstream() == ([("get", room_id)] if room_id == "f" * 24 else [])
 
-    async def test_a_room_of_a_template_the_policy_does_not_know_is_not_adopted(
-        self, rooms: Rooms, hms: Fake100ms
-    ) -> None:
+    async def test_a_room_with_an_unknown_template_is_not_adopted(self, rooms: Rooms, hms: Fake100ms) -> None:
         for template in ("a" * 24, ""):
             hms.rooms["e" * 24] = HmsRoom("e" * 24, "old-room", True, template)
             with pytest.raises(NotOurs, match="template"):
@@ -291,7 +287,7 @@ class RoomLocksContract(RoomBench):
         assert [one.id for one in (await rooms.page(OWNER, before=None, size=9))[0]] == [room.id]
 
     @pytest.mark.parametrize(("relation", "listed"), [("viewer", True), ("cohost", True), ("banned", False)])
-    async def test_a_list_shows_rooms_of_stored_relations_and_none_of_the_banned(
+    async def test_a_list_shows_rooms_with_a_stored_relation_except_bans(
         self, rooms: Rooms, ledger: Ledger, relation: str, listed: bool
     ) -> None:
         room = await self.create(rooms)

@@ -1,4 +1,4 @@
-"""Changes of relations on somebody's behalf: who may, what guests and operators are exempt from, audit, removals."""
+"""Changes of relations on behalf of a user: permissions, rules for guests and operators, audit, removals."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from tests.unit.gateway.fake_100ms import Fake100ms, Ledger, policy
 
 
 class Trail(Audit):
-    """Remembers entries; with `broken` it cannot write them."""
+    """Records entries; with `broken` it cannot write them."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ class Trail(Audit):
 
 @dataclass
 class House:
-    """An invited room, its people, and the use cases."""
+    """An invited room, its members and the use cases."""
 
     ledger: Ledger
     policy: PolicyInForce
@@ -89,7 +89,7 @@ async def house(passwords: Passwords) -> House:
     return House(ledger, in_force, accounts, members, membership, hms, audit, room, people)
 
 
-async def test_a_change_is_audited_with_both_relations_and_removes_whoever_it_lowers(house: House) -> None:
+async def test_a_change_is_audited_with_both_relations_and_removes_a_lowered_user(house: House) -> None:
     house.hms.peers[house.people["cohost"].id] = ["p1", "p2"]
     assert await house.change("cohost", "participant") == 2
     [entry] = house.audit.entries
@@ -97,21 +97,21 @@ async def test_a_change_is_audited_with_both_relations_and_removes_whoever_it_lo
     assert (entry["by"], entry["subject"]) == (house.people["owner"].id, house.people["cohost"].id)
 
 
-async def test_a_raise_asks_100ms_nothing(house: House) -> None:
+async def test_a_promotion_does_not_call_100ms(house: House) -> None:
     asked = house.hms._ledger.upstream()
     assert await house.change("stranger", "cohost") == 0
     assert house.ledger.upstream() == asked
     assert [entry["was"] for entry in house.audit.entries] == [""]
 
 
-async def test_a_ban_is_audited_as_one(house: House) -> None:
+async def test_a_ban_is_audited_as_a_ban(house: House) -> None:
     house.hms.peers[house.people["participant"].id] = ["p1"]
     assert await house.change("participant", "banned") == 1
     assert [entry["action"] for entry in house.audit.entries] == ["member.banned"]
     assert await house.relation("participant") == "banned"
 
 
-async def test_a_relation_that_cannot_be_audited_is_carried_out_at_100ms_all_the_same(house: House) -> None:
+async def test_a_relation_that_cannot_be_audited_is_still_carried_out_at_100ms(house: House) -> None:
     house.audit.broken = True
     house.hms.peers[house.people["participant"].id] = ["p1"]
     with pytest.raises(StoreError):
@@ -128,7 +128,7 @@ async def test_users_cannot_change_their_own_relation(house: House, wanted: str)
 
 
 @pytest.mark.parametrize("wanted", ["owner", "cohost"])
-async def test_a_cohost_decides_neither_on_owners_nor_on_cohosts(house: House, wanted: str) -> None:
+async def test_a_cohost_can_change_neither_owners_nor_cohosts(house: House, wanted: str) -> None:
     with pytest.raises(Forbidden):
         await house.change("participant", wanted, by="cohost")
     with pytest.raises(Forbidden):
@@ -136,7 +136,7 @@ async def test_a_cohost_decides_neither_on_owners_nor_on_cohosts(house: House, w
     assert (await house.relation("participant"), house.audit.entries) == ("participant", [])
 
 
-async def test_a_guest_is_made_no_cohost_and_no_member_of_another_room(house: House) -> None:
+async def test_a_guest_becomes_neither_cohost_nor_member_of_another_room(house: House) -> None:
     with pytest.raises(FieldError, match=r"^relation: a guest must be a participant or a viewer$"):
         await house.change("guest", "cohost")
     with pytest.raises(FieldError, match=r"^relation: a guest may be a member of one room"):
@@ -147,7 +147,7 @@ async def test_a_guest_is_made_no_cohost_and_no_member_of_another_room(house: Ho
         assert await house.relation(guest) == "banned"
 
 
-async def test_nobody_bans_an_operator(house: House) -> None:
+async def test_an_operator_cannot_be_banned(house: House) -> None:
     with pytest.raises(Forbidden, match="You may not ban this user"):
         await house.change("operator", "banned")
     await house.change("operator", "viewer")
@@ -159,8 +159,8 @@ async def test_a_user_who_does_not_exist_is_not_found(house: House) -> None:
         await house.membership.change(house.room, "nobody", "viewer", by=house.by("owner", "owner"))
 
 
-@pytest.mark.parametrize(("races", "outcome"), [(2, "done"), (3, "given up")])
-async def test_a_change_is_decided_again_when_another_one_was_faster(
+@pytest.mark.parametrize(("races", "outcome"), [(2, "done"), (3, "abandoned")])
+async def test_a_change_is_decided_again_after_a_faster_one(
     house: House, monkeypatch: pytest.MonkeyPatch, races: int, outcome: str
 ) -> None:
     read, left = house.members.relation, [races]
@@ -183,7 +183,7 @@ async def test_a_change_is_decided_again_when_another_one_was_faster(
         assert house.audit.entries == []
 
 
-async def test_whoever_was_lowered_meanwhile_changes_nobody(house: House) -> None:
+async def test_a_user_lowered_meanwhile_changes_no_relation(house: House) -> None:
     await house.ledger("HSET", keys.relations(house.room.id), house.people["cohost"].id, "viewer")
     with pytest.raises(NotInCharge):
         await house.change("participant", "viewer", by="cohost")
@@ -222,7 +222,7 @@ async def test_a_deleted_owner_leaves_no_cohost_behind(house: House) -> None:
     assert house.audit.entries[0]["by"] == "cli"
 
 
-async def test_a_former_owner_who_loses_a_role_is_removed_and_an_error_says_what_holds(
+async def test_a_former_owner_who_loses_a_role_is_removed_and_an_error_states_the_change(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lowers(room: Room, to: str) -> bool:

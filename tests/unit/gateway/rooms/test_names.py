@@ -1,6 +1,6 @@
-"""Rooms created twice, and names of which each is one room's.
+"""Repeated creates, and unique names.
 
-`RoomNamesContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
+`RoomNamesContract` applies to any Redis; it runs on fakeredis here and on Valkey in integration.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ class RoomNamesContract(RoomBench):
         since = int(await ledger("HGET", key, "at"))
         await ledger("HSET", key, "at", since - 60_000)
 
-    async def test_a_repetition_finds_the_registered_room_and_changes_nothing_of_it(
+    async def test_a_repetition_finds_the_registered_room_and_does_not_change_it(
         self, rooms: Rooms, ledger: Ledger
     ) -> None:
-        """An attempt registered it and died. What happened to the room since must not be undone by the repeat."""
+        """An attempt registered the room and crashed. The repetition must not undo later changes of the room."""
         room = await self.create(rooms, upstream="tea.1")
         await rooms.update(room, ChangeRoom(name="Coffee", enabled=False), held=True)
         await ledger("HSET", f"rm:1:{{{room.id}}}", "owner", STRANGER)
@@ -40,7 +40,7 @@ class RoomNamesContract(RoomBench):
         assert (again.name, again.owner_id, again.enabled, again.held) == ("Coffee", STRANGER, False, True)
         assert again.lease == room.lease
 
-    async def test_a_repetition_has_its_unique_name_already(self, rooms: Rooms) -> None:
+    async def test_a_repetition_already_holds_its_unique_name(self, rooms: Rooms) -> None:
         room = await self.create(rooms, upstream="tea.1")
         new = NewRoom("Tea", "about", "open", "default")
         assert await rooms.create(OWNER, new, lease="another", upstream="tea.1") == (room, False)
@@ -61,7 +61,7 @@ class RoomNamesContract(RoomBench):
 
     # --- unique names ---
 
-    async def test_of_racing_creates_of_one_name_one_gets_it(self, rooms: Rooms) -> None:
+    async def test_one_of_several_racing_creates_gets_the_name(self, rooms: Rooms) -> None:
         names = ["Tea", "tea", "TEA", "ｔｅａ"]
         many = [NewRoom(name, "", "open", "default") for name in names]
         made = await asyncio.gather(
@@ -70,7 +70,9 @@ class RoomNamesContract(RoomBench):
         assert sorted(type(one).__name__ for one in made) == ["NameTaken"] * 3 + ["tuple"]
 
     @pytest.mark.parametrize("error", [HmsUnreachable("x"), HmsTimeout("x"), HmsBusy("x", 1)])
-    async def test_a_name_is_free_again_when_100ms_refused(self, rooms: Rooms, hms: Fake100ms, error: HmsError) -> None:
+    async def test_a_name_is_free_again_after_100ms_refused_the_create(
+        self, rooms: Rooms, hms: Fake100ms, error: HmsError
+    ) -> None:
         hms.fails["create"] = error
         new = NewRoom("Tea", "", "open", "default")
         with pytest.raises(type(error)):
@@ -78,7 +80,7 @@ class RoomNamesContract(RoomBench):
         hms.fails.clear()
         await rooms.create(OWNER, new, lease="l", upstream="tea.2")
 
-    async def test_unnamed_rooms_may_be_many(self, rooms: Rooms) -> None:
+    async def test_any_number_of_rooms_may_be_unnamed(self, rooms: Rooms) -> None:
         new = NewRoom(UNTITLED, "", "open", "default")
         made = [await rooms.create(OWNER, new, lease="l", upstream=upstream_name("x")) for _ in range(3)]
         assert len({room.id for room, _ in made}) == 3
@@ -88,7 +90,7 @@ class RoomNamesContract(RoomBench):
         await rooms.update(room, ChangeRoom(name="Coffee"))
         with pytest.raises(NameTaken):
             await self.create(rooms, "coffee", uid=STRANGER)
-        with pytest.raises(NameTaken):  # for a minute: it may be about to be named so again
+        with pytest.raises(NameTaken):  # for a minute, because the room may be about to get the name again
             await self.create(rooms, "Tea", uid=STRANGER)
         await self.a_minute_later(ledger, "tea")
         assert (await self.create(rooms, "Tea", uid=STRANGER)).name == "Tea"
@@ -115,10 +117,10 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "Tea", uid=STRANGER)
 
-    async def test_a_change_of_something_else_does_not_bring_an_old_name_back(
+    async def test_another_change_does_not_restore_an_old_name(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
-        """Somebody else may have it by then (an attack that worked)."""
+        """Another room may have the name by then (an attack that once worked)."""
         room = await self.create(rooms)
 
         async def rename_and_take() -> None:
@@ -132,7 +134,7 @@ class RoomNamesContract(RoomBench):
         assert (now.name, now.description) == ("Coffee", "new")
 
     @pytest.mark.parametrize("seed", range(6))
-    async def test_no_two_rooms_have_one_name_whatever_their_owners_do_at_once(
+    async def test_no_two_rooms_share_a_name_whatever_their_owners_do_concurrently(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger, seed: int
     ) -> None:
         chance = random.Random(seed)
@@ -167,16 +169,16 @@ class RoomNamesContract(RoomBench):
 
     async def test_a_name_that_a_crashed_rename_left_behind_can_be_taken(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
-        await ledger("HSET", f"rm:1:{{{room.id}}}", "name", "Coffee")  # and there it stopped
+        await ledger("HSET", f"rm:1:{{{room.id}}}", "name", "Coffee")  # then the process crashed
         with pytest.raises(NameTaken):  # for a minute it may be about to be renamed back
             await self.create(rooms, "Tea", uid=STRANGER)
         await self.a_minute_later(ledger, "tea")
         assert (await self.create(rooms, "Tea", uid=STRANGER)).name == "Tea"
 
-    async def test_a_name_belongs_to_its_room_from_before_the_room_is_written(
+    async def test_a_name_belongs_to_its_room_before_the_room_is_written(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever stops halfway: a room that has the name keeps it, and one that never got it does not."""
+        """After any crash halfway, a room that has the name keeps it, and one that never got it does not."""
         register = rooms._register
 
         async def stop_before(_: Room) -> Room | None:
@@ -197,10 +199,10 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "Tea", uid=STRANGER)
 
-    async def test_a_repetition_of_a_request_that_stopped_halfway_has_its_name_already(
+    async def test_a_repetition_of_a_crashed_request_already_holds_its_name(
         self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The client repeats a 503 under the same key at once; its own first attempt must not be in its way."""
+        """The client repeats a 503 with the same key at once; its own first attempt must not block it."""
 
         async def stop(_: Room) -> Room | None:
             raise StoreError("stopped before the row")
@@ -214,10 +216,10 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "tea", uid=STRANGER)
 
-    async def test_a_claim_that_was_lost_meanwhile_gives_no_second_room_the_name(
+    async def test_a_lost_claim_does_not_give_the_name_to_a_second_room(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
-        """A create that takes more than a minute, and another one that replaced it."""
+        """A create that takes more than a minute, and another one that has replaced it."""
 
         async def another() -> None:
             await self.a_minute_later(ledger, "tea")
@@ -229,7 +231,7 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "Tea", uid=STRANGER)
 
-    async def test_a_rename_that_stops_halfway_leaves_no_name_to_two_rooms(self, rooms: Rooms, ledger: Ledger) -> None:
+    async def test_a_crashed_rename_leaves_no_name_to_two_rooms(self, rooms: Rooms, ledger: Ledger) -> None:
         room = await self.create(rooms)
         ledger.lost_reply = "HSET"
         with pytest.raises(StoreError):
@@ -240,7 +242,7 @@ class RoomNamesContract(RoomBench):
         with pytest.raises(NameTaken):
             await self.create(rooms, "Coffee", uid=STRANGER)
 
-    async def test_of_many_requests_that_replace_a_crashed_holder_one_gets_the_name(
+    async def test_one_of_many_requests_that_replace_a_crashed_holder_gets_the_name(
         self, rooms: Rooms, ledger: Ledger
     ) -> None:
         await ledger("HSET", "nm:1:tea", "holder", "tea.1", "at", 0)

@@ -1,4 +1,4 @@
-"""The registry of rooms, on fakeredis and with a 100ms that only remembers what it was asked."""
+"""The registry of rooms, on fakeredis and with a 100ms that only records its calls."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ NEW = NewRoom("Große Besprechung", "about", "open", "default")
 
 
 class FakeHms:
-    """Gives out room ids in turn."""
+    """Issues room ids in sequence."""
 
     def __init__(self) -> None:
         self.created: list[dict[str, Any]] = []
@@ -42,7 +42,7 @@ class FakeHms:
 
 
 class Counting:
-    """Passes commands on and remembers them."""
+    """Forwards and records commands."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -131,7 +131,7 @@ async def test_rooms_of_the_same_name_are_different_rooms(rooms: Rooms, hms: Fak
     assert len({asked["name"] for asked in hms.created}) == 20
 
 
-async def test_the_users_own_name_is_kept_as_it_is(rooms: Rooms) -> None:
+async def test_the_users_own_name_is_kept_unchanged(rooms: Rooms) -> None:
     name = "  Tea & <b>cake</b> 🍰 \u202e"
     room = await create(rooms, OWNER, replace(NEW, name=name), lease="l")
     found = await rooms.find(room.id, OWNER)
@@ -159,7 +159,7 @@ async def test_a_room_that_could_not_be_registered_is_an_error(hms: FakeHms) -> 
 # --- finding ---
 
 
-async def test_a_stranger_finds_a_room_without_a_relation(rooms: Rooms) -> None:
+async def test_a_user_without_a_relation_finds_a_room_with_none(rooms: Rooms) -> None:
     room = await create(rooms, OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -183,7 +183,7 @@ async def test_an_owner_stays_owner_whatever_relation_is_stored(rooms: Rooms, ex
     assert found.relation == "owner"
 
 
-async def test_the_facts_of_a_room_are_those_a_decision_needs(rooms: Rooms, execute: Counting) -> None:
+async def test_the_facts_of_a_room_are_those_that_a_decision_needs(rooms: Rooms, execute: Counting) -> None:
     room = await create(rooms, OWNER, replace(NEW, access="invited"), lease="l")
     await execute("HSET", f"rm:1:{{{room.id}}}", "enabled", "0")
     found = await rooms.find(room.id, STRANGER)
@@ -217,13 +217,13 @@ async def test_a_malformed_room_id_reaches_neither_redis_nor_100ms(
     assert hms.created == []
 
 
-async def test_an_unregistered_room_is_not_found_and_100ms_is_not_asked(rooms: Rooms, hms: FakeHms) -> None:
+async def test_an_unregistered_room_is_not_found_and_100ms_is_not_called(rooms: Rooms, hms: FakeHms) -> None:
     await create(rooms, OWNER, NEW, lease="l")
-    hms.error = AssertionError("100ms was asked")
+    hms.error = AssertionError("100ms was called")
     assert await rooms.find("f" * 24, OWNER) is None
 
 
-async def test_a_find_is_two_commands_of_one_turn(rooms: Rooms, execute: Counting) -> None:
+async def test_a_find_issues_two_commands_in_one_turn(rooms: Rooms, execute: Counting) -> None:
     room = await create(rooms, OWNER, NEW, lease="l")
     issued: list[tuple[Any, ...]] = []
     released = asyncio.Event()
@@ -245,7 +245,7 @@ async def test_a_find_is_two_commands_of_one_turn(rooms: Rooms, execute: Countin
 # --- enlisting ---
 
 
-async def test_an_open_room_enters_the_list_of_a_user_who_joins_it_once(rooms: Rooms, execute: Counting) -> None:
+async def test_an_open_room_is_added_once_to_the_list_of_a_user_who_joins_it(rooms: Rooms, execute: Counting) -> None:
     room = await create(rooms, OWNER, NEW, lease="l")
     found = await rooms.find(room.id, STRANGER)
     assert found is not None
@@ -276,7 +276,9 @@ async def test_an_empty_list_is_one_empty_page(rooms: Rooms) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 11, 12, 13, 100])
-async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms, execute: Counting, size: int) -> None:
+async def test_paging_lists_rooms_of_one_millisecond_completely_and_once(
+    rooms: Rooms, execute: Counting, size: int
+) -> None:
     made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(12)]
     for n, room in enumerate(made):  # seven of one millisecond between others
         await place(execute, 1_800_000_000_000 + (n if n < 3 else 5 if n < 10 else n), room)
@@ -286,7 +288,7 @@ async def test_paging_brings_rooms_of_one_millisecond_all_and_once(rooms: Rooms,
     assert 0 < len(seen[-1]) <= size
 
 
-async def test_a_room_created_between_two_pages_moves_no_other(rooms: Rooms, execute: Counting) -> None:
+async def test_a_room_created_between_two_pages_does_not_move_others(rooms: Rooms, execute: Counting) -> None:
     made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(4)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)
@@ -296,7 +298,9 @@ async def test_a_room_created_between_two_pages_moves_no_other(rooms: Rooms, exe
     assert [room.id for room in first + second] == [room.id for room in reversed(made)]
 
 
-async def test_a_listed_room_that_is_gone_is_left_out_and_the_rest_is_reached(rooms: Rooms, execute: Counting) -> None:
+async def test_a_listed_room_that_no_longer_exists_is_omitted_without_hiding_others(
+    rooms: Rooms, execute: Counting
+) -> None:
     made = [await create(rooms, OWNER, NEW, lease="l") for _ in range(6)]
     for n, room in enumerate(made):
         await place(execute, 1_800_000_000_000 + n, room)
@@ -341,5 +345,5 @@ def test_the_upstream_name_has_only_characters_that_100ms_allows() -> None:
         assert re.fullmatch(r"[a-z0-9.-]{28,67}", upstream_name(f"a{chr(code)}b{chr(code)}")), hex(code)
 
 
-def test_the_upstream_name_is_new_every_time() -> None:
+def test_every_upstream_name_is_unique() -> None:
     assert len({upstream_name("same") for _ in range(5000)}) == 5000

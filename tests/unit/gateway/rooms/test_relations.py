@@ -1,6 +1,6 @@
-"""Relations to a room and what a change of one does upstream.
+"""Relations to a room, and the effects of their changes at 100ms.
 
-`MembersContract` says what holds on any Redis; here it runs on fakeredis, in integration on Valkey.
+`MembersContract` applies to any Redis; it runs on fakeredis here and on Valkey in integration.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class MembersContract:
     def members(self, ledger: Ledger, hms: Fake100ms) -> Members:
         return Members(ledger, hms, policy())  # type: ignore[arg-type]
 
-    async def test_everybody_with_a_relation_is_listed_the_owner_first_and_once(
+    async def test_everyone_with_a_relation_is_listed_once_with_the_owner_first(
         self, members: Members, ledger: Ledger
     ) -> None:
         await ledger("HSET", f"rr:1:{{{ROOM.id}}}", OWNER, "viewer")
@@ -59,7 +59,7 @@ class MembersContract:
             None,
         ]
 
-    async def test_a_relation_is_given_and_the_room_listed(self, members: Members, ledger: Ledger) -> None:
+    async def test_giving_a_relation_adds_the_room_to_the_users_list(self, members: Members, ledger: Ledger) -> None:
         assert await members.set(ROOM, STRANGER, "viewer", before=None, by=BY_OWNER) is None
         assert await members.relation(ROOM, STRANGER) == "viewer"
         assert await ledger("ZSCORE", f"ur:1:{{{STRANGER}}}", ROOM.id) == ROOM.created_ms
@@ -73,28 +73,28 @@ class MembersContract:
             ("participant", "viewer", None),  # both may be guests
             (None, "viewer", None),
             ("banned", "viewer", None),
-            ("participant", "participant", {"guest"}),  # they may have been more, and 100ms did not remove them
-            ("cohost", "cohost", None),  # nobody has more
+            ("participant", "participant", {"guest"}),  # they may have had more, and 100ms may not have removed them
+            ("cohost", "cohost", None),  # the highest relation
             ("viewer", "banned", set()),
             (None, "banned", set()),
             ("banned", "banned", set()),
         ],
     )
-    async def test_a_user_who_loses_a_100ms_role_is_to_be_removed(
+    async def test_a_user_who_loses_a_100ms_role_must_be_removed(
         self, members: Members, ledger: Ledger, before: str | None, after: str, sparing: set[str] | None
     ) -> None:
         if before:
             await ledger("HSET", f"rr:1:{{{ROOM.id}}}", STRANGER, before)
         assert await members.set(ROOM, STRANGER, after, before=before, by=BY_OWNER) == sparing
 
-    async def test_a_banned_user_is_removed_whatever_the_template_says_of_their_roles(
+    async def test_a_banned_user_is_removed_whatever_the_roles_of_the_template(
         self, ledger: Ledger, hms: Fake100ms
     ) -> None:
         """The policy may have changed since they joined."""
         members = Members(ledger, hms, with_roles(policy(), participant=()))  # type: ignore[arg-type]
         assert await members.set(ROOM, MEMBER, "banned", before="participant", by=BY_OWNER) == frozenset()
 
-    async def test_a_banned_user_is_forgotten_as_well(self, members: Members, ledger: Ledger) -> None:
+    async def test_a_banned_user_can_also_be_forgotten(self, members: Members, ledger: Ledger) -> None:
         await members.set(ROOM, MEMBER, "viewer", before="participant", by=BY_OWNER)
         await members.set(ROOM, MEMBER, "banned", before="viewer", by=BY_OWNER)
         await members.forget(MEMBER)
@@ -103,7 +103,7 @@ class MembersContract:
     async def test_a_change_that_was_decided_on_an_outdated_relation_is_not_written(
         self, members: Members, ledger: Ledger
     ) -> None:
-        """The owner has made them cohost meanwhile; a cohost who saw a participant must not ban them."""
+        """The owner has made them a cohost meanwhile; a cohost who saw a participant must not ban them."""
         await members.set(ROOM, MEMBER, "cohost", before="participant", by=BY_OWNER)
         with pytest.raises(Overtaken):
             await members.set(ROOM, MEMBER, "banned", before="participant", by=BY_COHOST)
@@ -122,7 +122,9 @@ class MembersContract:
             await members.set(ROOM, MEMBER, "banned", before="participant", by=BY_COHOST)
         assert await members.relation(ROOM, MEMBER) == "participant"
 
-    async def test_of_racing_changes_each_is_decided_on_what_the_one_before_left(self, members: Members) -> None:
+    async def test_each_of_several_racing_changes_is_decided_on_the_result_of_the_previous(
+        self, members: Members
+    ) -> None:
         changes = [
             members.set(ROOM, MEMBER, relation, before="participant", by=BY_OWNER)
             for relation in ("cohost", "viewer", "banned")
@@ -139,7 +141,7 @@ class MembersContract:
         assert await members.all(handed) == [(MEMBER, "owner"), (OWNER, "cohost"), (COHOST, "cohost")]
         assert await ledger("ZSCORE", f"ur:1:{{{MEMBER}}}", ROOM.id) == ROOM.created_ms
 
-    async def test_a_room_is_handed_over_once(self, members: Members, ledger: Ledger) -> None:
+    async def test_one_owner_can_hand_a_room_over_only_once(self, members: Members, ledger: Ledger) -> None:
         outcomes = await asyncio.gather(
             *(members.hand_over(ROOM, to) for to in (MEMBER, STRANGER)), return_exceptions=True
         )
@@ -147,11 +149,11 @@ class MembersContract:
         with pytest.raises(NotInCharge):
             await members.set(ROOM, COHOST, "banned", before="cohost", by=BY_OWNER)
 
-    async def test_a_former_owner_who_loses_a_role_is_to_be_removed(self, ledger: Ledger, hms: Fake100ms) -> None:
+    async def test_a_former_owner_who_loses_a_role_must_be_removed(self, ledger: Ledger, hms: Fake100ms) -> None:
         only_owners = with_roles(policy(), owner=("guest", "host", "chair"))
         assert await Members(ledger, hms, only_owners).hand_over(ROOM, MEMBER)  # type: ignore[arg-type]
 
-    # --- letting in by an invite ---
+    # --- accepting an invite ---
 
     async def let_in(self, members: Members, uid: str, relation: str, invite: str = "i") -> tuple[str, bool]:
         return await members.let_in(ROOM, uid, relation, invite=invite, keep_ms=60_000)
@@ -185,14 +187,14 @@ class MembersContract:
         assert await members.relation(ROOM, MEMBER) == "viewer"
         assert await self.let_in(members, MEMBER, "cohost", invite="another") == ("cohost", True)
 
-    # --- throwing out, forgetting ---
+    # --- removing and forgetting ---
 
     async def test_all_peers_of_the_user_are_removed(self, members: Members, hms: Fake100ms, ledger: Ledger) -> None:
         hms.peers = {MEMBER: ["p1", "p2", "p3"], STRANGER: ["p4"]}
         assert await members.remove_peers(ROOM, MEMBER, reason="x") == 3
         assert ledger.upstream() == [("list", MEMBER), ("remove", "p1"), ("remove", "p2"), ("remove", "p3")]
 
-    async def test_peers_in_spared_roles_stay_and_those_of_unknown_ones_go(
+    async def test_peers_in_spared_roles_stay_and_those_in_unknown_roles_are_removed(
         self, members: Members, hms: Fake100ms, ledger: Ledger
     ) -> None:
         hms.peers = {MEMBER: ["p1", "p2", "p3"]}
@@ -200,7 +202,7 @@ class MembersContract:
         assert await members.remove_peers(ROOM, MEMBER, reason="x", sparing=frozenset({"guest"})) == 2
         assert ledger.upstream() == [("list", MEMBER), ("remove", "p2"), ("remove", "p3")]
 
-    async def test_strangers_and_the_banned_leave_a_room_that_is_closed(
+    async def test_closing_a_room_removes_banned_users_and_users_without_a_relation(
         self, members: Members, hms: Fake100ms, ledger: Ledger
     ) -> None:
         await members.set(ROOM, STRANGER, "banned", before=None, by=BY_OWNER)
@@ -238,7 +240,7 @@ class MembersContract:
         sparing = await members.set(ROOM, OWNER, "cohost", before="cohost", by=by)
         assert sparing == {"guest", "host"}, "that removes them as a chair"
 
-    async def test_a_forgotten_user_has_no_relation_anywhere(self, members: Members, ledger: Ledger) -> None:
+    async def test_a_forgotten_user_has_no_relation_to_any_room(self, members: Members, ledger: Ledger) -> None:
         await self.let_in(members, STRANGER, "participant")
         await members.forget(STRANGER)
         assert await members.relation(ROOM, STRANGER) is None
