@@ -37,7 +37,7 @@ PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event. `by` is a user id, `cli`, or empty without a login; `subject` is the user whom it concerns."""
+    """One event. `by` is a user id, `cli`, or empty without a login; `subject` is the user it concerns."""
 
     id: str
     at_ms: int
@@ -52,7 +52,7 @@ class Entry:
 class Filter:
     """Selects entries of the trail: by or about a user (id), of an action or a kind of actions, in a span of time.
 
-    `action` is a whole action or its beginning, such as `login`. `after` is the id of an entry, which is left out.
+    `action` is a whole action or its beginning, such as `login`. `after` is the id of an entry, which is excluded.
     """
 
     user: str | None = None
@@ -73,7 +73,7 @@ EVERYTHING = Filter()
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request came from: its address, for the log line alone, and a MAC of it, for the trail."""
+    """The origin of a request: its address, only for the log line, and a MAC of the address, for the trail."""
 
     address: str
     source: str
@@ -108,8 +108,8 @@ class Audit:
     ) -> None:
         """Write one entry with the next flush, without waiting.
 
-        With `once_per_s` the same entry is written once in so many seconds per process: an attacker must not fill the
-        trail with repetitions.
+        With `once_per_s` a process writes the same entry once in so many seconds: an attacker must not fill the trail
+        with repetitions.
         """
         if origin is not None:
             details = {"source": origin.source, **details}
@@ -126,20 +126,20 @@ class Audit:
     def denied(
         self, uid: str, code: str, attempted: str, *, room: str = "", subject: str | None = None, why: str = ""
     ) -> None:
-        """Note that a user was refused what they may not do; the same again once a minute.
+        """Note that a user was denied an action; the same denial once a minute.
 
-        `subject` is the user whom it was about, by default the one who was refused.
+        `subject` is the user concerned, by default the one who was denied.
         """
         said: dict[str, Any] = {name: text for name, text in (("why", why), ("room", room)) if text}
         whom = uid if subject is None else subject
         self.note("denied", by=uid, subject=whom, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
 
     def refused_code(self, kind: str, origin: Origin) -> None:
-        """Note that an address tries codes that are not valid; the same again once a minute."""
+        """Note that an address tried an invalid code; once a minute for the same address."""
         self.note("code.refused", by=NOBODY, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, kind=kind)
 
     def note_reading(self, report: str, *, by: str, subject: str = "") -> None:
-        """Note that a user read the usage of others; the same again once a minute."""
+        """Note that a user read the usage of others; the same report once a minute."""
         self.note("usage.read", by=by, subject=subject, once_per_s=_READ_ONCE_PER_S, report=report)
 
     async def page(

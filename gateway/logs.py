@@ -16,12 +16,12 @@ import msgspec
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-BATCH_S = 0.05  # what a process that is killed loses of its events
+BATCH_S = 0.05  # a killed process loses this much of its events
 MOST_LINES = 1000  # that wait
 ATOMIC_BYTES = 4096  # PIPE_BUF of Linux
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
-# Codes of invites and links, login tokens, refresh tokens: whoever reads one can use it.
+# Codes of invites and links, login tokens and refresh tokens, any of which its reader could use.
 _SECRET = re.compile(
     r"(?<![a-z2-7])[a-z2-7]{26}(?![a-z2-7])|eyJ[\w-]+\.[\w-]+\.[\w-]*|v1\.u[a-z2-7]{20}\.\w+\.\w+\.\w+"
 )
@@ -29,15 +29,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def path_to_log(path: str) -> str:
-    """Return a path without secrets: an invite's code is part of its path, other secrets get there by mistake."""
+    """Return a path without secrets: an invite's code is part of its path, other secrets can be there by mistake."""
     return _SECRET.sub("(secret)", path)
 
 
 def to_json(value: dict[str, Any]) -> str:
-    """Return JSON in printable ASCII; a value that JSON does not know becomes text."""
+    """Return JSON in printable ASCII; a value without a JSON type becomes text."""
     try:
         encoded = _ENCODER.encode(value)
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         encoded = b"\x7f"
     if encoded.isascii() and b"\x7f" not in encoded:
         return encoded.decode()
@@ -142,9 +142,9 @@ _handler: _Lines | None = None
 
 
 def event(logger: logging.Logger, message: str, fields: dict[str, Any]) -> None:
-    """Log what happens with every request, at level INFO; written within `BATCH_S`, before any later record.
+    """Log an event of every request at level INFO; written within `BATCH_S`, before any later record.
 
-    It makes no LogRecord, and many lines are one write: 0.73 of the CPU per mint, which logs two.
+    Makes no LogRecord and joins many lines to one write: 0.73 of the CPU per mint, which logs two.
     """
     if _handler is None:
         logger.info(message, extra={"fields": fields})

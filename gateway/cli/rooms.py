@@ -164,7 +164,7 @@ def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
 @click.argument("room_id", metavar="ROOM")
 @JSON
 def unlock(room_id: str, as_json: bool) -> None:
-    """Unlock a room, whoever locked it. It counts again towards the maximum of rooms of its creator."""
+    """Unlock a room, no matter who locked it. It counts again towards the maximum of rooms of its creator."""
 
     async def work(services: _Services) -> Room:
         room = await _room(services, room_id)

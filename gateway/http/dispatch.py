@@ -1,7 +1,7 @@
 """Calls the handler of a request and sends what it returns.
 
-Litestar finds the route and describes the parameters. What it would do for each request then (dependencies, a model of
-the parameters, response objects, exception handlers) was a quarter of a mint's CPU time.
+Litestar finds the route and describes the parameters. Its further work for each request (dependencies, a model of
+the parameters, response objects, exception handlers) took a quarter of a mint's CPU time.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ class Dispatch:
         self._services = services
 
     async def __call__(self, scope: HTTPScope, arguments: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Call a handler with the arguments that its request brings and those that every handler may take."""
+        """Call a handler with the arguments from its request and those that every handler may take."""
         handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
         request = _REQUEST(scope, receive, send)
         given = {"request": request, SERVICES: self._services}

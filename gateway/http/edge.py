@@ -36,13 +36,13 @@ _DEFAULTS = (
     (b"permissions-policy", b"camera=(), display-capture=(), geolocation=(), microphone=()"),
     (b"referrer-policy", b"no-referrer"),
 )
-# RFC 6797; without includeSubDomains, since subdomains may belong to someone else.
+# RFC 6797; without includeSubDomains, because subdomains may belong to other parties.
 _YEAR_OF_HTTPS = (b"strict-transport-security", b"max-age=31536000")
 _EXEMPT = frozenset({"/health/live", "/health/ready"})  # a monitor must never be rate-limited
 
 
 class Edge:
-    """Adds the request id and the fixed headers to every response, logs it, and answers what nothing else caught.
+    """Adds the request id and the fixed headers to every response, logs it, and answers uncaught exceptions.
 
     Everything inside sees a HEAD request as GET, so that both pass the same checks (RFC 9110 section 9.3.2).
     """

@@ -23,9 +23,9 @@ _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 
 
 def of_body(text: str, kind: Any) -> tuple[str, str]:
-    """Return field and rule of a message of msgspec about a body, e.g. "Expected `str`, got `int` - at `$.name`".
+    """Return the field and rule of a msgspec message about a body, e.g. "Expected `str`, got `int` - at `$.name`".
 
-    `kind` is the body's type: of a choice, msgspec's own text repeats the caller's value instead of the choices.
+    `kind` is the body's type: for a choice, msgspec's own text repeats the caller's value instead of the choices.
     """
     where = _PATH.search(text)
     named = _NAMED.search(text)

@@ -1,6 +1,6 @@
-"""What a request brings for its handler: path, query, headers and a JSON body, read once and judged strictly.
+"""The input of a request for its handler: path, query, headers and a JSON body, read once and checked strictly.
 
-The handler's own signature says what may come: it is Litestar's, so that the OpenAPI document and this agree.
+The handler's own signature defines the allowed input: it is Litestar's, so that the OpenAPI document and this agree.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ MOST_BODY_BYTES = 16 * 1024
 BODY_TIMEOUT_S = 10.0
 _MOST_DIGITS = 18  # of a length; Python refuses to read thousands
 _MOST_NAME_CHARS = 64
-_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})  # what they send is read and ignored
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})  # their bodies are read and ignored
 # The forms of query values. msgspec would also accept `5.0` as 5, `null` as a missing date and 0 as 1970.
 _WRITTEN: dict[Any, tuple[str, str]] = {
     int: (r"-?[0-9]{1,18}", "must be an integer"),
@@ -36,13 +36,13 @@ _WRITTEN: dict[Any, tuple[str, str]] = {
 
 
 async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
-    """Wait for the whole request, judge it, and return the arguments of its handler that it brings.
+    """Wait for the whole request, check it, and return the handler arguments that it contains.
 
-    Permissions are checked after this. Otherwise a client could begin a request while it may make it, hold back the
-    last byte, and be served when it no longer may.
+    Permissions are checked after this. Otherwise a client could begin a request while it is permitted, hold back the
+    last byte, and be served after it has lost the permission.
 
     Raises:
-        Problem, FieldError: the first thing that is wrong; the body has arrived all the same, or never will.
+        Problem, FieldError: the first error found; the body has arrived by then, or never will.
     """
     handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
     without_body = scope["method"] in _WITHOUT_BODY
@@ -51,7 +51,7 @@ async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
         raw = await _read(dict(scope["headers"]), receive)
     except Problem as problem:
         refusal = problem
-    if scope["method"] == "OPTIONS":  # it asks about an address, whatever its query
+    if scope["method"] == "OPTIONS":  # it concerns the address, not its query
         return {}
     arguments = _arguments(handler, scope)
     if (check := access_of(handler).check) is not None:
@@ -149,8 +149,8 @@ def _arguments(handler: BaseRouteHandler, scope: HTTPScope) -> dict[str, Any]:
 def _query(parameters: Mapping[str, _Parameter], query: bytes) -> dict[str, Any]:
     """Read a query; unknown and repeated parameters are refused.
 
-    Otherwise a misspelt `form=2026-01-01` would report another period, and `limit=1&limit=500` mean one thing to a
-    proxy that counts and another to the gateway (CWE-235).
+    Otherwise a misspelt `form=2026-01-01` would report another period, and `limit=1&limit=500` would mean one
+    thing to a proxy that counts and another to the gateway (CWE-235).
     """
     values: dict[str, Any] = {}
     for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):

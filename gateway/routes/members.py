@@ -57,10 +57,10 @@ async def list_members(
         if of != room_id:
             raise FieldError("cursor", "is not a cursor of this list")
         after = int(place)
-    everybody = await services.members.all(found.room)
-    shown = everybody[after : after + limit]
+    members = await services.members.all(found.room)
+    shown = members[after : after + limit]
     users = await services.accounts.several([uid for uid, _ in shown])
-    following = services.cursors.seal("members", room_id, after + limit) if len(everybody) > after + limit else None
+    following = services.cursors.seal("members", room_id, after + limit) if len(members) > after + limit else None
     return MemberList([_member(uid, relation, users.get(uid)) for uid, relation in shown], following)
 
 
