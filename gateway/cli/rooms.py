@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -93,7 +93,7 @@ def give(room_id: str, user: str, as_json: bool) -> None:
             await services.membership.hand_over(room, heir, by=CLI)
         except NotInCharge as error:
             raise CommandError(f"room {room_id} has just changed owner; check and try again") from error
-        return replace(room, owner_id=heir.id), heir
+        return msgspec.structs.replace(room, owner_id=heir.id), heir
 
     room, heir = _with_services(work)
     text = f"{heir.username} now owns {room.id} ({room.name})."

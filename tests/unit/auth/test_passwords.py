@@ -376,9 +376,7 @@ async def test_a_caller_that_finds_the_queue_full_gets_busy_at_once(monkeypatch:
     assert await passwords.hash("again") == "again"
 
 
-async def test_a_caller_that_waits_too_long_gets_busy_and_frees_its_place(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_caller_that_waits_too_long_gets_busy_and_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WAIT_S", 0.05)
     monkeypatch.setattr(module, "_QUEUE", 2)
     passwords, gate = gated(monkeypatch)

@@ -244,9 +244,7 @@ async def test_requests_of_one_address_are_limited(throttle: Throttle) -> None:
     await throttle.request(HOME)
 
 
-async def test_one_address_may_register_thirty_accounts_and_refused_attempts_do_not_count(
-    throttle: Throttle,
-) -> None:
+async def test_one_address_may_register_thirty_accounts_and_refused_attempts_do_not_count(throttle: Throttle) -> None:
     for _ in range(50):
         with pytest.raises(Busy):
             async with throttle.registration(STRANGER):
