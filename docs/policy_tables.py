@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from gateway.http.problems import STATUS_OF
+from gateway.policy.actions import BANNED, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import decide, decide_member, decide_role
-from gateway.policy.model import BANNED, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts
+from gateway.policy.model import Policy, RoomFacts
 
 _EVERY = (*RELATIONS, BANNED)
 # The cases of a user and a room: in words, the stored relation, the room's access.

@@ -41,12 +41,13 @@ from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
 from gateway.policy.effective import policy_of
-from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
+from gateway.policy.live import PolicyInForce, PolicyReload
+from gateway.policy.templates import TemplateWatch
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.rooms.change import RoomControl
 from gateway.rooms.create import RoomCreation
-from gateway.rooms.guests import GuestBook
+from gateway.rooms.guest_accounts import GuestBook
 from gateway.rooms.idempotency import Idempotency
 from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership

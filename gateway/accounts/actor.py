@@ -9,7 +9,8 @@ from auth.accounts import Accounts
 from auth.tokens import Principal
 from auth.users import User
 from gateway.audit import CLI
-from gateway.policy.model import POWERS, Policy
+from gateway.policy.actions import POWERS
+from gateway.policy.model import Policy
 from gateway.text import FieldError
 
 MANAGE = "users:manage"

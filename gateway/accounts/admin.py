@@ -17,7 +17,7 @@ from auth.vouchers import Vouchers
 from gateway.accounts.actor import MANAGE, Actor
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
-from gateway.rooms.guests import no_longer_guest
+from gateway.rooms.guest_accounts import no_longer_guest
 
 PASSWORD_LINK_S = 24 * 3600
 

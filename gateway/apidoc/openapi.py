@@ -15,7 +15,7 @@ from gateway.apidoc.components import HEADERS, PROBLEM
 from gateway.http.access import access_of
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import MEDIA_TYPE, title_of
-from gateway.policy.model import ACTIONS, RELATIONS, ROOM_ACTIONS
+from gateway.policy.actions import ACTIONS, RELATIONS, ROOM_ACTIONS
 
 _DESCRIPTION = """Login, limits, usage and role policy in front of 100ms live video.
 

@@ -16,11 +16,12 @@ from gateway.cli.terminal import JSON, fields, print_json
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError
 from gateway.hms.tokens import HmsTokens
+from gateway.policy.actions import ACTIONS, ROOM_ACTIONS
 from gateway.policy.effective import policy_of
 from gateway.policy.explain import Explanation, Question, Standing, explain, standing
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import ACTIONS, ROOM_ACTIONS, Policy
+from gateway.policy.model import Policy
 from gateway.redis.store import Store
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found

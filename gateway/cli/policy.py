@@ -9,8 +9,9 @@ import msgspec
 
 from gateway.cli.explain import explain_command
 from gateway.cli.terminal import JSON, fields, print_result
+from gateway.policy.actions import RELATIONS
 from gateway.policy.file import load_policy
-from gateway.policy.model import RELATIONS, Policy
+from gateway.policy.model import Policy
 from gateway.settings import load_env, policy_path
 
 

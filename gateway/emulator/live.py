@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.emulator import events
+from gateway.emulator import webhook_events as events
 from gateway.emulator.errors import ApiError, not_found
 from gateway.emulator.records import Peer, Room, Session, Track
 from gateway.emulator.state import Workspace

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.emulator import events
+from gateway.emulator import webhook_events as events
 from gateway.emulator.records import Room, Webhook
 from gateway.emulator.sender import NotSentError, Sender
 from gateway.emulator.state import Workspace

@@ -7,7 +7,7 @@ from typing import Any
 from litestar.handlers import BaseRouteHandler
 
 from gateway.http.problem_codes import STATUS
-from gateway.policy.model import ACTIONS, LIMITED_ACTIONS, ROOM_ACTIONS
+from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, ROOM_ACTIONS
 
 _KEY = "access"
 

@@ -21,9 +21,10 @@ from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
 from gateway.http.request_input import read_input
+from gateway.policy.actions import counter_of
 from gateway.policy.decide import Verdict, decide
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import Policy, counter_of
+from gateway.policy.model import Policy
 from gateway.redis.store import StoreError
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.policy.model import ACTIONS, BANNED, IN_CHARGE, RELATIONS, ROOM_ACTIONS, Policy, RoomFacts, RoomRule
+from gateway.policy.actions import ACTIONS, BANNED, IN_CHARGE, RELATIONS, ROOM_ACTIONS, RoomRule
+from gateway.policy.model import Policy, RoomFacts
 
 Rule = Literal["login", "permission", "relation", "banned", "room disabled", "default deny"]
 

@@ -12,19 +12,8 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from gateway.policy.model import (
-    ACTIONS,
-    LIMITED_ACTIONS,
-    PERMISSIONS,
-    POWERS,
-    RELATIONS,
-    Anonymous,
-    Guests,
-    Policy,
-    Registration,
-    Role,
-    RoomDefaults,
-)
+from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, PERMISSIONS, POWERS, RELATIONS
+from gateway.policy.model import Anonymous, Guests, Policy, Registration, Role, RoomDefaults
 from gateway.policy.tables import (
     ANONYMOUS,
     GuestsTable,

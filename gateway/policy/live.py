@@ -1,4 +1,4 @@
-"""Follows the policy file while the gateway runs, and reports what does not fit the templates at 100ms."""
+"""Follows the policy file while the gateway runs."""
 
 import asyncio
 import logging
@@ -8,11 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from gateway.hms.client import HmsClient
 from gateway.policy.effective import policy_of
 from gateway.policy.file import PolicyError
 from gateway.policy.model import Policy
-from gateway.policy.templates import missing_roles
 from gateway.settings import Settings
 
 log = logging.getLogger("gateway")
@@ -101,38 +99,6 @@ def _in_daemon_thread(work: Callable[[], Policy | None]) -> Future[Policy | None
 
     threading.Thread(target=run, name="policy", daemon=True).start()
     return future
-
-
-class TemplateWatch:
-    """Warns of roles that a policy lists and a template does not have: users cannot join with them."""
-
-    def __init__(self, policy: PolicyInForce) -> None:
-        self._policy = policy
-        self._warned: dict[str, tuple[str, ...]] = {}
-
-    def look(self, hms: HmsClient) -> None:
-        """Compare all templates whose roles are known, and request the roles of the others from 100ms."""
-        for template_id in set(self._policy.now.template_ids.values()):
-            existing = hms.template_roles(template_id)
-            if existing is not None:
-                self.seen(template_id, existing)
-
-    def seen(self, template_id: str, existing: frozenset[str]) -> None:
-        """Compare the policy with a template's present roles; warn once of each set of missing roles."""
-        policy = self._policy.now
-        for alias in sorted(alias for alias, known in policy.template_ids.items() if known == template_id):
-            missing = missing_roles(policy, alias, existing)
-            if missing and self._warned.get(alias) != missing:
-                log.warning(
-                    "the policy names roles that template %s (%s) does not have: %s; it has %s."
-                    " Run gateway doctor, and see [templates.%s] of the policy",
-                    template_id,
-                    alias,
-                    ", ".join(missing),
-                    ", ".join(sorted(existing)) or "none",
-                    alias,
-                )
-            self._warned[alias] = missing
 
 
 def stamp_of(path: Path | None) -> Stamp:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from gateway.policy.model import COUNTERS, LIMITED_ACTIONS
+from gateway.policy.actions import COUNTERS, LIMITED_ACTIONS
 from limits.policy import MOST_UNITS
 
 REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis no request is allowed"}

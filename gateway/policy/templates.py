@@ -1,12 +1,17 @@
 """Compares the 100ms roles in a policy with the roles of a template at 100ms."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 
+from gateway.hms.client import HmsClient
 from gateway.hms.replies import HmsRole, HmsTemplate
 from gateway.policy.file import NAMES_ALLOWED, ROLE_NAME, built_in_text
+from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
+
+log = logging.getLogger("gateway")
 
 _INTERNAL = "__internal"  # 100ms's own, such as __internal_recorder; no user joins with one
 _OVER_OTHERS = frozenset({"endRoom", "removeOthers", "changeRole"})  # worse than powers that only cost money
@@ -83,3 +88,35 @@ def policy_text(mapping: Mapping[str, list[str]]) -> str:
     if changed != 1 or not text.startswith(_TITLE):
         raise RuntimeError("the built-in policy does not have the expected form")
     return "# The policy, written by `gateway init`. Edit it; see docs/policy.md.\n" + text.removeprefix(_TITLE)
+
+
+class TemplateWatch:
+    """Warns of roles that a policy lists and a template does not have: users cannot join with them."""
+
+    def __init__(self, policy: PolicyInForce) -> None:
+        self._policy = policy
+        self._warned: dict[str, tuple[str, ...]] = {}
+
+    def look(self, hms: HmsClient) -> None:
+        """Compare all templates whose roles are known, and request the roles of the others from 100ms."""
+        for template_id in set(self._policy.now.template_ids.values()):
+            existing = hms.template_roles(template_id)
+            if existing is not None:
+                self.seen(template_id, existing)
+
+    def seen(self, template_id: str, existing: frozenset[str]) -> None:
+        """Compare the policy with a template's present roles; warn once of each set of missing roles."""
+        policy = self._policy.now
+        for alias in sorted(alias for alias, known in policy.template_ids.items() if known == template_id):
+            missing = missing_roles(policy, alias, existing)
+            if missing and self._warned.get(alias) != missing:
+                log.warning(
+                    "the policy names roles that template %s (%s) does not have: %s; it has %s."
+                    " Run gateway doctor, and see [templates.%s] of the policy",
+                    template_id,
+                    alias,
+                    ", ".join(missing),
+                    ", ".join(sorted(existing)) or "none",
+                    alias,
+                )
+            self._warned[alias] = missing

@@ -2,6 +2,7 @@
 
 from gateway.audit import Audit
 from gateway.hms.errors import HmsError
+from gateway.rooms.locks import check_unlock
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller, ChangeRoom, Forbidden, Room
@@ -24,8 +25,8 @@ class RoomControl:
         """
         if not by.relation and changes.fields != ["enabled"]:
             raise Forbidden("Only an owner or cohost of this room may change more than `enabled`.")
-        if changes.enabled and room.held and not by.is_operator:
-            raise Forbidden("An operator has locked this room; only an operator can unlock it.")
+        if changes.enabled:
+            check_unlock(room, by)
         said = {"by": by.uid, "subject": "", "room": room.id, "fields": " ".join(changes.fields)}
         try:
             await self._rooms.update(room, changes, held=by.is_operator)

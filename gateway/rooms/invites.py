@@ -14,10 +14,12 @@ from auth.accounts import Accounts
 from auth.errors import InvalidVoucher, UnknownUser
 from auth.users import User
 from auth.vouchers import Voucher, Vouchers, ref_of
+from gateway.policy.actions import BANNED, RELATIONS
 from gateway.policy.decide import decide, decide_member, outranks
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import BANNED, RELATIONS, Guests, RoomFacts
+from gateway.policy.model import Guests, RoomFacts
 from gateway.rooms import keys
+from gateway.rooms.guests import check_guest, check_joins_more
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller, Forbidden, Room, timed_ids
@@ -63,8 +65,8 @@ class RoomInvites:
         verdict = decide_member(by.relation, None, relation)
         if not verdict.allowed:
             raise Forbidden(verdict.reason)
-        if guests and relation == "cohost":
-            raise FieldError("relation", "a guest must be a participant or a viewer")
+        if guests:
+            check_guest(relation, is_member=True)
         if guests and not self._policy.now.guests.role:
             raise FieldError("guests", "the policy allows no guests")
         now_ms, index = time.time_ns() // 1_000_000, keys.invites(room.id)
@@ -104,8 +106,7 @@ class RoomInvites:
             InvalidVoucher: also for a banned user, for a user who accepted it before and whose relation was lowered
                 since, and if its maker may no longer make such an invite.
         """
-        if self._policy.now.guests.role in user.roles:
-            raise Forbidden("A guest cannot join another room.")
+        check_joins_more(self._policy.now, user)
         room, voucher = await self._look(code)
         relation = voucher.payload["relation"]
         had = await self._members.relation(room, user.id)

@@ -11,7 +11,7 @@ from gateway.hms.client import HmsClient
 from gateway.hms.errors import already_done
 from gateway.policy.live import PolicyInForce
 from gateway.rooms import keys
-from gateway.rooms.room import Room
+from gateway.rooms.room import Caller, Forbidden, Room
 from limits.limiter import Limiter
 from limits.policy import Decision
 
@@ -39,6 +39,12 @@ _LOCKED = "The gateway has locked the room nevertheless and issues no token to j
 LOCKED_ONLY = _LOCKED + "Nothing else has changed. Repeat the request to complete it at 100ms."
 _LOCKED_NOT_ENDED = _LOCKED + "People may still be in it. Repeat the request to end it."
 UNLOCKED_ONLY = "The room has been enabled nevertheless; nothing else has changed. Repeat the request."
+
+
+def check_unlock(room: Room, by: Caller) -> None:
+    """Check that a caller may unlock a room. Raises: Forbidden, if an operator has locked it and they are not one."""
+    if room.held and not by.is_operator:
+        raise Forbidden("An operator has locked this room; only an operator can unlock it.")
 
 
 class LockedMeanwhile(Exception):

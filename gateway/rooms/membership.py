@@ -4,9 +4,11 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.users import User
 from gateway.audit import Audit
+from gateway.policy.actions import BANNED
 from gateway.policy.decide import decide_member
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import BANNED, Policy
+from gateway.policy.model import Policy
+from gateway.rooms.guests import check_guest
 from gateway.rooms.relations import Members, Overtaken
 from gateway.rooms.room import Caller, Forbidden, Room
 from gateway.text import FieldError
@@ -40,7 +42,7 @@ class Membership:
             await self._check(room, target, wanted, by)
             return target, await self.hand_over(room, target, by=by.uid)
         if self._policy.now.guests.role in target.roles:
-            await self._check_guest(room, target, wanted)
+            check_guest(wanted, is_member=await self._members.relation(room, target.id) is not None)
         if wanted == BANNED and "rooms:end-any" in self._policy.now.permissions(target.roles):
             raise Forbidden("You may not ban this user.")  # a ban beats every permission; operators must reach any room
         for _ in range(_ATTEMPTS):
@@ -81,13 +83,6 @@ class Membership:
         if not verdict.allowed:
             raise Forbidden(verdict.reason)
         return before
-
-    async def _check_guest(self, room: Room, guest: User, wanted: str) -> None:
-        """Refuse to make a guest a cohost, or a member of another room."""
-        if wanted == "cohost":
-            raise FieldError("relation", "a guest must be a participant or a viewer")
-        if wanted != BANNED and await self._members.relation(room, guest.id) is None:
-            raise FieldError("relation", "a guest may be a member of one room only")
 
     async def _carry_out(
         self, room: Room, target: User, wanted: str, before: str | None, by: Caller, sparing: frozenset[str] | None

@@ -15,8 +15,8 @@ from auth import Execute
 from gateway.hms.client import HmsClient
 from gateway.hms.errors import HmsUnreachable, already_done
 from gateway.hms.replies import ROOM_ID
+from gateway.policy.actions import RELATIONS
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import RELATIONS
 from gateway.rooms import keys
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import RoomNames

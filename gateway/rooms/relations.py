@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from auth import Execute
 from gateway.hms.client import HmsClient
 from gateway.hms.errors import already_done
+from gateway.policy.actions import BANNED, RELATIONS
 from gateway.policy.decide import loses_roles
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import BANNED, RELATIONS
 from gateway.rooms import keys
 from gateway.rooms.room import Caller, Forbidden, Room
 

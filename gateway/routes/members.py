@@ -11,7 +11,7 @@ from auth.users import User
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor, PageSize
-from gateway.policy.model import BANNED
+from gateway.policy.actions import BANNED
 from gateway.routes import schemas as shapes
 from gateway.routes.services import Injected, RoomInPath, Services, UserInPath
 from gateway.text import FieldError

@@ -25,7 +25,7 @@ from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.rooms.change import RoomControl
 from gateway.rooms.create import RoomCreation
-from gateway.rooms.guests import GuestBook
+from gateway.rooms.guest_accounts import GuestBook
 from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms

@@ -11,7 +11,7 @@ from msgspec import Meta
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
-from gateway.policy.model import ACTIONS
+from gateway.policy.actions import ACTIONS
 from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, UserId
 from gateway.routes.services import Injected, RoomInPath
 from gateway.text import FieldError

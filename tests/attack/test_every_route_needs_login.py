@@ -11,7 +11,7 @@ from gateway.apidoc.openapi import template_of
 from gateway.app import DOCS as DOCUMENT_ROUTES
 from gateway.app import ROUTES
 from gateway.http.access import access_of
-from gateway.policy.model import ACTIONS, ROOM_ACTIONS
+from gateway.policy.actions import ACTIONS, ROOM_ACTIONS
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 

@@ -22,7 +22,7 @@ from gateway.hms.tokens import HmsTokens
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store, connect
-from gateway.rooms.guests import GuestBook
+from gateway.rooms.guest_accounts import GuestBook
 from gateway.rooms.invites import RoomInvites
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members

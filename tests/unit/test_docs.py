@@ -13,8 +13,8 @@ from docs import generate
 from docs.gcra import TARGET, draw
 from gateway.apidoc.components import HEADERS
 from gateway.emulator import active_rooms, control, joining, room_codes, rooms, sessions, templates, webhook_control
+from gateway.policy.actions import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import Rule
-from gateway.policy.model import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 from gateway.policy.tables import PolicyTable
 
 ROOT = Path(__file__).parents[2]

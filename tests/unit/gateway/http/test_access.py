@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from gateway.http.access import Access, needs, public
-from gateway.policy.model import ACTIONS, LIMITED_ACTIONS, ROOM_ACTIONS
+from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, ROOM_ACTIONS
 
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.policy.actions import ACTIONS, BANNED, RELATIONS
 from gateway.policy.decide import decide, decide_role
 from gateway.policy.file import load_policy
-from gateway.policy.model import ACTIONS, BANNED, RELATIONS, Policy, Role, RoomFacts
+from gateway.policy.model import Policy, Role, RoomFacts
 
 BUILT_IN = load_policy()
 

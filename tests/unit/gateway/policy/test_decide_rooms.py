@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.policy.actions import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import decide, decide_member, effective_relation, loses_roles, outranks
 from gateway.policy.file import load_policy
-from gateway.policy.model import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS, RoomFacts
+from gateway.policy.model import RoomFacts
 
 BUILT_IN = load_policy()
 GIVEN = (*RELATIONS, BANNED)

@@ -7,10 +7,11 @@ import itertools
 import pytest
 
 from auth.users import User
+from gateway.policy.actions import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import decide
 from gateway.policy.explain import Explanation, Question, explain
 from gateway.policy.file import load_policy
-from gateway.policy.model import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS, RoomFacts
+from gateway.policy.model import RoomFacts
 
 BUILT_IN = load_policy()
 

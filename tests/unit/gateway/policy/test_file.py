@@ -8,8 +8,9 @@ from typing import get_type_hints
 
 import pytest
 
+from gateway.policy.actions import LIMITED_ACTIONS
 from gateway.policy.file import MOST_BYTES, PolicyError, load_policy
-from gateway.policy.model import LIMITED_ACTIONS, RoomDefaults
+from gateway.policy.model import RoomDefaults
 from gateway.policy.tables import Table
 from limits.policy import US_PER_S, Limit, Quota
 

@@ -16,8 +16,9 @@ import pytest
 from gateway.policy import live as policy_reload
 from gateway.policy.effective import policy_of
 from gateway.policy.file import PolicyError, built_in_text
-from gateway.policy.live import PolicyInForce, PolicyReload, TemplateWatch
+from gateway.policy.live import PolicyInForce, PolicyReload
 from gateway.policy.model import Policy
+from gateway.policy.templates import TemplateWatch
 from gateway.settings import Settings
 
 TEMPLATE = "5" * 24

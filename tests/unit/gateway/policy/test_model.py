@@ -2,8 +2,9 @@
 
 import itertools
 
+from gateway.policy.actions import LIMITED_ACTIONS, PERMISSIONS
 from gateway.policy.file import load_policy
-from gateway.policy.model import LIMITED_ACTIONS, PERMISSIONS, Policy, Role, RoomDefaults
+from gateway.policy.model import Policy, Role, RoomDefaults
 from limits.policy import US_PER_S, Limit
 
 BUILT_IN = load_policy()

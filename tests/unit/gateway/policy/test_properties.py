@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.policy.actions import ACTIONS, BANNED, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import Verdict, decide, decide_role, effective_relation
 from gateway.policy.file import load_policy
-from gateway.policy.model import ACTIONS, BANNED, PERMISSIONS, RELATIONS, ROOM_ACTIONS, Policy, Role, RoomFacts
+from gateway.policy.model import Policy, Role, RoomFacts
 
 BUILT_IN = load_policy()
 NAMES = ("a", "b", "c", "d")

@@ -19,7 +19,7 @@ from gateway.hms.errors import HmsUnreachable
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Guests
 from gateway.rooms import invites as module
-from gateway.rooms.guests import GuestBook
+from gateway.rooms.guest_accounts import GuestBook
 from gateway.rooms.invites import RoomInvites
 from gateway.rooms.keys import GUESTS
 from gateway.rooms.registry import Rooms

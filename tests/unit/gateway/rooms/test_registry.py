@@ -11,9 +11,9 @@ import pytest
 
 from gateway.hms.errors import HmsUnreachable
 from gateway.hms.replies import HmsRoom
+from gateway.policy.actions import BANNED
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import BANNED
 from gateway.rooms.registry import Rooms, upstream_name
 from gateway.rooms.room import NewRoom, Room
 from limits.limiter import Limiter
