@@ -168,11 +168,7 @@ def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
 
 
 def redis_url(env: Mapping[str, str]) -> str:
-    """Return the checked REDIS_URL, for commands that need only Redis.
-
-    Raises:
-        SettingsError
-    """
+    """Return the checked REDIS_URL, for commands that need only Redis. Raises: SettingsError"""
     url = env.get("REDIS_URL", "")
     if not url:
         raise SettingsError("REDIS_URL is not set, and no demo has run here (see `gateway demo --help`)")

@@ -146,10 +146,7 @@ class UserAdmin:
     async def password_link(self, actor: Actor, user: str) -> str:
         """Return a code with which a user sets their password, once, within 24 hours.
 
-        It becomes void when their password, roles or status change.
-
-        Raises:
-            UnknownUser, NotAllowed
+        It becomes void when their password, roles or status change. Raises: UnknownUser, NotAllowed
         """
         # Not for the actor, who would avoid giving the current password. The link is bound to the mark that was
         # checked here: if the user is promoted beyond the actor's authority after that, the link is void.

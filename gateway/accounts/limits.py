@@ -104,11 +104,7 @@ class UserLimits:
         return used
 
     async def override(self, user: str, wanted: SetOverride, *, by: Actor) -> Override:
-        """Set other numbers, or a block, for a limited time.
-
-        Raises:
-            UnknownUser, NotAllowed, FieldError
-        """
+        """Set other numbers, or a block, for a limited time. Raises: UnknownUser, NotAllowed, FieldError"""
         if not 1 <= wanted.lasts_s <= MOST_OVERRIDE_S:
             raise FieldError("lasts_s", f"must be from 1 to {MOST_OVERRIDE_S}")
         if not 1 <= len(wanted.reason.strip()) <= 200:

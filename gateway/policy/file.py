@@ -46,11 +46,7 @@ class PolicyError(Exception):
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """Read and check a policy file; without a path, the built-in one.
-
-    Raises:
-        PolicyError
-    """
+    """Read and check a policy file; without a path, the built-in one. Raises: PolicyError"""
     if path is None:
         return parse_policy(built_in_text(), BUILT_IN)
     try:

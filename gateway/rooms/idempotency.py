@@ -85,11 +85,7 @@ class Idempotency:
         self._execute = execute
 
     async def begin(self, uid: str, route: str, key: str, asked: bytes, *, name: str) -> Attempt:
-        """Start a request, or find the room it made.
-
-        Raises:
-            InFlight, OtherRequest
-        """
+        """Start a request, or find the room it made. Raises: InFlight, OtherRequest"""
         record = keys.attempt(uid, hashlib.sha256(f"{route} {key}".encode()).hexdigest()[:32])
         digest, by = hashlib.sha256(asked).hexdigest(), secrets.token_hex(8)
         held_until_s = asyncio.get_running_loop().time() + HOLD_MS / 1000

@@ -85,10 +85,7 @@ class RoomNames:
         A name that a room gave up, or was refused, stays reserved for it for a minute: it may be about to get it again.
 
         `holder` is the room's id, or its name at 100ms until the claim is handed over to the id; a repeated request
-        then holds the name already. If Redis fails, the outcome is unknown, and the name stays held.
-
-        Raises:
-            NameTaken
+        then holds the name already. If Redis fails, the outcome is unknown, and the name stays held. Raises: NameTaken
         """
         claim = _Claim(self._execute, "", holder)
         if name is not None and self._counts(name):
