@@ -15,7 +15,7 @@ help:
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"
 	@echo "make bench   measure the limiter, and a join token beside other servers"
 	@echo "make format  format the code"
-	@echo "make docs    write what is generated in docs/ anew"
+	@echo "make docs    regenerate the generated pages in docs/"
 	@echo "make lock    renew the hash-locked requirements (needs uv)"
 
 demo: .venv/.demo
