@@ -69,6 +69,13 @@ class AccountChangesContract:
         with pytest.raises(InvalidCredentials):
             await authenticate(accounts, "ada.l", OLD)
 
+    async def test_a_new_password_is_checked_before_it_is_set(self, accounts: Accounts) -> None:
+        user = await accounts.add("ada", None, roles=["host"])
+        for weak in ("short", "ada-ada-ada-ada"):
+            with pytest.raises(WeakPassword):
+                await accounts.check_password(user.id, weak)
+        await accounts.check_password(user.id, "a lighthouse full of maps")
+
     async def test_a_wrong_current_or_weak_new_password_changes_nothing(self, accounts: Accounts, user: User) -> None:
         with pytest.raises(InvalidCredentials) as caught:
             await accounts.change_password(user.id, NEW, OTHER)
