@@ -21,8 +21,10 @@ help:
 demo: .venv/.demo
 	@exec $(BIN)/gateway demo
 
+WITHOUT_ARGON2 := --ignore=tests/unit/gateway/http/test_login_throttle.py \
+	$(addprefix --ignore=tests/unit/auth/,test_passwords.py test_accounts.py test_account_changes.py)
 quick: .venv/.dev
-	$(BIN)/python -m pytest -q $(SPREAD) -n 2 --hypothesis-profile quick tests/unit --ignore=tests/unit/auth/test_passwords.py
+	$(BIN)/python -m pytest -q $(SPREAD) -n 2 --hypothesis-profile quick tests/unit $(WITHOUT_ARGON2)
 
 # More processes than cores, because most tests wait for servers. Those that measure time come last, with nothing beside.
 test: .venv/.dev

@@ -15,8 +15,6 @@ import pytest
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation, wait_until
 
-pytestmark = pytest.mark.alone
-
 SOON_S = 1.0
 
 
@@ -97,6 +95,7 @@ def log_since(own: Installation, position: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in own.gateway.output()[position:].splitlines()]
 
 
+@pytest.mark.alone
 def test_gateway_recovers_from_a_killed_redis(own: Installation, token: str, room_id: str) -> None:
     assert_works(own, token, room_id)
     position = len(own.gateway.output())
@@ -114,6 +113,7 @@ def test_gateway_recovers_from_a_killed_redis(own: Installation, token: str, roo
     assert any("Redis" in line["message"] for line in said)
 
 
+@pytest.mark.alone
 def test_gateway_recovers_from_a_frozen_redis(own: Installation, token: str, room_id: str) -> None:
     assert_works(own, token, room_id)
     position = len(own.gateway.output())
@@ -150,6 +150,7 @@ def test_a_redis_that_refuses_writes_makes_every_worker_unready(own: Installatio
         assert line["message"].startswith("Redis refuses commands: OOM command not allowed when used memory > "), line
 
 
+@pytest.mark.alone
 def test_gateway_recovers_from_a_redis_killed_repeatedly_under_load(
     own: Installation, token: str, room_id: str
 ) -> None:
@@ -188,6 +189,7 @@ def test_failed_create_is_refunded(own: Installation, token: str) -> None:
     assert usage["usage"]["today"]["rooms.create"]["failed"] >= 12
 
 
+@pytest.mark.alone
 def test_slow_100ms_times_out_and_delays_no_other_request(own: Installation, token: str, room_id: str) -> None:
     own.break_upstream("delay=30")
     try:
