@@ -2,7 +2,7 @@
 served within a second.
 
 The test machine is shared and noisy. Periods of mints with and without hanging creates alternate; the test compares
-the p99 of the quietest block of each, because other work can only add to it.
+the medians of the p99s of their blocks. A single block varies by half: a mint takes a millisecond.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.servers import HOST, Installation, wait_until
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 IN_FLIGHT = 50  # a worker's bound
-SPELLS, BLOCKS, BLOCK_S = 2, 4, 0.9  # the blocks of a spell fit into the five seconds that a create may take
+SPELLS, BLOCKS, BLOCK_S = 3, 4, 0.9  # the blocks of a spell fit into the five seconds that a create may take
 MOST_RATIO = 1.2
 GIVEN_UP_S = 5.5
 
@@ -139,7 +139,7 @@ def test_mints_are_unaffected_while_100ms_hangs(own: Installation, token: str, r
     for number in range(SPELLS):
         for hanging in (False, True) if number % 2 else (True, False):
             measured[hanging] += spell(own, token, room_id, hanging=hanging)
-    healthy_ms, hanging_ms = min(measured[False]), min(measured[True])
+    healthy_ms, hanging_ms = statistics.median(measured[False]), statistics.median(measured[True])
     print(f"p99 of mints: healthy {healthy_ms:.2f} ms, hanging {hanging_ms:.2f} ms; {measured}")
     assert hanging_ms <= MOST_RATIO * healthy_ms, measured
 
