@@ -320,7 +320,7 @@ def _listens(port: int) -> bool:
 
 def _write(report: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- measured: written by `make bench` -->\n", "<!-- end -->"
+    begin, end = "<!-- measured: written by `python -m benchmarks.http --write` -->\n", "<!-- end -->"
     head, _, rest = text.partition(begin)
     PAGE.write_text(head + begin + report + "\n" + end + rest.partition(end)[2], encoding="utf-8")
 
