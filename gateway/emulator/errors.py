@@ -5,12 +5,14 @@ HTTP status and `details`, a list of strings, is optional.
 """
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,13 @@ def bad_query(detail: str) -> ApiError:
 def not_found(what: str) -> ApiError:
     """Return the 404 for an unknown id or name."""
     return ApiError(404, f"{what} not found", "not found")
+
+
+def find(records: Mapping[str, T], key: str, what: str) -> T:
+    """Return a record, or answer 404."""
+    if key not in records:
+        raise not_found(what)
+    return records[key]
 
 
 def envelope(status: int, message: str, details: tuple[str, ...] = ()) -> dict[str, Any]:

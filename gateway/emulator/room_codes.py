@@ -10,7 +10,7 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from gateway.emulator.errors import ApiError, bad_body, not_found
+from gateway.emulator.errors import ApiError, bad_body, find
 from gateway.emulator.records import Room, RoomCode
 from gateway.emulator.state import Workspace
 from gateway.emulator.tokens import AppClaims, Verifier
@@ -50,8 +50,7 @@ async def create_codes(room_id: FromPath[str], workspace: NamedDependency[Worksp
 async def create_code(room_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Create another code for a role."""
     room = _open_room(workspace, room_id)
-    if role not in workspace.templates[room.template_id].roles:
-        raise not_found("Role")
+    find(workspace.templates[room.template_id].roles, role, "Role")
     code = _make(workspace, room, role)
     await workspace.save()
     return msgspec.structs.asdict(code)
@@ -75,9 +74,7 @@ async def list_codes(request: Call, room_id: FromPath[str], workspace: NamedDepe
 async def toggle_code(request: Call, workspace: NamedDependency[Workspace]) -> Reply:
     """Enable or disable a code. It can be disabled even if its room is disabled or its role is deleted."""
     body = await read_body(request, _Toggle)
-    code = workspace.codes.get(body.code)
-    if code is None:
-        raise not_found("Room code")
+    code = find(workspace.codes, body.code, "Room code")
     if body.enabled:
         _check_usable(code, workspace)
     code = _enable(workspace, code, enabled=body.enabled)
@@ -97,9 +94,7 @@ async def exchange_code(
         body = msgspec.json.decode(await request.body(), type=_Exchange)
     except (ValueError, RecursionError):
         raise bad_body("code must be a string and user_id a non-empty string") from None
-    code = workspace.codes.get(body.code)
-    if code is None:
-        raise not_found("Room code")
+    code = find(workspace.codes, body.code, "Room code")
     if not code.enabled:
         raise ApiError(403, "room code is not active")
     _check_usable(code, workspace)

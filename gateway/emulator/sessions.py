@@ -4,7 +4,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from gateway.emulator.errors import not_found
+from gateway.emulator.errors import find
 from gateway.emulator.records import Peer, Session
 from gateway.emulator.state import Workspace
 from gateway.emulator.wire import Call, Reply, choice, created_within, page, pick
@@ -30,10 +30,7 @@ async def list_sessions(request: Call, workspace: NamedDependency[Workspace]) ->
 @get("/sessions/{session_id:str}")
 async def get_session(session_id: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Return one session with all its peers."""
-    session = workspace.sessions.get(session_id)
-    if session is None:
-        raise not_found("Session")
-    return _shown(session, workspace)
+    return _shown(find(workspace.sessions, session_id, "Session"), workspace)
 
 
 ROUTES = (list_sessions, get_session)

@@ -1,20 +1,18 @@
 """The workspace: all records, in memory and in one JSON file."""
 
 import asyncio
-import contextlib
 import hashlib
 import itertools
-import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from gateway.emulator.errors import not_found
+from gateway.emulator.errors import find
 from gateway.emulator.records import Room, RoomCode, Session, Template
 from gateway.emulator.wire import instant_ns, timestamp
+from gateway.files import write_whole
 
 _KEPT_SESSIONS = 2_000  # each save writes the whole file, so sessions must not grow without limit
 
@@ -72,10 +70,7 @@ class Workspace:
 
     def find_room(self, room_id: str) -> Room:
         """Return a room, or answer 404."""
-        room = self.rooms.get(room_id)
-        if room is None:
-            raise not_found("Room")
-        return room
+        return find(self.rooms, room_id, "Room")
 
     def put_room(self, room: Room) -> None:
         """Add or replace a room in memory."""
@@ -114,7 +109,7 @@ class Workspace:
         if self._path is None:
             return
         try:
-            _replace(self._path, self._encoded())
+            write_whole(self._path, self._encoded())
         except OSError as error:
             raise StateError(f"emulator state {self._path} cannot be written: {_line(error)}") from error
 
@@ -133,7 +128,7 @@ class Workspace:
             if self._saved >= change:
                 return
             covered, payload = self._changes, self._encoded()
-            await asyncio.to_thread(_replace, path, payload)
+            await asyncio.to_thread(write_whole, path, payload)
             self._saved = covered
 
     def _adopt(self, document: _Document) -> None:
@@ -161,22 +156,6 @@ class Workspace:
         rooms, templates = list(self.rooms.values()), list(self.templates.values())
         document = _Document(1, rooms, templates, list(self.codes.values()), list(self.sessions.values()))
         return msgspec.json.format(msgspec.json.encode(document), indent=1)
-
-
-def _replace(path: Path, payload: bytes) -> None:
-    """Write a temporary file, then rename it: a reader or a crash sees the old state or the new one."""
-    # mkstemp creates the file with mode 0600, because rooms may contain credentials of a recording bucket.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
 
 
 def _line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.emulator.errors import bad_body, not_found
+from gateway.emulator.errors import bad_body, find
 from gateway.emulator.records import Template
 from gateway.emulator.state import Workspace
 from gateway.emulator.wire import Call, Reply, new_id, page, read_body
@@ -118,7 +118,7 @@ async def update_template(request: Call, template_id: FromPath[str], workspace: 
 @get("/templates/{template_id:str}/roles/{role:str}")
 async def get_role(template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> Reply:
     """Return one role by its case-sensitive name."""
-    return _role(_find(workspace, template_id), role)
+    return find(_find(workspace, template_id).roles, role, "Role")
 
 
 @post("/templates/{template_id:str}/roles/{role:str}", status_code=200)
@@ -141,7 +141,7 @@ async def put_role(
 async def delete_role(template_id: FromPath[str], role: FromPath[str], workspace: NamedDependency[Workspace]) -> None:
     """Delete a role. Peers in this role stay in their rooms."""
     template = _find(workspace, template_id)
-    _role(template, role)
+    find(template.roles, role, "Role")
     roles = {key: value for key, value in template.roles.items() if key != role}
     await _overwrite(template, template.body | {"roles": roles}, workspace)
 
@@ -171,16 +171,7 @@ def seed_template(workspace: Workspace, template_id: str) -> bool:
 
 
 def _find(workspace: Workspace, template_id: str) -> Template:
-    template = workspace.templates.get(template_id)
-    if template is None:
-        raise not_found("Template")
-    return template
-
-
-def _role(template: Template, name: str) -> dict[str, Any]:
-    if name not in template.roles:
-        raise not_found("Role")
-    return template.roles[name]
+    return find(workspace.templates, template_id, "Template")
 
 
 async def _overwrite(template: Template, body: dict[str, Any], workspace: Workspace) -> Template:

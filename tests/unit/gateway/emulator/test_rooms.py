@@ -323,7 +323,7 @@ async def test_a_failed_write_is_a_500_and_keeps_the_old_file(tmp_path: Path, mo
     async with client_for(path) as client:
         before = path.read_bytes()
         with monkeypatch.context() as broken:
-            broken.setattr("gateway.emulator.state.os.fsync", _no_space)
+            broken.setattr("gateway.files.os.fsync", _no_space)
             reply = await client.post("/v2/rooms", json={"name": "a"})
         assert reply.status_code == 500
         assert reply.json() == {"code": 500, "message": "Internal server error"}
