@@ -15,7 +15,6 @@ import msgspec
 from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, PERMISSIONS, POWERS, RELATIONS
 from gateway.policy.model import Anonymous, Guests, Policy, Registration, Role, RoomDefaults
 from gateway.policy.tables import (
-    ANONYMOUS,
     GuestsTable,
     LimitTable,
     NumberTable,
@@ -229,10 +228,11 @@ class _Reader:
         )
 
     def _anonymous(self, data: dict[str, Any]) -> Anonymous:
-        for name in sorted(data.keys() - ANONYMOUS.keys()):
+        defaults = tomllib.loads(built_in_text())["anonymous"]
+        for name in sorted(data.keys() - defaults.keys()):
             self._refuse(f"anonymous.{name}", "unknown key")
         plain = LimitTable(applies_to=())
-        numbers = ANONYMOUS | data
+        numbers = defaults | data
         return Anonymous(**{name: self._limit(f"anonymous.{name}", name, numbers[name], plain) for name in numbers})
 
     def _registration(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Registration:

@@ -13,17 +13,6 @@ REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis n
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 _AT = re.compile(r" - at `\$\.(\w+)")
 
-# The defaults of [anonymous], in attempts; see docs/auth.md.
-ANONYMOUS = {
-    "flood": {"rate": "200/s", "burst": 2000},
-    "requests": {"rate": "600/min", "burst": 600},
-    "failures": {"rate": "100/10min", "burst": 100},
-    "account": {"rate": "5/15min", "burst": 5},
-    "known_account": {"rate": "10/15min", "burst": 10},
-    "refresh": {"rate": "10/min", "burst": 10},
-    "register": {"rate": "60/h", "burst": 30},
-}
-
 
 def _whole(least: int, most: int) -> Meta:
     return Meta(ge=least, le=most, description=f"a whole number from {least} to {most}")
