@@ -32,11 +32,7 @@ def create_app(
 
     `template_id` is the default template of new rooms. If the state lacks it, it is created with the name "default" and
     the roles `guest` and `host`. `state` is the file for everything except running peers (mode 0600, one process at a
-    time); None keeps everything in memory. `webhook` is the workspace's webhook.
-
-    Raises:
-        StateError: the file is damaged or cannot be written. The text is one line.
-        ValueError: a credential is empty.
+    time); None keeps everything in memory. Raises: StateError, or ValueError if a credential is empty.
     """
     if not (access_key and app_secret and template_id):
         raise ValueError("the emulator needs an access key, an app secret and a template id")

@@ -49,10 +49,7 @@ class Fault:
         return cls(delay_s, "reset" in flags, status, "garbage" in flags)
 
     async def strike(self, receive: Receive, send: Send) -> bool:
-        """Apply the fault. Return whether the request has been answered.
-
-        The body must have been read from `receive` already.
-        """
+        """Apply the fault to a request whose body has been read. Return whether it has been answered."""
         if self.delay_s:
             # A client that disconnects ends the wait but not the request: a slow server too completes the work of
             # such clients, and a client that retries must handle that.

@@ -36,11 +36,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_webhook(url: str, headers: Iterable[str]) -> Webhook:
-    """Read a webhook from text, with each header as `NAME=VALUE`.
-
-    Raises:
-        ValueError: the URL or a header is malformed. The text does not contain the header's value.
-    """
+    """Read a webhook from text, with each header as `NAME=VALUE`. Raises ValueError, without a header's value."""
     pairs = [header.partition("=") for header in headers]
     for name, equals, _ in pairs:
         if not equals or not _HEADER_NAME.fullmatch(name):

@@ -26,10 +26,7 @@ class NotSentError(Exception):
 
 
 async def check_address(webhook: Webhook) -> None:
-    """Check that a webhook's host resolves to allowed addresses. Accepts a host that does not resolve yet.
-
-    Raises ValueError if an address is not allowed or the URL is malformed.
-    """
+    """Check that a webhook's host resolves to allowed addresses, if it resolves yet. Raises: ValueError"""
     try:
         async with asyncio.timeout(_ATTEMPT_MOST_S):
             await _local_address(httpx.URL(webhook.url))

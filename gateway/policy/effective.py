@@ -8,11 +8,7 @@ from gateway.settings import Settings
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy of GATEWAY_POLICY, completed by HMS_TEMPLATE_ID and GATEWAY_REGISTRATION.
-
-    Raises:
-        PolicyError: the file is wrong, or contradicts the environment.
-    """
+    """Return the policy file, completed by HMS_TEMPLATE_ID and GATEWAY_REGISTRATION. Raises: PolicyError"""
     policy = load_policy(settings.policy_path)
     if policy.template_ids.get("default", settings.hms_template_id) != settings.hms_template_id:
         raise PolicyError(f"{policy.source}: templates.default.id: differs from HMS_TEMPLATE_ID")

@@ -48,23 +48,20 @@ def privileged_mints(policy: Policy, alias: str, template: HmsTemplate) -> list[
 
 def unusable_names(template: HmsTemplate) -> tuple[str, ...]:
     """Return the roles that no policy can list, because a join token cannot hold their names; not 100ms's own roles."""
-    return tuple(
-        role.name
-        for role in template.roles
-        if not ROLE_NAME.fullmatch(role.name) and not role.name.startswith(_INTERNAL)
-    )
+    return tuple(role.name for role in _joinable(template) if not ROLE_NAME.fullmatch(role.name))
+
+
+def _joinable(template: HmsTemplate) -> list[HmsRole]:
+    return [role for role in template.roles if not role.name.startswith(_INTERNAL)]
 
 
 def recommended_mapping(template: HmsTemplate) -> dict[str, list[str]]:
     """Return the lists for [templates.default]: per relation its roles, the least privileged first.
 
     Owner and cohost get all roles, the others the least privileged one, even if it has powers; `privileged_mints`
-    reports those.
-
-    Raises:
-        NoMapping: no role has a name that a join token can hold.
+    reports those. Raises: NoMapping
     """
-    usable = [role for role in template.roles if ROLE_NAME.fullmatch(role.name) and not role.name.startswith(_INTERNAL)]
+    usable = [role for role in _joinable(template) if ROLE_NAME.fullmatch(role.name)]
     if not usable:
         has = ", ".join(map(repr, unusable_names(template))) or "none that a user can join with"
         raise NoMapping(

@@ -59,11 +59,7 @@ class TopRow:
 
 
 def span_of_days(first: date | None, last: date | None) -> Days:
-    """Return the UTC days of a report; by default the thirty days up to `last`, which defaults to today.
-
-    Raises:
-        FieldError
-    """
+    """Return the UTC days of a report; by default thirty, up to `last` or today. Raises: FieldError"""
     last = last or datetime.now(UTC).date()
     for field, day in (("to", last), ("from", first or last)):
         if not EARLIEST <= day <= LATEST:
@@ -88,9 +84,7 @@ class Reports:
         """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
 
         The users' own counters are read, not an index of active users, so that the report equals what was counted.
-
-        Raises:
-            UnknownUser
+        Raises: UnknownUser
         """
         if user is not None:
             one = await self._accounts.lookup(user)
