@@ -57,9 +57,7 @@ class Accounts:
 
         The user is written first and the name is claimed second, in one step that only one caller can win: a crash in
         between leaves a row that no name leads to, never a name that leads nowhere.
-
-        Raises:
-            UserExists, BadUsername, WeakPassword, Busy
+        Raises: UserExists, BadUsername, WeakPassword, Busy
         """
         key = name_key(username)
         if password is not None:
@@ -157,14 +155,10 @@ class Accounts:
         return Credentials(user_of(uid, row[:-1]), text_of(row[-1]) or None)
 
     async def verify(self, credentials: Credentials, password: str) -> User:
-        """Return the user of the credentials if the password is right.
+        """Return the user of the credentials if the password is right. Raises: InvalidCredentials, Busy
 
         An unknown user, a disabled one and a wrong password take the same path and the same time, and raise the same
         error.
-
-        Raises:
-            InvalidCredentials: its `uid` names the account, for the audit only.
-            Busy
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -187,12 +181,9 @@ class Accounts:
             return False
 
     async def change_password(self, uid: str, current: str, new: str) -> User:
-        """Replace a user's password with a new one, after checking the current one.
+        """Replace a user's password, after checking the current one. Every session ends; `Sessions.keep` preserves one.
 
-        Every session of the user ends; `Sessions.keep` preserves one.
-
-        Raises:
-            UnknownUser, InvalidCredentials, WeakPassword, Busy
+        Raises: UnknownUser, InvalidCredentials, WeakPassword, Busy
         """
         credentials = await self.credentials(uid)
         if credentials.user is None:
@@ -217,9 +208,7 @@ class Accounts:
     async def set_password(self, uid: str, new: str, *, mark: str) -> User:
         """Set a user's password if their `mark` is still this one. Every earlier session ends at once.
 
-        Raises:
-            UnknownUser, WeakPassword, Busy
-            InvalidCredentials: password, roles or status have changed since.
+        Raises: UnknownUser, WeakPassword, Busy, InvalidCredentials (the mark has changed)
         """
         user = await self.get(uid)
         await self._policy.check(new, username=user.username)
@@ -249,10 +238,7 @@ class Accounts:
 
         The user's earlier tokens are void at once, and their sessions too if they are disabled. Values that are already
         set are written again and make nothing void: an earlier write may not have been confirmed to be on disk.
-
-        Raises:
-            UnknownUser
-            ChangedMeanwhile: the account is no longer as `user` says.
+        Raises: UnknownUser, ChangedMeanwhile (the account is no longer as `user` says)
         """
         wanted = (user.roles if roles is None else tuple(roles), status or user.status)
         voiding = "tokens" if wanted[1] == "active" else "sessions"
@@ -277,10 +263,7 @@ class Accounts:
         """Delete a user's name, password and roles. Their usage stays counted, under an id that says nothing.
 
         The status becomes `deleted` first and the row goes last: erasing again completes what a crash interrupted.
-
-        Raises:
-            UnknownUser
-            ChangedMeanwhile: the account is no longer as `user` says.
+        Raises: UnknownUser, ChangedMeanwhile (the account is no longer as `user` says)
         """
         if await self._change(user.id, "status", "deleted", mark=user.mark, voiding="sessions") is None:
             raise ChangedMeanwhile

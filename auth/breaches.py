@@ -34,11 +34,7 @@ class BreachFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Look at the beginning of the file, and of hashes at samples from all over it.
-
-        Raises:
-            BadBreachFile: unreadable, empty, not text, too large, or hashes out of order.
-        """
+        """Look at the beginning of the file, and of hashes at samples from all over it. Raises: BadBreachFile"""
         self.path = path
         try:
             found = path.stat()
@@ -56,11 +52,7 @@ class BreachFile:
             )
 
     def holds(self, password: str) -> bool:
-        """Tell whether a password is in the file. Reads the disk: not for the event loop.
-
-        Raises:
-            BadBreachFile: the file has been removed or damaged since the start.
-        """
+        """Tell whether a password is in the file. Reads the disk: not for the event loop. Raises: BadBreachFile"""
         try:
             return self._holds(password)
         except OSError as error:

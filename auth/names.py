@@ -29,8 +29,7 @@ def is_invisible(char: str) -> bool:
 def name_key(username: str) -> str:
     """Return the form of a name under which it is unique: NFKC and case-folded (UTS 39 would go further).
 
-    Raises:
-        BadUsername: too short, too long, with white space, a slash, invisible or control characters, or like an id.
+    Raises BadUsername if it is too short, too long or like an id, or has white space, a slash, or invisible characters.
     """
     key = folded(username)
     if not 3 <= len(key) <= 64 or len(username) > 64:

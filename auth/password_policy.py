@@ -48,9 +48,7 @@ class PasswordPolicy:
     async def check(self, password: str, *, username: str = "") -> None:
         """Refuse a weak password. The check runs in a thread: it may read the disk, and loads the word list once.
 
-        Raises:
-            WeakPassword: with every reason at once.
-            BadBreachFile: the breach file can no longer be read; no password is accepted unchecked.
+        Raises WeakPassword with every reason at once, or BadBreachFile: no password is accepted unchecked.
         """
         reasons = await asyncio.to_thread(self.reasons, password, username)
         if reasons:

@@ -53,11 +53,7 @@ class Passwords:
             self._decoy = await self.hash("a decoy that no user has")
 
     async def hash(self, password: str, *, replacing: str = "") -> str:
-        """Return the argon2id hash of a password, no weaker than the stored hash it replaces.
-
-        Raises:
-            Busy: the queue is full, or the wait too long.
-        """
+        """Return the argon2id hash of a password, no weaker than the stored hash it replaces. Raises: Busy"""
         hasher = self._hasher
         match = _PARAMETERS.match(replacing) if _is_bearable(replacing) else None
         if match is not None:
@@ -70,9 +66,7 @@ class Passwords:
     async def verify(self, password: str, stored: str | None) -> bool:
         """Tell whether a password matches a stored hash. None (an unknown user) takes as long and returns False.
 
-        Raises:
-            DamagedHash: no password can match it. This takes as long as a wrong password.
-            Busy: the queue is full, or the wait too long; nothing was checked.
+        Raises: Busy, or DamagedHash if no password can match it, which takes as long as a wrong password.
         """
         damaged = stored is not None and not _is_bearable(stored)
         await self.warm()

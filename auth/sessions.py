@@ -68,8 +68,7 @@ class Sessions:
     async def open(self, user: User, *, address: str = "", agent: str = "", lasts_ms: int = ABSOLUTE_MS) -> Grant:
         """Start a session of an authenticated user. Its address and client are shown in their list of sessions.
 
-        Raises:
-            InvalidCredentials: password, roles or status have changed since the password was verified.
+        Raises InvalidCredentials if password, roles or status have changed since the password was verified.
         """
         sid = secrets.token_hex(10)
         stem = f"s:1:{{{user.id}}}:"
@@ -82,11 +81,7 @@ class Sessions:
         return Grant(principal, self._token(user.id, sid, 1), min(IDLE_MS, lasts_ms) // 1000, int(reply[0]) // 1000)
 
     async def refresh(self, token: str) -> Grant:
-        """Exchange a refresh token for the next, with the current roles and version.
-
-        Raises:
-            InvalidGrant: for any reason; the texts do not differ.
-        """
+        """Exchange a refresh token for the next, with the current roles and version. Raises: InvalidGrant"""
         uid, sid, counter = self._read(token)
         keys = [f"s:1:{{{uid}}}:{sid}", f"u:1:{{{uid}}}", f"us:1:{{{uid}}}"]
         reply = await self._execute("EVAL", _ROTATE, 3, *keys, sid, counter, GRACE_MS, IDLE_MS)

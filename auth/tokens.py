@@ -90,11 +90,7 @@ class LoginTokens:
         """Return the principal of a token.
 
         A token seen before is not decoded again, but its times are checked. Whether its session is live is checked
-        elsewhere, so nothing cached here can go stale.
-
-        Raises:
-            TokenExpired: genuine, but past `exp`.
-            InvalidToken: anything else. The text never repeats the token.
+        elsewhere, so nothing cached here can go stale. Raises TokenExpired for a genuine one, else InvalidToken.
         """
         verified = self._verified.get(token)
         if verified is None:
@@ -143,11 +139,7 @@ def _read(claims: dict[str, Any]) -> _Verified:
 
 
 def _header_of(token: str) -> dict[str, Any]:
-    """Return a token's header if token and header have exactly the shape of ours.
-
-    Raises:
-        InvalidToken: the shape differs.
-    """
+    """Return a token's header if token and header have exactly the shape of ours. Raises: InvalidToken"""
     parts = token.split(".") if len(token) <= MAX_TOKEN_BYTES else []
     if len(parts) != 3 or not all(_is_canonical(part) for part in parts):
         raise InvalidToken("The login token is malformed.")

@@ -74,8 +74,7 @@ class Vouchers:
     async def spend(self, code: str) -> Mapping[str, str]:
         """Use a code once and return its payload; of racing callers only as many succeed as uses are left.
 
-        Raises:
-            InvalidVoucher: never issued, expired, revoked or used up.
+        Raises: InvalidVoucher
         """
         payload = await self._change(code, -1)
         if payload is None:

@@ -127,11 +127,7 @@ def from_env() -> ASGIApp:
 
 
 def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> ASGIApp:
-    """Join the parts into one ASGI app. It owns `redis` and `http` from here on and closes them.
-
-    Raises:
-        PolicyError: the policy file is wrong.
-    """
+    """Join the parts into one ASGI app, which owns and closes `redis` and `http` from here on. Raises: PolicyError"""
     reload = PolicyReload(settings)
     policy = PolicyInForce(policy_of(settings))
     # Reports read a lot at once; on a separate connection they never delay a decision.

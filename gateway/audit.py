@@ -89,11 +89,7 @@ class Audit:
         self._seen: dict[tuple[Any, ...], float] = {}
 
     async def record(self, action: str, *, by: str, subject: str, **details: str | int) -> None:
-        """Write one entry and wait for it.
-
-        Raises:
-            StoreError: it was not written. A change that must be audited must then not be made.
-        """
+        """Write one entry and wait for it. If this raises StoreError, what must be audited must not be done."""
         await self._execute(*_words(action, by, subject, details))
 
     def note(
@@ -191,12 +187,9 @@ def _entry(place: str, words: list[bytes]) -> Entry:
 
 
 async def party(accounts: Accounts, user: str) -> str:
-    """Return the id that the trail uses for a user given by name or id.
+    """Return the id that the trail uses for a user given by name or id. Raises: UnknownUser
 
     A deleted account is found by its id only. `cli` is the command line, even if a user has that name.
-
-    Raises:
-        UnknownUser
     """
     if user == CLI:
         return user

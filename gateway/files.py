@@ -23,9 +23,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
 def hold(path: Path) -> BinaryIO:
     """Create a lock file if it is missing, and return it locked until it is closed or the process ends.
 
-    Raises:
-        BlockingIOError: another process holds the lock.
-        OSError: the file cannot be created, opened or locked.
+    Raises BlockingIOError if another process holds the lock, or another OSError.
     """
     import fcntl  # missing on Windows, where commands that lock nothing still work
 

@@ -19,11 +19,7 @@ GRACE_S = 8  # a request takes 5 s at most; without a bound one slow body would 
 
 
 def run(settings: Settings) -> None:
-    """Serve the gateway until SIGINT or SIGTERM.
-
-    Raises:
-        SettingsError: the address is in use or does not belong to this machine.
-    """
+    """Serve the gateway until SIGINT or SIGTERM. Raises: SettingsError"""
     logs.configure(settings.log_format)
     check_free(settings.host, settings.port, ways="--port or GATEWAY_PORT")
     options: dict[str, Any] = {
@@ -60,10 +56,9 @@ class _Workers(Multiprocess):
 
 
 def check_free(host: str, port: int, *, ways: str) -> None:
-    """Check that the address is free; uvicorn with several workers would log tracebacks in a loop.
+    """Check that an address is free, or raise SettingsError, which names the `ways` to choose another.
 
-    Raises:
-        SettingsError: the address cannot be used; the text names the `ways` to choose another.
+    Uvicorn with several workers would log tracebacks in a loop.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

@@ -69,11 +69,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Read and check every setting.
-
-        Raises:
-            SettingsError: a setting is missing, too short, a placeholder or contradictory.
-        """
+        """Read and check every setting. Raises: SettingsError"""
         env = load_env() if env is None else env
         memory_kib, passes = argon2_cost(env)
         settings = cls(
@@ -146,11 +142,7 @@ def policy_path(env: Mapping[str, str]) -> Path | None:
 
 
 def password_policy(env: Mapping[str, str]) -> PasswordPolicy:
-    """Return the rules for new passwords: GATEWAY_PASSWORD_MIN_LENGTH and GATEWAY_BREACHED_PASSWORDS.
-
-    Raises:
-        SettingsError
-    """
+    """Return the rules for new passwords: GATEWAY_PASSWORD_MIN_LENGTH and GATEWAY_BREACHED_PASSWORDS."""
     least = _number(env, "GATEWAY_PASSWORD_MIN_LENGTH", MIN_LENGTH, LEAST_MIN_LENGTH, MOST_MIN_LENGTH)
     path = env.get("GATEWAY_BREACHED_PASSWORDS")
     try:

@@ -25,9 +25,8 @@ class FieldError(ValueError):
 def plain_text(field: str, value: str | None) -> str:
     """Return a text without surrounding space, in NFC.
 
-    Raises:
-        FieldError: control characters, line breaks, characters that change the text direction, or invisible
-            characters outside an emoji or a word that needs them.
+    Raises FieldError for control characters, line breaks, characters that change the text direction, or invisible
+    characters outside an emoji or a word that needs them.
     """
     text = unicodedata.normalize("NFC", value or "").strip()
     if _TURNING.search(text):

@@ -57,12 +57,9 @@ class Limiter:
         """Charge every limit, quota and lease, or none, and count the request under `metric` as ok or denied.
 
         All guards must be in the subject's cluster slot. If a guard does not hold, nothing is evaluated or written; see
-        `Decision.failed_guard`. A charge of cost 0 only reads.
+        `Decision.failed_guard`. A charge of cost 0 only reads. Raises ValueError for more than eight limits and quotas.
 
         One round trip. What `execute` raises passes through and nothing is retried: without Redis, no decision.
-
-        Raises:
-            ValueError: more than eight limits and quotas.
         """
         demand = _demand(tuple(charges), tuple(quotas), metric, len(leases), len(guards), self._about_us())
         return await self._decide(subject, demand, guards, leases)
@@ -87,10 +84,7 @@ class Limiter:
 
         Quota units and leases are always given back, the limits' units only if `refund`. Works at most once per
         decision, within a minute of it; returns whether it did. A limit whose numbers changed in between is refunded at
-        the numbers it was charged under.
-
-        Raises:
-            ValueError: the decision was a denial, which charged nothing.
+        the numbers it was charged under. Raises ValueError for a denial, which charged nothing.
         """
         if not decision.allowed:
             raise ValueError("a denied decision charged nothing that could be amended")

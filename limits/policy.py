@@ -27,10 +27,7 @@ class Limit(Struct, frozen=True):
 
     Guarantee: at most `burst` units in an instant and at most `burst + d / emission_us` in any interval of d
     microseconds. A `strict` limit refills more slowly, so that no window of `period_us` ever sees more than `count`.
-    A `shadow` limit is evaluated and counted, and decides nothing.
-
-    Raises:
-        ValueError: a number is out of range; the text names the rule.
+    A `shadow` limit is evaluated and counted, and decides nothing. Raises ValueError if a number is out of range.
     """
 
     id: str
@@ -107,11 +104,7 @@ def check_name(name: str) -> None:
 
 
 def parse_rate(text: str) -> tuple[int, int]:
-    """Read a rate such as `120/min`, `10/h` or `100/10min` as (count, period in microseconds).
-
-    Raises:
-        ValueError: not of that form.
-    """
+    """Read a rate such as `120/min`, `10/h` or `100/10min` as (count, period in microseconds). Raises: ValueError"""
     match = _RATE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"rate {text!r} is not of the form 120/min, 10/h or 100/10min (units: s, min, h, d)")

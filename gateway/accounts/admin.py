@@ -66,8 +66,7 @@ class UserAdmin:
     ) -> User:
         """Create an account; without a password, it needs a link to set one.
 
-        Raises:
-            NotAllowed, FieldError, UserExists, BadUsername, WeakPassword, Busy
+        Raises: NotAllowed, FieldError, UserExists, BadUsername, WeakPassword, Busy
         """
         actor.check_grant(self._policy.now, roles)
         roles = tuple(dict.fromkeys(roles))
@@ -82,8 +81,7 @@ class UserAdmin:
     async def change(self, actor: Actor, user: str, changes: Changes) -> User:
         """Change roles, status or display name of a user (by name or id). Disabling ends their sessions.
 
-        Raises:
-            UnknownUser, NotAllowed, FieldError, LastAdmin, AdminsBusy
+        Raises: UnknownUser, NotAllowed, FieldError, LastAdmin, AdminsBusy
         """
         return await _decided_anew(lambda: self._change(actor, user, changes))
 
@@ -120,8 +118,7 @@ class UserAdmin:
     async def delete(self, actor: Actor, user: str) -> None:
         """Delete an account: its name, password, roles and sessions. Its usage stays counted, under its id alone.
 
-        Raises:
-            UnknownUser, NotAllowed, LastAdmin, AdminsBusy
+        Raises: UnknownUser, NotAllowed, LastAdmin, AdminsBusy
         """
         uid = await _decided_anew(lambda: self._delete(actor, user))
         await self._sessions.end_all(uid)

@@ -84,8 +84,7 @@ class UserLimits:
     async def reset(self, user: str, names: list[str] | None, *, by: Actor) -> dict[str, int]:
         """Reset limits and quotas (None: all of them); return and audit the units that had been used.
 
-        Raises:
-            UnknownUser, NotAllowed, FieldError
+        Raises: UnknownUser, NotAllowed, FieldError
         """
         one = await by.find_other(self._accounts, self._policy.now, user)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")

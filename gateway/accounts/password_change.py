@@ -31,10 +31,7 @@ class PasswordChange:
         """Replace the caller's password. Every other session of theirs ends; this one continues with its next refresh.
 
         The current password is verified within `throttled`, so guessing it with a stolen token is limited like a login.
-
-        Raises:
-            UnknownUser, InvalidCredentials, WeakPassword, Busy
-            NotDurable: the new password is in force, and the other sessions have ended.
+        Raises: UnknownUser, InvalidCredentials, WeakPassword, Busy, NotDurable (the new password is in force)
         """
 
         async def write() -> User:
@@ -50,10 +47,7 @@ class PasswordChange:
     async def by_link(self, code: str, new: str, *, origin: Origin) -> None:
         """Set the password of the user to whom an operator gave this code, once. Every session of theirs ends.
 
-        Raises:
-            InvalidGrant: never issued, expired, used, or the account has changed since.
-            WeakPassword, Busy: the code stays valid.
-            NotDurable: the new password is in force, and the sessions have ended.
+        Raises: InvalidGrant, WeakPassword or Busy (the code stays valid), NotDurable (the new password is in force)
         """
         uid, mark = await self._spend(code, new, origin)
 

@@ -66,8 +66,7 @@ class Registration:
     ) -> User:
         """Create an account within `throttled`. An invitation is used up only if that succeeds.
 
-        Raises:
-            RegistrationClosed, InvalidVoucher, UserExists, BadUsername, WeakPassword, Busy
+        Raises: RegistrationClosed, InvalidVoucher, UserExists, BadUsername, WeakPassword, Busy
         """
         registration = self._policy.now.registration
         if registration.mode == "closed" or (registration.mode == "invite" and newcomer.invite is None):

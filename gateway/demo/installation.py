@@ -30,12 +30,9 @@ class DemoError(Exception):
 
 
 def prepare_only() -> None:
-    """Write the demo's secrets and users, for servers that `docker compose` runs.
+    """Write the demo's secrets and users, for servers that `docker compose` runs. Raises: SettingsError, PolicyError
 
     Does nothing when all of HMS_* are set. Reads REDIS_URL, and DEMO_HMS_API_URL for the address of the local 100ms.
-
-    Raises:
-        SettingsError, PolicyError: only some of HMS_* are set, or another setting is wrong.
     """
     env = load_env()
     given, missing = hms_given(env)

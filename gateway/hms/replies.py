@@ -77,11 +77,7 @@ class HmsPeer:
 
 
 def read_room(reply: Mapping[str, Any], *, room_id: str = "", name: str = "") -> HmsRoom:
-    """Read a room that must have this id or this name. 100ms may change the case of a name.
-
-    Raises:
-        HmsUnreachable: the reply is not a room, or is another room.
-    """
+    """Read a room that must have this id or this name, in any case. Raises HmsUnreachable for any other reply."""
     room = HmsRoom(
         id=str(reply.get("id")),
         name=str(reply.get("name")),
@@ -108,12 +104,9 @@ def read_template(reply: Mapping[str, Any], template_id: str) -> HmsTemplate:
 
 
 def read_peers(reply: Mapping[str, Any]) -> tuple[HmsPeer, ...]:
-    """Read the peers of a session.
+    """Read the peers of a session. Raises: HmsUnreachable
 
     Returns peer ids of any form, because clients choose them and every peer must be removable.
-
-    Raises:
-        HmsUnreachable: the peers are not an object.
     """
     peers = reply.get("peers", {})
     if peers is None:

@@ -53,8 +53,7 @@ class HmsTokens:
     def join_token(self, *, room_id: str, user_id: str, role: str, ttl_s: int) -> JoinToken:
         """Sign an app token with exactly the documented claims.
 
-        Raises:
-            ValueError: a claim has a character that the 100ms web client cannot decode.
+        Raises ValueError if a claim has a character that the 100ms web client cannot decode.
         """
         if not all(_PLAIN.fullmatch(value) for value in (room_id, user_id, role)):
             raise ValueError("room_id, user_id and role must be plain ASCII without ? > ~")

@@ -57,11 +57,7 @@ def public(*, throttled: bool = False, refuses: tuple[str, ...] = (), unready: b
 def needs(
     action: str, *, guests: bool = False, check: Callable[[Headers], None] | None = None, refuses: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return the `opt` of a route that takes a login and the policy's permission for an action.
-
-    Raises:
-        ValueError: the policy has no such action.
-    """
+    """Return the `opt` of a route that takes a login and the policy's permission for an action of the policy."""
     if action not in ACTIONS:
         raise ValueError(f"the policy has no action {action!r}")
     return {_KEY: Access(action, guests=guests, throttled=guests, check=check, refuses=refuses)}

@@ -99,12 +99,7 @@ class Admission(ASGIMiddleware):
     async def _admit(
         self, access: Access, principal: Principal, scope: HTTPScope, refusal: Problem | FieldError | None
     ) -> Admitted:
-        """Charge a request and decide on it.
-
-        Raises:
-            InvalidToken, TokenExpired: the session has ended, or the account has changed since the token was issued.
-            RateLimited: nothing was charged.
-        """
+        """Charge a request and decide on it. Raises: InvalidToken, TokenExpired, RateLimited (nothing was charged)"""
         policy = self._policy.now  # read once: a decision must not mix two policies
         decision, found, usage = await self._flush(access, principal, policy, scope, refusal)
         if decision.failed_guard == 0:
@@ -228,9 +223,7 @@ def _forbidden(verdict: Verdict) -> Problem | None:
 def bearer_of(scope: Scope) -> str:
     """Return the bearer token of a request (RFC 6750, header form only).
 
-    Raises:
-        Problem: there is none.
-        InvalidToken: the header has another form, or there is more than one.
+    Raises: Problem if there is none, InvalidToken if the header has another form or there is more than one.
     """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     if not values:

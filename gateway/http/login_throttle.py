@@ -73,10 +73,7 @@ class Throttle:
         of the two together. So the failures of another client cannot lock the owner out.
 
         The account's credentials are read in the same two round trips, by the same commands for every name and for
-        refused attempts too.
-
-        Raises:
-            Problem: 429 too_many_attempts; the password was not verified.
+        refused attempts too. Raises: Problem
         """
         site, account = site_of(address), self._account(username)
         known = f"kn:1:{{{self._subject('known', f'{site} {account}')}}}"
@@ -108,12 +105,9 @@ class Throttle:
 
     @asynccontextmanager
     async def registration(self, address: str) -> AsyncIterator[None]:
-        """Charge the creation of one account; refund it if none is created, unless the name was taken.
+        """Charge the creation of one account; refund it if none is created, unless the name was taken. Raises: Problem
 
         If taken names were free of charge, a client could find out which names exist as fast as requests are answered.
-
-        Raises:
-            Problem: 429 too_many_attempts
         """
         attempt = await self._take("register", site_of(address), self._limits.register)
         self._refuse("register", attempt, address)

@@ -39,10 +39,8 @@ async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
     """Wait for the whole request, check it, and return the handler arguments that it contains.
 
     Permissions are checked after this. Otherwise a client could begin a request while it is permitted, hold back the
-    last byte, and be served after it has lost the permission.
-
-    Raises:
-        Problem, FieldError: the first error found; the body has arrived by then, or never will.
+    last byte, and be served after it has lost the permission. Raises the first Problem or FieldError found, once the
+    body has arrived or never will.
     """
     handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
     without_body = scope["method"] in _WITHOUT_BODY

@@ -48,12 +48,8 @@ class DurableWrites:
         """Send one command; return its reply once the server has it on disk.
 
         Calls issued together are sent in order. If the server cannot confirm writes, its reply is enough; this is
-        logged once.
-
-        Raises:
-            NotDurable: the disk did not confirm in time.
-            StoreError: no answer or no connection; the write may have taken effect.
-            redis.exceptions.ResponseError: Redis refused the command.
+        logged once. Raises NotDurable if the disk did not confirm in time, StoreError if the write may have taken
+        effect, and redis.exceptions.ResponseError if Redis refused it.
         """
         loop = asyncio.get_running_loop()
         write = _Write(pack_command(words), loop.create_future())  # an error here does not affect the batch

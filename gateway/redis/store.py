@@ -41,8 +41,7 @@ class StoreError(Exception):
 def connect(url: str) -> Redis:
     """Return a redis-py client for a URL, without retries: an EVALSHA that times out must not be sent again.
 
-    Raises:
-        ValueError: the URL is not one of redis:// rediss:// unix://.
+    Raises ValueError unless the URL is one of redis:// rediss:// unix://.
     """
     return Redis.from_url(
         url,
@@ -101,8 +100,7 @@ class Store:
     async def check(self) -> None:
         """Check that Redis answers, and that it accepts writes: a small one with an expiry, at most once a second.
 
-        Raises:
-            StoreError, redis.exceptions.RedisError: as for `execute`.
+        Raises: as `execute`.
         """
         now = asyncio.get_running_loop().time()
         if now < self._writable_until:

@@ -19,9 +19,8 @@ class RoomControl:
     async def change(self, room: Room, changes: ChangeRoom, *, by: Caller) -> Room:
         """Change a room and return it as it is then. If it becomes `invited`, peers without a relation are removed.
 
-        Raises:
-            Forbidden, NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed.
-            HmsError: the text says what has changed nevertheless.
+        Raises: Forbidden, NameTaken, TooManyRooms, LockedMeanwhile (nothing has changed), or HmsError, which says what
+        has changed nevertheless.
         """
         if not by.relation and changes.fields != ["enabled"]:
             raise Forbidden("Only an owner or cohost of this room may change more than `enabled`.")
@@ -42,8 +41,7 @@ class RoomControl:
     async def end(self, room: Room, *, lock: bool, reason: str | None, by: Caller) -> bool:
         """Remove everyone from a room, and with `lock` refuse further joins; return whether anyone was there.
 
-        Raises:
-            HmsError: 100ms did not end it; with `lock` the gateway has locked it.
+        Raises HmsError if 100ms did not end it; with `lock` the gateway has locked it.
         """
         why = reason or "the room was ended"
         await self._audit.record("room.ended", by=by.uid, subject="", room=room.id, lock=int(lock), reason=why)

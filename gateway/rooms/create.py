@@ -49,11 +49,7 @@ class RoomCreation:
         """Create a room that the caller owns, or find the one an earlier request with the same key made.
 
         The key is checked already. What of the wish is None is as the policy says.
-
-        Raises:
-            TemplateNotAllowed, NameTaken, TooManyRooms, HmsError: there is no room.
-            InFlight, OtherRequest: the key is in use, or was used for another request.
-            RoomGone: there was a room.
+        Raises: TemplateNotAllowed, NameTaken, TooManyRooms, HmsError, InFlight, OtherRequest, RoomGone
         """
         new = self._new_room(wish)
         upstream = upstream_name(new.name)

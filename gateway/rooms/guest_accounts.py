@@ -39,10 +39,7 @@ class GuestBook:
     async def accept(self, code: str, display_name: str, *, address: str, agent: str) -> tuple[Room, str, User, Grant]:
         """Make a user for a person without an account, let them into the room of an invite, and log them in.
 
-        Returns the room, their relation to it, the user and their only session.
-
-        Raises:
-            InvalidVoucher: also if the invite is not for guests.
+        Returns the room, their relation to it, the user and their only session. Raises: InvalidVoucher
         """
         async with self._invites.used_by_guest(code) as (room, voucher, terms):
             guest = await self._add(display_name, terms)

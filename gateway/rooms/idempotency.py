@@ -104,10 +104,8 @@ class Idempotency:
     async def held(self, attempt: Attempt) -> AsyncIterator[None]:
         """Hold a request while it is carried out; if that fails, release it for the next attempt.
 
-        If Redis fails, the outcome is unknown: the hold then expires.
-
-        Raises:
-            InFlight: the hold could not be renewed, so another attempt may have begun. The block was cancelled.
+        If Redis fails, the outcome is unknown: the hold then expires. If it could not be renewed, another attempt may
+        have begun: the block is cancelled, and this raises InFlight.
         """
         try:
             async with asyncio.timeout_at(attempt.held_until_s) as hold:

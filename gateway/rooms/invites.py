@@ -56,12 +56,7 @@ class RoomInvites:
     async def make(
         self, room: Room, by: Caller, relation: str, *, lasts_s: int, uses: int, guests: bool
     ) -> tuple[str, Invite]:
-        """Return the code of a new invite, which is not stored, and the invite.
-
-        Raises:
-            FieldError: guests are not cohosts, or the policy has no guests.
-            Forbidden: only the owner may do this, or the room has the maximum number of invites.
-        """
+        """Return the code of a new invite, which is not stored, and the invite. Raises: FieldError, Forbidden"""
         verdict = decide_member(by.relation, None, relation)
         if not verdict.allowed:
             raise Forbidden(verdict.reason)
@@ -99,12 +94,9 @@ class RoomInvites:
     async def accept(self, code: str, user: User) -> tuple[Room, str]:
         """Give a user the relation of an invite; return the room and the relation they have now.
 
-        A user whose relation is already as high does not use the invite.
-
-        Raises:
-            Forbidden: a guest accepts no further invite.
-            InvalidVoucher: also for a banned user, for a user who accepted it before and whose relation was lowered
-                since, and if its maker may no longer make such an invite.
+        A user whose relation is already as high does not use the invite. Raises Forbidden for a guest, InvalidVoucher
+        also for a banned user, for a user who accepted it before and whose relation was lowered since, and if its maker
+        may no longer make such an invite.
         """
         check_joins_more(self._policy.now, user)
         room, voucher = await self._look(code)
@@ -126,8 +118,7 @@ class RoomInvites:
     async def used_by_guest(self, code: str) -> AsyncIterator[tuple[Room, Voucher, Guests]]:
         """Use an invite for guests once, unless the block fails; yield its room, the voucher and the policy's terms.
 
-        Raises:
-            InvalidVoucher: also if it is not for guests.
+        Raises InvalidVoucher, also if it is not for guests.
         """
         room, voucher = await self._look(code)
         terms = self._policy.now.guests

@@ -76,8 +76,7 @@ class RoomLocks:
     async def lock(self, room: Room, *, held: bool) -> None:
         """Refuse all joins, first here, then at 100ms; with `held`, until an operator unlocks the room.
 
-        Raises:
-            HmsError: 100ms did not lock it, but the gateway did, as the text says.
+        Raises HmsError if 100ms did not lock it, but the gateway did, as the text says.
         """
         await self._stop_minting(room, held=held)
         with already_done(LOCKED_ONLY):
@@ -105,8 +104,7 @@ class RoomLocks:
     async def end(self, room: Room, *, lock: bool, held: bool, reason: str) -> bool:
         """Remove everyone, and with `lock` refuse further joins; return whether anyone was there.
 
-        Raises:
-            HmsError: 100ms did not end it. The gateway has locked it if asked, as the text says.
+        Raises HmsError if 100ms did not end it. The gateway has locked it if asked, as the text says.
         """
         if lock:
             await self._stop_minting(room, held=held)

@@ -30,12 +30,8 @@ class Membership:
     async def change(self, room: Room, user: str, wanted: str, *, by: Caller) -> tuple[User, int]:
         """Give a user (by id or name) a relation; `owner` hands the room over, `banned` bans them.
 
-        Returns the user and how many peers were removed from the running session because of it.
-
-        Raises:
-            UnknownUser, Forbidden, FieldError: nothing has changed.
-            Overtaken: other requests kept changing the same relation.
-            HmsError: the relation has changed, but 100ms did not remove everyone it should.
+        Returns the user and how many peers were removed from the running session because of it. Raises UnknownUser,
+        Forbidden, FieldError or Overtaken if nothing has changed, HmsError if only 100ms did not remove everyone.
         """
         target = await self._accounts.lookup(user)
         if wanted == "owner":
@@ -57,9 +53,7 @@ class Membership:
     async def hand_over(self, room: Room, heir: User, *, by: str) -> int:
         """Make a user the owner; the former owner becomes a cohost. Return how many peers were removed because of it.
 
-        Raises:
-            FieldError: this user cannot own a room.
-            NotInCharge: the room has another owner by now.
+        Raises FieldError if this user cannot own a room, NotInCharge if the room has another owner by now.
         """
         if not may_own(self._policy.now, heir):
             raise FieldError("relation", "cannot be owner: an owner must be an active user who may create rooms")

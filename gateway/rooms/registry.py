@@ -58,12 +58,8 @@ class Rooms:
         `lease` is the holder of the room's place among its creator's rooms. `upstream` is its name at 100ms: a new
         one, or that of an earlier attempt of the same request whose outcome is not known. Under any other existing name
         100ms would overwrite another user's room. Returns the room and whether it is new; if the earlier attempt has
-        registered it, the room is as it is now.
-
-        Raises:
-            NameTaken
-            HmsError: 100ms did not create it.
-            StoreError: 100ms created it, but it may not be registered; then no one can reach it.
+        registered it, the room is as it is now. Raises: NameTaken, HmsError, or StoreError: 100ms created the room, but
+        it may not be registered; then no one can reach it.
         """
         policy = self._policy.now
         async with self._names.claimed(new.name, upstream) as claim:
@@ -87,11 +83,8 @@ class Rooms:
     async def adopt(self, room_id: str, owner: str, *, name: str, access: str | None = None) -> Room:
         """Register a room that already exists at 100ms, with its description there.
 
-        Without a name it keeps the one it has there; without `access` it has the policy's.
-
-        Raises:
-            NotOurs: it is registered already, 100ms has no such room, or the policy does not have its template.
-            NameTaken, HmsError
+        Without a name it keeps the one it has there; without `access` it has the policy's. Raises NotOurs if it is
+        registered already, 100ms does not have it or the policy does not have its template; NameTaken; HmsError.
         """
         if not ROOM_ID.fullmatch(room_id):
             raise NotOurs(f"{room_id!r} is not a room id of 100ms, which has 24 hexadecimal digits")
@@ -120,11 +113,8 @@ class Rooms:
         """Change a room, `enabled` and the description also at 100ms; what 100ms refuses does not change here either.
 
         Enabling takes a place among the rooms its creator has at once. `enabled` is changed first: if anything fails
-        after disabling, no token is minted. `held`: only an operator may enable it again.
-
-        Raises:
-            NameTaken, TooManyRooms, LockedMeanwhile: nothing has changed, here or at 100ms.
-            HmsError: `enabled` may have changed, and nothing else, as the text says.
+        after disabling, no token is minted. `held`: only an operator may enable it again. Raises NameTaken,
+        TooManyRooms or LockedMeanwhile if nothing has changed, HmsError if at most `enabled` has, as the text says.
         """
         renamed = changes.name if changes.name != room.name else None
         async with self._names.claimed(renamed, room.id):

@@ -102,10 +102,7 @@ class Members:
 
         None if they lost nothing. A lowered user is removed whatever their role there: their client holds an old token.
         Giving the same relation again repeats the removal, which 100ms may not have carried out; the user then stays in
-        a role that they could join in now.
-
-        Raises:
-            Overtaken, NotInCharge: nothing has changed.
+        a role that they could join in now. Raises Overtaken or NotInCharge if nothing has changed.
         """
         stored = (keys.room(room.id), keys.relations(room.id))
         done = await self._execute("EVAL", _SET, 2, *stored, by.uid, by.relation, uid, before or "", relation)
@@ -124,8 +121,7 @@ class Members:
     async def hand_over(self, room: Room, to: str) -> bool:
         """Make another user the owner and the former owner a cohost; return whether the latter has to be removed.
 
-        Raises:
-            NotInCharge: the room has another owner by now.
+        Raises NotInCharge if the room has another owner by now.
         """
         done = await self._execute(
             "EVAL", _HAND_OVER, 2, keys.room(room.id), keys.relations(room.id), room.owner_id, to
@@ -159,10 +155,7 @@ class Members:
     async def remove_strangers(self, room: Room, *, reason: str) -> int:
         """Remove all peers who have no relation to a room or are banned from it; return how many.
 
-        The former joined while it was open; the latter with a token from before the ban.
-
-        Raises:
-            HmsError: not all could be removed; each was tried.
+        The former joined while it was open; the latter with a token from before the ban. Raises: HmsError
         """
         with already_done(_CLOSED):
             peers = await self._hms.list_peers(room.id)
@@ -174,8 +167,7 @@ class Members:
     async def remove_peers(self, room: Room, uid: str, *, reason: str, sparing: frozenset[str] = frozenset()) -> int:
         """Remove a user's peers from the running session, except in 100ms roles of `sparing`; return how many.
 
-        Raises:
-            HmsError: not all could be removed; each was tried. It says what was changed before.
+        Raises HmsError if not all could be removed; each was tried. It says what was changed before.
         """
         with already_done(_HANDED_OVER if uid == room.owner_id else _CHANGED):  # nothing else removes an owner
             peers = await self._hms.list_peers(room.id, user_id=uid)

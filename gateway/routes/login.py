@@ -135,11 +135,7 @@ async def me(request: Call, services: Injected) -> Me:
 
 
 async def _end_several(services: Services, scope: str, uid: str, sid: str, principal: Principal | None) -> None:
-    """End all sessions of a user, or all but this one. A void token, or one of an ended session, ends none.
-
-    Raises:
-        InvalidToken, TokenExpired
-    """
+    """End all sessions of a user, or all but this one. A void token, or one of an ended session, ends none."""
     if not await services.sessions.is_live(uid, sid):
         if scope == "others":
             raise InvalidToken("The session has ended. Log in again.")
