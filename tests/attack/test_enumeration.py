@@ -15,6 +15,9 @@ from tests.attack.timing import assert_alike
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 
+# Of the 250 to 300 ms that a failure takes, the gateway computes a hash for less than this, then waits.
+MOSTLY_WAITING_S = 0.09
+
 
 def arms(target: Installation) -> dict[str, dict[str, str]]:
     """Logins that fail, each for a different reason."""
@@ -48,7 +51,8 @@ def test_failed_logins_take_the_same_time(target: Installation) -> None:
             seen.add(client.post("/api/auth/login", json=body).status_code)
 
         bodies = arms(target)
-        times = assert_alike({name: partial(ask, bodies[name]) for name in ("unknown", "wrong", "disabled")})
+        asks = {name: partial(ask, bodies[name]) for name in ("unknown", "wrong", "disabled")}
+        times = assert_alike(asks, every_s=MOSTLY_WAITING_S)
     assert seen == {401}
     assert min(times.values()) >= FAILURE_FLOOR_S
 
@@ -143,6 +147,6 @@ def test_wrong_current_passwords_get_the_same_answer(target: Installation) -> No
             document = assert_problem(client.post("/api/auth/password", json=body), 401, "invalid_credentials")
             seen.add(json.dumps(document | {"request_id": ""}))
 
-        times = assert_alike({name: partial(ask, current) for name, current in wrong.items()})
+        times = assert_alike({name: partial(ask, given) for name, given in wrong.items()}, every_s=MOSTLY_WAITING_S)
     assert len(seen) == 1
     assert min(times.values()) >= FAILURE_FLOOR_S

@@ -238,18 +238,17 @@ async def ratio(
 ) -> float:
     """Return the ratio of two costs.
 
-    They are measured alternately, because the speed of the machine changes. Compares the lower quartiles of a fixed
-    number of turns, because other work can only add to a cost. The benchmark has the strict bounds, in microseconds
-    on a fast machine.
+    They are measured alternately, because the speed of the machine changes. Compares the medians of a fixed number of
+    turns. The benchmark has the strict bounds, in microseconds on a fast machine.
     """
     ones: list[float] = []
     others: list[float] = []
     for turn in range(TURNS):
         for measure, figures in ((one, ones), (other, others))[:: -1 if turn % 2 else 1]:
             figures.append(await measure())
-    low, other_low = (statistics.quantiles(figures, n=4)[0] for figures in (ones, others))
-    print(f"{low:.1f} us to {other_low:.1f} us, ratio {low / other_low:.2f}")
-    return low / other_low
+    median, other_median = statistics.median(ones), statistics.median(others)
+    print(f"{median:.1f} us to {other_median:.1f} us, ratio {median / other_median:.2f}")
+    return median / other_median
 
 
 TURNS = 60
