@@ -43,6 +43,7 @@ class Call:
     body: Mapping[str, Any] | None = None
     query: Mapping[str, str] | None = None
     may_be_missing: bool = False
+    most_bytes: int = MOST_REPLY_BYTES
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -152,7 +153,7 @@ class Calls:
             content = bytearray()
             async for chunk in response.aiter_bytes():
                 content += chunk
-                if len(content) > MOST_REPLY_BYTES:
+                if len(content) > call.most_bytes:
                     raise httpx.DecodingError("the reply is too large")
             return response.status_code, response.headers.get("retry-after", ""), bytes(content)
         finally:

@@ -5,12 +5,24 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import httpx
 
 from .calls import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, Call, Calls
 from .errors import HmsError, HmsNotFound, HmsRefused, HmsUnauthorized
-from .replies import ROOM_ID, HmsPeer, HmsRoom, HmsTemplate, read_peers, read_room, read_template, unusable
+from .replies import (
+    ROOM_ID,
+    HmsPeer,
+    HmsRoom,
+    HmsSession,
+    HmsTemplate,
+    read_peers,
+    read_room,
+    read_session,
+    read_template,
+    unusable,
+)
 from .tokens import HmsTokens
 
 log = logging.getLogger("gateway.hms")
@@ -18,6 +30,8 @@ log = logging.getLogger("gateway.hms")
 ROLES_TTL_S = 300.0
 _ROLES_RETRY_S = 5.0
 _MOST_REFRESHES = 4
+_PAGE = 100  # the most that 100ms allows
+_MOST_SESSION_BYTES = 32 << 20  # a session names everybody who was in it: 20,000 peers at once, and each rejoin
 
 
 def connect(api_url: str) -> httpx.AsyncClient:
@@ -139,6 +153,38 @@ class HmsClient:
             return False
         return True
 
+    # --- running and ended sessions (api-reference/Sessions) ---
+
+    async def get_session(self, session_id: str) -> HmsSession | None:
+        """Return a session with everybody who has been in it, or None if 100ms does not know it."""
+        call = Call("GET", f"/sessions/{_id(session_id)}", may_be_missing=True, most_bytes=_MOST_SESSION_BYTES)
+        try:
+            return read_session(await self._calls.make(call), session_id=session_id)
+        except HmsNotFound:
+            return None
+
+    async def list_sessions(
+        self, *, active: bool, after_ms: int, before_ms: int, start: str = ""
+    ) -> tuple[list[HmsSession], str]:
+        """Return a page of the running or ended sessions that began in a span of time, and where the next page starts.
+
+        An empty `start` stands for the first page, and in the result for the end of the list.
+        """
+        # Always with `active`: its default differs between the description and the samples of 100ms.
+        query = {
+            "active": str(active).lower(),
+            "limit": str(_PAGE),
+            "after": _time(after_ms),
+            "before": _time(before_ms),
+        }
+        query |= {"start": start} if start else {}
+        reply = await self._calls.make(Call("GET", "/sessions", query=query, most_bytes=_MOST_SESSION_BYTES))
+        rows, last = reply.get("data") or [], reply.get("last")
+        if not isinstance(rows, list):
+            raise unusable()
+        following = last if len(rows) >= _PAGE and isinstance(last, str) and last != start else ""
+        return [read_session(row) for row in rows if isinstance(row, dict)], following
+
     # --- templates (api-reference/policy) ---
 
     async def fetch_template(self, template_id: str) -> HmsTemplate:
@@ -179,8 +225,14 @@ class HmsClient:
                     self._on_roles(template_id, template.role_names)
 
 
+def _time(at_ms: int) -> str:
+    """Return a time as 100ms wants it in a query: with exactly three fractional digits."""
+    seconds, ms = divmod(at_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+
+
 def _id(value: str) -> str:
-    """Return an id that is safe in a path. Room and template ids have the same form. Raises: ValueError"""
+    """Return an id that is safe in a path. Rooms, sessions and templates have ids of one form. Raises: ValueError"""
     if not ROOM_ID.fullmatch(value):
         raise ValueError("not a 100ms id")
     return value

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -76,6 +76,35 @@ class HmsPeer:
     role: str
 
 
+@dataclass(frozen=True, slots=True)
+class HmsStay:
+    """A peer of a session, from its join to its leave. `left_ms` is None while it is connected. Times: epoch ms.
+
+    A session shows only the last stay of a peer id that was used again.
+    """
+
+    peer_id: str
+    user_id: str
+    role: str
+    joined_ms: int
+    left_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HmsSession:
+    """A session of a room with everybody who has been in it. Times are in epoch milliseconds.
+
+    Once it has ended, `changed_ms` is its end.
+    """
+
+    id: str
+    room_id: str
+    active: bool
+    started_ms: int
+    changed_ms: int
+    stays: tuple[HmsStay, ...]
+
+
 def read_room(reply: Mapping[str, Any], *, room_id: str = "", name: str = "") -> HmsRoom:
     """Read a room that must have this id or this name, in any case. Raises HmsUnreachable for any other reply."""
     room = HmsRoom(
@@ -120,12 +149,61 @@ def read_peers(reply: Mapping[str, Any]) -> tuple[HmsPeer, ...]:
     )
 
 
+def read_session(reply: Mapping[str, Any], *, session_id: str = "") -> HmsSession:
+    """Read a session, which must have this id.
+
+    Leaves out peers without a time of joining.
+
+    Raises:
+        HmsUnreachable: the reply is not a session, or is another session.
+    """
+    found, room_id = reply.get("id"), reply.get("room_id")
+    started_ms = epoch_ms(reply.get("created_at"))
+    ids = isinstance(found, str) and isinstance(room_id, str) and ROOM_ID.fullmatch(room_id)
+    if not ids or (session_id and found != session_id) or started_ms is None:
+        log.error("100ms answered with something else than the requested session")
+        raise unusable()
+    return HmsSession(
+        id=str(found),
+        room_id=str(room_id),
+        active=reply.get("active") is True,
+        started_ms=started_ms,
+        changed_ms=max(started_ms, epoch_ms(reply.get("updated_at")) or started_ms),
+        stays=tuple(_stays(reply.get("peers"))),
+    )
+
+
+def _stays(peers: object) -> Iterator[HmsStay]:
+    # A map by peer id in every sample, an array in the description (api-reference/Sessions/object).
+    listed = [(peer.get("id"), peer) for peer in peers if isinstance(peer, dict)] if isinstance(peers, list) else []
+    for peer_id, peer in peers.items() if isinstance(peers, dict) else listed:
+        joined_ms = epoch_ms(peer.get("joined_at")) if isinstance(peer, dict) else None
+        if joined_ms is None or not isinstance(peer_id, str) or not peer_id:
+            continue
+        left_ms = epoch_ms(peer.get("left_at"))
+        if left_ms is not None:
+            left_ms = max(joined_ms, left_ms)
+        yield HmsStay(peer_id, _text(peer.get("user_id")), _text(peer.get("role")), joined_ms, left_ms)
+
+
 def epoch_s(value: object) -> float | None:
     """Return a timestamp of 100ms in epoch seconds, or None if it is not set.
 
     100ms writes RFC 3339 in UTC with 0 to 9 fractional digits, trailing zeros trimmed. For "not set" it writes the year
     1, null, an empty string or no key. Any other value counts as not set, because a time is never worth an error.
     """
+    parts = _instant(value)
+    return parts and parts[0] + float(parts[1] or 0)
+
+
+def epoch_ms(value: object) -> int | None:
+    """Return a timestamp of 100ms in whole epoch milliseconds, rounded down, or None as `epoch_s` does."""
+    parts = _instant(value)
+    return parts and parts[0] * 1000 + int(parts[1][1:4].ljust(3, "0"))
+
+
+def _instant(value: object) -> tuple[int, str] | None:
+    """Split a timestamp into its whole seconds and its fraction, which fromisoformat would cut to microseconds."""
     match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[1] == _UNSET:
         return None
@@ -133,8 +211,7 @@ def epoch_s(value: object) -> float | None:
         whole = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
     except ValueError:  # a date such as 31 February
         return None
-    # Added here because fromisoformat cuts the fraction to microseconds.
-    return whole.timestamp() + float(match[2] or 0)
+    return int(whole.timestamp()), match[2] or ""
 
 
 def unusable() -> HmsUnreachable:

@@ -182,6 +182,7 @@ async def test_a_malformed_id_never_reaches_a_path(hms: HmsClient, upstream: Ups
         hms.end_room(value, reason="", lock=True),
         hms.list_peers(value, user_id="u"),
         hms.remove_peer(value, PEER, reason=""),
+        hms.get_session(value),
         hms.fetch_template(value),
     ):
         with pytest.raises(ValueError, match="not a 100ms id"):

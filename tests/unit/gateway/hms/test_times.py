@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.emulator.wire import timestamp
-from gateway.hms.replies import epoch_s
+from gateway.hms.replies import epoch_ms, epoch_s
 
 NS = 1_000_000_000
 
@@ -27,6 +27,19 @@ NS = 1_000_000_000
 )
 def test_documented_times_are_read(text: str, expected: float) -> None:
     assert epoch_s(text) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2022-02-10T11:44:18Z", 1644493458_000),
+        ("2023-03-15T20:41:39.83Z", 1678912899_830),
+        ("2023-03-15T20:41:39.0079999Z", 1678912899_007),
+        ("0001-01-01T00:00:00Z", None),
+    ],
+)
+def test_milliseconds_are_rounded_down(text: str, expected: int | None) -> None:
+    assert epoch_ms(text) == expected
 
 
 @pytest.mark.parametrize("value", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z", None, ""])
