@@ -41,14 +41,14 @@ class Accounts:
     def __init__(
         self,
         execute: Execute,
-        passwords: Passwords,
+        passwords: Passwords | None = None,
         policy: PasswordPolicy | None = None,
         *,
         write: Execute | None = None,
     ) -> None:
         self._execute = execute
         self._write = write or execute
-        self._passwords = passwords
+        self._passwords = passwords or Passwords()
         self._policy = policy or PasswordPolicy()
         self._reported: set[str] = set()  # users with a damaged hash, each of whom is logged once
 
@@ -129,10 +129,7 @@ class Accounts:
         return int(await self._execute("ZCARD", "ui:1"))
 
     async def page(self, *, after: int = 0, size: int = 100) -> tuple[list[User], int | None]:
-        """Return users, the oldest first, and where the next page starts (None: this is the last).
-
-        Deleted accounts are included, without a name: their usage still counts.
-        """
+        """Return users, the oldest first, deleted ones without a name, and where the next page starts, if any."""
         uids = [uid.decode() for uid in await self._execute("ZRANGE", "ui:1", after, after + size)]
         users = await self.several(uids[:size])
         return list(users.values()), after + size if len(uids) > size else None

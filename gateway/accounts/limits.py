@@ -82,10 +82,7 @@ class UserLimits:
         return Standing(one, decision, await self._overrides.current(one.id))
 
     async def reset(self, user: str, names: list[str] | None, *, by: Actor) -> dict[str, int]:
-        """Reset limits and quotas (None: all of them); return and audit the units that had been used.
-
-        Raises: UnknownUser, NotAllowed, FieldError
-        """
+        """Reset some or all limits and quotas; return and audit what was used. Raises as `override`."""
         one = await by.find_other(self._accounts, self._policy.now, user)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
         known = {charge.limit.id for charge in charges} | {quota.id for quota in quotas}

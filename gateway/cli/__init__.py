@@ -16,10 +16,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def main() -> None:
-    """Run the command. Every expected failure prints one line on standard error.
-
-    Exits with 1 after a failure, and with 2 if the arguments were wrong.
-    """
+    """Run the command. A foreseen failure prints one line on standard error and exits with 1, or with 2 for misuse."""
     # A library's log line would repeat the failure. `serve` and `emulator` configure logging themselves.
     logging.getLogger().addHandler(logging.NullHandler())
     if wrong := not_text(sys.argv[1:]):

@@ -10,7 +10,6 @@ import click
 import msgspec
 
 from auth.accounts import Accounts
-from auth.passwords import Passwords
 from gateway.audit import ACTION, Audit, Entry, Filter, party
 from gateway.cli.connection import every, with_store
 from gateway.redis.store import Store
@@ -36,7 +35,7 @@ def tail(user: str | None, action: str | None, lines: int, follow: bool, as_json
         raise click.BadParameter("must look like login, user or token.minted", param_hint="--action")
 
     async def work(store: Store) -> None:
-        uid = None if user is None else await party(Accounts(store.execute, Passwords()), user)
+        uid = None if user is None else await party(Accounts(store.execute), user)
         trail = Audit(store.execute)
         newest, _ = await trail.page(size=1)  # where --follow starts, even if no entry matches
         wanted = Filter(user=uid, action=action)

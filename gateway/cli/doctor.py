@@ -8,7 +8,6 @@ import click
 from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
-from auth.passwords import Passwords
 from gateway.cli import checks
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
@@ -99,7 +98,7 @@ async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]
     try:
         findings = await checks.check_redis(store, DurableWrites(redis))
         if policy is not None and len(findings) > 1:
-            findings.append(await checks.check_admins(Accounts(store.execute, Passwords()), policy))
+            findings.append(await checks.check_admins(Accounts(store.execute), policy))
         return findings
     except (StoreError, RedisError) as error:
         return [*findings, Finding("admins", "WARN", f"could not be read: {type(error).__name__}")]

@@ -9,7 +9,6 @@ import msgspec
 
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
-from auth.passwords import Passwords
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.terminal import JSON, fields, print_json
@@ -78,7 +77,7 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
     policy = PolicyInForce(policy_of(settings) if settings else load_policy(policy_path(env)))
 
     async def work(store: Store) -> _Answer:
-        accounts = Accounts(store.execute, Passwords())
+        accounts = Accounts(store.execute)
         one = await accounts.lookup(user)
         limiter = Limiter(store.execute)
         found, existing, asked, owner = None, None, "", ""

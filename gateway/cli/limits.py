@@ -7,7 +7,6 @@ import click
 import msgspec
 
 from auth.accounts import Accounts
-from auth.passwords import Passwords
 from gateway.accounts.actor import Actor
 from gateway.accounts.limits import SetOverride, Standing, UserLimits
 from gateway.audit import Audit
@@ -109,7 +108,7 @@ def _with_limits(work: Callable[[UserLimits], Coroutine[Any, Any, T]]) -> T:
 
     async def inner(store: Store) -> T:
         limiter = Limiter(store.execute)
-        accounts = Accounts(store.execute, Passwords())
+        accounts = Accounts(store.execute)
         overrides = Overrides(store.execute, limiter)
         return await work(UserLimits(accounts, limiter, overrides, policy, Audit(store.execute, store.post)))
 

@@ -11,7 +11,6 @@ from rich.table import Column
 
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
-from auth.passwords import Passwords
 from auth.users import User
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
@@ -219,7 +218,7 @@ def _with_services(work: Callable[[_Services], Coroutine[Any, Any, T]]) -> T:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
             rooms = Rooms(store.execute, hms, Limiter(store.execute), policy)
             members = Members(store.execute, hms, policy)
-            accounts, audit = Accounts(store.execute, Passwords()), Audit(store.execute)
+            accounts, audit = Accounts(store.execute), Audit(store.execute)
             membership = Membership(members, accounts, policy, audit)
             control = RoomControl(rooms, members, audit)
             return await work(_Services(rooms, members, membership, control, accounts, audit, policy))

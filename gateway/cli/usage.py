@@ -10,9 +10,8 @@ from rich.progress import Progress
 from rich.table import Column
 
 from auth.accounts import Accounts
-from auth.passwords import Passwords
 from gateway.audit import CLI, Audit
-from gateway.cli.connection import with_store
+from gateway.cli.connection import every, with_store
 from gateway.cli.terminal import JSON, print_list, table_of
 from gateway.redis.store import Store
 from gateway.text import FieldError
@@ -80,7 +79,7 @@ def rebuild(month: str | None) -> None:
         raise click.BadParameter("must look like 2026-11", param_hint="--month")
 
     async def work(store: Store) -> int:
-        accounts = Accounts(store.execute, Passwords())
+        accounts = Accounts(store.execute)
         with Progress(transient=True, console=Console(stderr=True)) as progress:
             task = progress.add_task("Reading users", total=await accounts.count())
 
@@ -98,20 +97,15 @@ def rebuild(month: str | None) -> None:
 
 
 def _reports(store: Store) -> Reports:
-    accounts, derived = Accounts(store.execute, Passwords()), Derived(store.execute, store.post)
+    accounts, derived = Accounts(store.execute), Derived(store.execute, store.post)
     return Reports(accounts, Counters(store.execute), derived)
 
 
 async def _all_usage(store: Store, days: Days, user: str | None, action: str | None) -> list[UsageRow]:
-    uid = (await Accounts(store.execute, Passwords()).lookup(user)).id if user else ""
+    uid = (await Accounts(store.execute).lookup(user)).id if user else ""
     await Audit(store.execute).record("usage.read", by=CLI, subject=uid, report="users")
-    rows: list[UsageRow] = []
-    after: int | None = 0
-    while after is not None:
-        page = await _reports(store).daily(days, user=uid or None, action=action, after=after, size=500)
-        rows += page.rows
-        after = page.following
-    return rows
+    reports = _reports(store)
+    return await every(lambda after: reports.daily(days, user=uid or None, action=action, after=after, size=500), 0)
 
 
 def _cells(row: UsageRow) -> tuple[str, ...]:

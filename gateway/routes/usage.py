@@ -93,10 +93,10 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     after = int(services.cursors.open("admin-usage", cursor)[0]) if cursor else 0
     if user is not None:
         user = (await services.report_accounts.lookup(user)).id
-    page = await services.reports.daily(days, user=user, action=action, after=after, size=limit)
+    rows, following = await services.reports.daily(days, user=user, action=action, after=after, size=limit)
     services.audit.note_reading("users", by=request.user.uid, subject=user or "")
-    next_cursor = services.cursors.seal("admin-usage", page.following) if page.following is not None else None
-    return UsageReport(days[0].isoformat(), days[1].isoformat(), page.rows, next_cursor)
+    next_cursor = services.cursors.seal("admin-usage", following) if following is not None else None
+    return UsageReport(days[0].isoformat(), days[1].isoformat(), rows, next_cursor)
 
 
 @get("/api/admin/usage/top", opt=needs("usage.read-any"))

@@ -42,14 +42,6 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
-class UsagePage:
-    """Rows of some users, by user and day; `following` is where the next users begin, None at the end."""
-
-    rows: list[UsageRow]
-    following: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class TopRow:
     """One user of a top list."""
 
@@ -80,15 +72,15 @@ class Reports:
 
     async def daily(
         self, days: Days, *, user: str | None = None, action: str | None = None, after: int = 0, size: int = 100
-    ) -> UsagePage:
+    ) -> tuple[list[UsageRow], int | None]:
         """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
 
-        The users' own counters are read, not an index of active users, so that the report equals what was counted.
-        Raises: UnknownUser
+        Also returns where the next users begin, None at the end. The users' own counters are read, not an index of
+        active users, so that the report equals what was counted. Raises: UnknownUser
         """
         if user is not None:
             one = await self._accounts.lookup(user)
-            return UsagePage(_rows(one, await self._counters.days(one.id, *days), action), None)
+            return _rows(one, await self._counters.days(one.id, *days), action), None
         rows: list[UsageRow] = []
         shown = scanned = 0
         following: int | None = after
@@ -100,7 +92,7 @@ class Reports:
                 new = _rows(one, tallies, action)
                 shown += bool(new)
                 rows += new
-        return UsagePage(rows, following)
+        return rows, following
 
     async def top(self, period: str, metric: str, size: int) -> list[TopRow]:
         """Return the users with the highest counts of a metric (`tokens.mint.ok`) on a UTC day or in a month."""

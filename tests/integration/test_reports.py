@@ -49,9 +49,9 @@ async def test_a_month_of_100_000_users_has_a_fast_first_page_and_complete_pages
     times_s = []
     for _ in range(5):
         begun = time.perf_counter()
-        page = await reports.daily(days, size=PAGE)
+        rows, _ = await reports.daily(days, size=PAGE)
         times_s.append(time.perf_counter() - begun)
-    assert len(page.rows) == PAGE
+    assert len(rows) == PAGE
     # The best of five: other work on the machine can only add to it.
     assert min(times_s) < 0.2, times_s
     print(f"first page of {USERS} users: {min(times_s) * 1000:.0f} ms")
@@ -60,10 +60,9 @@ async def test_a_month_of_100_000_users_has_a_fast_first_page_and_complete_pages
     following: int | None = 0
     while following is not None:
         after = following
-        page = await reports.daily(days, after=after, size=2000)
-        seen |= {row.user_id for row in page.rows}
-        total += sum(row.ok for row in page.rows)
-        following = page.following
+        rows, following = await reports.daily(days, after=after, size=2000)
+        seen |= {row.user_id for row in rows}
+        total += sum(row.ok for row in rows)
     assert len(seen) == USERS - USERS // 10
     assert total == sum(number % 7 + 1 for number in range(USERS) if number % 10)
 
