@@ -6,12 +6,14 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import httpx
 import msgspec
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -68,49 +70,15 @@ log = logging.getLogger("gateway")
 
 GUESTS_SWEEP_S = 60.0
 
-ROUTES: list[Any] = [
-    health.live,
-    health.ready,
-    login.login,
-    login.refresh,
-    login.logout,
-    login.me,
-    account.register,
-    account.change_password,
-    account.set_password,
-    account.list_sessions,
-    account.end_session,
-    rooms.create_room,
-    rooms.list_rooms,
-    rooms.read_room,
-    join_tokens.mint_token,
-    rooms.change_room,
-    rooms.end_room,
-    members.list_members,
-    members.set_member,
-    members.ban_member,
-    invites.make_invite,
-    invites.list_invites,
-    invites.revoke_invite,
-    invites.accept_invite,
-    usage.own_usage,
-    usage.admin_usage,
-    usage.top_usage,
-    usage.room_usage,
-    limits_routes.show_limits,
-    limits_routes.reset_limits,
-    limits_routes.set_override,
-    limits_routes.lift_override,
-    users.list_users,
-    users.create_user,
-    users.read_user,
-    users.change_user,
-    users.delete_user,
-    users.end_sessions,
-    users.make_password_link,
-    audit_routes.read_audit,
-]
-DOCS: list[Any] = [description.openapi_json, description.docs_page, description.docs_style, description.docs_script]
+
+def _handlers(*modules: ModuleType) -> list[Any]:
+    """Return all route handlers of modules, in the order in which they are written."""
+    return [one for module in modules for one in vars(module).values() if isinstance(one, HTTPRouteHandler)]
+
+
+ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage)
+ROUTES += _handlers(limits_routes, users, audit_routes)
+DOCS = _handlers(description)
 
 
 def from_env() -> ASGIApp:

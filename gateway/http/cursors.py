@@ -8,7 +8,7 @@ from litestar.params import QueryParameter
 from auth.keys import KeyRing
 from gateway.text import FieldError
 
-PageCursor = Annotated[str | None, QueryParameter(max_length=256, description="`next_cursor` of the previous page.")]
+PageCursor = Annotated[str | None, QueryParameter(max_length=512, description="`next_cursor` of the previous page.")]
 PageSize = Annotated[int, QueryParameter(ge=1, le=500, description="How many items a page has at most.")]
 
 

@@ -13,7 +13,7 @@ from auth.users import User
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes
 from gateway.http.access import needs
 from gateway.http.context import Call
-from gateway.http.cursors import PageSize
+from gateway.http.cursors import PageCursor, PageSize
 from gateway.routes import schemas as shapes
 from gateway.routes.services import Injected, UserInPath
 from gateway.text import plain_text
@@ -81,14 +81,10 @@ async def list_users(
         str, QueryParameter(max_length=64, description="Only names that begin with this text, in any case.")
     ] = "",
     limit: PageSize = 100,
-    cursor: Annotated[
-        str | None, QueryParameter(max_length=512, description="`next_cursor` of the previous page.")
-    ] = None,
+    cursor: PageCursor = None,
 ) -> AccountList:
     """List accounts, sorted by name."""
-    after = ""
-    if cursor:
-        after = "\n".join(services.cursors.open("users", cursor))
+    after = "\n".join(services.cursors.open("users", cursor)) if cursor else ""
     found, following = await services.report_accounts.search(name, after=after, size=limit)
     next_cursor = services.cursors.seal("users", following) if following is not None else None
     return AccountList([Account.of(user) for user in found], next_cursor)

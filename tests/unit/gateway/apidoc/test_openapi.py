@@ -161,7 +161,7 @@ def test_parameters_have_their_rules_and_defaults() -> None:
     limit, cursor = operation("get /api/rooms")["parameters"]
     assert limit["description"] == "How many items a page has at most."
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
-    assert cursor["schema"] == {"type": "string", "maxLength": 256}
+    assert cursor["schema"] == {"type": "string", "maxLength": 512}
     names = {one["name"]: one for one in operation("get /api/admin/usage")["parameters"]}
     assert names["from"]["schema"] == {"type": "string", "format": "date"}
     room_id = operation("get /api/rooms/{room_id}")["parameters"][0]
