@@ -25,10 +25,7 @@ class TokenExpired(InvalidToken):
 
 
 class InvalidCredentials(AuthError):
-    """The name or the password is wrong, or the account is disabled.
-
-    `uid` is the account, if there is one: for the audit, never for what the caller sees.
-    """
+    """The name or the password is wrong, or the account is disabled. `uid` is the account's, for the audit only."""
 
     def __init__(self, *, uid: str | None = None) -> None:
         super().__init__("The user name or the password is wrong.")
@@ -36,10 +33,7 @@ class InvalidCredentials(AuthError):
 
 
 class InvalidGrant(AuthError):
-    """The refresh token, or the code to set a password, is not valid or has expired.
-
-    `reused_by` is the user whose token was used a second time.
-    """
+    """The token or code is not valid or has expired. `reused_by` is the user whose token was used a second time."""
 
     def __init__(
         self,

@@ -1,7 +1,4 @@
-"""Passwords: argon2id, off the event loop, in a bounded number of threads.
-
-Source: OWASP Password Storage Cheat Sheet (the floor).
-"""
+"""Passwords: argon2id (OWASP Password Storage Cheat Sheet), off the event loop, in a bounded number of threads."""
 
 import asyncio
 import os

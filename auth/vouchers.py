@@ -72,10 +72,7 @@ class Vouchers:
         return Voucher(ref, json.loads(payload), int(uses), ttl_s)
 
     async def spend(self, code: str) -> Mapping[str, str]:
-        """Use a code once and return its payload; of racing callers only as many succeed as uses are left.
-
-        Raises: InvalidVoucher
-        """
+        """Use a code once, never more often than it has uses, and return its payload. Raises: InvalidVoucher"""
         payload = await self._change(code, -1)
         if payload is None:
             raise InvalidVoucher

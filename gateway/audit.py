@@ -122,10 +122,7 @@ class Audit:
     def denied(
         self, uid: str, code: str, attempted: str, *, room: str = "", subject: str | None = None, why: str = ""
     ) -> None:
-        """Note that a user was denied an action; the same denial once a minute.
-
-        `subject` is the user concerned, by default the one who was denied.
-        """
+        """Note that a user was denied an action, once a minute. `subject` is whom it concerns, by default this user."""
         said: dict[str, Any] = {name: text for name, text in (("why", why), ("room", room)) if text}
         whom = uid if subject is None else subject
         self.note("denied", by=uid, subject=whom, once_per_s=_DENIED_ONCE_PER_S, code=code, attempted=attempted, **said)
@@ -141,10 +138,7 @@ class Audit:
     async def page(
         self, wanted: Filter = EVERYTHING, *, before: str | None = None, size: int = 100
     ) -> tuple[list[Entry], str | None]:
-        """Return entries, newest first, and the id before which the next page begins (None: there is none).
-
-        A page begins before the entry with the id `before`.
-        """
+        """Return entries, newest first, older than `before`, and the id before which the next page begins, if any."""
         newest = f"({before}" if before else (str(wanted.last_ms) if wanted.last_ms is not None else "+")
         oldest = f"({wanted.after}" if wanted.after else str(wanted.first_ms)
         found: list[Entry] = []

@@ -46,20 +46,14 @@ def run(settings: Settings) -> None:
 
 class _Workers(Multiprocess):
     def terminate_all(self) -> None:
-        """Close the listening socket, then end the workers.
-
-        While this process holds it, the system accepts connections that no worker serves.
-        """
+        """Close the listening socket first: a connection that it accepts is served by no worker any more."""
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
 
 
 def check_free(host: str, port: int, *, ways: str) -> None:
-    """Check that an address is free, or raise SettingsError, which names the `ways` to choose another.
-
-    Uvicorn with several workers would log tracebacks in a loop.
-    """
+    """Check that an address is free: uvicorn's workers would log tracebacks in a loop. Raises: SettingsError"""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -18,10 +18,7 @@ class LocalBuckets:
         self._tats: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def take(self, subject: str, limit: Limit) -> LimitState | None:
-        """Spend one unit of a limit; return None, or the state of the limit if it has none left.
-
-        The caller decides whether a shadow limit refuses.
-        """
+        """Spend one unit; return the limit's state if it has none left. The caller decides on shadow limits."""
         now, emission_us = self._clock(), limit.emission_us
         key, full = (subject, limit.id), limit.burst * emission_us
         tat = self._tats.get(key, now)

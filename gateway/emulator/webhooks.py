@@ -43,10 +43,7 @@ class Delivery(msgspec.Struct, kw_only=True):
 
 
 class Webhooks:
-    """Delivers events in the background.
-
-    `default` is the workspace's webhook and may be changed at any time. An event goes to the webhook of its time.
-    """
+    """Delivers events in the background, each to the webhook of its time: its room's, or else `default`."""
 
     def __init__(
         self,
@@ -91,10 +88,7 @@ class Webhooks:
             self.release()
 
     def disturb(self, *, duplicate: int, reorder: int) -> None:
-        """Send the next `duplicate` events twice, and send the next `reorder` deliveries in reverse order.
-
-        Replaces the previous settings.
-        """
+        """Send the next `duplicate` events twice and the next `reorder` deliveries in reverse order, from now on."""
         self.release()
         self._duplicates_left = duplicate
         self._holding = reorder

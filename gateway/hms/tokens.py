@@ -51,10 +51,7 @@ class HmsTokens:
         return self._management
 
     def join_token(self, *, room_id: str, user_id: str, role: str, ttl_s: int) -> JoinToken:
-        """Sign an app token with exactly the documented claims.
-
-        Raises ValueError if a claim has a character that the 100ms web client cannot decode.
-        """
+        """Sign an app token with the documented claims. Raises ValueError if the web client cannot decode them."""
         if not all(_PLAIN.fullmatch(value) for value in (room_id, user_id, role)):
             raise ValueError("room_id, user_id and role must be plain ASCII without ? > ~")
         claims = {"room_id": room_id, "user_id": user_id, "role": role, "type": "app"}

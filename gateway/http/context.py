@@ -49,10 +49,7 @@ class Admitted:
 
 @dataclass(slots=True)
 class Context:
-    """One request: its client's address, what admission determined, and its problem's code if any.
-
-    `not_allowed` is a use case's denial, which knows the affected user.
-    """
+    """One request: its client's address, what admission determined, its problem's code, a use case's denial."""
 
     client: str = ""
     admitted: Admitted | None = None

@@ -42,10 +42,7 @@ class PolicyReload:
         self._wrong = False
 
     async def follow(self, policy: PolicyInForce, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Put each change into force within about two seconds, then call `changed`. Runs until it is cancelled.
-
-        Logs a wrong file once and keeps the old policy.
-        """
+        """Put each change into force within two seconds, then call `changed`; log a wrong file once. Never returns."""
         while self._path is not None:
             await asyncio.sleep(LOOK_S)
             try:

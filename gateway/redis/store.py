@@ -98,10 +98,7 @@ class Store:
         return call.future
 
     async def check(self) -> None:
-        """Check that Redis answers, and that it accepts writes: a small one with an expiry, at most once a second.
-
-        Raises: as `execute`.
-        """
+        """Check that Redis answers and, at most once a second, that it accepts writes. Raises as `execute`."""
         now = asyncio.get_running_loop().time()
         if now < self._writable_until:
             await self.execute("PING")
@@ -110,10 +107,7 @@ class Store:
         self._writable_until = now + _PROBE_S
 
     def post(self, *words: Any) -> None:
-        """Send one command with the next write, without waiting for it; errors are ignored.
-
-        For derived data that can be rebuilt. Not for scripts.
-        """
+        """Send one command with the next write, without waiting; errors are ignored. Not for scripts."""
         if self._breaker.allows():
             future = asyncio.get_running_loop().create_future()
             future.add_done_callback(_ignore)

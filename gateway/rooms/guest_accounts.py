@@ -110,10 +110,7 @@ class GuestBook:
 
 @asynccontextmanager
 async def no_longer_guest(execute: Execute, uid: str) -> AsyncIterator[None]:
-    """Remove a user who gets other roles from the list of guests, so that no sweep removes them.
-
-    Done before the change, and undone if the change fails.
-    """
+    """Remove a user who gets other roles from the list of guests, so that none is swept; undo it if that fails."""
     ends_at = await execute("ZSCORE", keys.GUESTS, uid)
     await execute("ZREM", keys.GUESTS, uid)
     try:

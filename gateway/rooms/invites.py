@@ -1,7 +1,4 @@
-"""Invites to a room: codes that give a relation, to users or to guests, who have no account.
-
-The terms of an invite are in its voucher (auth/vouchers.py).
-"""
+"""Invites to a room: codes for users, or for guests without an account. Their vouchers (auth) hold the terms."""
 
 import asyncio
 import time
@@ -116,10 +113,7 @@ class RoomInvites:
 
     @asynccontextmanager
     async def used_by_guest(self, code: str) -> AsyncIterator[tuple[Room, Voucher, Guests]]:
-        """Use an invite for guests once, unless the block fails; yield its room, the voucher and the policy's terms.
-
-        Raises InvalidVoucher, also if it is not for guests.
-        """
+        """Use an invite for guests once, unless the block fails. Yields room, voucher, terms. Raises: InvalidVoucher"""
         room, voucher = await self._look(code)
         terms = self._policy.now.guests
         if not voucher.payload["guests"] or not terms.role:

@@ -119,10 +119,7 @@ class Members:
         return frozenset(self._policy.now.mintable(room.template, relation) if before == relation else ())
 
     async def hand_over(self, room: Room, to: str) -> bool:
-        """Make another user the owner and the former owner a cohost; return whether the latter has to be removed.
-
-        Raises NotInCharge if the room has another owner by now.
-        """
+        """Make another user owner, the former one cohost; tell whether they have to be removed. Raises: NotInCharge"""
         done = await self._execute(
             "EVAL", _HAND_OVER, 2, keys.room(room.id), keys.relations(room.id), room.owner_id, to
         )

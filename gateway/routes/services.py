@@ -38,10 +38,7 @@ from limits.limiter import Limiter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """One object per process, injected into every handler.
-
-    `report_...` use the connection of reports, so that a large report delays no decision.
-    """
+    """One object per process, injected into every handler. `report_...` have a connection that delays no decision."""
 
     store: Store
     policy: PolicyInForce
