@@ -20,12 +20,12 @@ ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1 \
 # A fixed uid, because volumes outlive the image. A new named volume gets its owner from these folders.
 RUN groupadd --gid 10001 gateway \
  && useradd --uid 10001 --gid gateway --home-dir / --no-create-home --shell /usr/sbin/nologin gateway \
- && install -d -o gateway -g gateway -m 0700 /data /emulator
+ && install -d -o gateway -g gateway -m 0700 /data /emulator /archive
 COPY --from=builder /opt/gateway /opt/gateway
 # pip has compiled the venv, but the slim image lacks the .pyc files of the standard library, and the file system is
 # read-only at run time. These imports create them, and prove that the image is complete.
-RUN python -c 'import gateway.app, gateway.demo.installation, gateway.emulator.app, gateway.server' \
- && python -c 'from gateway.cli import audit, doctor, emulator, init, limits, policy, rooms, usage, users'
+RUN python -c 'import gateway.app, psycopg, gateway.demo.installation, gateway.emulator.app, gateway.server' \
+ && python -c 'from gateway.cli import archive, audit, doctor, emulator, init, limits, policy, rooms, usage, users'
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000

@@ -60,7 +60,9 @@ from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
 from gateway.routes.services import Services
 from gateway.settings import Settings
+from gateway.usage.archive import Archive, ArchiveError
 from gateway.usage.reports import Reports
+from gateway.usage.rollup import RollUp
 from limits.counters import Counters
 from limits.derived import Derived
 from limits.limiter import Limiter
@@ -69,6 +71,7 @@ from limits.overrides import Overrides
 log = logging.getLogger("gateway")
 
 GUESTS_SWEEP_S = 60.0
+ARCHIVE_S = 60.0
 
 
 def _handlers(*modules: ModuleType) -> list[Any]:
@@ -123,6 +126,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
     report_accounts = Accounts(reports.execute, passwords)
+    archive = Archive(settings.archive_url) if settings.archive_url else None
     services = Services(
         store=store,
         accounts=accounts,
@@ -160,6 +164,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
             asyncio.create_task(_remove_expired_guests(guests)),
         ]
+        if archive is not None:
+            chores.append(asyncio.create_task(_fill_archive(RollUp(reports.execute, report_accounts, archive))))
         try:
             yield
         finally:
@@ -173,6 +179,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
                 await store.execute("PING")  # everything posted before it has arrived
             await store.close()
             await reports.close()
+            if archive is not None:
+                await archive.close()
             passwords.close()
 
     admission = Admission(
@@ -221,3 +229,21 @@ async def _remove_expired_guests(guests: GuestBook) -> None:
             pass  # the next sweep finds them
         except Exception:
             log.exception("expired guests could not be removed")
+
+
+async def _fill_archive(roll_up: RollUp) -> None:
+    """Copy finished days to the archive, for as long as the process runs. An outage is reported once."""
+    failed = False
+    while True:
+        try:
+            await roll_up.run_if_due()
+            failed = False
+        except (StoreError, RedisError):
+            pass  # the next attempt continues
+        except ArchiveError as error:
+            if not failed:
+                log.error("%s", error)
+            failed = True
+        except Exception:
+            log.exception("the usage of past days could not be archived")
+        await asyncio.sleep(ARCHIVE_S)

@@ -66,6 +66,7 @@ class Settings:
     argon2_memory_kib: int = MEMORY_KIB
     argon2_passes: int = PASSES
     redis_timeout_ms: int = REDIS_TIMEOUT_MS
+    archive_url: str = field(default="", repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -93,6 +94,7 @@ class Settings:
             argon2_memory_kib=memory_kib,
             argon2_passes=passes,
             redis_timeout_ms=_number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 5000),
+            archive_url=archive_url(env),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -172,6 +174,20 @@ def redis_url(env: Mapping[str, str]) -> str:
     plain = host and re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.query and not parts.fragment
     if not (parts.scheme in ("redis", "rediss") and plain) and not (parts.scheme == "unix" and parts.path):
         raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
+    return url
+
+
+def archive_url(env: Mapping[str, str]) -> str:
+    """Return the checked GATEWAY_ARCHIVE, empty if there is no archive. Raises: SettingsError"""
+    url = env.get("GATEWAY_ARCHIVE", "")
+    try:
+        is_postgres = url.startswith("postgresql://") and bool(urlsplit(url).hostname)
+    except ValueError:
+        is_postgres = False
+    if url and not is_postgres and not re.fullmatch(r"sqlite:///[^?#]+", url):
+        raise SettingsError(
+            "GATEWAY_ARCHIVE must look like sqlite:///folder/usage.db or postgresql://user@host/database"
+        )
     return url
 
 

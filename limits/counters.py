@@ -106,6 +106,10 @@ class Counters:
         replies = await asyncio.gather(*(self._execute("HGETALL", key) for key in _month_keys(subject, month)))
         return [pair for reply in replies for pair in _pairs(reply)]
 
+    async def raw_room_month(self, room: str, month: str) -> list[tuple[str, int]]:
+        """Return a room's counters of a month as stored."""
+        return list(_pairs(await self._execute("HGETALL", f"rc:1:{{{room}}}:{month}")))
+
     async def days(self, subject: str, first: date, last: date) -> dict[date, Tallies]:
         """Return a subject's counters of every UTC day in a range, both ends included; days without use are left out.
 

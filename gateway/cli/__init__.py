@@ -42,6 +42,7 @@ def _die(text: str, *, code: int = 1) -> NoReturn:
 # imports none of them (0.2 s of CPU instead of 0.6), so the first words of their help are repeated here.
 # Each module has its command under its own name.
 _ELSEWHERE = {
+    "archive": "The usage of past days in SQL (GATEWAY_ARCHIVE).",
     "audit": "The audit trail: who did what to whom.",
     "doctor": "Check settings, policy, Redis and 100ms.",
     "emulator": "Run a local 100ms for development.",

@@ -270,6 +270,21 @@ def test_a_number_outside_its_bounds_is_refused(name: str, least: int, most: int
         assert refusal(**{name: str(value)}) == f"{name} must be a whole number from {least} to {most}"
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["usage.db", "sqlite://usage.db", "sqlite:///", "sqlite:///a?mode=ro", "postgres://host/db", "postgresql:///db",
+     "postgresql://[::1/db", "mysql://host/db"],
+)  # fmt: skip
+def test_an_archive_of_another_form_is_refused(url: str) -> None:
+    assert refusal(GATEWAY_ARCHIVE=url).startswith("GATEWAY_ARCHIVE must look like sqlite:///")
+
+
+@pytest.mark.parametrize("url", ["", "sqlite:///usage.db", "sqlite:////var/lib/usage.db", "postgresql://u:p@host/db"])
+def test_an_archive_is_a_sqlite_file_or_a_postgresql_database(url: str) -> None:
+    assert Settings.from_env(GOOD | {"GATEWAY_ARCHIVE": url}).archive_url == url
+    assert "u:p" not in repr(Settings.from_env(GOOD | {"GATEWAY_ARCHIVE": url}))
+
+
 def test_redis_may_be_silent_for_250_ms_by_default() -> None:
     assert Settings.from_env(GOOD).redis_timeout_ms == 250
 

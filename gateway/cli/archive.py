@@ -1,0 +1,76 @@
+"""`gateway archive`: the usage of past days in SQL."""
+
+from collections.abc import Callable, Coroutine
+from datetime import date
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway.cli.connection import with_store
+from gateway.cli.failures import CommandError
+from gateway.cli.terminal import JSON, print_result
+from gateway.redis.store import Store
+from gateway.settings import SettingsError, archive_url, load_env
+from gateway.usage.archive import Archive, ArchiveError
+from gateway.usage.rollup import CHANGED, RollUp
+
+T = TypeVar("T")
+
+
+@click.group()
+def archive() -> None:
+    """The usage of past days in SQL (GATEWAY_ARCHIVE)."""
+
+
+@archive.command()
+@JSON
+def status(as_json: bool) -> None:
+    """Show the last day that the archive holds, and how many days are to be copied again."""
+
+    async def work(store: Store, roll_up: RollUp) -> tuple[date | None, int]:
+        return await roll_up.through(), await store.execute("SCARD", CHANGED)
+
+    through, changed = _with_archive(work)
+    kind = archive_url(load_env()).partition(":")[0]
+    text = f"The archive ({kind}) holds every day up to {through}." if through else f"The archive ({kind}) is empty."
+    if changed:
+        text += f" {changed} days have changed since and will be copied again."
+    print_result({"kind": kind, "through": through, "changed_days": changed}, text, as_json=as_json)
+
+
+@archive.command()
+@JSON
+def update(as_json: bool) -> None:
+    """Copy finished days to the archive now. The gateway does this by itself, shortly after midnight UTC."""
+
+    async def work(store: Store, roll_up: RollUp) -> list[date]:
+        with Progress(transient=True, console=Console(stderr=True)) as progress:
+            total = await store.execute("ZCARD", "ui:1") + await store.execute("ZCARD", "ra:1") + 1
+            task = progress.add_task("Copying counters", total=total)
+            return await roll_up.run(progress=lambda done: progress.update(task, completed=done))
+
+    days = _with_archive(work)
+    text = f"{len(days)} days up to {days[-1]} were copied." if days else "The archive was up to date."
+    print_result({"days": days}, text, as_json=as_json)
+
+
+def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
+    """Run work with the archive of the settings. Raises: SettingsError, CommandError"""
+    url = archive_url(load_env())
+    if not url:
+        raise SettingsError("GATEWAY_ARCHIVE is not set, so there is no archive")
+
+    async def inner(store: Store) -> T:
+        archive = Archive(url)
+        try:
+            return await work(store, RollUp(store.execute, Accounts(store.execute, Passwords()), archive))
+        except ArchiveError as error:
+            raise CommandError(str(error)) from error
+        finally:
+            await archive.close()
+
+    return with_store(inner)

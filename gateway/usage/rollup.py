@@ -1,0 +1,135 @@
+"""Copies the counters of finished UTC days from Redis to the archive, and lets Redis forget old months."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, date, datetime, timedelta
+
+from auth import Execute
+from auth.accounts import Accounts
+from gateway.usage.archive import Archive, Kind, Row
+from limits.counters import Counters
+from limits.periods import months_between
+
+log = logging.getLogger("gateway")
+
+HOT_DAYS = 35
+"""Days that reports read from Redis. 100ms replays events of 30 days, so older days do not change."""
+
+CHANGED = "ad:1"
+"""A set of past days whose counters have changed since they were copied."""
+
+_SETTLED = timedelta(minutes=10)  # after midnight UTC; a request is amended up to a minute later
+_LOCK, _LOCK_S = "lk:1:archive", 3600  # a roll-up that crashed is repeated after this
+_TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
+_LONGEST_DAYS = 400  # how long Redis keeps counters
+_PAGE = 500
+_ROOMS = "ra:1"  # ids of all rooms; `gateway.rooms` is beside this package
+_FORGET_S = 86_400
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+Progress = Callable[[int], None]
+"""Receives how many subjects have been copied so far."""
+
+
+class RollUp:
+    """Brings the archive up to date. Running it twice, or two of them at once, does no harm."""
+
+    def __init__(self, execute: Execute, accounts: Accounts, archive: Archive) -> None:
+        self._execute = execute
+        self._accounts = accounts
+        self._counters = Counters(execute)
+        self._archive = archive
+
+    async def run(self, *, today: date | None = None, progress: Progress | None = None) -> list[date]:
+        """Copy every finished day that is not in the archive yet or has changed since; return these days.
+
+        Raises:
+            ArchiveError, StoreError: what was copied stays copied; the next run continues.
+        """
+        today = today or datetime.now(UTC).date()
+        changed = await self._take_changed(today)
+        through = await self._through()
+        first_new = through + timedelta(days=1) if through else today - timedelta(days=_LONGEST_DAYS)
+        days = sorted(changed | {first_new + timedelta(days=n) for n in range((today - first_new).days)})
+        if days:
+            await self._copy(frozenset(days), progress or (lambda _: None))
+            await self._archive.set_state("through", (today - timedelta(days=1)).isoformat())
+            await self._forget(today)
+        if changed:
+            await self._execute("SREM", _TAKEN, *(day.isoformat() for day in changed))
+        return days
+
+    async def run_if_due(self) -> None:
+        """Run if a finished day is missing or has changed, and no other process has begun with it."""
+        now = datetime.now(UTC)
+        yesterday = (now - _SETTLED).date() - timedelta(days=1)
+        through = await self._through()
+        if through is not None and through >= yesterday and not await self._execute("SCARD", CHANGED):
+            return
+        if await self._execute("SET", _LOCK, "", "NX", "EX", _LOCK_S):
+            try:
+                days = await self.run(today=yesterday + timedelta(days=1))
+            finally:
+                await self._execute("DEL", _LOCK)
+            if days:
+                log.info("copied the usage of %d days up to %s to the archive", len(days), days[-1])
+
+    async def through(self) -> date | None:
+        """Return the last day that the archive holds, None before the first roll-up."""
+        return await self._through()
+
+    async def _through(self) -> date | None:
+        found = await self._archive.state("through")
+        return date.fromisoformat(found) if found else None
+
+    async def _take_changed(self, today: date) -> set[date]:
+        """Move the changed days aside before their counters are read, so that a later change is noted anew."""
+        for day in await self._execute("SMEMBERS", CHANGED):
+            if day.decode() < today.isoformat():
+                await self._execute("SMOVE", CHANGED, _TAKEN, day)
+        taken = {day.decode() for day in await self._execute("SMEMBERS", _TAKEN)}
+        return {date.fromisoformat(day) for day in taken if _DAY.fullmatch(day)}
+
+    async def _copy(self, days: frozenset[date], progress: Progress) -> None:
+        done = 0
+        async for kind, subjects in self._everyone():
+            found = await asyncio.gather(*(self._rows(kind, subject, days) for subject in subjects))
+            await self._archive.write(kind, [row for rows in found for row in rows])
+            done += len(subjects)
+            progress(done)
+
+    async def _everyone(self) -> AsyncIterator[tuple[Kind, list[str]]]:
+        after: int | None = 0
+        while after is not None:
+            users, after = await self._accounts.page(after=after, size=_PAGE)
+            yield "user", [user.id for user in users]
+        for at in range(0, await self._execute("ZCARD", _ROOMS), _PAGE):
+            rooms = await self._execute("ZRANGE", _ROOMS, at, at + _PAGE - 1)
+            yield "room", [room.decode() for room in rooms]
+        yield "all", ["all"]
+
+    async def _rows(self, kind: Kind, subject: str, days: frozenset[date]) -> list[Row]:
+        read = self._counters.raw_room_month if kind == "room" else self._counters.raw_month
+        rows = []
+        for month in sorted({f"{day:%Y-%m}" for day in days}):
+            for name, value in await read(subject, month):
+                number, _, metric = name.partition(":")
+                if number != "*" and (day := date.fromisoformat(f"{month}-{number}")) in days:
+                    rows.append(Row(day, subject, metric, value))
+        return rows
+
+    async def _forget(self, today: date) -> None:
+        """Let Redis drop months whose days are all in the archive and too old to change."""
+        last = today - timedelta(days=HOT_DAYS)
+        before = await self._archive.state("forgotten")
+        first = date.fromisoformat(before) if before else today - timedelta(days=_LONGEST_DAYS)
+        months = [month for month in months_between(first, last) if month < f"{last:%Y-%m}"]
+        if not months:
+            return
+        async for kind, subjects in self._everyone():
+            stems = ("rc",) if kind == "room" else ("uc", "dn")
+            keys = [f"{stem}:1:{{{one}}}:{month}" for one in subjects for month in months for stem in stems]
+            await asyncio.gather(*(self._execute("EXPIRE", key, _FORGET_S) for key in keys))
+        await self._archive.set_state("forgotten", last.replace(day=1).isoformat())

@@ -1,0 +1,177 @@
+"""The archive of usage, with the same claims for SQLite and for a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from auth.accounts import Accounts
+from auth.passwords import Passwords
+from gateway.redis.store import Store
+from gateway.usage.archive import Archive, ArchiveError, Row
+from gateway.usage.rollup import CHANGED, HOT_DAYS, RollUp
+from tests.postgres import Postgres, find
+
+TODAY = date(2026, 11, 29)
+YESTERDAY = TODAY - timedelta(days=1)
+OLD = TODAY - timedelta(days=100)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    if find("pg_ctl") is None and "CI" not in os.environ:
+        pytest.skip("PostgreSQL is not installed")
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def archive(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Archive]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/folder/usage.db"
+    else:
+        url = request.getfixturevalue("postgres").url
+    archive = Archive(url)
+    if request.param == "postgres":
+        await archive._run(lambda cursor: cursor.execute("TRUNCATE usage_days, usage_state"))
+    yield archive
+    await archive.close()
+
+
+async def add_user(store: Store, uid: str) -> None:
+    await store.execute(
+        "HSET",
+        f"u:1:{{{uid}}}",
+        "username",
+        uid.lower(),
+        "display_name",
+        "",
+        "roles",
+        "member",
+        "status",
+        "active",
+        "ver",
+        1,
+        "created_ms",
+        1,
+    )
+    await store.execute("ZADD", "ui:1", 1, uid)
+
+
+async def count(store: Store, subject: str, day: date, metric: str, value: int, *, kind: str = "uc") -> None:
+    key = f"{kind}:1:{{{subject}}}:{day:%Y-%m}"
+    await store.execute("HSET", key, f"{day:%d}:{metric}", value, f"*:{metric}", value)
+
+
+def roll_up_of(store: Store, archive: Archive) -> RollUp:
+    return RollUp(store.execute, Accounts(store.execute, Passwords()), archive)
+
+
+async def test_rows_of_the_same_day_subject_and_metric_are_replaced(archive: Archive) -> None:
+    first, second = Row(YESTERDAY, "A", "tokens.mint.ok", 3), Row(YESTERDAY, "A", "tokens.mint.ok", 2)
+    other = Row(YESTERDAY, "B", "minutes.ok", 2**40)
+    await archive.write("user", [first, other])
+    await archive.write("user", [second])
+    assert await archive.read("user", ["A", "B", "C"], OLD, TODAY) == [second, other]
+    assert await archive.read("room", ["A", "B"], OLD, TODAY) == []
+    assert await archive.subjects("user", YESTERDAY, YESTERDAY) == ["A", "B"]
+
+
+async def test_a_span_contains_its_first_and_last_day_and_no_other(archive: Archive) -> None:
+    rows = [Row(OLD + timedelta(days=n), "A", "api.ok", n) for n in range(4)]
+    await archive.write("user", rows)
+    assert await archive.read("user", ["A"], OLD + timedelta(days=1), OLD + timedelta(days=2)) == rows[1:3]
+
+
+async def test_more_subjects_than_one_query_takes_are_read(archive: Archive) -> None:
+    rows = [Row(OLD, f"S{n:04}", "api.ok", n) for n in range(1234)]
+    await archive.write("user", rows)
+    assert await archive.read("user", [row.subject for row in rows], OLD, OLD) == rows
+
+
+async def test_a_failed_write_leaves_nothing_behind(archive: Archive) -> None:
+    with pytest.raises(ArchiveError):
+        await archive.write("user", [Row(OLD, "A", "api.ok", 1), Row(OLD, "B", "api.ok", None)])  # type: ignore[arg-type]
+    assert await archive.read("user", ["A", "B"], OLD, OLD) == []
+
+
+async def test_a_roll_up_copies_finished_days_once_and_changed_days_again(store: Store, archive: Archive) -> None:
+    await add_user(store, "USER")
+    await store.execute("ZADD", "ra:1", 1, "a" * 24)
+    for day, value in ((OLD, 5), (YESTERDAY, 7), (TODAY, 9)):
+        await count(store, "USER", day, "tokens.mint.ok", value)
+    await count(store, "USER", YESTERDAY, "tokens.mint.denied.api", 1, kind="dn")
+    await count(store, "a" * 24, YESTERDAY, "minutes.ok", 61, kind="rc")
+    await count(store, "all", YESTERDAY, "minutes.ok", 62)
+    roll_up = roll_up_of(store, archive)
+    assert YESTERDAY in await roll_up.run(today=TODAY)
+
+    async def copied(kind: str, subject: str) -> list[tuple[date, str, int]]:
+        rows = await archive.read(kind, [subject], OLD, TODAY)  # type: ignore[arg-type]
+        return [(row.day, row.metric, row.value) for row in rows]
+
+    assert await copied("user", "USER") == [
+        (OLD, "tokens.mint.ok", 5), (YESTERDAY, "tokens.mint.denied.api", 1), (YESTERDAY, "tokens.mint.ok", 7),
+    ]  # fmt: skip
+    assert await copied("room", "a" * 24) == [(YESTERDAY, "minutes.ok", 61)]
+    assert await copied("all", "all") == [(YESTERDAY, "minutes.ok", 62)]
+
+    assert await roll_up.run(today=TODAY) == []
+    await count(store, "USER", YESTERDAY, "tokens.mint.ok", 8)
+    await store.execute("SADD", CHANGED, YESTERDAY.isoformat(), TODAY.isoformat())
+    assert await roll_up.run(today=TODAY) == [YESTERDAY]
+    assert (YESTERDAY, "tokens.mint.ok", 8) in await copied("user", "USER")
+    assert await store.execute("SMEMBERS", CHANGED) == [TODAY.isoformat().encode()], "today is not finished"
+
+
+async def test_a_roll_up_that_crashed_is_continued(
+    store: Store, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_user(store, "USER")
+    roll_up = roll_up_of(store, archive)
+    await roll_up.run(today=TODAY)
+    await count(store, "USER", OLD, "api.ok", 4)
+    await store.execute("SADD", CHANGED, OLD.isoformat())
+    with monkeypatch.context() as broken:
+
+        async def fail(*_: object) -> None:
+            raise ArchiveError("full")
+
+        broken.setattr(archive, "write", fail)
+        with pytest.raises(ArchiveError):
+            await roll_up.run(today=TODAY)
+    assert await roll_up.run(today=TODAY) == [OLD]
+    assert await archive.read("user", ["USER"], OLD, OLD) == [Row(OLD, "USER", "api.ok", 4)]
+
+
+async def test_redis_forgets_months_that_are_copied_and_too_old_to_change(store: Store, archive: Archive) -> None:
+    await add_user(store, "USER")
+    oldest_hot = TODAY - timedelta(days=HOT_DAYS)
+    for day in (OLD, oldest_hot):
+        await count(store, "USER", day, "api.ok", 1)
+    await roll_up_of(store, archive).run(today=TODAY)
+    assert 0 < await store.execute("TTL", f"uc:1:{{USER}}:{OLD:%Y-%m}") <= 86_400
+    assert await store.execute("TTL", f"uc:1:{{USER}}:{oldest_hot:%Y-%m}") == -1
+
+
+async def test_an_archive_that_cannot_be_opened_is_named_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for url in ("postgresql://user:hunter2@127.0.0.1:1/db", f"sqlite:///{tmp_path}/file/usage.db"):
+        with pytest.raises(ArchiveError) as refusal:
+            await Archive(url).read("user", ["A"], OLD, OLD)
+        assert "hunter2" not in str(refusal.value)
+        assert str(refusal.value).startswith("the archive cannot be used: ")
+
+
+async def test_the_archive_comes_back_after_the_database_was_restarted(postgres: Postgres) -> None:
+    archive = Archive(postgres.url)
+    await archive.write("user", [Row(OLD, "A", "api.ok", 1)])
+    postgres.restart()
+    with pytest.raises(ArchiveError):
+        await archive.read("user", ["A"], OLD, OLD)
+    assert await archive.read("user", ["A"], OLD, OLD) == [Row(OLD, "A", "api.ok", 1)]
+    await archive.close()
