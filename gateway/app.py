@@ -61,6 +61,7 @@ from gateway.routes import limits as limits_routes
 from gateway.routes.services import Services
 from gateway.settings import Settings
 from gateway.usage.archive import Archive, ArchiveError
+from gateway.usage.feed import Feed
 from gateway.usage.reports import Reports
 from gateway.usage.rollup import RollUp
 from limits.counters import Counters
@@ -153,6 +154,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
         reports=Reports(report_accounts, Counters(reports.execute), derived),
+        feed=Feed(reports.execute),
+        feed_source=settings.public_url or "hms-gateway",
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 

@@ -32,6 +32,7 @@ from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller
 from gateway.routes.schemas import RoomId, UserRef
+from gateway.usage.feed import Feed
 from gateway.usage.reports import Reports
 from limits.limiter import Limiter
 
@@ -65,6 +66,8 @@ class Services:
     report_accounts: Accounts
     report_audit: Audit
     reports: Reports
+    feed: Feed
+    feed_source: str
     openapi_document: Callable[[], bytes]
 
     def caller(self, request: Call) -> Caller:
