@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.policies import roomy
-from tests.servers import Installation
+from tests.servers import REPOSITORY, Installation
 
 CHECKS = (
     "not_a_server_error",
@@ -29,10 +29,7 @@ CHECKS = (
     "allow_header_conformance",
 )
 ROLES = {"mira": "member", "hanna": "host", "otto": "operator", "ada": "admin"}
-# The systematic calls are the same for every caller: a host and an administrator, who get past 401 and 403, make all
-# of them; the others make only the random calls.
-PHASES = dict.fromkeys(("nobody", *ROLES), "fuzzing") | dict.fromkeys(("hanna", "ada"), "coverage,fuzzing")
-LEAST_EXAMPLES = {"coverage,fuzzing": 20, "fuzzing": 5}  # for each operation, on average
+CALLERS = ("nobody", *ROLES)
 MOST_EXAMPLES = 8
 WITHIN_S = 240  # ten times what an idle machine needs
 
@@ -82,11 +79,11 @@ extract_selector = "/access_token"
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[str]]]:
     """Reports of schemathesis by caller, on an installation that an administrator may break."""
     folder = tmp_path_factory.mktemp("schemathesis")
-    with Installation(folder, workers=2, policy=roomy()) as scratch, ThreadPoolExecutor(2) as pool:
+    with Installation(folder, workers=2, policy=roomy()) as scratch, ThreadPoolExecutor(3) as pool:
         scratch.add_users(**ROLES, vera="member", hugo="host")
         with scratch.client_of("hugo") as client:
             room = client.post("/api/rooms", json={}).json()["room"]["id"]
-        yield {name: pool.submit(run, scratch, folder / name, name, room) for name in PHASES}
+        yield {name: pool.submit(run, scratch, folder / name, name, room) for name in CALLERS}
 
 
 def run(scratch: Installation, folder: Path, name: str, room: str) -> str:
@@ -97,16 +94,18 @@ def run(scratch: Installation, folder: Path, name: str, room: str) -> str:
         config += LOGIN.format(name=name, password=scratch.passwords[name])
     (folder / "schemathesis.toml").write_text(config)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{scratch.url}/openapi.json", "--mode", "all"]
-    command += ["--checks", ",".join(CHECKS), "--phases", PHASES[name], "--max-examples", str(MOST_EXAMPLES)]
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_COLOR": "1"}
+    command += ["--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing", "--max-examples", str(MOST_EXAMPLES)]
+    # What Hypothesis knows of Unicode takes it a second to compute, and lies here already.
+    known = {"HYPOTHESIS_STORAGE_DIRECTORY": str(REPOSITORY / ".hypothesis")}
+    env = known | {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     return f"{done.stdout}{done.stderr}\nexit {done.returncode}"
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", CALLERS)
 def test_api_conforms_to_its_document(runs: dict[str, Future[str]], name: str) -> None:
     report = runs[name].result()
     assert report.endswith("\nexit 0"), report
     tested, generated = re.findall(r"Tested: (\d+)|(\d+) generated", report)
     assert int(tested[0]) >= 31
-    assert int(generated[1]) >= LEAST_EXAMPLES[PHASES[name]] * int(tested[0])
+    assert int(generated[1]) >= 20 * int(tested[0])
