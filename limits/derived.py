@@ -7,7 +7,7 @@ sums of its last `FLUSH_S`. Top lists can be rebuilt from the users' own counter
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Mapping
 
 from . import Execute
 from .counters import Counters
@@ -48,6 +48,11 @@ class Derived:
                     sums["HINCRBY", f"rc:1:{{{room}}}:{day.month}", f"{field}:{metric}"] += count
         for (command, key, member), count in sums.items():
             self._bump(command, key, count, member)
+
+    def rank(self, subject: str, metric: str, periods: Mapping[str, int]) -> None:
+        """Add to a subject's place in the top lists of days and months, at once. The numbers may be negative."""
+        for period, count in periods.items():
+            self._bump("ZINCRBY", f"tp:1:{period}:{metric}", count, subject)
 
     async def top(self, period: str, metric: str, size: int) -> list[tuple[str, int]]:
         """Return the subjects with the highest counts of a metric on a day (`2026-11-22`) or in a month."""

@@ -1,0 +1,80 @@
+"""Every Redis key of metering, and the accounts that stays are credited to.
+
+A Redis cluster places a key by the part in braces.
+"""
+
+from limits.metered import Account
+
+EVENTS = "wh:1"
+"""Webhook events that wait for a consumer: a stream."""
+
+DEAD_LETTERS = "wd:1"
+"""Events that cannot be understood: a stream."""
+
+STATISTICS = "wm:1"
+"""Numbers of events by what became of them: a hash."""
+
+SESSIONS_DUE = "sq:1"
+"""Sessions to reconcile, `<room>|<session>`, by when (ms): a zset."""
+
+LEADER = "lk:1:metering"
+"""The process that performs the chores: a string."""
+
+INSTALLATION = "all"
+"""The subject of the whole installation. No user has this id."""
+
+MINUTES, OWNED = "minutes", "owned"
+"""Metrics: the stays of a user, of a room or of everybody, and those in an owner's rooms. Counted in seconds."""
+
+
+def session(room: str, session_id: str) -> str:
+    """Return the key of what is known about a session: a hash."""
+    return f"se:1:{{{room}}}:{session_id}"
+
+
+def ledger(subject: str, suffix: str) -> str:
+    """Return the key of the stays credited to a subject, in a month or a session: a hash."""
+    return f"sl:1:{{{subject}}}:{suffix}"
+
+
+def open_stays(subject: str) -> str:
+    """Return the key of the open stays of a user, a room or the installation: a hash."""
+    return f"op:1:{{{subject}}}"
+
+
+def open_in_rooms_of(uid: str) -> str:
+    """Return the key of the open stays in the rooms that a user owns: a hash."""
+    return f"op:1:{{{uid}}}:{OWNED}"
+
+
+def budget_notices(subject: str) -> str:
+    """Return the key of the budgets whose exhaustion has been audited: a hash."""
+    return f"bn:1:{{{subject}}}"
+
+
+def of_user(uid: str, month: str) -> Account:
+    """Return the account of a participant. `month`: in which the stay began, as everywhere here."""
+    return _of(uid, ledger(uid, month), open_stays(uid), MINUTES)
+
+
+def of_owner(uid: str, month: str) -> Account:
+    """Return the account of all rooms that a user owns. It has its own ledger: an owner may stay in their own room."""
+    return _of(uid, ledger(uid, f"o:{month}"), open_in_rooms_of(uid), OWNED, counts_most=True)
+
+
+def of_all(month: str) -> Account:
+    """Return the account of the installation."""
+    return _of(INSTALLATION, ledger(INSTALLATION, month), open_stays(INSTALLATION), MINUTES, counts_most=True)
+
+
+def of_room(room: str, session_id: str) -> Account:
+    """Return the account of a room in one session."""
+    ours = ledger(room, session_id)
+    return _of(room, ours, open_stays(room), MINUTES, counters="rc", counts_most=True)
+
+
+def _of(
+    subject: str, ledger: str, open_key: str, metric: str, *, counters: str = "uc", counts_most: bool = False
+) -> Account:
+    tag = f"{{{subject}}}"
+    return Account(ledger, open_key, f"{counters}:1:{tag}", f"qt:1:{tag}", metric, counts_most)

@@ -1,0 +1,184 @@
+"""Credits stays to the participant, the room, the room's owner and the installation: once each, in any order.
+
+Each account has its own ledger in its own cluster slot. A caller whose process dies in between repeats the call, which
+changes only what had not arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from auth.names import UID
+from gateway.metering import keys
+from gateway.metering.events import SessionFact, Stay
+from gateway.rooms import keys as room_keys
+from limits import Execute
+from limits.derived import Derived
+from limits.metered import MOST_MS, MS_PER_DAY, OPEN, Account, Calendars, Credited, Interval, Metered
+
+KEEP_SESSION_MS = 40 * MS_PER_DAY  # longer than a report about it is accepted, so that its owner stays the same
+FIRST_LOOK_MS = 5 * 60_000  # after a session was first seen; its close may get lost
+AFTER_CLOSE_MS = 5_000  # the last leaves may come after the close
+_MOST_REMEMBERED = 10_000
+
+# KEYS the session, its room. ARGV opened_ms or '', closed_ms or '', ms to keep. Reply owner, template, reconciled_ms.
+# The owner is the one at first sight: what is credited to somebody stays theirs when the room is handed over.
+_LEARN = """
+if redis.call('HEXISTS', KEYS[1], 'owner') == 0 then
+  local row = redis.call('HMGET', KEYS[2], 'owner', 'template')
+  redis.call('HSET', KEYS[1], 'owner', row[1] or '', 'template', row[2] or '')
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+if ARGV[1] ~= '' then redis.call('HSETNX', KEYS[1], 'opened_ms', ARGV[1]) end
+if ARGV[2] ~= '' then redis.call('HSETNX', KEYS[1], 'closed_ms', ARGV[2]) end
+return redis.call('HMGET', KEYS[1], 'owner', 'template', 'reconciled_ms')
+"""
+
+
+class Session(Struct, frozen=True):
+    """What the gateway knows of a session: owner and template of its room when it was first seen, or empty texts."""
+
+    owner: str
+    template: str
+
+
+class OpenStay(Struct, frozen=True):
+    """A stay that goes on, as it is kept among the open ones."""
+
+    room: str
+    session: str
+    peer: str
+    user: str
+    owner: str
+    role: str
+    joined_ms: int
+
+    def until(self, now_ms: int) -> Stay:
+        """Return the stay, still open, credited up to an instant, as far as a stay can last."""
+        until_ms = min(max(self.joined_ms, now_ms), self.joined_ms + MOST_MS)
+        who = (self.room, self.session, self.peer, self.user, self.role)
+        return Stay(*who, self.joined_ms, until_ms, OPEN, until_ms)
+
+
+def read_open(value: bytes) -> OpenStay:
+    """Read an entry of the open stays."""
+    return msgspec.json.decode(value, type=OpenStay)
+
+
+class Stays:
+    """Credits stays, and knows whose rooms sessions are in. `calendars`: those of the policy's metered quotas."""
+
+    def __init__(
+        self,
+        execute: Execute,
+        derived: Derived,
+        *,
+        calendars: Callable[[], Calendars] = tuple,
+        now_ms: Callable[[], int] | None = None,
+    ) -> None:
+        self._execute = execute
+        self._metered = Metered(execute)
+        self._derived = derived
+        self._calendars = calendars
+        self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
+        self._sessions: dict[tuple[str, str], Session] = {}
+
+    async def credit(self, stays: Sequence[Stay]) -> list[int]:
+        """Credit stays to all their accounts; return what each changed in its room, in seconds.
+
+        Returns when everything is credited. If it raises, part of it may be; repeating it completes it.
+        """
+        return [one.change_s for one in await self.apply(stays)]
+
+    async def apply(self, stays: Sequence[Stay]) -> list[Credited]:
+        """Like `credit`; tell of each stay also whether it is new to its room, or known better now."""
+        sessions = await self.learn({(stay.room, stay.session): SessionFact(stay.room, stay.session) for stay in stays})
+        work: dict[Account, list[Interval]] = {}
+        places: list[tuple[Account, int]] = []
+        for stay in stays:
+            owner = sessions[stay.room, stay.session].owner
+            for account in _accounts(stay, owner):
+                intervals = work.setdefault(account, [])
+                intervals.append(_interval(stay, owner, of_room=account.counters.startswith("rc")))
+            places.append((account, len(intervals) - 1))  # the room comes last
+        calendars = self._calendars()
+        changes = dict(
+            zip(
+                work,
+                await asyncio.gather(*(self._metered.credit(one, list_, calendars) for one, list_ in work.items())),
+                strict=True,
+            )
+        )
+        for account, done in changes.items():
+            subject = account.counters.partition("{")[2].rstrip("}")
+            if account.counters.startswith("uc") and subject != keys.INSTALLATION:
+                self._derived.rank(subject, f"{account.metric}.ok", done.periods)
+        return [changes[account].each[at] for account, at in places]
+
+    async def learn(self, facts: dict[tuple[str, str], SessionFact]) -> dict[tuple[str, str], Session]:
+        """Note what is known about sessions, and return each with its owner.
+
+        A session that is new, or has closed, is queued for reconciliation.
+        """
+        wanted = {at: fact for at, fact in facts.items() if fact.has_closed or at not in self._sessions}
+        found = await asyncio.gather(*(self._learn(fact) for fact in wanted.values()))
+        result = {at: self._sessions[at] for at in facts if at not in wanted} | dict(zip(wanted, found, strict=True))
+        if len(self._sessions) > _MOST_REMEMBERED:
+            self._sessions.clear()
+        self._sessions |= zip(wanted, found, strict=True)
+        return result
+
+    async def _learn(self, fact: SessionFact) -> Session:
+        at = (keys.session(fact.room, fact.session), room_keys.room(fact.room))
+        known = [_word(fact.opened_ms), _word(fact.closed_ms), KEEP_SESSION_MS]
+        owner, template, reconciled_ms = await self._execute("EVAL", _LEARN, 2, *at, *known)
+        if reconciled_ms is None:
+            entry = f"{fact.room}|{fact.session}"
+            if fact.has_closed:
+                await self._execute("ZADD", keys.SESSIONS_DUE, self._now_ms() + AFTER_CLOSE_MS, entry)
+            else:
+                await self._execute("ZADD", keys.SESSIONS_DUE, "NX", self._now_ms() + FIRST_LOOK_MS, entry)
+        return Session(owner.decode(), template.decode())
+
+
+def _accounts(stay: Stay, owner: str) -> Iterable[Account]:
+    month = month_of(stay.joined_ms)
+    if UID.fullmatch(stay.user):
+        yield keys.of_user(stay.user, month)
+    if owner:
+        yield keys.of_owner(owner, month)
+    yield keys.of_all(month)
+    yield keys.of_room(stay.room, stay.session)
+
+
+def month_of(at_ms: int) -> str:
+    """Return the UTC month (`2026-11`) of an instant."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m}"
+
+
+def _interval(stay: Stay, owner: str, *, of_room: bool) -> Interval:
+    digest, is_open = stay.digest, ""
+    if stay.rank == OPEN:
+        kept = OpenStay(stay.room, stay.session, stay.peer, stay.user, owner, stay.role, stay.joined_ms)
+        is_open = msgspec.json.encode(kept).decode()
+    return Interval(
+        stay.place if of_room else digest,
+        digest,
+        stay.joined_ms,
+        stay.left_ms,
+        stay.rank,
+        stay.stamp_ms,
+        stay.user if of_room else "",
+        is_open,
+    )
+
+
+def _word(value: Any) -> Any:
+    return "" if value is None else value

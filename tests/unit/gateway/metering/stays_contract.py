@@ -1,0 +1,152 @@
+"""The contract of stays, for any Redis: who is credited, and that every order of reports ends in the same counters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.metering import keys
+from gateway.metering.events import SessionFact, Stay, digest_of, stay_of
+from gateway.metering.stays import Stays, read_open
+from gateway.rooms import keys as room_keys
+from limits import Execute
+from limits.derived import Derived
+
+ANN, BOB = "u" + "a" * 20, "u" + "b" * 20
+ROOM, SESSION = "6" * 24, "7" * 24
+JOINED = 1_795_341_600_000  # 2026-11-22T10:00:00Z
+MONTH = "2026-11"
+
+
+def stay(peer: str = "p", user: str = ANN, *, left: int | None = 60, room: str = ROOM, joined: int = JOINED) -> Stay:
+    left_ms = None if left is None else joined + left * 1000
+    return stay_of(room, SESSION, peer, user, "guest", joined, left_ms=left_ms)
+
+
+async def seconds(execute: Execute, key: str, field: str = "*:minutes.ok") -> int:
+    return int(await execute("HGET", key, field) or 0)
+
+
+def poster(execute: Execute) -> Callable[..., None]:
+    """Send without waiting, as `Store.post` does."""
+    kept = set()
+
+    def post(*words: Any) -> None:
+        task = asyncio.ensure_future(execute(*words))
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+
+    return post
+
+
+class StaysContract:
+    @pytest.fixture
+    def stays(self, execute: Execute) -> Stays:
+        return Stays(execute, Derived(execute, poster(execute)), now_ms=lambda: JOINED + 100_000)
+
+    @pytest.fixture
+    async def owned(self, execute: Execute) -> None:
+        await execute("HSET", room_keys.room(ROOM), "owner", BOB, "template", "default")
+
+    async def test_participant_room_owner_and_installation_are_credited(
+        self, stays: Stays, execute: Execute, owned: None
+    ) -> None:
+        assert await stays.credit([stay()]) == [60]
+        assert await seconds(execute, f"uc:1:{{{ANN}}}:{MONTH}") == 60
+        assert await seconds(execute, f"rc:1:{{{ROOM}}}:{MONTH}") == 60
+        assert await seconds(execute, f"rc:1:{{{ROOM}}}:all", "minutes.ok") == 60
+        assert await seconds(execute, f"uc:1:{{{BOB}}}:{MONTH}", "*:owned.ok") == 60
+        assert await seconds(execute, f"uc:1:{{{BOB}}}:{MONTH}") == 0
+        assert await seconds(execute, f"uc:1:{{all}}:{MONTH}") == 60
+        for metric, uid in (("minutes", ANN), ("owned", BOB)):
+            assert await execute("ZSCORE", f"tp:1:{MONTH}:{metric}.ok", uid) == 60
+            assert await execute("ZSCORE", f"tp:1:{MONTH}-22:{metric}.ok", uid) == 60
+
+    async def test_an_owner_in_their_own_room_is_credited_both(
+        self, stays: Stays, execute: Execute, owned: None
+    ) -> None:
+        await stays.credit([stay(user=BOB), stay(user=BOB)])
+        counters = f"uc:1:{{{BOB}}}:{MONTH}"
+        assert [await seconds(execute, counters, f"*:{metric}.ok") for metric in ("minutes", "owned")] == [60, 60]
+
+    @pytest.mark.parametrize("user", ["", "somebody", "all", "u" + "A" * 20, f"{ANN}x", "}x{"])
+    async def test_a_user_that_is_none_of_ours_has_no_account(self, stays: Stays, execute: Execute, user: str) -> None:
+        await stays.credit([stay(user=user)])
+        assert await seconds(execute, f"rc:1:{{{ROOM}}}:{MONTH}") == 60
+        assert await seconds(execute, f"uc:1:{{all}}:{MONTH}") == 60
+        assert {key.decode() for key in await execute("KEYS", "uc:*")} == {f"uc:1:{{all}}:{MONTH}", "uc:1:{all}:all"}
+
+    async def test_a_stay_in_an_unknown_room_has_no_owner(self, stays: Stays, execute: Execute) -> None:
+        assert await stays.credit([stay()]) == [60]
+        assert await execute("HGET", keys.session(ROOM, SESSION), "owner") == b""
+        assert await execute("KEYS", "*owned*") == []
+
+    async def test_the_owner_is_the_one_at_first_sight(self, stays: Stays, execute: Execute, owned: None) -> None:
+        await stays.credit([stay(left=None)])
+        await execute("HSET", room_keys.room(ROOM), "owner", ANN)
+        elsewhere = Stays(execute, Derived(execute, poster(execute)))
+        await elsewhere.credit([stay()])
+        assert await seconds(execute, f"uc:1:{{{BOB}}}:{MONTH}", "*:owned.ok") == 60
+        assert await seconds(execute, f"uc:1:{{{ANN}}}:{MONTH}", "*:owned.ok") == 0
+
+    async def test_an_open_stay_is_listed_for_each_account_until_it_ends(
+        self, stays: Stays, execute: Execute, owned: None
+    ) -> None:
+        await stays.credit([stay(left=None)])
+        lists = [keys.open_stays(ANN), keys.open_stays(ROOM), keys.open_in_rooms_of(BOB), keys.open_stays("all")]
+        for key in lists:
+            ((field, value),) = (await execute("HGETALL", key)).items()
+            assert field.decode() == stay().digest == digest_of(f"{SESSION}:{JOINED}:p")
+            known = read_open(value)
+            assert (known.owner, known.user, known.joined_ms) == (BOB, ANN, JOINED)
+        assert await stays.credit([known.until(JOINED + 30_500)]) == [30]
+        assert await stays.credit([stay()]) == [30]
+        assert [await execute("EXISTS", key) for key in lists] == [0, 0, 0, 0]
+
+    async def test_a_session_is_queued_once_and_sooner_when_it_closes(self, stays: Stays, execute: Execute) -> None:
+        await stays.credit([stay(left=None)])
+        assert await execute("ZRANGE", keys.SESSIONS_DUE, 0, -1, "WITHSCORES") == [
+            [f"{ROOM}|{SESSION}".encode(), JOINED + 400_000]
+        ]
+        fact = SessionFact(ROOM, SESSION, JOINED, JOINED + 90_000, has_closed=True)
+        await stays.learn({(ROOM, SESSION): fact})
+        assert await execute("ZSCORE", keys.SESSIONS_DUE, f"{ROOM}|{SESSION}") == JOINED + 105_000
+        known = await execute("HGETALL", keys.session(ROOM, SESSION))
+        assert {known[b"opened_ms"], known[b"closed_ms"]} == {b"%d" % JOINED, b"%d" % (JOINED + 90_000)}
+
+    async def test_a_reconciled_session_is_not_queued_again(self, stays: Stays, execute: Execute) -> None:
+        await execute("HSET", keys.session(ROOM, SESSION), "owner", "", "template", "", "reconciled_ms", "1")
+        await stays.credit([stay()])
+        assert await execute("EXISTS", keys.SESSIONS_DUE) == 0
+
+    async def test_a_crash_between_two_accounts_is_mended_by_the_repetition(
+        self, execute: Execute, owned: None
+    ) -> None:
+        for fails_at in range(1, 7):
+            await execute("FLUSHALL")
+            await execute("HSET", room_keys.room(ROOM), "owner", BOB)
+            left = [fails_at]
+
+            async def failing(*words: Any, left: list[int] = left) -> Any:
+                left[0] -= 1
+                if not left[0]:
+                    raise ConnectionError("killed")
+                return await execute(*words)
+
+            dying = Stays(failing, Derived(execute, poster(execute)))
+            with pytest.raises(ConnectionError):
+                await dying.credit([stay(left=None), stay()])
+            survivor = Stays(execute, Derived(execute, poster(execute)))
+            await survivor.credit([stay(left=None), stay()])
+            for key in (f"uc:1:{{{ANN}}}:{MONTH}", f"rc:1:{{{ROOM}}}:{MONTH}", f"uc:1:{{all}}:{MONTH}"):
+                assert await seconds(execute, key) == 60
+            assert await seconds(execute, f"uc:1:{{{BOB}}}:{MONTH}", "*:owned.ok") == 60
+            assert await execute("KEYS", "op:*") == []
+
+    async def test_peers_that_share_a_time_or_an_id_are_different_stays(self, stays: Stays, execute: Execute) -> None:
+        same_id_later = stay("p", left=10, joined=JOINED + 1)
+        assert await stays.credit([stay("p"), stay("q"), same_id_later]) == [60, 60, 10]
+        assert await seconds(execute, f"uc:1:{{{ANN}}}:{MONTH}") == 130
