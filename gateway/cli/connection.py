@@ -11,6 +11,7 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.vouchers import Vouchers
 from gateway.accounts.admin import UserAdmin
+from gateway.accounts.limits import UserLimits
 from gateway.accounts.registration import Registration
 from gateway.audit import Audit
 from gateway.policy.file import load_policy
@@ -18,6 +19,8 @@ from gateway.policy.live import PolicyInForce
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url
+from limits.limiter import Limiter
+from limits.overrides import Overrides
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -30,6 +33,7 @@ class Office:
     accounts: Accounts
     sessions: Sessions
     admin: UserAdmin
+    limits: UserLimits
     registration: Registration
     registration_mode: str  # closed, invite or open
 
@@ -50,9 +54,11 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
         audit = Audit(execute)
         admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"))
+        limiter = Limiter(execute)
+        limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, Audit(execute, store.post))
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
-        return await work(Office(accounts, sessions, admin, registration, mode))
+        return await work(Office(accounts, sessions, admin, limits, registration, mode))
 
     return with_store(inner)
 

@@ -39,13 +39,11 @@ def not_text(arguments: Sequence[str]) -> str:
 
 
 def foreseen(error: Exception) -> str:
-    """Describe in one line what went wrong. Returns an empty text for a bug, which needs its traceback.
-
-    Imports most error classes only here, because a command that starts needs none of them.
-    """
+    """Return in one line what went wrong; an empty text for a bug, which needs its traceback."""
     if isinstance(error, SettingsError | PolicyError | BadBreachFile | CommandError | FieldError):
         return str(error)
 
+    # Imported here, because a command that starts needs none of them.
     from redis.exceptions import RedisError
 
     from auth.errors import AuthError

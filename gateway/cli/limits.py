@@ -1,26 +1,17 @@
 """`gateway limits`: one user's limits from the command line."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
-from auth.accounts import Accounts
 from gateway.accounts.actor import Actor
-from gateway.accounts.limits import SetOverride, Standing, UserLimits
-from gateway.audit import Audit
-from gateway.cli.connection import with_store
+from gateway.accounts.limits import SetOverride, Standing
+from gateway.cli.connection import with_office
 from gateway.cli.terminal import DURATION, JSON, fields, print_json, print_result, print_table, table_of
-from gateway.policy.file import load_policy
-from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
 from gateway.routes.schemas import LimitsNow, iso
-from gateway.settings import load_env, policy_path
-from limits.limiter import Limiter
-from limits.overrides import BLOCK, Override, Overrides
+from limits.overrides import BLOCK, Override
 
-T = TypeVar("T")
 _BY = Actor.command_line()
 
 
@@ -34,7 +25,7 @@ def limits() -> None:
 @JSON
 def show(user: str, as_json: bool) -> None:
     """Show the state of a user's limits and quotas, and the overrides set for them."""
-    standing = _with_limits(lambda limits: limits.show(user, by=_BY))
+    standing = with_office(lambda office: office.limits.show(user, by=_BY))
     states = msgspec.to_builtins(LimitsNow.of(standing.decision))
     if as_json:
         plain = {"user": standing.user.username, **states, "overrides": [_plain(one) for one in standing.overrides]}
@@ -49,7 +40,7 @@ def show(user: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the units used before as JSON.")
 def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
     """Reset a user's limits. Usage counters stay; the units used before are printed and audited."""
-    used = _with_limits(lambda limits: limits.reset(user, list(names) or None, by=_BY))
+    used = with_office(lambda office: office.limits.reset(user, list(names) or None, by=_BY))
     listed = ", ".join(f"{name} {count}" for name, count in used.items()) or "nothing"
     print_result(used, f"Reset. Used before: {listed}", as_json=as_json)
 
@@ -72,11 +63,11 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
     if block == (name is not None):
         raise click.UsageError("Give --name, or --block.")
     if lift:
-        gone = _with_limits(lambda limits: limits.lift(user, name or BLOCK, by=_BY))
+        gone = with_office(lambda office: office.limits.lift(user, name or BLOCK, by=_BY))
         click.echo("Lifted." if gone else "Nothing of that name was set.")
         return
     wanted = SetOverride(name=name, block=block, **numbers)  # its fields are named like the options
-    done = _with_limits(lambda limits: limits.override(user, wanted, by=_BY))
+    done = with_office(lambda office: office.limits.override(user, wanted, by=_BY))
     click.echo(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")
 
 
@@ -101,15 +92,3 @@ def _plain(override: Override) -> dict[str, str]:
     numbers = "blocked" if override.name == BLOCK else numbers
     until = iso(override.until_us / 1_000_000)
     return fields(override, "name", "reason", "by") | {"numbers": numbers, "until": until}
-
-
-def _with_limits(work: Callable[[UserLimits], Coroutine[Any, Any, T]]) -> T:
-    policy = PolicyInForce(load_policy(policy_path(load_env())))
-
-    async def inner(store: Store) -> T:
-        limiter = Limiter(store.execute)
-        accounts = Accounts(store.execute)
-        overrides = Overrides(store.execute, limiter)
-        return await work(UserLimits(accounts, limiter, overrides, policy, Audit(store.execute, store.post)))
-
-    return with_store(inner)

@@ -100,15 +100,8 @@ class HmsClient:
         reply = await self._calls.make(Call("POST", f"/rooms/{_id(room_id)}", {"description": description}))
         return read_room(reply, room_id=room_id)
 
-    async def enable_room(self, room_id: str) -> HmsRoom:
-        """Allow users to join the room again."""
-        return await self._toggle(room_id, enabled=True)
-
-    async def disable_room(self, room_id: str) -> HmsRoom:
-        """Prevent further joins. Peers in the room stay until its session ends."""
-        return await self._toggle(room_id, enabled=False)
-
-    async def _toggle(self, room_id: str, *, enabled: bool) -> HmsRoom:
+    async def switch_room(self, room_id: str, *, enabled: bool) -> HmsRoom:
+        """Allow joins, or prevent further ones; peers in the room stay until its session ends."""
         reply = await self._calls.make(Call("POST", f"/rooms/{_id(room_id)}", {"enabled": enabled}))
         room = read_room(reply, room_id=room_id)
         if room.enabled is not enabled:
@@ -121,7 +114,7 @@ class HmsClient:
     async def end_room(self, room_id: str, *, reason: str, lock: bool) -> bool:
         """End the room's session; with `lock` also disable the room. Return False if no session was running.
 
-        100ms acts after it has answered. If no session runs it may not disable the room: call `disable_room` too.
+        100ms acts after it has answered. If no session runs it may not disable the room: call `switch_room` too.
         """
         return await self._act(room_id, "end-room", {"reason": reason, "lock": lock})
 

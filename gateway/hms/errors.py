@@ -1,13 +1,4 @@
-"""The errors of 100ms. Their texts are shown to users, so they never repeat an answer of 100ms.
-
-HmsError
-├── HmsRefused           100ms refused the request
-│   ├── HmsUnauthorized  100ms rejected our credentials; the operator must fix them
-│   └── HmsNotFound      100ms does not know the id
-├── HmsUnreachable       100ms cannot be reached, or answered with a server error or an unusable reply
-├── HmsTimeout           100ms did not answer in time; the outcome is unknown
-└── HmsBusy              100ms limits us or has failed too often, or too many calls are running
-"""
+"""The errors of 100ms. Their texts are shown to users, so they never repeat an answer of 100ms."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +18,7 @@ class HmsRefused(HmsError):
 
 
 class HmsUnauthorized(HmsRefused):
-    """100ms rejected our credentials."""
+    """100ms rejected our credentials; the operator must fix them."""
 
 
 class HmsNotFound(HmsRefused):
@@ -35,11 +26,11 @@ class HmsNotFound(HmsRefused):
 
 
 class HmsUnreachable(HmsError):
-    """100ms cannot be reached or does not work."""
+    """100ms cannot be reached, or answered with a server error or an unusable reply."""
 
 
 class HmsTimeout(HmsError):
-    """100ms did not answer in time."""
+    """100ms did not answer in time; the outcome is unknown."""
 
 
 class HmsBusy(HmsError):

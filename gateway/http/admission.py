@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from litestar.enums import ScopeType
@@ -40,6 +41,7 @@ log = logging.getLogger("gateway")
 T = TypeVar("T")
 
 
+@dataclass(repr=False, eq=False)
 class Admission(ASGIMiddleware):
     """Admits or refuses a request before its handler runs, by the `Access` of its route.
 
@@ -49,29 +51,16 @@ class Admission(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(  # noqa: PLR0913  the place where auth, limits, the policy and rooms meet
-        self,
-        tokens: LoginTokens,
-        sessions: Sessions,
-        limiter: Limiter,
-        counters: Counters,
-        rooms: Rooms,
-        policy: PolicyInForce,
-        throttle: Throttle,
-        derived: Derived,
-        audit: Audit,
-        dispatch: Dispatch,
-    ) -> None:
-        self._tokens = tokens
-        self._sessions = sessions
-        self._limiter = limiter
-        self._counters = counters
-        self._rooms = rooms
-        self._policy = policy
-        self._throttle = throttle
-        self._derived = derived
-        self._audit = audit
-        self._dispatch = dispatch
+    _tokens: LoginTokens
+    _sessions: Sessions
+    _limiter: Limiter
+    _counters: Counters
+    _rooms: Rooms
+    _policy: PolicyInForce
+    _throttle: Throttle
+    _derived: Derived
+    _audit: Audit
+    _dispatch: Dispatch
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         assert scope["type"] == ScopeType.HTTP  # noqa: S101  `scopes` lets nothing else in; mypy cannot see that
@@ -221,10 +210,7 @@ def _forbidden(verdict: Verdict) -> Problem | None:
 
 
 def bearer_of(scope: Scope) -> str:
-    """Return the bearer token of a request (RFC 6750, header form only).
-
-    Raises: Problem if there is none, InvalidToken if the header has another form or there is more than one.
-    """
+    """Return the token of a request (RFC 6750, header only). Raises: InvalidToken, or Problem without a header"""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     if not values:
         raise Problem(401, "invalid_token", "Log in first: the Authorization header is missing.", headers=CHALLENGE)

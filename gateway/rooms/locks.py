@@ -74,10 +74,7 @@ class RoomLocks:
         self._policy = policy
 
     async def lock(self, room: Room, *, held: bool) -> None:
-        """Refuse all joins, first here, then at 100ms; with `held`, until an operator unlocks the room.
-
-        Raises HmsError if 100ms did not lock it, but the gateway did, as the text says.
-        """
+        """Refuse all joins, here and then at 100ms; with `held`, until an operator unlocks it. Raises: HmsError"""
         await self._stop_minting(room, held=held)
         with already_done(LOCKED_ONLY):
             await self._switch(room.id, enabled=False)
@@ -87,7 +84,7 @@ class RoomLocks:
         holder = secrets.token_hex(8)
         await self.take_place(room.creator_id, holder)
         try:
-            await self._hms.enable_room(room.id)
+            await self._hms.switch_room(room.id, enabled=True)
         except BaseException:
             await self.give_place_back(room.creator_id, holder)
             raise
@@ -102,10 +99,7 @@ class RoomLocks:
             raise LockedMeanwhile("The room has just been locked.")
 
     async def end(self, room: Room, *, lock: bool, held: bool, reason: str) -> bool:
-        """Remove everyone, and with `lock` refuse further joins; return whether anyone was there.
-
-        Raises HmsError if 100ms did not end it. The gateway has locked it if asked, as the text says.
-        """
+        """Remove everyone, and with `lock` refuse further joins; tell whether anyone was there. Raises: HmsError"""
         if lock:
             await self._stop_minting(room, held=held)
         with already_done(_LOCKED_NOT_ENDED if lock else ""):
@@ -134,7 +128,7 @@ class RoomLocks:
     async def _switch(self, room_id: str, *, enabled: bool) -> None:
         """Enable or disable a room at 100ms; repeat until 100ms and the registry agree."""
         for _ in range(_MOST_SWITCHES):
-            await (self._hms.enable_room if enabled else self._hms.disable_room)(room_id)
+            await self._hms.switch_room(room_id, enabled=enabled)
             now = await self._is_enabled(room_id)
             if now is enabled:
                 return

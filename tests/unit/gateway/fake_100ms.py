@@ -74,14 +74,9 @@ class Fake100ms:
     async def update_room(self, room_id: str, *, description: str) -> None:
         await self._asked("update", room_id, description)
 
-    async def enable_room(self, room_id: str) -> None:
-        await self._asked("enable", room_id)
-        self.enabled[room_id] = True
-        await self._delay()
-
-    async def disable_room(self, room_id: str) -> None:
-        await self._asked("disable", room_id)
-        self.enabled[room_id] = False
+    async def switch_room(self, room_id: str, *, enabled: bool) -> None:
+        await self._asked("enable" if enabled else "disable", room_id)
+        self.enabled[room_id] = enabled
         await self._delay()
 
     async def end_room(self, room_id: str, *, reason: str, lock: bool) -> bool:

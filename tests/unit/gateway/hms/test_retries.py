@@ -26,8 +26,8 @@ EVERY_CALL: dict[str, Callable[[HmsClient], Awaitable[object]]] = {
     "create": create,
     "get": lambda hms: hms.get_room(ROOM),
     "update": lambda hms: hms.update_room(ROOM, description="new"),
-    "enable": lambda hms: hms.enable_room(ROOM),
-    "disable": lambda hms: hms.disable_room(ROOM),
+    "enable": lambda hms: hms.switch_room(ROOM, enabled=True),
+    "disable": lambda hms: hms.switch_room(ROOM, enabled=False),
     "end": lambda hms: hms.end_room(ROOM, reason="over", lock=True),
     "peers": lambda hms: hms.list_peers(ROOM, user_id="u"),
     "remove": lambda hms: hms.remove_peer(ROOM, PEER, reason="banned"),
@@ -302,7 +302,7 @@ async def test_calls_beyond_the_limit_are_refused_at_once_and_role_look_ups_stil
     begun = time.monotonic()
     for _ in range(100):
         with pytest.raises(HmsBusy):
-            await hms.disable_room(ROOM)
+            await hms.switch_room(ROOM, enabled=False)
         assert hms.template_roles(TEMPLATE) is None
     assert time.monotonic() - begun < 1
     for task in hung:

@@ -73,10 +73,10 @@ async def test_a_404_without_the_error_body_of_100ms_does_not_mean_an_unknown_ro
 async def test_a_room_is_enabled_and_disabled_by_the_documented_field(hms: HmsClient, upstream: Upstream) -> None:
     """api-reference/Rooms/disable-or-enable: the sample's answer has an empty template id."""
     upstream.says(200, created(enabled=False, template_id="", recording=None))
-    assert not (await hms.disable_room(ROOM)).enabled
+    assert not (await hms.switch_room(ROOM, enabled=False)).enabled
     assert sent(upstream) == ("POST", f"/v2/rooms/{ROOM}", {"enabled": False})
     upstream.says(200, created(enabled=True))
-    assert (await hms.enable_room(ROOM)).enabled
+    assert (await hms.switch_room(ROOM, enabled=True)).enabled
     assert sent(upstream) == ("POST", f"/v2/rooms/{ROOM}", {"enabled": True})
 
 
@@ -86,7 +86,7 @@ async def test_a_room_counts_as_disabled_only_if_the_answer_says_so(
 ) -> None:
     upstream.says(200, created(**changes))
     with pytest.raises(HmsUnreachable, match="unusable"):
-        await hms.disable_room(ROOM)
+        await hms.switch_room(ROOM, enabled=False)
 
 
 async def test_an_update_sends_only_the_changed_fields(hms: HmsClient, upstream: Upstream) -> None:
@@ -100,7 +100,7 @@ async def test_an_update_sends_only_the_changed_fields(hms: HmsClient, upstream:
 
 async def test_answers_about_another_room_are_refused(hms: HmsClient, upstream: Upstream) -> None:
     upstream.says(200, created(id=OTHER_ROOM))
-    for call in (hms.get_room(ROOM), hms.update_room(ROOM, description=""), hms.enable_room(ROOM)):
+    for call in (hms.get_room(ROOM), hms.update_room(ROOM, description=""), hms.switch_room(ROOM, enabled=True)):
         with pytest.raises(HmsUnreachable, match="unusable"):
             await call
 
@@ -177,8 +177,8 @@ async def test_a_malformed_id_never_reaches_a_path(hms: HmsClient, upstream: Ups
     for call in (
         hms.get_room(value),
         hms.update_room(value, description=""),
-        hms.enable_room(value),
-        hms.disable_room(value),
+        hms.switch_room(value, enabled=True),
+        hms.switch_room(value, enabled=False),
         hms.end_room(value, reason="", lock=True),
         hms.list_peers(value, user_id="u"),
         hms.remove_peer(value, PEER, reason=""),
