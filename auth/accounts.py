@@ -203,10 +203,7 @@ class Accounts:
         await self._policy.check(new, username=(await self.get(uid)).username)
 
     async def set_password(self, uid: str, new: str, *, mark: str) -> User:
-        """Set a user's password if their `mark` is still this one. Every earlier session ends at once.
-
-        Raises: UnknownUser, WeakPassword, Busy, InvalidCredentials (the mark has changed)
-        """
+        """Set a password, ending all sessions, if the user's `mark` is still this one. Raises as `change_password`."""
         user = await self.get(uid)
         await self._policy.check(new, username=user.username)
         if user.mark == mark:

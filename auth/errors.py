@@ -1,15 +1,4 @@
-"""The errors of authentication.
-
-AuthError
-├── InvalidToken          not a valid login token, or its session has ended
-│   └── TokenExpired      it was valid; a refresh returns a new one
-├── InvalidCredentials    unknown user, disabled user or wrong password: deliberately one error
-├── InvalidGrant          a refresh token that is not valid or has expired
-├── InvalidVoucher        an invitation or link that is not valid or has expired
-├── UserExists, UnknownUser, ChangedMeanwhile
-├── BadUsername, WeakPassword   with reasons a person can act on
-└── Busy                  too many passwords are being hashed right now
-"""
+"""The errors of authentication."""
 
 
 class AuthError(Exception):

@@ -46,10 +46,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The result of a login or a refresh: the principal, and the refresh token for the next time.
-
-    `rotated` is False if a racing or repeated refresh got the token that an earlier one had made.
-    """
+    """The result of a login or a refresh. `rotated` is False if an earlier refresh had made the same token."""
 
     principal: Principal
     refresh_token: str = field(repr=False)
@@ -66,10 +63,7 @@ class Sessions:
         self._ring = ring
 
     async def open(self, user: User, *, address: str = "", agent: str = "", lasts_ms: int = ABSOLUTE_MS) -> Grant:
-        """Start a session of an authenticated user. Its address and client are shown in their list of sessions.
-
-        Raises InvalidCredentials if password, roles or status have changed since the password was verified.
-        """
+        """Start a session of a user, unless they have changed since their password was verified: InvalidCredentials."""
         sid = secrets.token_hex(10)
         stem = f"s:1:{{{user.id}}}:"
         keys = [stem + sid, f"us:1:{{{user.id}}}", f"u:1:{{{user.id}}}"]

@@ -27,7 +27,7 @@ NOBODY = ""
 _TRIM_EVERY_S = 600.0
 _MOST_SCANNED = 10_000  # entries read for one page; a short page then says where the next begins
 _CHUNK = 1000
-_DENIED_ONCE_PER_S = 60
+_DENIED_ONCE_PER_S = 60  # an attacker must not fill the trail with repetitions
 _REFUSED_ONCE_PER_S = 60
 _READ_ONCE_PER_S = 60  # a page that polls is one reader
 _MOST_REMEMBERED = 10_000
@@ -102,11 +102,7 @@ class Audit:
         once_per_s: float = 0,
         **details: str | int,
     ) -> None:
-        """Write one entry with the next flush, without waiting.
-
-        With `once_per_s` a process writes the same entry once in so many seconds: an attacker must not fill the trail
-        with repetitions.
-        """
+        """Write one entry with the next flush, without waiting; the same one only once in `once_per_s`, if given."""
         if origin is not None:
             details = {"source": origin.source, **details}
         if once_per_s and self._is_repeated((action, by, subject, *details.values()), once_per_s):
@@ -181,11 +177,8 @@ def _entry(place: str, words: list[bytes]) -> Entry:
 
 
 async def party(accounts: Accounts, user: str) -> str:
-    """Return the id that the trail uses for a user given by name or id. Raises: UnknownUser
-
-    A deleted account is found by its id only. `cli` is the command line, even if a user has that name.
-    """
-    if user == CLI:
+    """Return the id that the trail uses for a user given by name or id, deleted or not. Raises: UnknownUser"""
+    if user == CLI:  # the command line, even if a user has that name
         return user
     try:
         return (await accounts.lookup(user)).id

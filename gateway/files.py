@@ -21,10 +21,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
 
 
 def hold(path: Path) -> BinaryIO:
-    """Create a lock file if it is missing, and return it locked until it is closed or the process ends.
-
-    Raises BlockingIOError if another process holds the lock, or another OSError.
-    """
+    """Return a file, created if missing, locked until it is closed. Raises BlockingIOError if it is locked."""
     import fcntl  # missing on Windows, where commands that lock nothing still work
 
     # Never removed: a process that waits for it could otherwise lock a file that has already lost its name.

@@ -141,10 +141,7 @@ class UserAdmin:
         return await self._sessions.end_all(one.id)
 
     async def password_link(self, actor: Actor, user: str) -> str:
-        """Return a code with which a user sets their password, once, within 24 hours.
-
-        It becomes void when their password, roles or status change. Raises: UnknownUser, NotAllowed
-        """
+        """Return a code to set a user's password with, once, within 24 hours. Raises: UnknownUser, NotAllowed"""
         # Not for the actor, who would avoid giving the current password. The link is bound to the mark that was
         # checked here: if the user is promoted beyond the actor's authority after that, the link is void.
         one = await actor.find_other(self._accounts, self._policy.now, user)
@@ -156,10 +153,7 @@ class UserAdmin:
 
     @asynccontextmanager
     async def _keeping_an_admin(self, one: User, *, still: bool, by: str) -> AsyncIterator[None]:
-        """Hold a lock during a change that takes users:manage from an active user; refuse it for the last such user.
-
-        The lock is for two admins who demote each other at the same moment.
-        """
+        """Hold a lock while a user loses users:manage, as two may demote each other; refuse the last such user."""
         if still or not (one.is_active and self._manages(one.roles)):
             yield
             return

@@ -80,10 +80,7 @@ class PasswordChange:
     async def _finish(
         self, write: Awaitable[User], action: str, uid: str, origin: Origin, *, keep: str | None = None
     ) -> None:
-        """Await the write of a new password, then audit it and end earlier sessions, except `keep`.
-
-        A password that the disk has not confirmed is in force too, so the rest is done before NotDurable is raised.
-        """
+        """Await a new password, audit it and end sessions except `keep`, even if the disk did not confirm it."""
         unconfirmed: NotDurable | None = None
         try:
             user = await write

@@ -47,11 +47,8 @@ class Verifier:
         self._claims(authorization, kind="management", times=("iat", "nbf", "exp"))
 
     def verify_app(self, authorization: str | None) -> AppClaims:
-        """Check the `Authorization` header of a joining client.
-
-        `iat` and `nbf` are optional, as in the samples of the web SDK, but are checked if present.
-        Raises: TokenRefusedError
-        """
+        """Check the `Authorization` header of a joining client. Raises: TokenRefusedError"""
+        # `iat` and `nbf` are optional, as in the samples of the web SDK, but are checked if present.
         claims = self._claims(authorization, kind="app", times=("exp",))
         # 100ms refuses a user id that is a number at init (100mslive/100ms-web issue 495).
         for name in ("room_id", "role", "user_id"):

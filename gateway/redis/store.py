@@ -39,10 +39,7 @@ class StoreError(Exception):
 
 
 def connect(url: str) -> Redis:
-    """Return a redis-py client for a URL, without retries: an EVALSHA that times out must not be sent again.
-
-    Raises ValueError unless the URL is one of redis:// rediss:// unix://.
-    """
+    """Return a client that never retries: an EVALSHA that timed out must not be sent again. Raises: ValueError"""
     return Redis.from_url(
         url,
         protocol=3,  # HGETALL answers a dict, scores are floats: no module decodes flat lists

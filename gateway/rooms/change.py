@@ -39,10 +39,7 @@ class RoomControl:
         return changed
 
     async def end(self, room: Room, *, lock: bool, reason: str | None, by: Caller) -> bool:
-        """Remove everyone from a room, and with `lock` refuse further joins; return whether anyone was there.
-
-        Raises HmsError if 100ms did not end it; with `lock` the gateway has locked it.
-        """
+        """Remove everyone from a room, and with `lock` refuse joins; tell whether anyone was there. Raises: HmsError"""
         why = reason or "the room was ended"
         await self._audit.record("room.ended", by=by.uid, subject="", room=room.id, lock=int(lock), reason=why)
         return await self._rooms.locks.end(room, lock=lock, held=by.is_operator, reason=why)

@@ -58,10 +58,7 @@ class GuestBook:
         return None if score is None else float(score)
 
     async def sweep(self, *, most: int = 50) -> int:
-        """Remove expired guests; return how many were removed. Their usage counters stay.
-
-        A guest whom 100ms did not remove from a session is tried again at each sweep for an hour.
-        """
+        """Remove expired guests, from sessions too if 100ms does so within an hour; return how many. Usage stays."""
         now = int(time.time())
         expired = await self._execute("ZRANGEBYSCORE", keys.GUESTS, "-inf", now, "LIMIT", 0, most)
         long_expired = await self._execute("ZRANGEBYSCORE", keys.GUESTS, "-inf", now - _RETRY_S, "LIMIT", 0, most)

@@ -8,10 +8,7 @@ from gateway.text import FieldError
 
 
 def check_guest(wanted: str, *, is_member: bool) -> None:
-    """Check that a guest may have a relation to a room; `is_member` says whether they have any to it already.
-
-    Raises FieldError: a guest is never a cohost, and belongs to the one room of their invite.
-    """
+    """Check that a guest may have a relation: never cohost, and only in the room of their invite. Raises: FieldError"""
     if wanted == "cohost":
         raise FieldError("relation", "a guest must be a participant or a viewer")
     if wanted != BANNED and not is_member:

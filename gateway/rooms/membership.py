@@ -51,10 +51,7 @@ class Membership:
         raise Overtaken("Another request is changing this member. Try again.")
 
     async def hand_over(self, room: Room, heir: User, *, by: str) -> int:
-        """Make a user the owner; the former owner becomes a cohost. Return how many peers were removed because of it.
-
-        Raises FieldError if this user cannot own a room, NotInCharge if the room has another owner by now.
-        """
+        """Make a user owner, the former one cohost; return how many were removed. Raises: FieldError, NotInCharge"""
         if not may_own(self._policy.now, heir):
             raise FieldError("relation", "cannot be owner: an owner must be an active user who may create rooms")
         is_lowered = await self._members.hand_over(room, heir.id)

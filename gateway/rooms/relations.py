@@ -150,10 +150,7 @@ class Members:
         await self._execute("DEL", keys.rooms_of(uid))
 
     async def remove_strangers(self, room: Room, *, reason: str) -> int:
-        """Remove all peers who have no relation to a room or are banned from it; return how many.
-
-        The former joined while it was open; the latter with a token from before the ban. Raises: HmsError
-        """
+        """Remove all peers without a relation, and banned ones with an old token; return how many. Raises: HmsError"""
         with already_done(_CLOSED):
             peers = await self._hms.list_peers(room.id)
             # Read after the peers: a user who was invited or made the owner meanwhile must not be removed.
@@ -162,10 +159,7 @@ class Members:
             return await self._remove(room.id, [peer.id for peer in peers if peer.user_id not in known], reason)
 
     async def remove_peers(self, room: Room, uid: str, *, reason: str, sparing: frozenset[str] = frozenset()) -> int:
-        """Remove a user's peers from the running session, except in 100ms roles of `sparing`; return how many.
-
-        Raises HmsError if not all could be removed; each was tried. It says what was changed before.
-        """
+        """Remove a user's peers, except in 100ms roles of `sparing`; return how many. Tries all. Raises: HmsError"""
         with already_done(_HANDED_OVER if uid == room.owner_id else _CHANGED):  # nothing else removes an owner
             peers = await self._hms.list_peers(room.id, user_id=uid)
             return await self._remove(room.id, [peer.id for peer in peers if peer.role not in sparing], reason)
