@@ -49,10 +49,14 @@ def free_port() -> int:
 
 
 class Valkey:
-    """A real Valkey server with its append-only file in a folder; it keeps its port over restarts."""
+    """A real Valkey server with its append-only file in a folder; it keeps its port over restarts.
 
-    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+    `options` are further arguments of the server, which prevail.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, options: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.options = options
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -74,6 +78,7 @@ class Valkey:
             "",
             "--maxmemory-policy",
             "noeviction",
+            *self.options,
         ]
         with (self.folder / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -1,0 +1,105 @@
+"""A snapshot of Redis taken under load, restored into an empty server as docs/docker.md says, holds the same data."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.e2e.policies import roomy
+from tests.e2e.volley import Answer, fire, post
+from tests.servers import Installation, Valkey, wait_until
+
+LASTING_S = 3600  # shorter-lived keys, such as locks and limits, may expire meanwhile
+CLIENTS = 8
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Installation]:
+    valkey = Valkey(tmp_path, options=("--enable-debug-command", "local"))
+    own = Installation(tmp_path, policy=roomy(), valkey=valkey)
+    own.env["GATEWAY_REGISTRATION"] = "open"
+    with own as running:
+        running.add_users(hanna="host", mira="member")
+        yield running
+
+
+def lasting(client: redis.Redis) -> list[bytes]:
+    keys = list(client.scan_iter(count=1000))
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.ttl(key)
+        return sorted(key for key, ttl in zip(keys, pipe.execute(), strict=True) if ttl < 0 or ttl > LASTING_S)
+
+
+def snapshot(client: redis.Redis, keys: list[bytes]) -> list[bytes]:
+    """Save the data set to disk; return the digests of keys at the same instant."""
+    saved = client.lastsave()
+    time.sleep(max(0.0, 1.1 - (time.time() - saved.timestamp())))  # the time of the last save has no fraction
+    client.execute_command(
+        "CLIENT", "PAUSE", 2000, "WRITE"
+    )  # until the fork: no write falls between it and the digests
+    digests: list[bytes] = client.execute_command("DEBUG", "DIGEST-VALUE", *keys)
+    client.bgsave()
+    client.execute_command("CLIENT", "UNPAUSE")
+    wait_until(lambda: client.lastsave() > saved, "the snapshot is on disk")
+    return digests
+
+
+async def load(own: Installation, token: str, room_id: str, stopped: Callable[[], bool]) -> list[Answer]:
+    """Mint tokens, create rooms and register users until told to stop."""
+    answers: list[Answer] = []
+
+    async def client(number: int) -> None:
+        turn = 0
+        while not stopped():
+            turn += 1
+            account = {"username": f"user-{number}-{turn}", "password": f"correct horse battery {number} {turn}"}
+            requests = [post(f"/api/rooms/{room_id}/token", token=token)] * 5 + [post("/api/rooms", token=token)]
+            if turn % 4 == 1:
+                requests.append(post("/api/auth/register", account))
+            answers.extend(answer for answer in await fire(own.port, requests) if answer)
+
+    await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    return answers
+
+
+async def test_a_snapshot_under_load_is_restored_into_an_empty_server(own: Installation, tmp_path: Path) -> None:
+    token = own.log_in("hanna")["access_token"]
+    with own.client(token) as client:
+        room_id = client.post("/api/rooms", json={"name": "Standup"}).json()["room"]["id"]
+    stop = asyncio.Event()
+    running = asyncio.create_task(load(own, token, room_id, stop.is_set))
+    await asyncio.sleep(1.5)
+    with own.valkey.client() as source:
+        keys = await asyncio.to_thread(lasting, source)
+        digests = await asyncio.to_thread(snapshot, source, keys)
+    stop.set()
+    answers = await running
+    assert {answer.status for answer in answers} == {200, 201}
+    kinds = {key.split(b":")[0] for key in keys}
+    assert {b"u", b"un", b"uc", b"rm", b"ur", b"rc", b"audit"} <= kinds
+
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    shutil.copy(tmp_path / "dump.rdb", folder)
+    own.gateway.stop()
+    own.valkey.__exit__(None, None, None)
+    debug = ("--enable-debug-command", "local")
+    with Valkey(folder, options=("--appendonly", "no", *debug)) as once, once.client() as client:
+        assert client.execute_command("DEBUG", "DIGEST-VALUE", *keys) == digests
+        client.config_set("appendonly", "yes")
+        wait_until(
+            lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the append-only file is written"
+        )
+    with Valkey(folder, port=own.valkey.port, options=debug) as restored, restored.client() as client:
+        assert client.execute_command("DEBUG", "DIGEST-VALUE", *keys) == digests
+        own.start_gateway()
+        with own.client_of("hanna") as hanna:
+            assert hanna.get(f"/api/rooms/{room_id}").json()["room"]["name"] == "Standup"
+        own.gateway.stop()
