@@ -1,4 +1,4 @@
-"""`gateway emulator`: runs the local 100ms."""
+"""`gateway emulator`: runs the local 100ms, and plays peers in it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from gateway.cli.terminal import DURATION
 from gateway.files import hold
-from gateway.settings import SettingsError, hms_given, load_env
+from gateway.settings import Settings, SettingsError, hms_given, load_env
 
 if TYPE_CHECKING:
+    from auth.users import User
+    from gateway.cli.connection import Office
     from gateway.emulator.records import Webhook
 
 
-@click.command()
+REMOVED = 3  # the exit code of `join` if the server removed a peer or ended the room
+
+
+@click.group(invoke_without_command=True, subcommand_metavar="[join ROOM ...]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True, help="Port to listen on.")
 @click.option(
@@ -32,13 +39,52 @@ if TYPE_CHECKING:
     multiple=True,
     help="Header of every event. Can be repeated. EMULATOR_WEBHOOK_HEADER sets one that `ps` does not show.",
 )
+@click.pass_context
 def emulator(
-    host: str, port: int, state: Path | None, webhook_url: str | None, webhook_headers: tuple[str, ...]
+    context: click.Context,
+    host: str,
+    port: int,
+    state: Path | None,
+    webhook_url: str | None,
+    webhook_headers: tuple[str, ...],
 ) -> None:
     """Run a local 100ms for development: REST, tokens, sessions and webhooks, without an account.
 
     Reads HMS_APP_ACCESS_KEY, HMS_APP_SECRET and HMS_TEMPLATE_ID as the gateway does.
     """
+    if context.invoked_subcommand is None:
+        _run(host, port, state, webhook_url, webhook_headers)
+    elif any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in context.params):
+        raise click.UsageError("an option of the emulator has no effect on `join`, which reads HMS_API_URL")
+
+
+@emulator.command("join")
+@click.argument("room")
+@click.option("--user", "names", metavar="NAME", multiple=True, required=True, help="Name or id; can be repeated.")
+@click.option("--role", default="", help="Role in the room.  [default: the first one of a participant]")
+@click.option("--for", "seconds", type=DURATION, required=True, help="How long to stay, such as 90s, 3min or 1h.")
+def join(room: str, names: tuple[str, ...], role: str, seconds: int) -> None:
+    """Let users join a room of the local 100ms, stay, and leave; Ctrl-C lets them leave earlier.
+
+    ROOM is an id, or a name that only one room has. Neither the policy nor any limit applies, because the tokens are
+    signed here. The exit code is 3 if the server removed a peer or ended the room meanwhile.
+    """
+    # Here, so that the emulator starts without Redis and passwords, which it does not need.
+    from gateway.cli.connection import with_office
+    from gateway.cli.peers import Stay, check_local, play
+
+    settings = Settings.from_env()
+    check_local(settings)
+
+    async def find(office: Office) -> list[User]:
+        return [await office.accounts.lookup(name) for name in names]
+
+    users = with_office(find)
+    if not asyncio.run(play(settings, Stay(room, users, role, seconds))):
+        click.get_current_context().exit(REMOVED)
+
+
+def _run(host: str, port: int, state: Path | None, webhook_url: str | None, webhook_headers: tuple[str, ...]) -> None:
     # Here, so that `gateway --help` does not import litestar and uvicorn.
     import uvicorn
 

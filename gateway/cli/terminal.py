@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_DURATION = re.compile(r"([1-9][0-9]{0,5})(min|h|d)")
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
-    """Converts a text such as 30min, 2h or 7d to seconds."""
+    """Converts a text such as 90s, 30min, 2h or 7d to seconds."""
 
     name = "duration"
 
@@ -24,8 +24,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in it
             return value
         match = _DURATION.fullmatch(value)
         if match is None:
-            self.fail("must look like 30min, 2h or 7d", param, ctx)
-        return int(match[1]) * {"min": 60, "h": 3600, "d": 86_400}[match[2]]
+            self.fail("must look like 90s, 30min, 2h or 7d", param, ctx)
+        return int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
 DURATION = Duration()

@@ -50,7 +50,7 @@ def create_app(
     app = Litestar(
         route_handlers=[
             Router("/v2", route_handlers=_REST, guards=[management_guard(verifier)]),
-            Router("/emulator", route_handlers=_CONTROL, guards=[control.require_loopback]),
+            Router("/emulator", route_handlers=_CONTROL, guards=[control.control_guard(verifier)]),
             *joining.CLIENT_ROUTES,
             *room_codes.CLIENT_ROUTES,
         ],

@@ -1,4 +1,7 @@
-"""Control calls for tests: fault rules and the log of calls. They need no token and answer only to loopback clients."""
+"""Control calls for tests: fault rules and the log of calls.
+
+They need no token on this machine. Other machines, such as a container beside the emulator's, need a management token.
+"""
 
 import ipaddress
 import re
@@ -10,9 +13,11 @@ from litestar import delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Guard
 
 from gateway.emulator.errors import ApiError, bad_body
 from gateway.emulator.faults import Fault, FaultRules
+from gateway.emulator.tokens import Verifier, management_guard
 from gateway.emulator.wire import Call, Reply, read_body
 
 _KEPT_CALLS = 200
@@ -74,13 +79,24 @@ async def list_calls(calls: NamedDependency[CallLog]) -> Reply:
 ROUTES = (add_fault, clear_faults, list_calls)
 
 
-def require_loopback(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Answer 403 to clients on other machines."""
-    host = connection.client.host if connection.client else ""
+def control_guard(verifier: Verifier) -> Guard:
+    """Return the guard of the control calls: clients on other machines get 403 without a management token."""
+    require_management_token = management_guard(verifier)
+
+    def require_loopback_or_token(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if _is_loopback(connection.client.host if connection.client else ""):
+            return
+        if "authorization" not in connection.headers:
+            raise ApiError(403, "Forbidden", "control endpoints need a management token from other machines")
+        require_management_token(connection, handler)
+
+    return require_loopback_or_token
+
+
+def _is_loopback(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
     mapped = getattr(address, "ipv4_mapped", None)
-    if address is None or not (mapped or address).is_loopback:
-        raise ApiError(403, "Forbidden", "control endpoints answer to loopback clients only")
+    return address is not None and (mapped or address).is_loopback

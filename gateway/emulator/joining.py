@@ -53,6 +53,12 @@ async def join_room(request: Call, live: NamedDependency[LiveRooms], verifier: N
     return peer_reply(peer) | {"room_id": session.room_id, "session_id": session.id}
 
 
+@get("/peers/{peer_id:str}")
+async def show_peer(peer_id: FromPath[str], live: NamedDependency[LiveRooms]) -> Reply:
+    """Return a peer that is in a room, or answer 404."""
+    return peer_reply(live.peer(peer_id))
+
+
 @delete("/peers/{peer_id:str}")
 async def leave_room(request: Call, peer_id: FromPath[str], live: NamedDependency[LiveRooms]) -> None:
     """Let a peer leave. The webhook reports `reason`, by default `client request`."""
@@ -60,7 +66,7 @@ async def leave_room(request: Call, peer_id: FromPath[str], live: NamedDependenc
 
 
 CLIENT_ROUTES = (init_client,)
-ROUTES = (join_room, leave_room)
+ROUTES = (join_room, show_peer, leave_room)
 
 
 def _verified(verifier: Verifier, authorization: str | None) -> AppClaims:

@@ -69,6 +69,12 @@ class LiveRooms:
             raise not_found("Peer")
         return peer
 
+    def peer(self, peer_id: str) -> Peer:
+        """Return a connected peer of any room, or answer 404."""
+        if peer_id not in self._room_of:
+            raise not_found("Peer")
+        return self.peer_in(self._room_of[peer_id], peer_id)
+
     def admit(self, claims: AppClaims) -> Room:
         """Return the room of a verified token, or refuse with the text that the web client expects."""
         room = self._workspace.rooms.get(claims.room_id)

@@ -209,9 +209,13 @@ def _room(room_id: str, new: NewRoom, owner: str, *, lease: str, upstream: str, 
 
 def upstream_name(name: str) -> str:
     """Return a new name for 100ms, of the characters it allows: readable in its dashboard, unique by its ULID."""
+    return f"{slug(name)}.{str(ULID()).lower()}"
+
+
+def slug(name: str) -> str:
+    """Return the readable part of a name for 100ms."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", ascii_name)[:40].strip("-") or "room"
-    return f"{slug}.{str(ULID()).lower()}"
+    return re.sub(r"[^a-z0-9]+", "-", ascii_name)[:40].strip("-") or "room"
 
 
 def _theirs(text: str, most: int) -> str:

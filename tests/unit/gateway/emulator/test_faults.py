@@ -199,8 +199,16 @@ async def test_control_is_refused_to_other_machines(address: str, unchanged: htt
             assert reply.json() == {
                 "code": 403,
                 "message": "Forbidden",
-                "details": ["control endpoints answer to loopback clients only"],
+                "details": ["control endpoints need a management token from other machines"],
             }
+
+
+async def test_control_is_open_to_other_machines_with_a_management_token(unchanged: httpx.AsyncClient) -> None:
+    transport = httpx.ASGITransport(app=app_of(unchanged), client=("10.0.0.7", 4000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://emulator") as client:
+        for token, status in ((signed(), 200), (signed("x" * 64), 401), (signed(type="app"), 401)):
+            reply = await client.get("/emulator/calls", headers={"authorization": f"Bearer {token}"})
+            assert reply.status_code == status
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
