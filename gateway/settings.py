@@ -35,6 +35,7 @@ _PLACEHOLDERS = re.compile(
 )
 _RUNS = ("abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
 _NEIGHBOURS = {first + second for run in _RUNS for text in (run, run[::-1]) for first, second in pairwise(text)}
+_REQUIRED = ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "GATEWAY_SECRET")
 _TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
 
 
@@ -72,6 +73,7 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Read and check every setting. Raises: SettingsError"""
         env = load_env() if env is None else env
+        _check_given(env)
         memory_kib, passes = argon2_cost(env)
         settings = cls(
             redis_url=redis_url(env),
@@ -111,14 +113,14 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
     If neither has REDIS_URL, `demo.env` in the demo's data folder is read instead of `.env`: commands find a running
     `gateway demo` without configuration. An empty value counts as not set.
     """
-    dotenv = (folder or Path.cwd()) / ".env"
-    merged = {**_read_env_file(dotenv), **process_env()}
-    # Never with a real account: its secret would sign tokens for any process that listens at the demo's 100ms address.
-    if not merged.get("REDIS_URL") and not hms_given(merged)[0]:
-        demo = data_folder(merged) / DEMO_ENV
-        if demo.is_file():
-            merged = {**_read_env_file(demo), **merged}
-    return merged
+    env = _without_demo(folder)
+    demo = _demo_env(env)
+    return {**_read_env_file(demo), **env} if demo else env
+
+
+def demo_in_use() -> Path | None:
+    """Return the `demo.env` that `load_env` reads, if it reads one."""
+    return _demo_env(_without_demo())
 
 
 def process_env() -> dict[str, str]:
@@ -198,6 +200,18 @@ def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:
     return len(missing) < len(names), missing
 
 
+def _without_demo(folder: Path | None = None) -> dict[str, str]:
+    return {**_read_env_file((folder or Path.cwd()) / ".env"), **process_env()}
+
+
+def _demo_env(env: Mapping[str, str]) -> Path | None:
+    # Never with a real account: its secret would sign tokens for any process that listens at the demo's 100ms address.
+    if env.get("REDIS_URL") or hms_given(env)[0]:
+        return None
+    demo = data_folder(env) / DEMO_ENV
+    return demo if demo.is_file() else None
+
+
 def _read_env_file(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
@@ -205,6 +219,14 @@ def _read_env_file(path: Path) -> dict[str, str]:
         return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name} cannot be read: {type(error).__name__}") from error
+
+
+def _check_given(env: Mapping[str, str]) -> None:
+    """Name all required settings that are missing, if there are several. Raises: SettingsError"""
+    missing = [name for name in _REQUIRED if not env.get(name, "").strip()]
+    if len(missing) > 1:
+        names = f"{', '.join(missing[:-1])} and {missing[-1]}"
+        raise SettingsError(f"{names} are not set; `gateway init` writes them, `gateway demo` needs none")
 
 
 def _required(env: Mapping[str, str], name: str) -> str:

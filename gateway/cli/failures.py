@@ -7,7 +7,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from auth.breaches import BadBreachFile
 from gateway.policy.file import PolicyError
-from gateway.settings import SettingsError
+from gateway.settings import SettingsError, demo_in_use, load_env
 from gateway.text import FieldError
 
 
@@ -38,6 +38,15 @@ def not_text(arguments: Sequence[str]) -> str:
     return ""
 
 
+def start_hint() -> str:
+    """Say how to start the demo whose settings a command uses; empty if it uses none."""
+    demo = demo_in_use()
+    if demo is None:
+        return ""
+    start = "`gateway demo` (or `make demo`)" if "DEMO_REDIS_PASSWORD" in load_env() else "`docker compose up`"
+    return f"; is the demo of {demo.parent} stopped? Start it: {start}"
+
+
 def foreseen(error: Exception) -> str:
     """Return in one line what went wrong; an empty text for a bug, which needs its traceback."""
     if isinstance(error, SettingsError | PolicyError | BadBreachFile | CommandError | FieldError):
@@ -57,7 +66,7 @@ def foreseen(error: Exception) -> str:
     if isinstance(error, AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NotAllowed):
         return str(error)
     if isinstance(error, StoreError):
-        return f"Redis (REDIS_URL): {error}"
+        return f"Redis (REDIS_URL): {error}{start_hint()}"
     if isinstance(error, RedisError):
         return f"Redis (REDIS_URL) refused: {type(error).__name__}"
     return ""

@@ -68,6 +68,12 @@ def test_a_missing_setting_is_named(name: str, value: str | None) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_several_missing_settings_are_all_named_at_once() -> None:
+    env = {name: value for name, value in GOOD.items() if name != "REDIS_URL"} | {"GATEWAY_SECRET": " "}
+    with pytest.raises(SettingsError, match=r"^REDIS_URL and GATEWAY_SECRET are not set; `gateway init`"):
+        Settings.from_env(env)
+
+
 @pytest.mark.parametrize("name", [name for name in GOOD if name != "REDIS_URL"])
 def test_a_setting_of_only_white_space_is_missing(name: str) -> None:
     assert refusal(**{name: "  \t"}) == f"{name} is not set"
@@ -472,6 +478,8 @@ def test_an_env_file_that_is_not_text_is_refused_by_name(folder: Path) -> None:
 
 def test_without_redis_the_refusal_points_to_the_demo(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"^REDIS_URL is not set.*gateway demo"):
+        redis_url(load_env())
+    with pytest.raises(SettingsError, match=r"^REDIS_URL, .* and GATEWAY_SECRET are not set.*gateway demo"):
         Settings.from_env()
 
 
