@@ -13,6 +13,7 @@ from dotenv import dotenv_values  # noqa: TID251  the demo's own file, not the p
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.passwords import Passwords
+from gateway.demo.guide import Guide
 from gateway.files import write_whole
 from gateway.policy.effective import policy_of
 from gateway.redis.durable import DurableWrites
@@ -22,6 +23,8 @@ from gateway.settings import DEMO_ENV, Settings, SettingsError, data_folder, hms
 HOST = "127.0.0.1"
 USERS = ("host", "member", "operator")
 _EMULATOR_PORT = 8100
+_CREDENTIALS = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
+_WEBHOOK_HEADER = "X-Gateway-Webhook-Secret"  # the gateway's default
 _CORS = "http://localhost:*,http://127.0.0.1:*"
 
 
@@ -32,11 +35,13 @@ class DemoError(Exception):
 def prepare_only() -> None:
     """Write the demo's secrets and users, for servers that `docker compose` runs. Raises: SettingsError, PolicyError
 
-    Does nothing when all of HMS_* are set. Reads REDIS_URL, and DEMO_HMS_API_URL for the address of the local 100ms.
+    Does nothing when all of HMS_* are set. Reads REDIS_URL; DEMO_HMS_API_URL and DEMO_GATEWAY_URL, where the servers
+    reach each other; DEMO_PUBLIC_URL, where people reach the gateway; and DEMO_EMULATOR_DATA, a folder that only the
+    local 100ms reads: its `demo.env` has no passwords.
     """
     env = load_env()
     given, missing = hms_given(env)
-    if (given or env.get("HMS_API_URL")) and missing:
+    if missing and any(env.get(name) for name in ("HMS_API_URL", "HMS_WEBHOOK_SECRET", *_CREDENTIALS)):
         raise SettingsError(f"{', '.join(missing)} not set; set all of HMS_*, or none of them for a demo")
     if given:
         policy_of(Settings.from_env(env))  # stops `docker compose up` on settings that would stop the gateway
@@ -47,12 +52,21 @@ def prepare_only() -> None:
     addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
     demo_env = _write_env(folder, addresses)
     policy_of(Settings.from_env({**demo_env, **env}))
+    if "DEMO_EMULATOR_DATA" in env:
+        only = emulator_settings(demo_env, env.get("DEMO_GATEWAY_URL", ""))
+        _write(Path(env["DEMO_EMULATOR_DATA"]) / DEMO_ENV, only)
     if asyncio.run(add_users(demo_env)):
-        click.echo("DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The users and passwords, shown only once:")
-        for name in USERS:
-            click.echo(f"  {name:9} {password(demo_env, name)}")
+        guide = guide_of(demo_env, env.get("DEMO_PUBLIC_URL", ""), "docker compose exec gateway gateway")
+        click.echo("DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The users' passwords are shown only once:")
+        click.echo("\n".join([*guide.logins(), *guide.trial()]))
     else:
-        click.echo("DEMO: the users and secrets of the previous start are kept.")
+        click.echo("DEMO: the users and secrets of the previous start are kept. To see the passwords again:")
+        click.echo("  docker compose exec gateway grep PASSWORD /data/demo.env")
+
+
+def guide_of(env: Mapping[str, str], base: str, command: str) -> Guide:
+    """Return how to use a demo whose gateway people reach at this address."""
+    return Guide(base, command, {name: password(env, name) for name in USERS})
 
 
 def environment(folder: Path, port: int) -> dict[str, str]:
@@ -84,12 +98,25 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
         "HMS_APP_SECRET": secrets.token_urlsafe(48),
         "HMS_TEMPLATE_ID": secrets.token_hex(12),
+        "HMS_WEBHOOK_SECRET": secrets.token_urlsafe(48),
         **{f"DEMO_PASSWORD_{name.upper()}": secrets.token_hex(12) for name in USERS},  # hex holds no user name
     }
     env = {**fresh, **saved(folder), **addresses}
-    lines = "".join(f"{name}={value}\n" for name, value in sorted(env.items()))
-    write_whole(folder / DEMO_ENV, f"# Written by `gateway demo`; for this machine only.\n{lines}")
+    _write(folder / DEMO_ENV, env)
     return env
+
+
+def emulator_settings(env: Mapping[str, str], gateway: str) -> dict[str, str]:
+    """Return what the local 100ms needs, for a gateway at this address: its credentials and where it sends events."""
+    return {name: env[name] for name in _CREDENTIALS} | {
+        "EMULATOR_WEBHOOK_URL": f"{gateway}/hooks/100ms",
+        "EMULATOR_WEBHOOK_HEADER": f"{_WEBHOOK_HEADER}={env['HMS_WEBHOOK_SECRET']}",
+    }
+
+
+def _write(path: Path, settings: Mapping[str, str]) -> None:
+    lines = "".join(f"{name}={value}\n" for name, value in sorted(settings.items()))
+    write_whole(path, f"# Written by `gateway demo`; for this machine only.\n{lines}")
 
 
 def saved(folder: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -22,12 +21,12 @@ from redis.exceptions import RedisError
 
 from gateway.demo.installation import (
     HOST,
-    USERS,
     DemoError,
     add_users,
+    emulator_settings,
     environment,
     free_port,
-    password,
+    guide_of,
     port_of,
     saved,
 )
@@ -36,11 +35,12 @@ from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
 
 _START_S = 20.0
 _STOP_S = 10.0
-# The settings that each child receives, by prefix. No child receives the users' passwords (DEMO_*).
+# The settings that each child receives, by prefix. No child receives the users' passwords (DEMO_*). The emulator gets
+# the webhook's secret only as the header that it sends.
 _SETTINGS = ("DEMO_", "EMULATOR_", "GATEWAY_", "HMS_", "REDIS_")
 _SETTINGS_OF = {
     "valkey": (),
-    "emulator": ("EMULATOR_", "GATEWAY_LOG", "HMS_"),
+    "emulator": ("EMULATOR_", "GATEWAY_LOG", "HMS_APP_", "HMS_TEMPLATE_ID"),
     "gateway": ("GATEWAY_", "HMS_", "REDIS_"),
 }
 
@@ -82,7 +82,8 @@ def _start(
     python = [sys.executable, "-m", "gateway"]
     emulator_port = str(httpx.URL(env["HMS_API_URL"]).port)
     state = str(folder / "emulator.json")
-    _start_child(children, folder, "emulator", [*python, "emulator", "--port", emulator_port, "--state", state], env)
+    emulator = [*python, "emulator", "--port", emulator_port, "--state", state]
+    _start_child(children, folder, "emulator", emulator, {**env, **emulator_settings(env, f"http://{HOST}:{port}")})
     _start_child(children, folder, "gateway", [*python, "serve", "--host", HOST, "--port", str(port)], env)
     _wait(children, "emulator", lambda: httpx.get(f"{env['HMS_API_URL']}/rooms").status_code == 401, stopping)
     ready = f"http://{HOST}:{port}/health/ready"
@@ -91,27 +92,14 @@ def _start(
 
 def _print_usage(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool) -> None:
     base = f"http://{HOST}:{port}"
-    login = f"curl -s {base}/api/auth/login -H 'Content-Type: application/json' -d"
-    bearer = "-H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
+    command = ".venv/bin/gateway" if Path(".venv/bin/gateway").exists() else "gateway"
+    guide = guide_of(env, base, command)
     click.echo(f"\nThe gateway runs on {base}  (logs and data in {folder})")
     click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, stored on disk; its password is in demo.env")
     click.echo(f"  100ms     {env['HMS_API_URL']}, a local 100ms without an account and without video")
     click.echo(f"  API       {base}/docs")
     click.echo("\nUsers" + ("" if fresh else " (kept from the previous start, with their data)"))
-    bodies = {name: json.dumps({"username": name, "password": password(env, name)}) for name in USERS}
-    for name in USERS:
-        click.echo(f"  {name:9} {login} '{bodies[name]}'")
-    click.echo(
-        "\nTry it: log in, create a room (five at once, then one every six minutes), get a join token, show usage"
-    )
-    click.echo(f'  TOKEN=$({login} \'{bodies["host"]}\' | sed -nE \'s/.*"access_token":"([^"]+)".*/\\1/p\')')
-    click.echo(
-        f'  ROOM=$(curl -s {base}/api/rooms {bearer} -d \'{{"name": "Standup"}}\''
-        ' | sed -nE \'s/.*"room":\\{"id":"([^"]+)".*/\\1/p\')'
-    )
-    click.echo(f'  curl -s {base}/api/rooms/$ROOM/token {bearer} -d \'{{"role": "host"}}\'; echo')
-    click.echo(f'  curl -s {base}/api/usage -H "Authorization: Bearer $TOKEN"; echo')
-    click.echo("  .venv/bin/gateway usage show" if Path(".venv/bin/gateway").exists() else "  gateway usage show")
+    click.echo("\n".join([*guide.logins(), "", *guide.trial()]))
     click.echo("\nCtrl-C stops everything. Data and passwords are kept.")
 
 

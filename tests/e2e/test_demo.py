@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from dotenv import dotenv_values
 
-from tests.servers import HOST, NO_TLS, REPOSITORY, free_port, wait_until
+from tests import forked
+from tests.servers import HOST, NO_TLS, REPOSITORY, Installation, Valkey, free_port, wait_until
 
 NAMES = ("host", "member", "operator")
 LAST_LINE = "Ctrl-C stops everything"
@@ -90,6 +92,16 @@ class Demo:
             check=False,
         )
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, which needs only the data folder to reach the demo."""
+        env = {name: value for name, value in self.environment().items() if name != "GATEWAY_PORT"}
+        return forked.run(arguments, folder=self.folder, env=env)
+
+    def settings(self) -> dict[str, str]:
+        """Return what the demo's file has."""
+        lines = (self.folder / "data" / "demo.env").read_text().splitlines()[1:]
+        return dict(line.split("=", 1) for line in lines)
+
     def logins(self) -> dict[str, dict[str, str]]:
         """Return the JSON bodies of the printed login lines, by user name."""
         found = {}
@@ -140,6 +152,7 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
         counted = client.get("/api/usage").json()["usage"]["total"]
 
     check_the_printed_try_it_lines(demo)
+    check_that_a_peer_can_join(demo, room["id"])
     check_its_folder(demo)
     check_the_environment_of_its_children(demo)
     check_it_refuses_a_second(demo)
@@ -150,8 +163,14 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
     assert "Traceback" not in demo.text()
     assert all(is_free(port) for port in ports)  # every child has ended
 
+    stopped = demo.command("users", "list")
+    assert stopped.returncode == 1
+    assert f"is the demo of {demo.folder / 'data'} stopped? Start it: `gateway demo`" in stopped.stderr
+
+    forget(demo, "HMS_WEBHOOK_SECRET")  # as a demo from before there were webhooks
     demo.start()
     assert demo.logins() == logins
+    assert "HMS_WEBHOOK_SECRET" in demo.settings()
     with demo.client_of("host") as client:
         assert room in client.get("/api/rooms").json()["rooms"]
         assert client.post(f"/api/rooms/{room['id']}/token", json={}).status_code == 200
@@ -176,18 +195,25 @@ def check_the_printed_try_it_lines(demo: Demo) -> None:
     assert minted["role"] == "host"
     assert usage["usage"]["total"]["tokens.mint"]["ok"] >= 1
 
-    # The commands need only the data folder to reach the demo.
-    shown = subprocess.run(
-        [sys.executable, "-m", "gateway", "usage", "show", "--json"],
-        cwd=demo.folder,
-        env={name: value for name, value in demo.environment().items() if name != "GATEWAY_PORT"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    shown = demo.command("usage", "show", "--json")
     assert shown.returncode == 0, shown.stderr
     assert {row["username"] for row in json.loads(shown.stdout)} == set(NAMES)
+
+
+def check_that_a_peer_can_join(demo: Demo, room: str) -> None:
+    """Run the printed command, for a shorter time."""
+    [line] = [line.strip() for line in demo.text().splitlines() if " emulator join " in line]
+    assert line == "gateway emulator join $ROOM --user member --for 3min"
+    words = line.replace("$ROOM", room).replace("3min", "1s").split()[1:]
+    done = demo.command(*words)
+    assert done.returncode == 0, done.stderr
+
+
+def forget(demo: Demo, name: str) -> None:
+    """Remove a setting from the demo's file."""
+    path = demo.folder / "data" / "demo.env"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(f"{name}=")))
 
 
 def check_its_folder(demo: Demo) -> None:
@@ -216,7 +242,7 @@ def check_the_environment_of_its_children(demo: Demo) -> None:
             if name in command
         }
     assert environments.keys() == {"emulator", "serve"}
-    secrets = dict(line.split("=", 1) for line in (demo.folder / "data" / "demo.env").read_text().splitlines()[1:])
+    secrets = demo.settings()
     passwords = {login["password"] for login in demo.logins().values()}
     for env in environments.values():
         assert not [key for key in env if key.startswith("DEMO_")]
@@ -224,6 +250,15 @@ def check_the_environment_of_its_children(demo: Demo) -> None:
         assert env["HMS_APP_SECRET"] == secrets["HMS_APP_SECRET"]
     assert environments["serve"].items() >= {(key, secrets[key]) for key in ("GATEWAY_SECRET", "REDIS_URL")}
     assert not {"GATEWAY_SECRET", "REDIS_URL"} & environments["emulator"].keys()
+    assert environments["emulator"].items() >= sends_events(demo.url, secrets["HMS_WEBHOOK_SECRET"]).items()
+
+
+def sends_events(gateway: str, secret: str) -> dict[str, str]:
+    """Return the settings with which a local 100ms sends its events to a gateway."""
+    return {
+        "EMULATOR_WEBHOOK_URL": f"{gateway}/hooks/100ms",
+        "EMULATOR_WEBHOOK_HEADER": f"X-Gateway-Webhook-Secret={secret}",
+    }
 
 
 def check_it_refuses_a_second(demo: Demo) -> None:
@@ -247,3 +282,43 @@ def test_demo_refuses_an_invalid_port(demo: Demo, port: str) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "GATEWAY_PORT" in done.stderr
+
+
+def test_a_prepared_demo_prints_its_commands_and_hides_the_passwords_from_the_local_100ms(tmp_path: Path) -> None:
+    """`docker compose up`: `setup` prepares a demo, whose gateway and local 100ms are containers of their own."""
+    data, emulator = tmp_path / "data", tmp_path / "emulator"
+    emulator.mkdir()
+    addresses = {
+        "DEMO_HMS_API_URL": "http://emulator:8100/v2",
+        "DEMO_GATEWAY_URL": "http://gateway:8000",
+        "DEMO_PUBLIC_URL": "http://127.0.0.1:9000",
+        "DEMO_EMULATOR_DATA": str(emulator),
+        "GATEWAY_DATA": str(data),
+    }
+    with Valkey(tmp_path) as valkey:
+        at = Installation(tmp_path, valkey=valkey)
+        at.env = {name: at.env[name] for name in ("PATH", "PYTHONPATH", "REDIS_URL")} | addresses
+        first, second = at.command("demo", "--prepare"), at.command("demo", "--prepare")
+    assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
+    written = {folder: dotenv_values(folder / "demo.env", interpolate=False) for folder in (data, emulator)}
+    credentials = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
+    events = sends_events("http://gateway:8000", str(written[data]["HMS_WEBHOOK_SECRET"]))
+    assert written[emulator] == {name: written[data][name] for name in credentials} | events
+    assert (emulator / "demo.env").stat().st_mode & 0o777 == 0o600
+
+    logins = re.findall(r"^  (\w+) +curl -s http://127.0.0.1:9000/api/auth/login ", first.stdout, re.MULTILINE)
+    assert logins == [*NAMES]
+    assert "docker compose exec gateway gateway emulator join $ROOM --user member --for 3min" in first.stdout
+    for name in NAMES:
+        password = str(written[data][f"DEMO_PASSWORD_{name.upper()}"])
+        assert password in first.stdout
+        assert password not in second.stdout  # shown only once
+
+
+@pytest.mark.parametrize("name", ["HMS_API_URL", "HMS_WEBHOOK_SECRET", "HMS_TEMPLATE_ID"])
+def test_a_demo_is_not_prepared_with_some_settings_of_a_real_account(tmp_path: Path, name: str) -> None:
+    at = Installation(tmp_path)
+    env = {key: at.env[key] for key in ("PATH", "PYTHONPATH", "REDIS_URL")} | {name: "http://127.0.0.1:1/v2"}
+    done = forked.run(["demo", "--prepare"], folder=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "not set; set all of HMS_*, or none of them for a demo" in done.stderr
