@@ -12,15 +12,12 @@ from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name.
-
-    Without `open_rooms` the role does not join open rooms, only rooms to which the user has a relation.
-    """
+    """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name."""
 
     permissions: frozenset[str]
     limits: Mapping[str, Limit]
     quotas: Mapping[str, Quota] = field(default_factory=dict)
-    open_rooms: bool = True
+    open_rooms: bool = True  # False: joins only rooms to which the user has a relation
 
 
 @dataclass(frozen=True, slots=True)
