@@ -50,13 +50,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Selects entries of the trail."""
+    """Selects entries of the trail: by or about a user (id), of an action or a kind of actions, in a span of time.
 
-    user: str | None = None  # the id of the user who did it, or whom it concerns
-    action: str | None = None  # the whole action or its beginning, such as `login`
+    `action` is a whole action or its beginning, such as `login`. `after` is the id of an entry, which is excluded.
+    """
+
+    user: str | None = None
+    action: str | None = None
     first_ms: int = 0
     last_ms: int | None = None
-    after: str | None = None  # the id of an entry, which is excluded
+    after: str | None = None
 
     def admits(self, entry: Entry) -> bool:
         """Tell whether the user and the action of an entry match."""

@@ -256,7 +256,10 @@ def _is_repetition(value: str) -> bool:
 
 
 def _is_sequence(value: str) -> bool:
-    """Return whether most characters follow their predecessor, as fewer than 1 in 10**11 random secrets do."""
+    """Return whether three quarters of the characters are next to their predecessor in the alphabet or on the keyboard.
+
+    Of 32 random hexadecimal digits fewer than one in 10**11 does.
+    """
     text = value.lower()
     steps = [first == second or first + second in _NEIGHBOURS for first, second in pairwise(text)]
     return 4 * sum(steps) >= 3 * len(steps)

@@ -19,15 +19,19 @@ BLOCK = "*"
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Other numbers for one limit or quota of one subject, or (`name` is `*`) a block, until an instant."""
+    """Other numbers for one limit or quota of one subject, or (`name` is `*`) a block, until an instant.
+
+    Of `rate` and `burst` for a limit, `amount` for a quota, only what concerns it is set. `until_us` is epoch
+    microseconds; `by` is whoever set it.
+    """
 
     name: str
     until_us: int
     reason: str
     by: str
-    rate: str = ""  # of a limit only
-    burst: int = 0  # of a limit only
-    amount: int = 0  # of a quota only
+    rate: str = ""
+    burst: int = 0
+    amount: int = 0
 
 
 class Overrides:
@@ -106,10 +110,13 @@ def _key(subject: str) -> str:
 
 
 def _read(name: str, value: str) -> Override:
-    head, brace, rest = value.partition("{")
-    until, *numbers = head.rstrip(":").split(":")
-    text = json.loads(brace + rest)
-    known = [int(number) for number in numbers]
+    until, numbers, rest = (
+        value.partition(":")[0],
+        value[: value.index("{")].split(":")[1:-1],
+        value[value.index("{") :],
+    )
+    text = json.loads(rest)
+    known = [int(number) for number in numbers if number]
     burst = known[1] if len(known) == 2 else 0
     amount = known[0] if len(known) == 1 else 0
     return Override(name, int(until), text["reason"], text["by"], text["rate"], burst, amount)

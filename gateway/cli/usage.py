@@ -12,6 +12,7 @@ from rich.table import Column
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
+from gateway.cli.reconcile import reconcile
 from gateway.cli.terminal import JSON, print_list, table_of
 from gateway.redis.store import Store
 from gateway.text import FieldError
@@ -94,6 +95,9 @@ def rebuild(month: str | None) -> None:
             return await Derived(store.execute, store.post).rebuild(month, all_users(), Counters(store.execute))
 
     click.echo(f"The top lists of {month} are rebuilt from {with_store(work)} users.")
+
+
+usage.add_command(reconcile)
 
 
 def _reports(store: Store) -> Reports:

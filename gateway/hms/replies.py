@@ -29,23 +29,29 @@ _PRIVILEGES = {
 
 @dataclass(frozen=True, slots=True)
 class HmsRoom:
-    """The fields of a 100ms room that the gateway uses."""
+    """The fields of a 100ms room that the gateway uses. `created_at` is in epoch seconds.
+
+    `template_id` is empty where 100ms leaves it out, as in its answer when a room is disabled.
+    """
 
     id: str
     name: str
     enabled: bool
-    template_id: str = ""  # empty where 100ms leaves it out, as in its answer when a room is disabled
-    created_at: float | None = None  # epoch seconds
+    template_id: str = ""
+    created_at: float | None = None
     description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HmsRole:
-    """A role of a template."""
+    """A role of a template. `privileged_by` names the permissions that give it power over others or cost money.
+
+    `publishes` lists the media that it may send: audio, video, screen.
+    """
 
     name: str
-    privileged_by: tuple[str, ...]  # the permissions that give it power over others or cost money
-    publishes: tuple[str, ...] = ()  # the media that it may send: audio, video, screen
+    privileged_by: tuple[str, ...]
+    publishes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

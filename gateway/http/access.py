@@ -16,14 +16,19 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Made by `public` or `needs`."""
+    """Made by `public` or `needs`. The policy decides on `action`; a public route has none.
 
-    action: str = ""  # what the policy decides on; a public route has none
-    guests: bool = False  # without an Authorization header the route is public
-    throttled: bool = False  # a public request is charged to its client address
-    check: Callable[[Headers], None] | None = None  # judges the request's headers and raises FieldError
-    refuses: tuple[str, ...] = ()  # the problem codes that only this route answers with
-    unready: bool = False  # the route answers 503 itself
+    `guests`: without an Authorization header the route is public. `throttled`: a public request is charged to its
+    client address. `check` judges the request's headers and raises FieldError. `refuses` are the problem codes that
+    only this route answers with. `unready`: the route answers 503 itself.
+    """
+
+    action: str = ""
+    guests: bool = False
+    throttled: bool = False
+    check: Callable[[Headers], None] | None = None
+    refuses: tuple[str, ...] = ()
+    unready: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.refuses) - set(STATUS):

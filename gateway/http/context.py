@@ -19,13 +19,17 @@ _MOST_AGENT_CHARS = 120
 
 @dataclass(slots=True)
 class Admitted:
-    """What admission determined about a request of a logged-in caller."""
+    """What admission determined about a request of a logged-in caller.
+
+    `found` is the room of the path, None if the path has none or the registry does not have it. `usage` is read
+    only for the route that shows it.
+    """
 
     principal: Principal
     decision: Decision
     verdict: Verdict
-    found: Found | None = None  # the room of the path, if there is one and the registry has it
-    usage: Usage | None = None  # read only for the route that shows it
+    found: Found | None = None
+    usage: Usage | None = None
     outcome: str = ""
     refund: bool = False
 

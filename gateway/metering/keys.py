@@ -78,3 +78,13 @@ def _of(
 ) -> Account:
     tag = f"{{{subject}}}"
     return Account(ledger, open_key, f"{counters}:1:{tag}", f"qt:1:{tag}", metric, counts_most)
+
+
+def published(room: str, session_id: str) -> str:
+    """Return the key of what the feed has told about the stays of a session: a hash."""
+    return f"sp:1:{{{room}}}:{session_id}"
+
+
+def queued(room: str, session_id: str) -> str:
+    """Return a session's entry in `SESSIONS_DUE`."""
+    return f"{room}|{session_id}"

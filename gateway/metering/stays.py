@@ -21,12 +21,13 @@ from gateway.metering.events import SessionFact, Stay
 from gateway.rooms import keys as room_keys
 from limits import Execute
 from limits.derived import Derived
-from limits.metered import MOST_MS, MS_PER_DAY, OPEN, Account, Calendars, Credited, Interval, Metered
+from limits.metered import CONFIRMED, MOST_MS, MS_PER_DAY, OPEN, Account, Calendars, Credited, Interval, Metered
 
 KEEP_SESSION_MS = 40 * MS_PER_DAY  # longer than a report about it is accepted, so that its owner stays the same
 FIRST_LOOK_MS = 5 * 60_000  # after a session was first seen; its close may get lost
 AFTER_CLOSE_MS = 5_000  # the last leaves may come after the close
 _MOST_REMEMBERED = 10_000
+_MOST_AT_ONCE = 100  # stays; building the calls for one takes some 40 us, in which no request is served
 
 # KEYS the session, its room. ARGV opened_ms or '', closed_ms or '', ms to keep. Reply owner, template, reconciled_ms.
 # The owner is the one at first sight: what is credited to somebody stays theirs when the room is handed over.
@@ -95,7 +96,8 @@ class Stays:
 
         Returns when everything is credited. If it raises, part of it may be; repeating it completes it.
         """
-        return [one.change_s for one in await self.apply(stays)]
+        parts = (stays[at : at + _MOST_AT_ONCE] for at in range(0, len(stays), _MOST_AT_ONCE))
+        return [one.change_s for part in parts for one in await self.apply(part)]
 
     async def apply(self, stays: Sequence[Stay]) -> list[Credited]:
         """Like `credit`; tell of each stay also whether it is new to its room, or known better now."""
@@ -120,7 +122,16 @@ class Stays:
             subject = account.counters.partition("{")[2].rstrip("}")
             if account.counters.startswith("uc") and subject != keys.INSTALLATION:
                 self._derived.rank(subject, f"{account.metric}.ok", done.periods)
-        return [changes[account].each[at] for account, at in places]
+        result = [changes[account].each[at] for account, at in places]
+        await self._queue_again(stay for stay, one in zip(stays, result, strict=True) if one.is_new)
+        return result
+
+    async def _queue_again(self, new: Iterable[Stay]) -> None:
+        """Queue the sessions of new stays, which may have been reconciled before these came."""
+        late = {keys.queued(stay.room, stay.session) for stay in new if stay.rank != CONFIRMED}
+        if late:
+            due_ms = self._now_ms() + FIRST_LOOK_MS
+            await self._execute("ZADD", keys.SESSIONS_DUE, "NX", *(word for one in late for word in (due_ms, one)))
 
     async def learn(self, facts: dict[tuple[str, str], SessionFact]) -> dict[tuple[str, str], Session]:
         """Note what is known about sessions, and return each with its owner.
@@ -140,7 +151,7 @@ class Stays:
         known = [_word(fact.opened_ms), _word(fact.closed_ms), KEEP_SESSION_MS]
         owner, template, reconciled_ms = await self._execute("EVAL", _LEARN, 2, *at, *known)
         if reconciled_ms is None:
-            entry = f"{fact.room}|{fact.session}"
+            entry = keys.queued(fact.room, fact.session)
             if fact.has_closed:
                 await self._execute("ZADD", keys.SESSIONS_DUE, self._now_ms() + AFTER_CLOSE_MS, entry)
             else:

@@ -12,14 +12,15 @@ Rule = Literal["login", "permission", "relation", "banned", "room disabled", "de
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an action is allowed, and if not, why."""
+    """Whether an action is allowed, and if not, why. `code` is the problem code, `relation` the one that counted,
+    `missing` the missing permission. `rule` is for operators only, since it may reveal a room to a stranger."""
 
     allowed: bool
-    code: str = ""  # of the problem
+    code: str = ""
     reason: str = ""
-    relation: str | None = None  # that counted
-    missing: str | None = None  # the missing permission
-    rule: Rule = field(default="default deny", compare=False)  # for operators only: it may reveal a room to a stranger
+    relation: str | None = None
+    missing: str | None = None
+    rule: Rule = field(default="default deny", compare=False)
 
 
 def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts | None = None) -> Verdict:

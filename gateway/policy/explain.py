@@ -12,18 +12,25 @@ from limits.policy import Charge, Decision, Quota
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question: may a user perform an action? The fields after `action` are for actions on a room."""
+    """A question: may a user perform an action? `room` and `requested`, a 100ms role, are for actions on a room.
+
+    `room` is None if the registry has no such room. `existing` are the roles of the room's template, None if 100ms was
+    not asked or did not answer.
+    """
 
     user: User
     action: str
-    room: RoomFacts | None = None  # None if the registry does not have it
-    requested: str | None = None  # a 100ms role
-    existing: frozenset[str] | None = None  # the roles of the room's template, if 100ms was asked and answered
+    room: RoomFacts | None = None
+    requested: str | None = None
+    existing: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The decision and its grounds."""
+    """The decision and its grounds. `stored` is the relation in the registry, `effective` the one that counts.
+
+    `role` is the decision on the 100ms role, None unless the action is `tokens.mint` and is allowed so far.
+    """
 
     allowed: bool
     rule: str
@@ -31,9 +38,9 @@ class Explanation:
     reason: str
     permissions: tuple[str, ...]
     missing: str | None
-    stored: str | None  # the relation in the registry
-    effective: str | None  # the relation that counts
-    role: RoleVerdict | None  # None unless the action is `tokens.mint` and is allowed so far
+    stored: str | None
+    effective: str | None
+    role: RoleVerdict | None
     charges: tuple[Charge, ...]
     quotas: tuple[Quota, ...]
 

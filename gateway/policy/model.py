@@ -12,12 +12,15 @@ from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name."""
+    """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name.
+
+    Without `open_rooms` the role does not join open rooms, only rooms to which the user has a relation.
+    """
 
     permissions: frozenset[str]
     limits: Mapping[str, Limit]
     quotas: Mapping[str, Quota] = field(default_factory=dict)
-    open_rooms: bool = True  # False: joins only rooms to which the user has a relation
+    open_rooms: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ _last_s: dict[str, float] = {}
 
 
 def reply_text(error: BaseException) -> str:
-    """Return an error reply as the server wrote it, on one line; of other errors, which may hold its URL, the type."""
+    """Return an error reply in the server's words, on one line; for any other error, only its type.
+
+    Other errors may hold the address of the server, and its URL may hold the password.
+    """
     code = getattr(error, "status_code", None)  # redis-py removes the codes that it knows from the text
     if code is None and not isinstance(error, ResponseError):
         return type(error).__name__

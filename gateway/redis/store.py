@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hiredis import pack_command  # in C: redis-py's packer takes longer than the rest of this module
@@ -32,6 +33,10 @@ _CONNECT_PATIENCE_S = 0.25  # how long callers wait for it, at least: opening on
 
 _PROBE = ("pr:1", "", "EX", 60)  # refused like any write: maxmemory, a read-only replica, too few replicas
 _PROBE_S = 1.0
+
+
+Clock = Callable[[], Awaitable[int]]
+"""Returns the present in epoch milliseconds."""
 
 
 class StoreError(Exception):
@@ -93,6 +98,11 @@ class Store:
             call.words = ("EVALSHA", self._sha(words[1]), *words[2:])
         self._enqueue(call)
         return call.future
+
+    async def now_ms(self) -> int:
+        """Return the time of Redis, the one clock of all processes, in epoch milliseconds."""
+        seconds, us = await self.execute("TIME")
+        return int(seconds) * 1000 + int(us) // 1000
 
     async def check(self) -> None:
         """Check that Redis answers and, at most once a second, that it accepts writes. Raises as `execute`."""

@@ -61,13 +61,16 @@ class OtherRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a request: the name to create under, or the room that an earlier try made."""
+    """One try at a request: the name to create under, or the room that an earlier try made.
+
+    `by` is a random id of the try; `held_until_s` is when its hold ends, by the clock of the event loop.
+    """
 
     record: str
     name: str
     room_id: str = ""
-    by: str = ""  # a random id of the try
-    held_until_s: float = 0.0  # when its hold ends, by the clock of the event loop
+    by: str = ""
+    held_until_s: float = 0.0
 
     @property
     def holder(self) -> str:

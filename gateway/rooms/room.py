@@ -24,7 +24,12 @@ class Forbidden(Exception):
 
 
 class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id": "creator"}):
-    """A room in the registry."""
+    """A room in the registry. `id` is its id at 100ms, `name` its name here, `upstream` its generated name at 100ms.
+
+    The room counts among the rooms its creator has at once, even if another user owns it; `lease` is the holder of
+    its place.
+    `held`: an operator disabled it, and no owner may undo that. `locks` counts how often it was disabled.
+    """
 
     id: str
     name: str
@@ -34,11 +39,11 @@ class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id
     owner_id: str
     enabled: bool
     created_ms: int
-    creator_id: str = ""  # it counts among the rooms that this user has at once, even if another owns it
-    lease: str = ""  # the holder of its place among them
-    held: bool = False  # an operator disabled it, and no owner may undo that
-    locks: int = 0  # how often it was disabled
-    upstream: str = ""  # its generated name at 100ms
+    creator_id: str = ""
+    lease: str = ""
+    held: bool = False
+    locks: int = 0
+    upstream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who acts on a room."""
+    """Who acts on a room, and their relation to it; without one (empty) a permission allows what they do.
+
+    An operator may lock and end any room, and no owner undoes their lock.
+    """
 
     uid: str
-    relation: str  # to the room; empty if a permission allows what they do
-    is_operator: bool = False  # may lock and end any room, and no owner undoes their lock
+    relation: str
+    is_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)

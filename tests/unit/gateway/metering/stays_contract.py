@@ -117,10 +117,16 @@ class StaysContract:
         known = await execute("HGETALL", keys.session(ROOM, SESSION))
         assert {known[b"opened_ms"], known[b"closed_ms"]} == {b"%d" % JOINED, b"%d" % (JOINED + 90_000)}
 
-    async def test_a_reconciled_session_is_not_queued_again(self, stays: Stays, execute: Execute) -> None:
-        await execute("HSET", keys.session(ROOM, SESSION), "owner", "", "template", "", "reconciled_ms", "1")
-        await stays.credit([stay()])
+    async def test_a_reconciled_session_is_queued_again_only_for_a_new_stay(
+        self, stays: Stays, execute: Execute
+    ) -> None:
+        await stays.credit([stay(left=None)])
+        await execute("HSET", keys.session(ROOM, SESSION), "reconciled_ms", "1")
+        await execute("DEL", keys.SESSIONS_DUE)
+        await Stays(execute, Derived(execute, poster(execute))).credit([stay()])
         assert await execute("EXISTS", keys.SESSIONS_DUE) == 0
+        await stays.credit([stay("late")])
+        assert await execute("ZSCORE", keys.SESSIONS_DUE, f"{ROOM}|{SESSION}") == JOINED + 400_000
 
     async def test_a_crash_between_two_accounts_is_mended_by_the_repetition(
         self, execute: Execute, owned: None

@@ -1,0 +1,148 @@
+"""`gateway usage reconcile`: corrects past minutes by what 100ms's sessions API says."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from gateway.audit import CLI, Audit
+from gateway.cli.connection import with_store
+from gateway.cli.terminal import JSON, print_json, print_table, table_of
+from gateway.hms.client import HmsClient, connect
+from gateway.hms.errors import HmsBusy
+from gateway.hms.replies import HmsSession
+from gateway.hms.tokens import HmsTokens
+from gateway.metering.accrual import MOST_STAY_MS
+from gateway.metering.events import MOST_AGE_MS
+from gateway.metering.reconcile import Finding, Reconciliation
+from gateway.metering.stays import Stays
+from gateway.metering.sweep import EVERY_S
+from gateway.redis.store import Store
+from gateway.settings import Settings, load_env
+from limits.derived import Derived
+from limits.metered import MS_PER_DAY
+
+_MOST_DAYS = MOST_AGE_MS // MS_PER_DAY
+_MOST_ROWS = 50
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.command("reconcile")
+@click.option("--from", "first", type=_DAY, required=True, help="First UTC day, at most 35 days ago.")
+@click.option("--to", "last", type=_DAY, help="Last UTC day.  [default: today]")
+@JSON
+def reconcile(first: datetime, last: datetime | None, as_json: bool) -> None:
+    """Ask 100ms for the sessions of these days, and correct the minutes that webhooks reported wrong or not at all.
+
+    Repeat it as often as you like: only what differs changes. It makes 30 calls a minute, each for 100 sessions.
+    """
+    days = _days(first.date(), last.date() if last else None)
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True,
+        console=Console(stderr=True),
+    ) as progress:  # fmt: skip
+        task = progress.add_task("Reading sessions")
+        findings = _with_reconciliation(days, lambda text: progress.update(task, description=text))
+    _print(findings, days, as_json=as_json)
+
+
+def _days(first: date, last: date | None) -> tuple[date, date]:
+    today = datetime.now(UTC).date()
+    last = min(last or today, today)
+    if first < today - timedelta(days=_MOST_DAYS):
+        raise click.BadParameter(f"must be at most {_MOST_DAYS} days ago", param_hint="--from")
+    if first > last:
+        raise click.BadParameter("must not be after --to, or in the future", param_hint="--from")
+    return first, last
+
+
+def _with_reconciliation(days: tuple[date, date], tell: Callable[[str], None]) -> list[Finding]:
+    settings = Settings.from_env(load_env())
+
+    async def work(store: Store) -> list[Finding]:
+        derived, audit = Derived(store.execute, store.post), Audit(store.execute)
+        stays = Stays(store.execute, derived)
+        reconciliation = Reconciliation(store.execute, stays, audit, store.now_ms)
+        async with connect(settings.hms_api_url) as http:
+            hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
+            findings = await _replay(hms, reconciliation, days, tell)
+        derived.flush()
+        totals = _totals(findings)
+        span = {"first": days[0].isoformat(), "last": days[1].isoformat()}
+        await audit.record("usage.reconciled", by=CLI, subject="", **span, **totals)
+        return findings
+
+    return with_store(work)
+
+
+async def _replay(
+    hms: HmsClient, reconciliation: Reconciliation, days: tuple[date, date], tell: Callable[[str], None]
+) -> list[Finding]:
+    # A stay on the first day may belong to a session that began up to twelve hours before.
+    after_ms = _midnight_ms(days[0]) - MOST_STAY_MS
+    before_ms = _midnight_ms(days[1]) + MS_PER_DAY - 1
+    findings: dict[str, Finding] = {}
+    for active in (True, False):  # in this order: a session that ends meanwhile is then in both lists, not in none
+        start, more = "", True
+        while more:
+            page, start = await _page(hms, active, (after_ms, before_ms), start, tell)
+            for session in page:
+                findings[session.id] = await reconciliation.apply(session, by=CLI)
+                tell(f"{len(findings)} sessions compared")
+            if more := bool(start):
+                await asyncio.sleep(EVERY_S)
+    return list(findings.values())
+
+
+async def _page(
+    hms: HmsClient, active: bool, span_ms: tuple[int, int], start: str, tell: Callable[[str], None]
+) -> tuple[list[HmsSession], str]:
+    while True:
+        try:
+            return await hms.list_sessions(active=active, after_ms=span_ms[0], before_ms=span_ms[1], start=start)
+        except HmsBusy as error:
+            tell(f"100ms asks to wait {error.retry_after_s} s")
+            await asyncio.sleep(error.retry_after_s)
+
+
+def _midnight_ms(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+
+
+def _totals(findings: list[Finding]) -> dict[str, int]:
+    states = Counter(one.state for one in findings)
+    return {
+        "sessions": len(findings),
+        "running": states["running"],
+        "stays": sum(one.stays for one in findings),
+        "corrected": sum(one.corrected for one in findings),
+        "seconds": sum(one.seconds for one in findings),
+    }
+
+
+def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool) -> None:
+    changed = sorted((one for one in findings if one.corrected), key=lambda one: -abs(one.seconds))
+    totals = _totals(findings)
+    if as_json:
+        print_json(totals | {"changed": changed})
+        return
+    numbers = (Column(name, justify="right") for name in ("Stays", "Corrected", "Minutes"))
+    rows = (
+        (one.room_id, one.session_id, one.state, str(one.stays), str(one.corrected), f"{one.seconds / 60:+.2f}")
+        for one in changed[:_MOST_ROWS]
+    )
+    hidden = len(changed) - _MOST_ROWS
+    notes = [f"and {hidden} more sessions; --json lists all of them"] if hidden > 0 else []
+    said = f"{totals['sessions']} sessions from {days[0]} to {days[1]} ({totals['running']} running), "
+    said += f"{totals['stays']} stays: "
+    if changed:
+        ids = (Column("Room", no_wrap=True), Column("Session", no_wrap=True))
+        print_table(table_of((*ids, "State", *numbers), rows, title="What changed"), *notes)
+        click.echo(f"{said}{totals['corrected']} corrected, by {totals['seconds'] / 60:+.2f} minutes in all.")
+    else:
+        click.echo(f"{said}nothing had to be corrected.")
