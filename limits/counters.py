@@ -111,10 +111,7 @@ class Counters:
         return list(_pairs(await self._execute("HGETALL", f"rc:1:{{{room}}}:{month}")))
 
     async def days(self, subject: str, first: date, last: date) -> dict[date, Tallies]:
-        """Return a subject's counters of every UTC day in a range, both ends included; days without use are left out.
-
-        One round trip, two commands per month of the range.
-        """
+        """Return a subject's counters of each UTC day from first to last with any use, in one round trip."""
         months = months_between(first, last)
         return await self._days(months, [_month_keys(subject, month) for month in months], first, last)
 

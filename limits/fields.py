@@ -1,7 +1,4 @@
-"""Decisions as HTTP field values, per draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651).
-
-Input and output are text: the package knows no HTTP library.
-"""
+"""Decisions as texts of HTTP fields, per draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651)."""
 
 import random
 
@@ -28,10 +25,7 @@ def _reset_s(state: LimitState | QuotaState, now_us: int) -> int:
 
 
 def ratelimit_fields(decision: Decision) -> dict[str, str]:
-    """Return the values of RateLimit-Policy and RateLimit, tightest first, at most four; {} without limits.
-
-    Shadow limits are left out: they decide nothing.
-    """
+    """Return RateLimit-Policy and RateLimit of the four tightest limits that decide; {} if there are none."""
     every: tuple[LimitState | QuotaState, ...] = (*decision.limits, *decision.quotas)
     states = [state for state in every if state.decides]
     if not states:
@@ -48,14 +42,12 @@ def ratelimit_fields(decision: Decision) -> dict[str, str]:
 
 
 def retry_after_s(decision: Decision) -> int | None:
-    """Return the whole seconds for Retry-After of a denial; None if waiting does not help.
-
-    Jittered upwards by at most a tenth (at most 5 s), so that clients do not all return in the same second.
-    """
+    """Return the whole seconds for Retry-After of a denial; None if waiting does not help."""
     if decision.never:
         return None
     resets = [
         _reset_s(state, decision.now_us) for state in decision.violated if isinstance(state, LimitState | QuotaState)
     ]
     least = max(1, _ceil_s(decision.retry_us), *resets)
+    # So that clients do not all return in the same second.
     return least + random.randint(0, min(5, least // 10))  # noqa: S311  spreading load, not secrecy

@@ -62,10 +62,7 @@ class Limit(Struct, frozen=True):
 
 
 class Quota(Struct, frozen=True):
-    """At most `amount` admitted requests counted as `counter` per calendar day, week or month of a time zone.
-
-    The week is ISO 8601's, from Monday. Raises ValueError like Limit.
-    """
+    """At most `amount` admitted requests counted as `counter` per calendar day, ISO week or month of a time zone."""
 
     id: str
     counter: str
@@ -143,18 +140,14 @@ class Charge(Struct, frozen=True):
 
 
 class LimitState(Struct, frozen=True):
-    """One limit after a decision. Times are microseconds.
-
-    `retry_us` is 0 if the limit allowed the request, -1 if waiting cannot help (cost above burst). `emission_us` and
-    `burst` are the numbers in force: an override may differ from `limit`.
-    """
+    """One limit after a decision."""
 
     limit: Limit
     allowed: bool
     remaining: int
-    retry_us: int
+    retry_us: int  # 0 if the limit allowed the request, -1 if waiting cannot help (cost above burst)
     full_again_us: int
-    emission_us: int
+    emission_us: int  # in force, like `burst`: an override may differ from `limit`
     burst: int
 
     @property
@@ -202,17 +195,13 @@ class QuotaState(Struct, frozen=True):
 
 
 class LeaseState(Struct, frozen=True):
-    """The holders of a lease after a decision; `retry_us` until the next of them expires.
-
-    `is_new`: this decision gave the holder its lease. One that was held already is neither extended nor given back when
-    the decision is amended.
-    """
+    """The holders of a lease after a decision."""
 
     lease: Lease
     allowed: bool
     held: int
-    retry_us: int
-    is_new: bool = False
+    retry_us: int  # until the next of them expires
+    is_new: bool = False  # given by this decision; an amendment gives back no other, and none is ever extended
 
     @property
     def name(self) -> str:
@@ -234,23 +223,19 @@ State = LimitState | QuotaState | LeaseState
 
 
 class Decision(Struct, frozen=True):
-    """What one `Limiter.take` decided. `now_us` is the clock of Redis, microseconds since the epoch.
+    """What one `Limiter.take` decided."""
 
-    `failed_guard` is the position of the first guard that did not hold; then nothing was evaluated or written and
-    there are no states. `id` is empty where there is nothing to amend: after a failed guard, and after a `peek`.
-    """
-
-    id: str
+    id: str  # empty where there is nothing to amend: after a failed guard, and after a `peek`
     subject: str
     metric: str
-    now_us: int
+    now_us: int  # by the clock of Redis, since the epoch
     allowed: bool
     limits: tuple[LimitState, ...] = ()
     quotas: tuple[QuotaState, ...] = ()
     leases: tuple[LeaseState, ...] = ()
     block: BlockState | None = None
     charges: tuple[Charge, ...] = ()
-    failed_guard: int | None = None
+    failed_guard: int | None = None  # position of the first that did not hold; then nothing was evaluated or written
 
     @property
     def states(self) -> tuple[State, ...]:
