@@ -1,7 +1,4 @@
-"""Accounts: who exists, with which roles.
-
-Keys: `u:1:{uid}` the user, `un:1:<name>` name -> uid, `ui:1` all users by creation, `ni:1` all names in order.
-"""
+"""Accounts: who exists, with which roles. docs/architecture.md lists the keys."""
 
 import asyncio
 import contextlib
@@ -119,10 +116,8 @@ class Accounts:
             return None
 
     async def lookup(self, user: str) -> User:
-        """Find a user by id or by name. Raises: UnknownUser
-
-        What looks like an id is taken as one. Otherwise an account named like another one's id would be found instead.
-        """
+        """Find a user by id or by name. Raises: UnknownUser"""
+        # What looks like an id is one: an account named like another one's id must not be found instead.
         return await (self.get(user) if UID.fullmatch(user) else self.find(user))
 
     async def count(self) -> int:

@@ -9,10 +9,7 @@ OPEN_S = 0.5  # short: the probe is one cheap call, and recovery must not be del
 
 
 class Breaker:
-    """Opens when at least half of at least 20 calls in the last 10 s failed; then one probe decides whether it closes.
-
-    `now` returns monotonic seconds. Each process has its own breakers.
-    """
+    """Opens when at least half of at least 20 calls in the last 10 s failed; then one probe decides if it closes."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -43,10 +40,7 @@ class Breaker:
             self._close()
 
     def failed(self, generation: int | None = None) -> None:
-        """Report a failure. `generation`: the breaker's when a long call began.
-
-        A call that began before the last recovery does not count: it says nothing about the present.
-        """
+        """Report a failure; that of a call from an earlier `generation` says nothing about the present."""
         if generation is not None and generation != self.generation:
             return
         if self.state == "half-open":

@@ -64,10 +64,7 @@ class UserAdmin:
     async def create(
         self, actor: Actor, username: str, password: str | None, *, roles: Sequence[str], display_name: str = ""
     ) -> User:
-        """Create an account; without a password, it needs a link to set one.
-
-        Raises: NotAllowed, FieldError, UserExists, BadUsername, WeakPassword, Busy
-        """
+        """Create an account; without a password, it needs a link. Raises as `Accounts.add`; NotAllowed, FieldError"""
         actor.check_grant(self._policy.now, roles)
         roles = tuple(dict.fromkeys(roles))
         user = await self._accounts.add(username, password, roles=roles, display_name=display_name)
@@ -79,10 +76,7 @@ class UserAdmin:
         return user
 
     async def change(self, actor: Actor, user: str, changes: Changes) -> User:
-        """Change roles, status or display name of a user (by name or id). Disabling ends their sessions.
-
-        Raises: UnknownUser, NotAllowed, FieldError, LastAdmin, AdminsBusy
-        """
+        """Change a user (by name or id). Disabling ends their sessions. Raises as `delete`; FieldError"""
         return await _decided_anew(lambda: self._change(actor, user, changes))
 
     async def _change(self, actor: Actor, user: str, changes: Changes) -> User:
@@ -116,10 +110,7 @@ class UserAdmin:
                 await self._sessions.end_all(one.id)
 
     async def delete(self, actor: Actor, user: str) -> None:
-        """Delete an account: its name, password, roles and sessions. Its usage stays counted, under its id alone.
-
-        Raises: UnknownUser, NotAllowed, LastAdmin, AdminsBusy
-        """
+        """Delete an account; its usage stays counted. Raises: UnknownUser, NotAllowed, LastAdmin, AdminsBusy"""
         uid = await _decided_anew(lambda: self._delete(actor, user))
         await self._sessions.end_all(uid)
 

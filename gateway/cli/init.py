@@ -1,7 +1,6 @@
 """`gateway init`: checks and writes the settings of a new installation."""
 
 import asyncio
-import json
 import re
 import secrets
 import sys
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from gateway.cli.failures import CommandError
+from gateway.cli.terminal import JSON, print_json
 from gateway.files import write_whole
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
@@ -52,7 +52,7 @@ class _Plan:
 @click.option("--api-url", metavar="URL", help=f"HMS_API_URL.  [default: {DEFAULT_HMS_API_URL}]")
 @click.option("--offline", is_flag=True, help="Do not check the credentials and the template at 100ms.")
 @click.option("--force", is_flag=True, help="Replace existing files without asking; backups are kept.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@JSON
 def init(
     redis_url: str | None, template_id: str | None, api_url: str | None, offline: bool, force: bool, as_json: bool
 ) -> None:
@@ -72,7 +72,7 @@ def init(
     plan = _plan(env, settings, template)
     written = _write(plan, force=force)
     if as_json:
-        click.echo(json.dumps({**written, "notes": list(plan.notes)}, indent=2))
+        print_json({**written, "notes": plan.notes})
     else:
         _say(plan, written)
 

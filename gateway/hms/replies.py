@@ -150,13 +150,7 @@ def read_peers(reply: Mapping[str, Any]) -> tuple[HmsPeer, ...]:
 
 
 def read_session(reply: Mapping[str, Any], *, session_id: str = "") -> HmsSession:
-    """Read a session, which must have this id.
-
-    Leaves out peers without a time of joining.
-
-    Raises:
-        HmsUnreachable: the reply is not a session, or is another session.
-    """
+    """Read the session with this id, without peers that have no time of joining. Raises: HmsUnreachable"""
     found, room_id = reply.get("id"), reply.get("room_id")
     started_ms = epoch_ms(reply.get("created_at"))
     ids = isinstance(found, str) and isinstance(room_id, str) and ROOM_ID.fullmatch(room_id)

@@ -23,10 +23,7 @@ _EXPOSED = (b"access-control-expose-headers", ", ".join(EXPOSED_HEADERS).encode(
 
 
 class Cors:
-    """The header fields that allow a listed origin. Others get none, so their browser withholds the response.
-
-    Not Litestar's middleware: it never sees what the edge answers itself, and lists methods to refused origins too.
-    """
+    """The header fields that allow a listed origin. Others get none, so their browser withholds the response."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._any = "*" in origins

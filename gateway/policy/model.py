@@ -1,7 +1,4 @@
-"""The values of a policy: roles and their numbers, templates, defaults of rooms.
-
-Gateway role -> permissions and limits. Relation to a room x template -> the 100ms roles a join token may name.
-"""
+"""The values of a policy: roles with permissions and limits, 100ms roles by relation, defaults of rooms."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

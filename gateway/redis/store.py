@@ -81,11 +81,9 @@ class Store:
     def execute(self, *words: Any) -> asyncio.Future[Any]:
         """Send one command with the next flush; await the result for its reply.
 
-        A future, not a coroutine: several calls in a row are sent in one write, without a task for each.
-
-        Raises, when awaited:
-            StoreError: no reply within the deadline, no connection, or too many such failures recently.
-            redis.exceptions.ResponseError: Redis refused the command.
+        A future, not a coroutine: several calls in a row are sent in one write, without a task for each. When awaited
+        it raises ResponseError of redis-py, or StoreError: no reply within the deadline, no connection, or too many
+        such failures recently.
         """
         call = Call(words, asyncio.get_running_loop().create_future())
         if not self._breaker.allows():

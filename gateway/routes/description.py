@@ -1,7 +1,4 @@
-"""The API's description: GET /openapi.json for programs, GET /docs for people, OPTIONS for the methods of an address.
-
-The page loads nothing from another host.
-"""
+"""The API's description: GET /openapi.json for programs, GET /docs for people, OPTIONS for an address's methods."""
 
 import asyncio
 from collections import defaultdict
