@@ -56,6 +56,8 @@ class Limiter:
     ) -> Decision:
         """Charge every limit, quota and lease, or none, and count the request under `metric` as ok or denied.
 
+        Without a metric a request for metered quotas alone writes nothing, whatever the decision.
+
         All guards must be in the subject's cluster slot. If a guard does not hold, nothing is evaluated or written; see
         `Decision.failed_guard`. A charge of cost 0 only reads. Raises ValueError for more than eight limits and quotas.
 
@@ -103,7 +105,7 @@ class Limiter:
         drawn: list[tuple[str | int, ...]] = [
             (state.name, _period_of(state.quota, decision.now_us), int(not state.quota.is_counter))
             for state in decision.quotas
-            if state.allowed
+            if state.allowed and not state.quota.metered
         ]
         held = [state.lease for state in decision.leases if state.is_new]
         keys += [_lease_key(subject, lease) for lease in held]
@@ -149,10 +151,11 @@ class Limiter:
         at = 3 + 2 * len(demand.charges)
         quota_states = []
         for quota in demand.quotas:
-            allowed, used, amount, ends_us = reply[at : at + 4]
+            allowed, counted, most, ends_us = reply[at : at + 4]
+            amount = most // quota.unit
             window_s = span_of(quota.period, quota.zone, ends_us - 1).seconds
             retry_us = 0 if allowed else ends_us - now_us
-            quota_states.append(QuotaState(quota, allowed == 1, used, amount, ends_us, retry_us, window_s))
+            quota_states.append(QuotaState(quota, allowed == 1, counted, amount, ends_us, retry_us, window_s))
             at += 4
         lease_states = []
         for lease in leases:
@@ -238,6 +241,16 @@ def _lease_key(subject: str, lease: Lease) -> str:
 def _quota_words(quota: Quota, cost: int, about_us: int) -> tuple[str | int, ...]:
     now = span_of(quota.period, quota.zone, about_us)
     following = span_of(quota.period, quota.zone, now.end_us)
-    kind = quota.period if quota.is_counter else "own"
+    counter = quota.counter
+    kind: str = quota.period if quota.is_counter else "metered" if quota.metered else "own"
+    if kind == "metered":
+        counter = metered_field(quota.counter, quota.period, quota.zone)
+    if quota.metered:
+        cost = -cost
     periods = (now.id, now.end_us, following.id, following.end_us)
-    return (quota.id, quota.amount, cost, int(quota.shadow), kind, quota.counter, *periods)
+    return (quota.id, quota.amount * quota.unit, cost, int(quota.shadow), kind, counter, *periods)
+
+
+def metered_field(counter: str, period: str, zone: str) -> str:
+    """Return how the fields of a metered counter begin in `qt`, one per period of a calendar; `:` and its id follow."""
+    return f"{counter}@{period}@{zone}"

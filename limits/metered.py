@@ -13,7 +13,7 @@ from importlib.resources import files
 from msgspec import Struct
 
 from . import Execute
-from .limiter import KEEP_COUNTERS_MS
+from .limiter import KEEP_COUNTERS_MS, metered_field
 from .periods import US_PER_DAY, Span, day_of, span_of
 
 OPEN, ENDED, CONFIRMED = 0, 1, 2
@@ -163,7 +163,7 @@ def _periods(day: int, metric: str, counts_most: bool, zones: tuple[tuple[str, s
 
 def own_field(metric: str, period: str, zone: str, period_id: str) -> str:
     """Return the field of a calendar's period in `Account.own`."""
-    return f"{metric}@{period}@{zone}:{period_id}"
+    return f"{metered_field(metric, period, zone)}:{period_id}"
 
 
 def _spans(period: str, zone: str, since_us: int, until_us: int) -> Iterator[Span]:

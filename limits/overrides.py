@@ -47,9 +47,10 @@ class Overrides:
         override = Override(limit.id, until_us, reason, by, rate=limit.rate, burst=limit.burst)
         return await self._set(subject, override, f"{limit.emission_us}:{limit.burst}")
 
-    async def set_quota(self, subject: str, name: str, amount: int, *, until_us: int, reason: str, by: str) -> Override:
-        """Replace the amount of the quota of this name."""
-        return await self._set(subject, Override(name, until_us, reason, by, amount=amount), str(amount))
+    async def set_quota(self, subject: str, quota: Quota, *, until_us: int, reason: str, by: str) -> Override:
+        """Replace the amount of the quota of the same name by that of `quota`."""
+        override = Override(quota.id, until_us, reason, by, amount=quota.amount)
+        return await self._set(subject, override, str(quota.amount * quota.unit), unit=quota.unit)
 
     async def block(self, subject: str, *, until_us: int, reason: str, by: str) -> Override:
         """Deny the subject every limited request."""
@@ -87,12 +88,12 @@ class Overrides:
             span = span_of(state.quota.period, state.quota.zone, decision.now_us)
             forgiven = await self._execute("HGET", _key(subject), f"r:{state.name}")
             of, _, before = (forgiven or b"").decode().partition(":")
-            total = state.used + (int(before) if of == span.id else 0)
+            total = state.counted + (int(before) if of == span.id else 0)
             await self._write(subject, f"r:{state.name}", f"{span.id}:{total}", span.end_us)
         return used
 
-    async def _set(self, subject: str, override: Override, numbers: str) -> Override:
-        rest = {"reason": override.reason, "by": override.by, "rate": override.rate}
+    async def _set(self, subject: str, override: Override, numbers: str, *, unit: int = 1) -> Override:
+        rest = {"reason": override.reason, "by": override.by, "rate": override.rate, "unit": unit}
         value = f"{override.until_us}:{numbers}:{json.dumps(rest)}"
         await self._write(subject, override.name, value, override.until_us)
         return override
@@ -118,5 +119,5 @@ def _read(name: str, value: str) -> Override:
     text = json.loads(rest)
     known = [int(number) for number in numbers if number]
     burst = known[1] if len(known) == 2 else 0
-    amount = known[0] if len(known) == 1 else 0
+    amount = known[0] // text.get("unit", 1) if len(known) == 1 else 0
     return Override(name, int(until), text["reason"], text["by"], text["rate"], burst, amount)

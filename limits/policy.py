@@ -70,6 +70,8 @@ class Quota(Struct, frozen=True):
     period: Literal["day", "week", "month"]
     zone: str = "UTC"
     shadow: bool = False
+    unit: int = 1  # how many of its counter's one of `amount` is: 60 for minutes that are counted in seconds
+    metered: bool = False  # something else counts: a decision asks only whether anything is left, and takes nothing
 
     def __post_init__(self) -> None:
         check_name(self.id)
@@ -171,11 +173,15 @@ class LimitState(Struct, frozen=True):
 
 
 class QuotaState(Struct, frozen=True):
-    """One quota after a decision: `used` of `amount` until `ends_us` (epoch); `retry_us` is 0 if it allowed."""
+    """One quota after a decision: `used` of `amount` until `ends_us` (epoch); `retry_us` is 0 if it allowed.
+
+    `counted` is what has been used in the counter's own units, `left` what is left in them; `used` is rounded up and
+    `remaining` down to units of the quota. `amount` is the one in force: an override may differ from `quota`.
+    """
 
     quota: Quota
     allowed: bool
-    used: int
+    counted: int
     amount: int
     ends_us: int
     retry_us: int
@@ -190,8 +196,16 @@ class QuotaState(Struct, frozen=True):
         return not self.quota.shadow
 
     @property
+    def used(self) -> int:
+        return -(-self.counted // self.quota.unit)
+
+    @property
+    def left(self) -> int:
+        return max(0, self.amount * self.quota.unit - self.counted)
+
+    @property
     def remaining(self) -> int:
-        return max(0, self.amount - self.used)
+        return self.left // self.quota.unit
 
 
 class LeaseState(Struct, frozen=True):

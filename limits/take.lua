@@ -4,13 +4,15 @@
 --       2-4 uc hashes of usage: the month of ARGV[7], the month of ARGV[9], all time      5-7 dn  the same for denials
 --       8 ov   hash of what an operator set: limit -> "until:T:burst:...", quota -> "until:amount:...",
 --              "*" -> "until:..." (a block), "r:"..quota -> "period:used" (forgiven in that period)
---       9 qt   hash: quota -> "period:used", for quotas whose periods are not UTC days or months
+--       9 qt   hash, for quotas whose periods are not UTC days or months: quota -> "period:used"; of metered ones
+--              counter:period -> used, which is written elsewhere
 --       10..   one hash per guard, then one zset per lease (holder -> us at which its lease ends)
 -- ARGV  1 now_us, '' = the server's own TIME (only tests pass a number)
 --       2-5 how many limits, quotas, leases, guards        6 metric, '' = count nothing
 --       7 day field now   8 us at which that day ends   9 day field after that   10 ms to keep a month of counters
 --       then 5 per limit: id, T, burst, cost, shadow ('1' = evaluated and counted, never decides)
---           10 per quota: id, amount, cost (0 or 1), shadow, kind (day, month: the counter itself; own: qt), counter,
+--           10 per quota: id, amount, cost (0: only look, 1, or -1: metered, one must be left and none is taken), shadow,
+--                         kind (day, month: the counter itself; own, metered: qt), counter,
 --                         period now, us at which it ends, period after that, us at which that one ends
 --            4 per lease: id, how many at once, holder ('' = only look), us it lasts
 --            2 per guard: field, expected value
@@ -23,7 +25,7 @@
 --       0.5 us, each text of a number 0.3 us, each small table 0.3 us. So limits are read in one HMGET, and the reply is
 --       built of numbers while judging.
 
-local call, max, min, floor, ceil = redis.call, math.max, math.min, math.floor, math.ceil
+local call, abs, max, min, floor, ceil = redis.call, math.abs, math.max, math.min, math.floor, math.ceil
 local format, match = string.format, string.match
 local n_limits, n_quotas, n_leases = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local n_guards, metric = tonumber(ARGV[5]), ARGV[6]
@@ -141,6 +143,8 @@ for i = 1, n_quotas do
       local of, count = split(field)
       if of == period then counted = count end
     end
+  elseif kind == 'metered' then
+    counted = tonumber(call('HGET', KEYS[9], ARGV[at + 6] .. ':' .. period) or 0)
   else
     local day = kind == 'month' and '*' or ARGV[later and 9 or 7]
     counted = tonumber(call('HGET', KEYS[2 + month], day .. ':' .. ARGV[at + 6] .. '.ok') or 0)
@@ -151,7 +155,8 @@ for i = 1, n_quotas do
     if of == period then forgiven = count end
   end
   local used = max(counted - forgiven, 0)
-  local allowed = used + cost <= amount or cost == 0
+  local allowed = used + abs(cost) <= amount or cost == 0
+  cost = max(cost, 0)
   if not allowed then object(id, ARGV[at + 4] == '1', ends - now) end
   local field = kind == 'own' and period .. ':' .. text(counted + cost)
   quotas[i] = {id = id, at = n, cost = allowed and cost or 0, field = field, ends = ends}

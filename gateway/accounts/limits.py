@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from auth.accounts import Accounts
 from auth.users import User
@@ -15,7 +15,7 @@ from gateway.policy.live import PolicyInForce
 from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides
-from limits.policy import Decision, Limit, parse_rate
+from limits.policy import MOST_UNITS, Decision, Limit, Quota, parse_rate
 
 MOST_OVERRIDE_S = 366 * 86_400
 Reason = Annotated[str, Meta(description="Why; kept in the audit trail.")]
@@ -36,7 +36,7 @@ class SetOverride(msgspec.Struct, forbid_unknown_fields=True):
     burst: Annotated[int | None, Meta(description="For a limit: units that can be used at once.", examples=[100])] = (
         None
     )
-    amount: Annotated[int | None, Meta(description="For a quota: units per period.")] = None
+    amount: Annotated[int | None, Meta(description="For a quota: units per period; minutes, if it counts them.")] = None
 
     def __post_init__(self) -> None:
         if self.block == (self.name is not None) or self.name == BLOCK:
@@ -77,7 +77,8 @@ class UserLimits:
         one = await self._accounts.lookup(user)
         self._audit.note_reading("limits", by=by.id, subject=one.id)
         charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
-        leases = [self._policy.now.rooms.lease()] if "rooms:create" in self._policy.now.permissions(one.roles) else []
+        creates = "rooms:create" in self._policy.now.permissions(one.roles)
+        leases = [self._policy.now.rooms_of(one.roles).lease()] if creates else []
         decision = await self._limiter.peek(one.id, charges, quotas=quotas, leases=leases)
         return Standing(one, decision, await self._overrides.current(one.id))
 
@@ -107,17 +108,16 @@ class UserLimits:
             raise FieldError("reason", "must have 1 to 200 characters")
         plain_text("reason", wanted.reason)
         one = await by.find_other(self._accounts, self._policy.now, user)
-        limit = self._limit(wanted)
+        quota = self._quota(wanted)
+        limit = None if quota else self._limit(wanted)
         until_us = time.time_ns() // 1000 + wanted.lasts_s * 1_000_000
         said: dict[str, str | int] = {"name": wanted.target, "until_us": until_us, "reason": wanted.reason}
         said |= {"rate": wanted.rate or "", "burst": wanted.burst or 0, "amount": wanted.amount or 0}
         await self._audit.record("limits.override", by=by.id, subject=one.id, **said)
         if limit is not None:
             return await self._overrides.set_limit(one.id, limit, until_us=until_us, reason=wanted.reason, by=by.id)
-        if wanted.amount is not None:
-            return await self._overrides.set_quota(
-                one.id, wanted.target, wanted.amount, until_us=until_us, reason=wanted.reason, by=by.id
-            )
+        if quota is not None:
+            return await self._overrides.set_quota(one.id, quota, until_us=until_us, reason=wanted.reason, by=by.id)
         return await self._overrides.block(one.id, until_us=until_us, reason=wanted.reason, by=by.id)
 
     async def lift(self, user: str, name: str, *, by: Actor) -> bool:
@@ -126,15 +126,23 @@ class UserLimits:
         await self._audit.record("limits.lift", by=by.id, subject=one.id, name=name)
         return await self._overrides.lift(one.id, name)
 
+    def _quota(self, wanted: SetOverride) -> Quota | None:
+        """Return the quota that an override sets, None if it is not about one. Raises: FieldError"""
+        quotas = (role.quotas.get(wanted.target) for role in self._policy.now.roles.values())
+        quota = next((quota for quota in quotas if quota is not None), None)
+        if quota is None:
+            if any(wanted.target == one.id for one in self._policy.now.installation):
+                raise FieldError("name", f"{wanted.target!r} is the budget of all users together")
+            return None
+        self._only(wanted, {"amount"})
+        if not 1 <= (wanted.amount or 0) <= MOST_UNITS:
+            raise FieldError("amount", f"must be from 1 to {MOST_UNITS}")
+        return structs.replace(quota, amount=wanted.amount)
+
     def _limit(self, wanted: SetOverride) -> Limit | None:
-        """Return the limit that an override sets, None for a quota or a block. Raises: FieldError"""
+        """Return the limit that an override sets, None for a block. Raises: FieldError"""
         if wanted.target == BLOCK:
             self._only(wanted, set())
-            return None
-        if any(wanted.target in role.quotas for role in self._policy.now.roles.values()):
-            self._only(wanted, {"amount"})
-            if not 1 <= (wanted.amount or 0) <= 10**9:
-                raise FieldError("amount", "must be from 1 to 1000000000")
             return None
         if wanted.target not in self._policy.now.applies_to:
             raise FieldError("name", f"there is no limit or quota {wanted.target!r}")

@@ -18,7 +18,7 @@ from gateway.redis.store import Store, connect
 from limits.counters import Counters
 from limits.limiter import Limiter
 from limits.policy import MAX_REFILL_US, MOST_UNITS, US_PER_S, Charge, Decision, Limit, Quota
-from tests.unit.limits.contract import Clock, snapshot
+from tests.unit.limits.contract import Clock, Metered, snapshot
 
 MINT = "tokens.mint"
 DAY_US = 86_400 * US_PER_S
@@ -48,7 +48,7 @@ class Oracle:
         for charge, base in zip(charges, bases, strict=True):
             wait = base + (charge.cost - charge.limit.burst) * charge.limit.emission_us - now
             limits.append(0 if wait <= 0 or not charge.cost else -1 if charge.cost > charge.limit.burst else wait)
-        quotas_allow = [self.used.get(quota.id, 0) < quota.amount for quota in quotas]
+        quotas_allow = [self.used.get(quota.id, 0) < quota.amount * quota.unit for quota in quotas]
         passes = not any(limits) and all(quotas_allow)
         states = []
         for charge, base, wait in zip(charges, bases, limits, strict=True):
@@ -59,14 +59,14 @@ class Oracle:
             left = limit.burst - -(-(tat - now) // limit.emission_us)
             states.append((wait == 0, max(left, 0), wait, tat - now))
         for quota, allowed in zip(quotas, quotas_allow, strict=True):
-            self.used[quota.id] = self.used.get(quota.id, 0) + passes
+            self.used[quota.id] = self.used.get(quota.id, 0) + (passes and not quota.metered)
             counted.append((allowed, self.used[quota.id]))
         return passes, states, counted
 
 
 def seen(decision: Decision) -> tuple[bool, list[tuple[bool, int, int, int]], list[tuple[bool, int]]]:
     limits = [(state.allowed, state.remaining, state.retry_us, state.full_again_us) for state in decision.limits]
-    return decision.allowed, limits, [(state.allowed, state.used) for state in decision.quotas]
+    return decision.allowed, limits, [(state.allowed, state.counted) for state in decision.quotas]
 
 
 # Intervals of a minute and more: keys expire by the clock of the server, which these tests do not move.
@@ -331,6 +331,28 @@ async def test_sequential_requests_on_several_limits_and_quotas_match_the_oracle
         asked = [Charge(limit, data.draw(st.integers(0, limit.burst + 1))) for limit in chosen]
         decision = await limiter.take(subject, asked, metric=MINT, quotas=quotas)
         assert seen(decision) == oracle.take(clock(), asked, quotas)
+
+
+@given(data=st.data())
+@on_a_server
+async def test_limits_beside_quotas_that_something_else_meters_match_the_oracle(
+    limiter: Limiter, store: Store, clock: Clock, data: st.DataObject
+) -> None:
+    subject, oracle = next(_subjects), Oracle()
+    several = [data.draw(limits(f"limit{number}", most=5)) for number in range(2)]
+    clock.now_us = clock() // DAY_US * DAY_US  # no period ends meanwhile; in Tokyo it is 9 in the morning
+    quotas = [Metered.DAY, Metered.WEEK, Metered.TOKYO, Quota("plain", MINT, 6, "week")]
+    for _ in range(data.draw(st.integers(1, 15))):
+        clock.now_us += data.draw(st.integers(0, 60 * US_PER_S))
+        for quota in data.draw(st.lists(st.sampled_from(quotas[:3]), unique=True)):
+            seconds = data.draw(st.integers(0, 70))
+            await Metered.spend(store.execute, clock, subject, quota, seconds)
+            oracle.used[quota.id] = oracle.used.get(quota.id, 0) + seconds
+        asked = [Charge(limit, data.draw(st.integers(0, limit.burst + 1))) for limit in several]
+        before = await snapshot(store.execute, subject, without="dn")
+        decision = await limiter.take(subject, asked, metric=MINT, quotas=quotas)
+        assert seen(decision) == oracle.take(clock(), asked, quotas)
+        assert ((await snapshot(store.execute, subject, without="dn")) == before) == (not decision.allowed)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from limits.counters import Counters
 from limits.fields import retry_after_s
 from limits.limiter import Guard, Limiter
 from limits.overrides import Overrides
+from limits.periods import day_of, span_of
 from limits.policy import US_PER_S, Charge, Decision, Lease, Limit, Quota
 
 MINUTE_US = 60 * US_PER_S
@@ -138,7 +139,9 @@ class EdgeCases(Bench):
         for _ in range(3):
             await limiter.take(subject, charges(SLOW, cost=0), metric=MINT, quotas=[quota])
         await limiter.take(subject, charges(SLOW, cost=2), leases=[lease])
-        await overrides.set_quota(subject, "day", 1, until_us=clock() + HOUR_US, reason="abuse", by="op")
+        await overrides.set_quota(
+            subject, replace(quota, amount=1), until_us=clock() + HOUR_US, reason="abuse", by="op"
+        )
         look = await limiter.peek(subject, charges(SLOW), quotas=[quota], leases=[lease])
         assert look.allowed
         assert (look.quotas[0].used, look.quotas[0].amount, look.quotas[0].remaining) == (3, 1, 0)
@@ -734,7 +737,7 @@ class Operators(Bench):
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
     ) -> None:
         quota = Quota("day", MINT, 1, "week")
-        await overrides.set_quota(subject, "day", 3, **self.until(clock))
+        await overrides.set_quota(subject, replace(quota, amount=3), **self.until(clock))
         decisions = [await limiter.take(subject, [], metric=MINT, quotas=[quota]) for _ in range(4)]
         assert [decision.allowed for decision in decisions] == [True, True, True, False]
         assert decisions[0].quotas[0].amount == 3
@@ -776,7 +779,7 @@ class Operators(Bench):
         set_here = [
             await overrides.block(subject, **self.until(clock, MINUTE_US)),
             await overrides.set_limit(subject, self.ODD, **self.until(clock)),
-            await overrides.set_quota(subject, "month", 77, **self.until(clock)),
+            await overrides.set_quota(subject, Quota("month", MINT, 77, "month"), **self.until(clock)),
         ]
         await overrides.reset(subject, [], [Quota("month", MINT, 5, "month")])
         assert await overrides.current(subject) == set_here
@@ -880,5 +883,98 @@ class Keys(Bench):
         assert list(await snapshot(execute, subject)) == [f"rl:1:{{{subject}}}".encode()]
 
 
-class LimiterContract(EdgeCases, Quotas, Leases, Operators, Keys):
+class Metered(Bench):
+    """Quotas on a counter that something else writes: minutes, counted in seconds."""
+
+    DAY = Quota("day", "minutes", 2, "day", unit=60, metered=True)
+    MONTH = Quota("month", "minutes", 2, "month", unit=60, metered=True)
+    WEEK = Quota("week", "minutes", 2, "week", unit=60, metered=True)
+    TOKYO = Quota("tokyo", "owned", 2, "day", "Asia/Tokyo", unit=60, metered=True)
+
+    @pytest.fixture(params=(DAY, MONTH, WEEK, TOKYO), ids=lambda meter: meter.id)
+    def meter(self, request: pytest.FixtureRequest) -> Quota:
+        return request.param  # type: ignore[no-any-return]
+
+    @staticmethod
+    async def spend(execute: Execute, clock: Clock, subject: str, quota: Quota, seconds: int) -> None:
+        """Count seconds as a meter does, into the field that decides on a quota."""
+        day = day_of(clock())
+        if quota.is_counter:
+            field = f"{'*' if quota.period == 'month' else day.field}:{quota.counter}.ok"
+            await execute("HINCRBY", f"uc:1:{{{subject}}}:{day.month}", field, seconds)
+        else:
+            period = span_of(quota.period, quota.zone, clock()).id
+            field = f"{quota.counter}@{quota.period}@{quota.zone}:{period}"
+            await execute("HINCRBY", f"qt:1:{{{subject}}}", field, seconds)
+
+    async def test_a_request_passes_while_a_second_is_left(
+        self, limiter: Limiter, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 119)
+        state = (await limiter.take(subject, [], quotas=[meter])).quotas[0]
+        assert (state.allowed, state.used, state.remaining, state.left, state.amount) == (True, 2, 0, 1, 2)
+        await self.spend(execute, clock, subject, meter, 1)
+        denied = await limiter.take(subject, [], quotas=[meter])
+        assert not denied.allowed
+        assert denied.retry_us == denied.quotas[0].ends_us - clock()
+        clock.now_us += denied.retry_us
+        assert (await limiter.take(subject, [], quotas=[meter])).quotas[0].left == 120
+
+    async def test_neither_a_request_nor_its_amendment_changes_what_is_metered(
+        self, limiter: Limiter, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 60)
+        before = await snapshot(execute, subject)
+        assert (await limiter.take(subject, [], quotas=[meter])).allowed
+        assert await snapshot(execute, subject) == before
+        decision = await limiter.take(subject, [], metric=MINT, quotas=[meter])
+        assert await limiter.amend(decision, "failed", refund=True)
+        assert (await limiter.peek(subject, [], quotas=[meter])).quotas[0].counted == 60
+
+    async def test_a_denial_by_a_metered_quota_writes_nothing(
+        self, limiter: Limiter, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 500)
+        before = await snapshot(execute, subject)
+        denied = await limiter.take(subject, charges(API), metric=MINT, quotas=[meter])
+        assert (denied.allowed, denied.worst.name) == (False, meter.id)
+        assert await snapshot(execute, subject, without="dn") == before
+
+    async def test_a_limit_that_denies_a_request_says_what_is_left_all_the_same(
+        self, limiter: Limiter, subject: str, meter: Quota
+    ) -> None:
+        await limiter.take(subject, charges(SLOW, cost=2))
+        denied = await limiter.take(subject, charges(SLOW), quotas=[meter])
+        assert (denied.allowed, denied.quotas[0].allowed, denied.quotas[0].left) == (False, True, 120)
+
+    async def test_a_shadow_never_denies(
+        self, limiter: Limiter, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 500)
+        decision = await limiter.take(subject, [], quotas=[replace(meter, shadow=True)])
+        assert (decision.allowed, decision.quotas[0].allowed) == (True, False)
+
+    async def test_a_reset_forgives_what_was_metered_to_the_second(
+        self, limiter: Limiter, overrides: Overrides, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 130)
+        assert await overrides.reset(subject, [], [meter]) == {meter.id: 3}
+        assert (await limiter.take(subject, [], quotas=[meter])).quotas[0].counted == 0
+        await self.spend(execute, clock, subject, meter, 7)
+        assert await overrides.reset(subject, [], [meter]) == {meter.id: 1}
+        await self.spend(execute, clock, subject, meter, 119)
+        assert (await limiter.take(subject, [], quotas=[meter])).quotas[0].left == 1
+
+    async def test_an_override_is_in_units_of_the_quota(
+        self, limiter: Limiter, overrides: Overrides, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 130)
+        words = {"until_us": clock() + HOUR_US, "reason": "exam", "by": "op"}
+        set_here = await overrides.set_quota(subject, replace(meter, amount=3), **words)  # type: ignore[arg-type]
+        assert (set_here.amount, await overrides.current(subject)) == (3, [set_here])
+        state = (await limiter.take(subject, [], quotas=[meter])).quotas[0]
+        assert (state.allowed, state.amount, state.left) == (True, 3, 50)
+
+
+class LimiterContract(EdgeCases, Quotas, Metered, Leases, Operators, Keys):
     """The whole contract. A subclass has a fixture `execute`."""
