@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from . import Execute
 from .errors import UnknownUser
 
 FIELDS = ("username", "display_name", "roles", "status", "ver", "created_ms", "changes")
@@ -64,6 +65,11 @@ def user_of(uid: str, row: Sequence[bytes | None]) -> User:
     if row[0] is None:
         raise UnknownUser(f"There is no user {uid!r}.")
     return any_user_of(uid, row)
+
+
+async def roles_of(execute: Execute, uid: str) -> tuple[str, ...]:
+    """Return the present roles of an account, none if it does not exist."""
+    return tuple(text_of(await execute("HGET", key_of(uid), "roles")).split())
 
 
 def any_user_of(uid: str, row: Sequence[bytes | None]) -> User:

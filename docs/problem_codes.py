@@ -19,6 +19,7 @@ WHAT_TO_DO = {
     "last_admin": "Make another user an administrator first.",
     "name_taken": "Choose another name for the room.",
     "room_disabled": "Wait until the owner enables the room, or an operator if one has locked it.",
+    "room_full": "As many people are in the room as it may hold. Try again when somebody has left.",
     "idempotency_conflict": "The first request with this key is still running. Repeat it after `Retry-After` seconds.",
     "payload_too_large": "Send a body of at most 16 KiB.",
     "unsupported_media_type": "Send JSON with `Content-Type: application/json`.",

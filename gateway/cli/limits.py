@@ -50,7 +50,7 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--name", help="The limit or quota.")
 @click.option("--rate", help="For a limit, e.g. 600/min.")
 @click.option("--burst", type=int, help="For a limit: units at once.")
-@click.option("--amount", type=int, help="For a quota.")
+@click.option("--amount", type=int, help="For a quota; in minutes, if it counts them.")
 @click.option("--block", is_flag=True, help="Deny the user everything instead.")
 @click.option("--lift", is_flag=True, help="Remove the override of --name, or with --block the block.")
 @click.option("--for", "lasts_s", type=DURATION, default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
@@ -76,7 +76,8 @@ def _print(standing: Standing, states: dict[str, Any]) -> None:
     for one in states["limits"]:
         rows.append((one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"]))
     for one in states["quotas"]:
-        allows = f"{one['amount']} per {one['period']}, {one['time_zone']}"
+        unit = " minutes" if one["unit"] == "minutes" else ""
+        allows = f"{one['amount']}{unit} per {one['period']}, {one['time_zone']}"
         rows.append((one["name"], allows, str(one["remaining"]), one["full_again_at"]))
     for one in states["leases"]:
         rows.append((one["name"], f"{one['most']} at once", str(one["most"] - one["held"]), ""))

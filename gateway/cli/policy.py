@@ -9,10 +9,11 @@ import msgspec
 
 from gateway.cli.explain import explain_command
 from gateway.cli.terminal import JSON, fields, print_result
-from gateway.policy.actions import RELATIONS
+from gateway.policy.actions import MINUTES, RELATIONS
 from gateway.policy.file import load_policy
-from gateway.policy.model import Policy
+from gateway.policy.model import Policy, written
 from gateway.settings import load_env, policy_path
+from limits.policy import Quota
 
 
 @click.group()
@@ -44,12 +45,21 @@ def _lines(policy: Policy) -> Iterator[str]:
             yield f"{'':14}{limit.id}: {limit.rate}, burst {limit.burst}{'; shadow' if limit.shadow else ''}"
         for quota in role.quotas.values():
             shadow = "; shadow" if quota.shadow else ""
-            yield f"{'':14}{quota.id}: {quota.amount} per {quota.period}, {quota.zone}{shadow}"
+            yield f"{'':14}{quota.id}: {written(quota, quota.amount)}{_budget(policy, quota)}{shadow}"
+        at_once = [f"{role.concurrent_rooms} rooms at once"] if role.concurrent_rooms else []
+        at_once += [f"{role.max_participants} people in each"] if role.max_participants else []
+        if at_once:
+            yield f"{'':14}{', '.join(at_once)}"
+    for quota in policy.installation:
+        shadow = "; shadow" if quota.shadow else ""
+        yield _entry("Installation", quota.id, f"{written(quota, quota.amount)}{_budget(policy, quota)}{shadow}")
     for alias, relations in policy.templates.items():
         template_id = policy.template_ids.get(alias, "from HMS_TEMPLATE_ID")
         yield _entry("Template", alias, f"id {template_id}; roles, least privileged first:")
         for relation in RELATIONS:
             yield f"{'':14}{relation}: {', '.join(relations.get(relation, ())) or 'none'}"
+    if policy.prices is not None:
+        yield _entry("Prices", policy.prices.currency, f"{policy.prices.per_1000_minutes} per 1,000 minutes")
     rooms, registration, guests = policy.rooms, policy.registration, policy.guests
     yield _entry(
         "Rooms", rooms.access, f"region {rooms.region}; {rooms.size} people; {rooms.active_per_owner} per owner"
@@ -63,6 +73,14 @@ def _lines(policy: Policy) -> Iterator[str]:
     )
 
 
+def _budget(policy: Policy, quota: Quota) -> str:
+    """Return whose minutes a quota counts and whether it ends rooms; nothing for a quota of requests."""
+    if not quota.metered:
+        return ""
+    whose = {"user": "the user's own", "owner": "of everybody in the owner's rooms", "all": "of all users together"}
+    return f", {whose[policy.scope_of(quota)]}{'; ends rooms' if quota.id in policy.ending else ''}"
+
+
 def _entry(title: str, name: str, text: str) -> str:
     return f"{title:13} {name}: {text}"
 
@@ -72,6 +90,12 @@ def _span(seconds: int) -> str:
         if seconds % length == 0 and seconds >= length:
             return f"{seconds // length} {unit}"
     return f"{seconds} s"
+
+
+def _plain_quota(policy: Policy, quota: Quota) -> dict[str, Any]:
+    plain = fields(quota, "amount", "period", "shadow") | {"time_zone": quota.zone, "scope": policy.scope_of(quota)}
+    on_exhausted = "end" if quota.id in policy.ending else "refuse"
+    return plain | {"counter": MINUTES if quota.metered else quota.counter, "on_exhausted": on_exhausted}
 
 
 def _plain_policy(policy: Policy) -> dict[str, Any]:
@@ -86,18 +110,18 @@ def _plain_policy(policy: Policy) -> dict[str, Any]:
                     limit: fields(its, "rate", "burst", "strict", "shadow") | {"cost": policy.costs.get(limit, 1)}
                     for limit, its in role.limits.items()
                 },
-                "quotas": {
-                    quota.id: fields(quota, "counter", "amount", "period", "shadow") | {"time_zone": quota.zone}
-                    for quota in role.quotas.values()
-                },
+                "quotas": {quota.id: _plain_quota(policy, quota) for quota in role.quotas.values()},
+                **fields(role, "concurrent_rooms", "max_participants"),
             }
             for name, role in policy.roles.items()
         },
+        "installation": {quota.id: _plain_quota(policy, quota) for quota in policy.installation},
         "limits": {name: {"applies_to": sorted(actions)} for name, actions in policy.applies_to.items()},
         "templates": {
             alias: {"id": policy.template_ids.get(alias), **{name: list(roles) for name, roles in relations.items()}}
             for alias, relations in policy.templates.items()
         },
+        "prices": msgspec.to_builtins(policy.prices),
         "rooms": msgspec.to_builtins(policy.rooms),
         "registration": msgspec.to_builtins(policy.registration),
         "guests": msgspec.to_builtins(policy.guests) if policy.guests.role else None,

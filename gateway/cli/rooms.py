@@ -170,7 +170,7 @@ def unlock(room_id: str, as_json: bool) -> None:
         try:
             await services.control.change(room, ChangeRoom(enabled=True), by=_OPERATOR)
         except TooManyRooms as error:
-            most = services.policy.now.rooms.active_per_owner
+            most = error.decision.leases[0].lease.most
             text = f"its creator already has {most} rooms that can be joined, which is the maximum"
             raise CommandError(text) from error
         except LockedMeanwhile as error:

@@ -113,7 +113,7 @@ class Admission(ASGIMiddleware):
         uid, roles = principal.uid, principal.roles
         guards = self._sessions.guards(principal)
         if not access.is_charged:
-            leases = [policy.rooms.lease()] if "rooms:create" in policy.permissions(roles) else []
+            leases = [policy.rooms_of(roles).lease()] if "rooms:create" in policy.permissions(roles) else []
             look = self._limiter.peek(
                 uid, policy.charges(roles, "*"), guards=guards, quotas=policy.quotas(roles, "*"), leases=leases
             )
@@ -123,7 +123,10 @@ class Admission(ASGIMiddleware):
             charges, quotas = policy.charges(roles, access.action), policy.quotas(roles, access.action)
         else:  # an invalid request costs only what every request costs
             charges, quotas = policy.common_charges(roles, access.action), ()
-        room = self._rooms.find(str(scope["path_params"]["room_id"]), uid) if access.concerns_room else None
+        room = None
+        if access.concerns_room:
+            joins = access.action == "tokens.mint"
+            room = self._rooms.find(str(scope["path_params"]["room_id"]), uid, people=joins)
         take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards, quotas=quotas)
         if room is None:
             return await take, None, None

@@ -17,6 +17,7 @@ STATUS = {
     "last_admin": 409,
     "name_taken": 409,
     "room_disabled": 409,
+    "room_full": 409,
     "idempotency_conflict": 409,
     "payload_too_large": 413,
     "unsupported_media_type": 415,

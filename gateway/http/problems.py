@@ -29,6 +29,7 @@ from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
 from gateway.logs import request_id, to_json
+from gateway.policy.model import written
 from gateway.redis.durable import NotDurable
 from gateway.redis.refusals import log_refusal
 from gateway.redis.store import StoreError
@@ -76,7 +77,7 @@ class RateLimited(Exception):
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hms-gateway"'}
 """The challenge of a 401 to a request without a token (RFC 6750 section 3.1)."""
 
-STATUS_OF = {"forbidden": 403, "not_found": 404, "room_disabled": 409}
+STATUS_OF = {"forbidden": 403, "not_found": 404, "room_disabled": 409, "room_full": 409}
 """Status of each code that a verdict of the policy can have."""
 
 
@@ -175,7 +176,7 @@ def _describe(state: State | BlockState) -> str:
         case LimitState(name=name, rate=rate, burst=burst):
             return f"{name} ({rate}, burst {burst})"
         case QuotaState(quota=quota, amount=amount):
-            return f"{quota.id} ({amount} per {quota.period}, {quota.zone})"
+            return f"{quota.id} ({written(quota, amount)})"
         case LeaseState(lease=lease):
             return f"{lease.id} ({lease.most} at once)"
     return "an operator has blocked this account temporarily"

@@ -53,7 +53,11 @@ ROOM_ACTIONS = {
 LIMITED_ACTIONS = frozenset(ACTIONS) - {"usage.read"}  # reading one's own usage charges nothing
 # Actions with a counter of their own; every other request counts as `api`, so that a user has few counters.
 COUNTED = frozenset({"rooms.create", "tokens.mint"})
-COUNTERS = COUNTED | {"api"}
+MINUTES, OWNED = "minutes", "owned"
+COUNTERS = COUNTED | {"api", MINUTES}  # of quotas
+# Whose minutes a budget bounds, and the counter of them, in seconds: the user's own, those of all people in the rooms
+# they own, those of the installation.
+SCOPES = {"user": MINUTES, "owner": OWNED, "all": MINUTES}
 
 
 def counter_of(action: str) -> str:

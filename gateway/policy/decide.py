@@ -7,7 +7,7 @@ from typing import Literal
 from gateway.policy.actions import ACTIONS, BANNED, IN_CHARGE, RELATIONS, ROOM_ACTIONS, RoomRule
 from gateway.policy.model import Policy, RoomFacts
 
-Rule = Literal["login", "permission", "relation", "banned", "room disabled", "default deny"]
+Rule = Literal["login", "permission", "relation", "banned", "room disabled", "room full", "default deny"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ def decide(policy: Policy, roles: tuple[str, ...], action: str, room: RoomFacts 
     if action == "tokens.mint" and not room.enabled:
         reason = "The room is disabled and cannot be joined."
         return Verdict(False, "room_disabled", reason, relation, rule="room disabled")
+    if action == "tokens.mint" and 0 < room.size <= room.people:
+        reason = f"The room is full: {room.people} of {room.size} people are in it."
+        return Verdict(False, "room_full", reason, relation, rule="room full")
     return Verdict(True, reason=f"relation {relation}", relation=relation, rule="relation")
 
 

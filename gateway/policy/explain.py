@@ -92,7 +92,10 @@ async def standing(limiter: Limiter, policy: PolicyInForce, user: User, action: 
     charges = now.charges(user.roles, action)
     creates = action == "rooms.create" and "rooms:create" in now.permissions(user.roles)
     decision = await limiter.peek(
-        user.id, charges, quotas=now.quotas(user.roles, action), leases=[now.rooms.lease()] if creates else []
+        user.id,
+        charges,
+        quotas=now.quotas(user.roles, action),
+        leases=[now.rooms_of(user.roles).lease()] if creates else [],
     )
     costs = {charge.limit.id: charge.cost for charge in charges}
     short = [state.name for state in decision.limits if state.decides and state.remaining < costs[state.name]]

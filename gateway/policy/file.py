@@ -5,6 +5,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from string import ascii_lowercase
@@ -12,13 +13,14 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, PERMISSIONS, POWERS, RELATIONS
-from gateway.policy.model import Anonymous, Guests, Policy, Registration, Role, RoomDefaults
+from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, MINUTES, PERMISSIONS, POWERS, RELATIONS, SCOPES
+from gateway.policy.model import Anonymous, Guests, Policy, Prices, Registration, Role, RoomDefaults
 from gateway.policy.tables import (
     GuestsTable,
     LimitTable,
     NumberTable,
     PolicyTable,
+    PricesTable,
     QuotaTable,
     RegistrationTable,
     RoleTable,
@@ -33,6 +35,7 @@ from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
 
 ROLE_NAME = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
 NAMES_ALLOWED = "plain ASCII without ? > ~, at most 64 characters"  # ROLE_NAME in words
+INTERNAL = "__internal"  # 100ms's own roles begin so, such as __internal_recorder; no user joins with one
 BUILT_IN = "the built-in policy"  # the source of the policy that comes with the gateway
 MOST_BYTES = 1 << 20
 _BUILT_IN = files(__package__).joinpath("policy.toml")
@@ -121,6 +124,13 @@ class _Reader:
             guests=self._guests(file.guests, roles),
             costs={name: table.cost for name, table in limits.items()},
             template_ids={alias: table.id for alias, table in templates.items() if table.id},
+            prices=self._prices(file.prices),
+            installation=tuple(
+                self._quota(f"quotas.{name}", name, table.amount, table)
+                for name, table in quotas.items()
+                if table.scope == "all"
+            ),
+            ending=frozenset(name for name, table in quotas.items() if table.on_exhausted == "end"),
         )
 
     def _role(self, name: str, data: Any, limits: Mapping[str, LimitTable], quotas: Mapping[str, QuotaTable]) -> Role:
@@ -131,11 +141,16 @@ class _Reader:
         permissions = frozenset(table.permissions)
         for permission in sorted(permissions - PERMISSIONS):
             self._refuse(f"{key}.permissions", f"unknown permission {permission!r}")
+        for number in ("concurrent_rooms", "max_participants"):
+            if getattr(table, number) and "rooms:create" not in permissions:
+                self._refuse(f"{key}.{number}", "is for roles with the permission rooms:create")
         return Role(
             permissions,
             self._role_limits(f"{key}.limits", table.limits, limits, permissions),
             self._role_quotas(f"{key}.quotas", table.quotas, quotas),
             table.open_rooms,
+            table.concurrent_rooms,
+            table.max_participants,
         )
 
     def _role_limits(
@@ -155,9 +170,13 @@ class _Reader:
         return found
 
     def _role_quotas(self, key: str, amounts: dict[str, Any], quotas: Mapping[str, QuotaTable]) -> dict[str, Quota]:
-        for name in amounts.keys() - quotas.keys():
-            self._refuse(f"{key}.{name}", f"there is no [quotas.{name}]")
-        stated = {name: table.amount for name, table in quotas.items() if table.amount} | amounts
+        for name in sorted(amounts):
+            if name not in quotas:
+                self._refuse(f"{key}.{name}", f"there is no [quotas.{name}]")
+            if quotas[name].scope == "all":
+                self._refuse(f"{key}.{name}", "is the budget of all users together; no role has an amount of its own")
+        stated = {name: table.amount for name, table in quotas.items() if table.amount and table.scope != "all"}
+        stated |= amounts
         return {name: self._quota(f"{key}.{name}", name, amount, quotas[name]) for name, amount in stated.items()}
 
     def _limit_table(self, name: str, data: Any) -> LimitTable:
@@ -185,6 +204,13 @@ class _Reader:
         key = f"quotas.{name}"
         table = self._table(key, data, QuotaTable)
         self._check_name(key, name)
+        for setting, default in (("scope", "user"), ("on_exhausted", "refuse")):
+            if table.counter != MINUTES and getattr(table, setting) != default:
+                self._refuse(f"{key}.{setting}", f"is for quotas with the counter {MINUTES}")
+        if table.shadow and table.on_exhausted == "end":
+            self._refuse(f"{key}.on_exhausted", "ends no room while shadow = true")
+        if table.scope == "all" and not table.amount:
+            self._refuse(f"{key}.amount", "is missing; roles cannot state the budget of all users together")
         self._quota(key, name, table.amount or 1, table)
         return table
 
@@ -194,7 +220,10 @@ class _Reader:
         except msgspec.ValidationError:
             self._refuse(key, f"must be a whole number from 1 to {MOST_UNITS}")
         try:
-            return Quota(name, table.counter, units, table.period, table.time_zone, table.shadow)
+            if table.counter != MINUTES:
+                return Quota(name, table.counter, units, table.period, table.time_zone, table.shadow)
+            counter = SCOPES[table.scope]  # of seconds
+            return Quota(name, counter, units, table.period, table.time_zone, table.shadow, unit=60, metered=True)
         except ValueError as error:
             self._refuse(f"quotas.{name}", str(error))
 
@@ -213,6 +242,8 @@ class _Reader:
             for role in getattr(table, relation):
                 if not ROLE_NAME.fullmatch(role):
                     self._refuse(f"{key}.{relation}", f"{role!r} is not a role name of {NAMES_ALLOWED}")
+                if role.startswith(INTERNAL):  # its peers are not people, so their minutes would not be counted
+                    self._refuse(f"{key}.{relation}", f"{role!r} is 100ms's own role; no user joins with it")
         return table
 
     def _rooms(self, data: dict[str, Any]) -> RoomDefaults:
@@ -226,6 +257,15 @@ class _Reader:
             active_per_owner=table.active_per_owner,
             unique_names=table.unique_names,
         )
+
+    def _prices(self, data: dict[str, Any]) -> Prices | None:
+        if not data:
+            return None
+        table = self._table("prices", data, PricesTable)
+        price = Decimal(str(table.per_1000_minutes))
+        if not price.is_finite() or int(price.as_tuple().exponent) < -6:
+            self._refuse("prices.per_1000_minutes", "must have at most 6 decimals")
+        return Prices(table.currency, price)
 
     def _anonymous(self, data: dict[str, Any]) -> Anonymous:
         defaults = tomllib.loads(built_in_text())["anonymous"]

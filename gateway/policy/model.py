@@ -1,9 +1,11 @@
 """The values of a policy: roles with permissions and limits, 100ms roles by relation, defaults of rooms."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
 
-from gateway.policy.actions import LIMITED_ACTIONS, counter_of
+from gateway.policy.actions import LIMITED_ACTIONS, MINUTES, OWNED, counter_of
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 
@@ -12,12 +14,15 @@ class Role:
     """What one gateway role grants. `limits` and `quotas` hold its numbers of each, by name.
 
     Without `open_rooms` the role does not join open rooms, only rooms to which the user has a relation.
+    `concurrent_rooms` and `max_participants` are its own numbers in place of those of [rooms], 0 if it has none.
     """
 
     permissions: frozenset[str]
     limits: Mapping[str, Limit]
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     open_rooms: bool = True
+    concurrent_rooms: int = 0
+    max_participants: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +72,39 @@ class RoomDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """What 1,000 participant-minutes cost, in a currency of ISO 4217."""
+
+    currency: str
+    per_1000_minutes: Decimal
+
+
+def written(quota: Quota, amount: int) -> str:
+    """Return an amount of a quota for people, such as `10 per day, UTC` or `30 minutes per month, Europe/Berlin`."""
+    return f"{amount}{' minutes' if quota.metered else ''} per {quota.period}, {quota.zone}"
+
+
+@dataclass(frozen=True, slots=True)
 class RoomFacts:
-    """The facts about a room that a decision needs. `relation` is the caller's, None without one."""
+    """The facts about a room that a decision needs. `relation` is the caller's, None without one.
+
+    `people` are in the room now, as far as is known; `size` may be, 0 if the room is older than that number.
+    """
 
     relation: str | None
     access: str
     enabled: bool
     template: str
+    people: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A whole policy, checked. `source` names its file, or is BUILT_IN of gateway.policy.file."""
+    """A whole policy, checked. `source` names its file, or is BUILT_IN of gateway.policy.file.
+
+    `installation` are the budgets of all users together. `ending` names the budgets that end rooms once they are spent.
+    """
 
     source: str
     roles: Mapping[str, Role]
@@ -90,6 +116,9 @@ class Policy:
     guests: Guests = Guests()
     costs: Mapping[str, int] = field(default_factory=dict)
     template_ids: Mapping[str, str] = field(default_factory=dict)
+    prices: Prices | None = None
+    installation: tuple[Quota, ...] = ()
+    ending: frozenset[str] = frozenset()
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
         default_factory=dict, compare=False
     )
@@ -114,8 +143,52 @@ class Policy:
         return common or charges
 
     def quotas(self, roles: tuple[str, ...], action: str) -> tuple[Quota, ...]:
-        """Return the quotas that an action charges; for `*`, all of these roles."""
+        """Return the quotas that an action charges; for `*`, all of these roles.
+
+        A join token is minted only while minutes are left, so minting has the budgets of the user's own minutes.
+        """
         return self._demand(roles, action)[1]
+
+    def owner_budgets(self, roles: tuple[str, ...]) -> tuple[Quota, ...]:
+        """Return the budgets of all minutes in the rooms of an owner with these roles.
+
+        An owner whose roles are not in the policy, or whose account was deleted, has the smallest amounts of any role.
+        """
+        if any(role in self.roles for role in roles):
+            return tuple(quota for quota in self.quotas(roles, "*") if quota.counter == OWNED)
+        least: dict[str, Quota] = {}
+        every = (quota for role in self.roles.values() for quota in role.quotas.values())
+        for quota in (quota for quota in every if quota.counter == OWNED):
+            least[quota.id] = min(quota, least.get(quota.id, quota), key=lambda one: one.amount)
+        return tuple(least.values())
+
+    def scope_of(self, quota: Quota) -> str:
+        """Return whose use a quota bounds: that of the `user`, of the `owner` of rooms, or of `all` users together."""
+        if quota in self.installation:
+            return "all"
+        return "owner" if quota.counter == OWNED else "user"
+
+    @cached_property
+    def metered(self) -> tuple[Quota, ...]:
+        """Every budget of minutes of every role, and those of the installation."""
+        of_roles = (quota for role in self.roles.values() for quota in role.quotas.values() if quota.metered)
+        return (*of_roles, *self.installation)
+
+    @cached_property
+    def metered_calendars(self) -> frozenset[tuple[str, str]]:
+        """The (period, time zone) in which minutes must be counted beside the UTC days and months of all counters."""
+        return frozenset((quota.period, quota.zone) for quota in self.metered if not quota.is_counter)
+
+    def rooms_of(self, roles: Iterable[str]) -> RoomDefaults:
+        """Return the defaults of rooms that a user with these roles creates: the most generous numbers of the roles."""
+        makers = [role for name in roles if (role := self.roles.get(name)) and "rooms:create" in role.permissions]
+        if not any(role.concurrent_rooms or role.max_participants for role in makers):
+            return self.rooms
+        return replace(
+            self.rooms,
+            active_per_owner=max(role.concurrent_rooms or self.rooms.active_per_owner for role in makers),
+            size=max(role.max_participants or self.rooms.size for role in makers),
+        )
 
     def _demand(self, roles: tuple[str, ...], action: str) -> tuple[tuple[Charge, ...], tuple[Quota, ...]]:
         found = self._cache.get((roles, action))
@@ -127,9 +200,10 @@ class Policy:
                 if action == "*" or action in actions
                 if (numbers := [role.limits[name] for role in held if name in role.limits])
             )
+            counters = (counter_of(action), MINUTES) if action == "tokens.mint" else (counter_of(action),)
             best: dict[str, Quota] = {}
             for quota in (quota for role in held for quota in role.quotas.values()):
-                if action == "*" or quota.counter == counter_of(action):
+                if action == "*" or quota.counter in counters:
                     best[quota.id] = max(quota, best.get(quota.id, quota), key=lambda one: one.amount)
             found = charges, tuple(best.values())
             if len(self._cache) < 1000:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from gateway.policy.actions import COUNTERS, LIMITED_ACTIONS
+from gateway.policy.actions import COUNTERS, LIMITED_ACTIONS, SCOPES
 from limits.policy import MOST_UNITS
 
 REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis no request is allowed"}
@@ -24,6 +24,8 @@ def _one_of(*choices: str) -> Meta:
 
 # A description completes "must be ..." in the refusal of a wrong value.
 Units = Annotated[int, _whole(1, MOST_UNITS)]
+People = Annotated[int, _whole(1, 2500)]
+RoomsAtOnce = Annotated[int, _whole(1, 100_000)]
 Flag = Annotated[bool, Meta(description="true or false")]
 Strings = Annotated[tuple[str, ...], Meta(description="a list of strings")]
 Subtable = Annotated[dict[str, Any], Meta(description="a table")]
@@ -49,6 +51,7 @@ class PolicyTable(Table):
     limits: Subtable = {}
     quotas: Subtable = {}
     templates: Subtable = {}
+    prices: Subtable = {}
     rooms: Subtable = {}
     guests: Subtable = {}
     anonymous: Subtable = {}
@@ -68,6 +71,8 @@ class RoleTable(Table):
     limits: Subtable = {}
     quotas: Subtable = {}
     open_rooms: Flag = True
+    concurrent_rooms: RoomsAtOnce = 0
+    max_participants: People = 0
 
 
 class NumberTable(Table):
@@ -106,6 +111,17 @@ class QuotaTable(Table):
     amount: Units = 0
     time_zone: TimeZone = "UTC"
     shadow: Flag = False
+    scope: Annotated[str, _one_of(*SCOPES)] = "user"
+    on_exhausted: Annotated[str, _one_of("refuse", "end")] = "refuse"
+
+
+class PricesTable(Table):
+    """[prices]"""
+
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z", description='a code of ISO 4217 such as "EUR"')]
+    per_1000_minutes: Annotated[
+        float, Meta(ge=0, le=1_000_000, description="a price from 0 to 1000000 with at most 6 decimals, such as 4.0")
+    ]
 
 
 class TemplateTable(Table):
@@ -123,10 +139,10 @@ class RoomsTable(Table):
 
     access: Annotated[str, _one_of("open", "invited")] = "open"
     region: Annotated[str, _one_of("auto", "us", "eu", "in")] = "auto"
-    size: Annotated[int, _whole(1, 2500)] = 100
+    size: People = 100
     max_duration: Duration = "12h"
     token_ttl: Duration = "1h"  # noqa: S105  a duration
-    active_per_owner: Annotated[int, _whole(1, 100_000)] = 50
+    active_per_owner: RoomsAtOnce = 50
     unique_names: Flag = False
 
 

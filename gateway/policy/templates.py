@@ -7,13 +7,12 @@ from collections.abc import Mapping
 
 from gateway.hms.client import HmsClient
 from gateway.hms.replies import HmsRole, HmsTemplate
-from gateway.policy.file import NAMES_ALLOWED, ROLE_NAME, built_in_text
+from gateway.policy.file import INTERNAL, NAMES_ALLOWED, ROLE_NAME, built_in_text
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
 
 log = logging.getLogger("gateway")
 
-_INTERNAL = "__internal"  # 100ms's own, such as __internal_recorder; no user joins with one
 _OVER_OTHERS = frozenset({"endRoom", "removeOthers", "changeRole"})  # worse than powers that only cost money
 _ORDINARY = ("participant", "viewer")
 _SECTION = re.compile(r"^\[templates\.default\]\n(?:[a-z]+ = .*\n)+", re.MULTILINE)
@@ -52,7 +51,7 @@ def unusable_names(template: HmsTemplate) -> tuple[str, ...]:
 
 
 def _joinable(template: HmsTemplate) -> list[HmsRole]:
-    return [role for role in template.roles if not role.name.startswith(_INTERNAL)]
+    return [role for role in template.roles if not role.name.startswith(INTERNAL)]
 
 
 def recommended_mapping(template: HmsTemplate) -> dict[str, list[str]]:

@@ -51,30 +51,32 @@ class RoomCreation:
         The key is checked already. What of the wish is None is as the policy says.
         Raises: TemplateNotAllowed, NameTaken, TooManyRooms, HmsError, InFlight, OtherRequest, RoomGone
         """
-        new = self._new_room(wish)
+        new = self._new_room(wish, caller.roles)
         upstream = upstream_name(new.name)
         if key is None:
-            room, is_new = await self._create(caller.uid, new, upstream), True
+            room, is_new = await self._create(caller, new, upstream), True
         else:
             asked = msgspec.json.encode(wish)
             attempt = await self._idempotency.begin(caller.uid, "rooms.create", key, asked, name=upstream)
             if attempt.room_id:
                 return await self._replay(caller, attempt.room_id, is_charged=False)
-            room, is_new = await self._create_once(caller.uid, new, attempt)
+            room, is_new = await self._create_once(caller, new, attempt)
         self._audit.note("room.created", by=caller.uid, subject=caller.uid, room=room.id)
         # An attempt that crashed may have registered the room without an audit entry.
         return Created(room) if is_new else await self._replay(caller, room.id, is_charged=room.enabled)
 
-    def _new_room(self, wish: CreateRoom) -> NewRoom:
-        defaults, known = self._policy.now.rooms, sorted(self._policy.now.templates)
+    def _new_room(self, wish: CreateRoom, roles: tuple[str, ...]) -> NewRoom:
+        defaults, known = self._policy.now.rooms_of(roles), sorted(self._policy.now.templates)
         template = "default" if wish.template is None else wish.template
         if template not in known:
             raise TemplateNotAllowed(known)
-        return NewRoom(wish.name or UNTITLED, wish.description or "", wish.access or defaults.access, template)
+        return NewRoom(
+            wish.name or UNTITLED, wish.description or "", wish.access or defaults.access, template, defaults.size
+        )
 
-    async def _create(self, uid: str, new: NewRoom, upstream: str) -> Room:
-        holder, locks = secrets.token_hex(8), self._rooms.locks
-        await locks.take_place(uid, holder)
+    async def _create(self, caller: Principal, new: NewRoom, upstream: str) -> Room:
+        uid, holder, locks = caller.uid, secrets.token_hex(8), self._rooms.locks
+        await locks.take_place(uid, holder, caller.roles)
         try:
             room, _ = await self._rooms.create(uid, new, lease=holder, upstream=upstream)
         except BaseException:
@@ -82,11 +84,11 @@ class RoomCreation:
             raise
         return room
 
-    async def _create_once(self, uid: str, new: NewRoom, attempt: Attempt) -> tuple[Room, bool]:
+    async def _create_once(self, caller: Principal, new: NewRoom, attempt: Attempt) -> tuple[Room, bool]:
         """Create the room of a key; return it and whether it is new. The place is the key's, not the attempt's."""
-        holder, locks = attempt.holder, self._rooms.locks
+        uid, holder, locks = caller.uid, attempt.holder, self._rooms.locks
         async with self._idempotency.held(attempt):
-            is_taken = await locks.take_place(uid, holder)
+            is_taken = await locks.take_place(uid, holder, caller.roles)
             try:
                 room, is_new = await self._rooms.create(uid, new, lease=holder, upstream=attempt.name)
             except StoreError:

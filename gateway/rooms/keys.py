@@ -22,6 +22,11 @@ def rooms_of(uid: str) -> str:
     return f"ur:1:{{{uid}}}"
 
 
+def people(room_id: str) -> str:
+    """Return the key of the stays that are open in a room, which metering writes: a hash with a field for each."""
+    return f"op:1:{{{room_id}}}"
+
+
 def name(folded: str) -> str:
     """Return the key of the holder of a name: a hash."""
     return f"nm:1:{folded}"

@@ -7,6 +7,7 @@ A room's hash has `enabled`, `held` (only an operator may unlock it), `locks` (h
 import secrets
 
 from auth import Execute
+from auth.users import roles_of
 from gateway.hms.client import HmsClient
 from gateway.hms.errors import already_done
 from gateway.policy.live import PolicyInForce
@@ -82,7 +83,7 @@ class RoomLocks:
     async def unlock(self, room: Room) -> None:
         """Allow joins again, at 100ms first. Raises: TooManyRooms, LockedMeanwhile, HmsError"""
         holder = secrets.token_hex(8)
-        await self.take_place(room.creator_id, holder)
+        await self.take_place(room.creator_id, holder, await roles_of(self._execute, room.creator_id))
         try:
             await self._hms.switch_room(room.id, enabled=True)
         except BaseException:
@@ -110,9 +111,12 @@ class RoomLocks:
                 await self._switch(room.id, enabled=True)
         return ended
 
-    async def take_place(self, uid: str, holder: str) -> bool:
-        """Take a place among the rooms a user has at once; return whether the holder had none. Raises: TooManyRooms"""
-        decision = await self._limiter.take(uid, (), leases=[self._policy.now.rooms.lease(holder)])
+    async def take_place(self, uid: str, holder: str, roles: tuple[str, ...]) -> bool:
+        """Take a place among the rooms that a user with these roles may have at once.
+
+        Return whether the holder had none. Raises: TooManyRooms
+        """
+        decision = await self._limiter.take(uid, (), leases=[self._policy.now.rooms_of(roles).lease(holder)])
         if not decision.allowed:
             raise TooManyRooms(decision)
         return decision.leases[0].is_new

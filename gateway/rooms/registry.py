@@ -68,7 +68,7 @@ class Rooms:
                 description=new.description,
                 template_id=policy.template_ids[new.template],
                 region=policy.rooms.region,
-                size=policy.rooms.size,
+                size=new.size,
                 max_duration_s=policy.rooms.max_duration_s,
             )
             room = _room(created.id, new, uid, lease=lease, upstream=upstream, created_ms=_now_ms())
@@ -149,15 +149,17 @@ class Rooms:
             return None
         return room_of(room_id, await self._execute("HGETALL", keys.room(room_id)))
 
-    def find(self, room_id: str, uid: str) -> Awaitable[Found | None]:
+    def find(self, room_id: str, uid: str, *, people: bool = False) -> Awaitable[Found | None]:
         """Ask Redis at once for a room and a user's relation to it; await the result, None if it is not registered.
 
-        One round trip, in the same write as what is asked before the result is awaited. Never asks 100ms.
+        With `people` also how many are in it now. One round trip, in the same write as what is asked before the result
+        is awaited. Never asks 100ms.
         """
         if not ROOM_ID.fullmatch(room_id):
             return _nothing()
         row = self._execute("HGETALL", keys.room(room_id))
-        return _found(room_id, uid, row, self._execute("HGET", keys.relations(room_id), uid))
+        relation = self._execute("HGET", keys.relations(room_id), uid)
+        return _found(room_id, uid, row, relation, self._execute("HLEN", keys.people(room_id)) if people else None)
 
     async def enlist(self, found: Found, uid: str) -> None:
         """Put an open room into the list of a user who joins it without a stored relation."""
@@ -204,7 +206,9 @@ class Rooms:
 
 def _room(room_id: str, new: NewRoom, owner: str, *, lease: str, upstream: str, created_ms: int) -> Room:
     texts = (new.name, new.description, new.access, new.template)
-    return Room(room_id, *texts, owner, True, created_ms, creator_id=owner, lease=lease, upstream=upstream)
+    return Room(
+        room_id, *texts, owner, True, created_ms, creator_id=owner, lease=lease, upstream=upstream, size=new.size
+    )
 
 
 def upstream_name(name: str) -> str:
@@ -234,12 +238,15 @@ def _may_read(room: Room, relation: str | None, open_rooms: bool) -> bool:
     return relation in RELATIONS if relation else open_rooms and room.access == "open"
 
 
-async def _found(room_id: str, uid: str, row: Awaitable[Any], relation: Awaitable[Any]) -> Found | None:
-    fields, stored = await asyncio.gather(row, relation)
+async def _found(
+    room_id: str, uid: str, row: Awaitable[Any], relation: Awaitable[Any], people: Awaitable[int] | None
+) -> Found | None:
+    asked = (row, relation) if people is None else (row, relation, people)
+    fields, stored, *count = await asyncio.gather(*asked)
     room = room_of(room_id, fields)
     if room is None:
         return None
-    return Found(room, "owner" if room.owner_id == uid else stored and stored.decode())
+    return Found(room, "owner" if room.owner_id == uid else stored and stored.decode(), *count)
 
 
 async def _nothing() -> None:

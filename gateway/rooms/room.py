@@ -29,6 +29,7 @@ class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id
     The room counts among the rooms its creator has at once, even if another user owns it; `lease` is the holder of
     its place.
     `held`: an operator disabled it, and no owner may undo that. `locks` counts how often it was disabled.
+    `size` is how many people 100ms lets in at once, 0 if the gateway does not know.
     """
 
     id: str
@@ -44,18 +45,21 @@ class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id
     held: bool = False
     locks: int = 0
     upstream: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A room as one user sees it, with their stored relation to it."""
+    """A room as one user sees it, with their stored relation to it. `people` are in it now; 0 if that was not asked."""
 
     room: Room
     relation: str | None
+    people: int = 0
 
     @property
     def facts(self) -> RoomFacts:
-        return RoomFacts(self.relation, self.room.access, self.room.enabled, self.room.template)
+        room = self.room
+        return RoomFacts(self.relation, room.access, room.enabled, room.template, self.people, room.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class NewRoom:
     description: str
     access: str
     template: str
+    size: int = 0
 
 
 class CreateRoom(msgspec.Struct, forbid_unknown_fields=True):

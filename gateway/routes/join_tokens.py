@@ -41,7 +41,7 @@ class Minted(shapes.Secret):
 
 @post(
     "/api/rooms/{room_id:str}/token",
-    opt=needs("tokens.mint", refuses=("role_not_allowed", "room_disabled", "unknown_role")),
+    opt=needs("tokens.mint", refuses=("role_not_allowed", "room_disabled", "room_full", "unknown_role")),
     status_code=200,
 )
 async def mint_token(room_id: RoomInPath, data: JSONBody[MintToken], request: Call, services: Injected) -> Minted:

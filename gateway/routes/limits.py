@@ -39,7 +39,9 @@ class OneOverride(msgspec.Struct):
     by: By
     rate: Annotated[str | msgspec.UnsetType, Meta(description="Count per window, e.g. `60/min`.")] = msgspec.UNSET
     burst: Annotated[int | msgspec.UnsetType, Meta(description="Units that can be used at once.")] = msgspec.UNSET
-    amount: Annotated[int | msgspec.UnsetType, Meta(description="Units per period.")] = msgspec.UNSET
+    amount: Annotated[
+        int | msgspec.UnsetType, Meta(description="Units per period; minutes, if the quota counts them.")
+    ] = msgspec.UNSET
 
 
 class UserLimitsNow(LimitsNow):
@@ -48,7 +50,10 @@ class UserLimitsNow(LimitsNow):
 
 
 class WhatWasUsed(msgspec.Struct):
-    used: Annotated[dict[str, int], Meta(description="Units used before the reset, by limit or quota.")]
+    used: Annotated[
+        dict[str, int],
+        Meta(description="Units used before the reset, by limit or quota; whole minutes of budgets of minutes."),
+    ]
 
 
 class OverrideSet(msgspec.Struct):

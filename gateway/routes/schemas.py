@@ -134,7 +134,16 @@ class QuotaNow(msgspec.Struct):
     """The current state of a quota. Its period ends at `full_again_at`."""
 
     name: Annotated[str, Meta(description="Name of the quota in the policy.")]
-    counter: Annotated[str, Meta(description="What is counted, e.g. `tokens.mint`.")]
+    counter: Annotated[
+        str,
+        Meta(
+            description="What is counted, e.g. `tokens.mint`; `minutes`: the user's own, "
+            "`owned`: of all people in the rooms that the user owns."
+        ),
+    ]
+    unit: Annotated[
+        Literal["requests", "minutes"], Meta(description="What `amount`, `used` and `remaining` count; whole ones.")
+    ]
     period: Annotated[str, Meta(description="`day`, `week` or `month`.")]
     time_zone: Annotated[str, Meta(description="Time zone in which periods begin and end.")]
     amount: Annotated[int, Meta(description="Units per period.")]
@@ -180,6 +189,7 @@ class LimitsNow(msgspec.Struct):
             QuotaNow(
                 name=state.name,
                 counter=state.quota.counter,
+                unit="minutes" if state.quota.metered else "requests",
                 period=state.quota.period,
                 time_zone=state.quota.zone,
                 amount=state.amount,

@@ -20,6 +20,7 @@ export const PROBLEM_CODES = [
   "last_admin",
   "name_taken",
   "room_disabled",
+  "room_full",
   "idempotency_conflict",
   "payload_too_large",
   "unsupported_media_type",

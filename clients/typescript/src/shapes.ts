@@ -204,7 +204,10 @@ export interface LimitState {
 
 export interface QuotaState {
   readonly name: string;
+  /** Such as `tokens.mint`; `minutes` of the user, or `owned`: of all people in the rooms that the user owns. */
   readonly counter: string;
+  /** What `amount`, `used` and `remaining` count. */
+  readonly unit: "requests" | "minutes";
   readonly period: "day" | "week" | "month";
   readonly time_zone: string;
   readonly amount: number;

@@ -88,6 +88,15 @@ def test_a_disabled_room_can_be_read_but_not_joined() -> None:
         assert outcome("member", "rooms.read", facts) == (relation or "participant")
 
 
+def test_a_full_room_can_be_read_but_not_joined() -> None:
+    for people, size, expected in ((3, 3, "room_full"), (4, 3, "room_full"), (2, 3, "owner"), (9, 0, "owner")):
+        facts = replace(room("owner"), people=people, size=size)
+        assert outcome("member", "tokens.mint", facts) == expected
+        assert outcome("member", "rooms.read", facts) == "owner"
+    stranger = replace(room(None, "invited"), people=3, size=3)
+    assert outcome("member", "tokens.mint", stranger) == "not_found"
+
+
 def test_a_stranger_does_not_learn_that_a_room_is_disabled() -> None:
     assert outcome("member", "tokens.mint", room(None, "invited", enabled=False)) == "not_found"
     assert outcome("member", "tokens.mint", room(BANNED, enabled=False)) == "not_found"

@@ -3,10 +3,12 @@
 import os
 import socket
 import stat
+from decimal import Decimal
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.policy.actions import LIMITED_ACTIONS
 from gateway.policy.file import MOST_BYTES, PolicyError, load_policy
@@ -151,6 +153,14 @@ BAD |= {
 }
 
 
+def budget(line: str, counter: str = "minutes") -> str:
+    return f'[quotas.day]\ncounter = "{counter}"\nperiod = "day"\namount = 30\n{line}\n[roles.member]'
+
+
+def prices(line: str) -> str:
+    return f'[prices]\ncurrency = "EUR"\n{line}\n[roles.member]'
+
+
 QUOTA = '[quotas.month]\ncounter = "tokens.mint"\nperiod = "month"\namount = 10\n[roles.member]'
 BAD |= {
     "cost 0": ('applies_to = ["*"]', 'applies_to = ["*"]\ncost = 0', "limits.api.cost", "whole number from 1"),
@@ -181,6 +191,48 @@ BAD |= {
         "[roles.member]", '[anonymous]\naccount = { rate = "5/min", burst = 0 }\n[roles.member]',
         "anonymous.account.burst", "whole number from 1",
     ),
+    "unknown scope": ("[roles.member]", budget('scope = "room"'), "quotas.day.scope", "one of: user, owner, all"),
+    "unknown end": ("[roles.member]", budget('on_exhausted = "stop"'), "quotas.day.on_exhausted", "one of: refuse"),
+    "scope of requests": ("[roles.member]", budget('scope = "owner"', "api"), "quotas.day.scope", "counter minutes"),
+    "end of requests": (
+        "[roles.member]", budget('on_exhausted = "end"', "api"), "quotas.day.on_exhausted", "counter minutes",
+    ),
+    "end without effect": (
+        "[roles.member]", budget('on_exhausted = "end"\nshadow = true'), "quotas.day.on_exhausted", "shadow",
+    ),
+    "no budget of all": (
+        "[roles.member]", budget('scope = "all"').replace("amount = 30\n", ""), "quotas.day.amount", "is missing",
+    ),
+    "a role's budget of all": (
+        "[roles.member]", budget('scope = "all"') + "\nquotas.day = 5", "roles.member.quotas.day", "all users together",
+    ),
+    "seconds of a counter": ("[roles.member]", budget("", "owned"), "quotas.day.counter", "one of"),
+    "rooms at once 0": (
+        "[limits.api]", "concurrent_rooms = 0\n[limits.api]", "roles.member.concurrent_rooms", "from 1 to 100000",
+    ),
+    "too many people": (
+        "[limits.api]", "max_participants = 2501\n[limits.api]", "roles.member.max_participants", "from 1 to 2500",
+    ),
+    "rooms of a role that creates none": (
+        "[limits.api]", "concurrent_rooms = 3\n[limits.api]", "roles.member.concurrent_rooms", "rooms:create",
+    ),
+    "people of a role that creates no room": (
+        "[limits.api]", "max_participants = 3\n[limits.api]", "roles.member.max_participants", "rooms:create",
+    ),
+    "unknown price": ("[roles.member]", prices("per_room = 1"), "prices.per_room", "unknown key"),
+    "price without currency": (
+        "[roles.member]", prices("per_1000_minutes = 4").replace('currency = "EUR"\n', ""), "prices.currency", "is m",
+    ),
+    "currency no code": (
+        "[roles.member]", prices("per_1000_minutes = 4").replace("EUR", "€"), "prices.currency", "ISO 4217",
+    ),
+    "price missing": ("[roles.member]", prices(""), "prices.per_1000_minutes", "is missing"),
+    "price negative": ("[roles.member]", prices("per_1000_minutes = -1"), "prices.per_1000_minutes", "from 0 to"),
+    "price a text": ("[roles.member]", prices('per_1000_minutes = "4"'), "prices.per_1000_minutes", "from 0 to"),
+    "price too fine": ("[roles.member]", prices("per_1000_minutes = 0.0000001"), "prices.per_1000_minutes", "6 dec"),
+    "price not a number": ("[roles.member]", prices("per_1000_minutes = nan"), "prices.per_1000_minutes", ""),
+    "price infinite": ("[roles.member]", prices("per_1000_minutes = inf"), "prices.per_1000_minutes", "from 0 to"),
+    "a recorder's role": ('"guest"', '"__internal_recorder"', "templates.default.owner", "100ms's own role"),
     "no active room": (
         "[roles.member]", "[rooms]\nactive_per_owner = 0\n[roles.member]", "rooms.active_per_owner", "from 1",
     ),
@@ -214,6 +266,30 @@ def test_a_quota_applies_to_every_role_and_a_role_may_set_its_own_number(tmp_pat
     assert load_policy(path).roles["member"].quotas == {"month": Quota("month", "tokens.mint", 10, "month")}
     path.write_text(MINIMAL.replace("[roles.member]", QUOTA).replace("[limits.api]", "quotas.month = 25\n[limits.api]"))
     assert load_policy(path).roles["member"].quotas["month"].amount == 25
+
+
+def test_budgets_count_seconds_of_the_user_of_the_owners_rooms_or_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    tables = "".join(
+        budget(f'scope = "{scope}"\non_exhausted = "end"').replace("day]", f"{scope}]").removesuffix("[roles.member]")
+        for scope in ("user", "owner", "all")
+    )
+    path.write_text(MINIMAL.replace("[roles.member]", f"{tables}[roles.member]"))
+    policy = load_policy(path)
+    minutes = Quota("user", "minutes", 30, "day", unit=60, metered=True)
+    assert policy.roles["member"].quotas == {"user": minutes, "owner": replace(minutes, id="owner", counter="owned")}
+    assert policy.installation == (replace(minutes, id="all"),)
+    assert [policy.scope_of(quota) for quota in policy.metered] == ["user", "owner", "all"]
+    assert policy.ending == {"user", "owner", "all"}
+
+
+@pytest.mark.parametrize(("price", "expected"), [("4", "4"), ("4.0", "4.0"), ("0.000001", "0.000001"), ("0", "0")])
+def test_a_price_is_exact(tmp_path: Path, price: str, expected: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace("[roles.member]", prices(f"per_1000_minutes = {price}")))
+    found = load_policy(path).prices
+    assert found is not None
+    assert (found.currency, found.per_1000_minutes) == ("EUR", Decimal(expected))
 
 
 @pytest.mark.parametrize("text", ["[roles", "a = ", "[roles.member]\n[roles.member]\n", "a = 1\na = 2\n", "\0"])

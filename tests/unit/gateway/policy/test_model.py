@@ -2,10 +2,12 @@
 
 import itertools
 
+import pytest
+
 from gateway.policy.actions import LIMITED_ACTIONS, PERMISSIONS
-from gateway.policy.file import load_policy
+from gateway.policy.file import load_policy, parse_policy
 from gateway.policy.model import Policy, Role, RoomDefaults
-from limits.policy import US_PER_S, Limit
+from limits.policy import US_PER_S, Limit, Quota
 
 BUILT_IN = load_policy()
 MINUTE, HOUR = 60 * US_PER_S, 3600 * US_PER_S
@@ -129,3 +131,87 @@ def test_unknown_roles_do_not_fill_the_cache() -> None:
         policy.charges((f"role{n}",), "rooms.list")
     assert len(policy._cache) <= 1000
     assert charged(policy, ("member",), "rooms.list")["api"].burst == 60
+
+
+# --- budgets and numbers of rooms ---
+
+BUDGETS = """
+[roles.host]
+permissions = ["rooms:create", "rooms:join"]
+quotas.mine = 60
+quotas.rooms = 600
+max_participants = 20
+[roles.school]
+permissions = ["rooms:create", "rooms:join"]
+quotas.rooms = 90
+concurrent_rooms = 200
+[roles.member]
+permissions = ["rooms:join"]
+[limits.api]
+applies_to = ["*"]
+rate = "120/min"
+burst = 60
+[quotas.mints]
+counter = "tokens.mint"
+period = "day"
+amount = 5
+[quotas.mine]
+counter = "minutes"
+period = "week"
+amount = 30
+[quotas.rooms]
+counter = "minutes"
+scope = "owner"
+period = "month"
+time_zone = "Europe/Berlin"
+[quotas.installation]
+counter = "minutes"
+scope = "all"
+period = "month"
+amount = 9000
+on_exhausted = "end"
+[templates.default]
+owner = ["host"]
+"""
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return parse_policy(BUDGETS, "mine.toml")
+
+
+def amounts(quotas: tuple[Quota, ...]) -> dict[str, int]:
+    return {quota.id: quota.amount for quota in quotas}
+
+
+def test_a_mint_has_the_callers_own_budgets_and_a_look_also_that_of_their_rooms(policy: Policy) -> None:
+    assert amounts(policy.quotas(("host",), "tokens.mint")) == {"mints": 5, "mine": 60}
+    assert amounts(policy.quotas(("host",), "rooms.create")) == {}
+    assert amounts(policy.quotas(("host",), "*")) == {"mints": 5, "mine": 60, "rooms": 600}
+
+
+def test_an_owner_has_the_budget_of_their_roles(policy: Policy) -> None:
+    assert amounts(policy.owner_budgets(("school",))) == {"rooms": 90}
+    assert amounts(policy.owner_budgets(("host", "school"))) == {"rooms": 600}
+    assert amounts(policy.owner_budgets(("member",))) == {}
+
+
+def test_an_owner_without_a_role_of_the_policy_has_the_smallest_budget(policy: Policy) -> None:
+    assert amounts(policy.owner_budgets(())) == amounts(policy.owner_budgets(("gone",))) == {"rooms": 90}
+
+
+def test_calendars_of_budgets_are_those_that_the_counters_do_not_have(policy: Policy) -> None:
+    assert policy.metered_calendars == {("week", "UTC"), ("month", "Europe/Berlin")}
+    assert BUILT_IN.metered_calendars == frozenset()
+
+
+def test_a_role_has_its_own_numbers_of_rooms_and_people(policy: Policy) -> None:
+    def numbers(*roles: str) -> tuple[int, int]:
+        rooms = policy.rooms_of(roles)
+        return rooms.active_per_owner, rooms.size
+
+    assert numbers("host") == (50, 20)
+    assert numbers("school") == (200, 100)
+    assert numbers("host", "school") == numbers("school", "host") == (200, 100)
+    assert numbers("member") == numbers() == numbers("unknown") == (50, 100)
+    assert numbers("member", "host") == (50, 20)

@@ -113,16 +113,28 @@ async def test_a_new_room_is_registered_with_its_owner(rooms: Rooms, execute: Co
 
 
 async def test_100ms_gets_a_generated_name_and_the_policys_settings(rooms: Rooms, hms: FakeHms) -> None:
-    await create(rooms, OWNER, NEW, lease="l")
+    room = await create(rooms, OWNER, replace(NEW, size=7), lease="l")
     [asked] = hms.created
     assert re.fullmatch(r"grosse-besprechung\.[0-9a-z]{26}|groe-besprechung\.[0-9a-z]{26}", asked.pop("name"))
     assert asked == {
         "description": "about",
         "template_id": TEMPLATE,
         "region": "auto",
-        "size": 100,
+        "size": 7,
         "max_duration_s": 43_200,
     }
+    found = await rooms.find(room.id, OWNER)
+    assert found is not None
+    assert (found.room.size, found.people) == (7, 0)
+
+
+async def test_a_room_is_found_with_the_people_in_it_if_asked(rooms: Rooms, execute: Execute) -> None:
+    room = await create(rooms, OWNER, NEW, lease="l")
+    await execute("HSET", f"op:1:{{{room.id}}}", "1:peer", "a stay", "2:peer", "another")
+    for asked, people in ((True, 2), (False, 0)):
+        found = await rooms.find(room.id, OWNER, people=asked)
+        assert found is not None
+        assert found.people == people
 
 
 async def test_rooms_of_the_same_name_are_different_rooms(rooms: Rooms, hms: FakeHms) -> None:
