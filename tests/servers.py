@@ -270,6 +270,13 @@ class Installation:
     def _service(self, name: str, *arguments: str) -> Service:
         return Service([name, *arguments], folder=self.folder, env=self.env, log=self.folder / f"{name}.log")
 
+    def set_constant(self, module: str, name: str, value: float) -> None:
+        """Let processes that start from now on run with another value of a constant of a module."""
+        # Every interpreter imports this module at its start if it finds one.
+        with (self.folder / "sitecustomize.py").open("a") as file:
+            file.write(f"import {module}\n{module}.{name} = {value}\n")
+        self.env["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{self.folder}"
+
     def start(self) -> None:
         self.valkey.start()
         self.start_emulator()

@@ -79,9 +79,8 @@ async def test_a_stopping_gateway_refuses_new_connections_at_once(tmp_path: Path
 
 def test_a_stop_loses_no_count_of_top_lists_and_rooms(tmp_path: Path) -> None:
     """A stop sends what waits. In this gateway nothing else would: it waits for minutes instead of 100 ms."""
-    (tmp_path / "sitecustomize.py").write_text("import limits.derived\nlimits.derived.FLUSH_S = 600\n")
     own = Installation(tmp_path)
-    own.env["PYTHONPATH"] += f":{tmp_path}"
+    own.set_constant("limits.derived", "FLUSH_S", 600)
     with own:
         process = own.gateway.process
         assert process is not None
