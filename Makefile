@@ -26,13 +26,16 @@ WITHOUT_ARGON2 := --ignore=tests/unit/gateway/http/test_login_throttle.py \
 quick: .venv/.dev
 	$(BIN)/python -m pytest -q $(SPREAD) -n 2 --hypothesis-profile quick tests/unit $(WITHOUT_ARGON2)
 
+# pytest compiles the asserts of all modules anew in each process, for 5 s, unless it may keep them in __pycache__.
+test quick: export PYTHONDONTWRITEBYTECODE :=
+
 # More processes than cores, because most tests wait for servers. Those that measure time come last, with nothing beside.
 test: .venv/.dev
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 else
-	$(BIN)/python -m pytest $(SPREAD) -n 3 -m "not alone" --durations=10
-	$(BIN)/python -m pytest -m alone --durations=10
+	$(BIN)/python -m pytest $(SPREAD) -n 4 -m "not alone" --durations=10
+	$(BIN)/python -m pytest -m alone --durations=10 $(shell grep -rl pytest.mark.alone tests --include='test_*.py')
 endif
 
 check: .venv/.dev
