@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import median
 
-MOST_APART_S = 0.025  # half of what the cheapest password hash of these tests takes
+MOST_APART_S = 0.025  # failures are blurred by up to 50 ms, and their least time is asserted beside
 # The median of fewer still varies too much where an answer is blurred by 50 ms and one in five is disturbed.
 SAMPLES = 48
 

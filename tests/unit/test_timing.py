@@ -43,5 +43,5 @@ def test_noise_is_not_a_difference() -> None:
 
 @pytest.mark.parametrize("more_s", [2 * MOST_APART_S, 0.25])
 def test_a_difference_is_found_despite_noise(more_s: float) -> None:
-    """A password hash that only one of the cases computes takes 50 ms and more; seeds make each trial the same."""
+    """Seeds make each trial the same."""
     assert sum(are_alike(seed, 0.25, 0.25, 0.25 + more_s) for seed in range(TRIALS)) <= TRIALS // 100
