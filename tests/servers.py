@@ -234,15 +234,22 @@ def _answers(url: str, status: int) -> bool:
 class Installation:
     """A whole installation in a folder: Valkey, the local 100ms and the gateway, as processes with their own ports.
 
+    With `fsync` "always" a write is on disk at once; with "everysec", as in production, after up to a second.
     The processes get exactly this environment and run in the folder, so that no `.env` of the machine applies.
     """
 
     def __init__(
-        self, folder: Path, *, workers: int = 1, policy: str | None = None, valkey: Valkey | None = None
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        policy: str | None = None,
+        valkey: Valkey | None = None,
+        fsync: str = "everysec",
     ) -> None:
         self.folder = folder
         self.workers = workers
-        self.valkey = valkey or Valkey(folder)
+        self.valkey = valkey or Valkey(folder, options=("--appendfsync", fsync))
         self.port, self.emulator_port = free_port(), free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.emulator_url = f"http://{HOST}:{self.emulator_port}"
@@ -322,7 +329,7 @@ class Installation:
             done = self.command("users", "add", name, "--role", role, stdin=f"{self.passwords[name]}\n")
             assert done.returncode == 0, done.stderr
 
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(8) as pool:
             list(pool.map(add, roles.keys(), roles.values()))
 
     def has_store(self) -> bool:

@@ -33,7 +33,7 @@ limits."tokens.mint" = { rate = "100000/min", burst = 10000 }
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with one user of each role and a disabled member."""
-    running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES)
+    running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES, fsync="always")
     running.env["GATEWAY_REGISTRATION"] = "invite"
     with running:
         running.add_users(hanna="host", mira="member", otto="operator", dora="member", olga="omni", ada="admin")
@@ -53,7 +53,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     fewer = 'failures = { rate = "8/10min", burst = 8 } '
     policy, changed = re.subn(r"(?m)^failures = [^#]*", fewer, BUILT_IN.read_text())
     assert changed == 1
-    own = Installation(tmp_path_factory.mktemp("strict"), policy=policy)
+    own = Installation(tmp_path_factory.mktemp("strict"), policy=policy, fsync="always")
     own.env |= {"GATEWAY_TRUSTED_PROXIES": "127.0.0.1/32,10.0.0.0/8", "GATEWAY_REGISTRATION": "open"}
     with own:
         own.add_users(hanna="host", ada="admin")

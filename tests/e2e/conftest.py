@@ -14,7 +14,7 @@ from tests.servers import Installation
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with two hosts, two members and an operator, and with generous limits."""
-    with Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy()) as running:
+    with Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy(), fsync="always") as running:
         running.add_users(hanna="host", hugo="host", mira="member", mark="member", otto="operator", ada="admin")
         yield running
 
@@ -22,7 +22,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with unique room names and at most three rooms per user; its admin creates the users."""
-    with Installation(tmp_path_factory.mktemp("house"), workers=2, policy=narrow()) as running:
+    with Installation(tmp_path_factory.mktemp("house"), workers=2, policy=narrow(), fsync="always") as running:
         running.add_users(ada="admin", otto="operator")
         yield running
 
@@ -33,7 +33,7 @@ def guarded_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
 
     Each request sets its own client address, so that tests do not throttle each other.
     """
-    own = Installation(tmp_path_factory.mktemp("guarded"), workers=2, policy=guarded())
+    own = Installation(tmp_path_factory.mktemp("guarded"), workers=2, policy=guarded(), fsync="always")
     own.env |= {"GATEWAY_REGISTRATION": "open", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1/32"}
     with own as running:
         running.add_users(ada="admin", otto="operator")
