@@ -42,6 +42,11 @@ from gateway.http.dispatch import SERVICES, Dispatch
 from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
+from gateway.metering.accrual import Accrual
+from gateway.metering.leader import Chore, Leader
+from gateway.metering.reconcile import Reconciliation
+from gateway.metering.stays import Stays
+from gateway.metering.sweep import Sweep
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload
 from gateway.policy.templates import TemplateWatch
@@ -127,6 +132,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
     report_accounts = Accounts(reports.execute, passwords)
+    stays = Stays(reports.execute, derived)
     archive = Archive(settings.archive_url) if settings.archive_url else None
     services = Services(
         store=store,
@@ -166,6 +172,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         chores = [
             asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
             asyncio.create_task(_remove_expired_guests(guests)),
+            asyncio.create_task(_leader(reports, stays, hms).run()),
         ]
         if archive is not None:
             chores.append(asyncio.create_task(_fill_archive(RollUp(reports.execute, report_accounts, archive))))
@@ -208,6 +215,14 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         cors=Cors(settings.cors_origins),
         https=settings.public_url.startswith("https://"),
     )
+
+
+def _leader(reports: Store, stays: Stays, hms: HmsClient) -> Leader:
+    """Return the leader with the chores that keep minutes exact."""
+    reconciliation = Reconciliation(reports.execute, stays, Audit(reports.execute), reports.now_ms)
+    accrual = Accrual(reports.execute, stays, reports.now_ms)
+    sweep = Sweep(reports.execute, hms, reconciliation, reports.now_ms)
+    return Leader(reports.execute, Chore("accrual", accrual.work), Chore("reconciliation", sweep.work))
 
 
 async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:
