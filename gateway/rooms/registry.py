@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import unicodedata
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from gateway.policy.live import PolicyInForce
 from gateway.rooms import keys
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import RoomNames
-from gateway.rooms.room import UNTITLED, ChangeRoom, Found, NewRoom, Room, room_of, timed_ids, words_of
+from gateway.rooms.room import FIELDS, UNTITLED, ChangeRoom, Found, NewRoom, Room, room_of, timed_ids, words_of
 from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 
@@ -147,7 +147,10 @@ class Rooms:
         """Return a room by its id, None if it is not registered."""
         if not ROOM_ID.fullmatch(room_id):
             return None
-        return room_of(room_id, await self._execute("HGETALL", keys.room(room_id)))
+        return room_of(room_id, await self._row(room_id))
+
+    def _row(self, room_id: str) -> Awaitable[Sequence[bytes | None]]:
+        return self._execute("HMGET", keys.room(room_id), *FIELDS)
 
     def find(self, room_id: str, uid: str, *, people: bool = False) -> Awaitable[Found | None]:
         """Ask Redis at once for a room and a user's relation to it; await the result, None if it is not registered.
@@ -157,8 +160,7 @@ class Rooms:
         """
         if not ROOM_ID.fullmatch(room_id):
             return _nothing()
-        row = self._execute("HGETALL", keys.room(room_id))
-        relation = self._execute("HGET", keys.relations(room_id), uid)
+        row, relation = self._row(room_id), self._execute("HGET", keys.relations(room_id), uid)
         return _found(room_id, uid, row, relation, self._execute("HLEN", keys.people(room_id)) if people else None)
 
     async def enlist(self, found: Found, uid: str) -> None:
@@ -186,8 +188,8 @@ class Rooms:
         reply = await self._execute("ZRANGE", key, top, "-inf", "BYSCORE", "REV", *span, "WITHSCORES")
         found = [place for place in timed_ids(reply) if before is None or place < before]
         shown = found[:size]
-        rows = await asyncio.gather(*(self._execute("HGETALL", keys.room(rid)) for _, rid in shown))
-        rooms = [room for (_, rid), row in zip(shown, rows, strict=True) if (room := room_of(rid, row))]
+        rows = [(rid, self._row(rid)) for _, rid in shown]  # all sent before the first is awaited
+        rooms = [room for rid, row in rows if (room := room_of(rid, await row))]
         if uid is not None:
             rooms = await self._shown(rooms, uid, open_rooms)
         return rooms, shown[-1] if len(found) > size else None
@@ -195,12 +197,8 @@ class Rooms:
     async def _shown(self, rooms: list[Room], uid: str, open_rooms: bool) -> list[Room]:
         """Return the rooms of a user's list that they may still read; relations to their own are not asked for."""
         others = [room for room in rooms if room.owner_id != uid]
-        stored = await asyncio.gather(*(self._execute("HGET", keys.relations(room.id), uid) for room in others))
-        hidden = {
-            room.id
-            for room, relation in zip(others, stored, strict=True)
-            if not _may_read(room, relation and relation.decode(), open_rooms)
-        }
+        stored = [(room, self._execute("HGET", keys.relations(room.id), uid)) for room in others]
+        hidden = {room.id for room, relation in stored if not _may_read(room, await relation, open_rooms)}
         return [room for room in rooms if room.id not in hidden]
 
 
@@ -234,19 +232,18 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _may_read(room: Room, relation: str | None, open_rooms: bool) -> bool:
-    return relation in RELATIONS if relation else open_rooms and room.access == "open"
+def _may_read(room: Room, relation: bytes | None, open_rooms: bool) -> bool:
+    return relation.decode() in RELATIONS if relation else open_rooms and room.access == "open"
 
 
 async def _found(
     room_id: str, uid: str, row: Awaitable[Any], relation: Awaitable[Any], people: Awaitable[int] | None
 ) -> Found | None:
-    asked = (row, relation) if people is None else (row, relation, people)
-    fields, stored, *count = await asyncio.gather(*asked)
-    room = room_of(room_id, fields)
+    room, stored = room_of(room_id, await row), await relation
+    count = 0 if people is None else await people
     if room is None:
         return None
-    return Found(room, "owner" if room.owner_id == uid else stored and stored.decode(), *count)
+    return Found(room, "owner" if room.owner_id == uid else stored and stored.decode(), count)
 
 
 async def _nothing() -> None:

@@ -1,6 +1,6 @@
 """Rooms as values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -119,12 +119,20 @@ class ChangeRoom(msgspec.Struct, forbid_unknown_fields=True):
         return [name for name in self.__struct_fields__ if getattr(self, name) is not None]
 
 
-def room_of(room_id: str, row: Mapping[bytes, bytes]) -> Room | None:
-    """Read a room from its Redis hash; None if there is none."""
-    if not row:
+# HMGET of these: Redis takes no longer than for HGETALL, and the list is read in a fifth of the time of the map.
+FIELDS = Room.__struct_encode_fields__[1:]
+"""The fields of a room's Redis hash: all but its id."""
+
+
+def room_of(room_id: str, row: Sequence[bytes | None]) -> Room | None:
+    """Read a room from the values of `FIELDS` in its Redis hash; None if there is none."""
+    if row[0] is None:
         return None
-    fields = {name.decode(): value.decode() for name, value in row.items()}
-    return msgspec.convert(fields | {"id": room_id}, Room, strict=False)
+    # Each by hand: `msgspec.convert` from a dict of texts takes three times as long.
+    texts = [value.decode() if value else "" for value in row]
+    name, description, access, template, owner, enabled, created_ms, creator, lease, held, locks, upstream, size = texts
+    stored = (name, description, access, template, owner, enabled == "1", int(created_ms))
+    return Room(room_id, *stored, creator, lease, held == "1", int(locks or 0), upstream, int(size or 0))
 
 
 def words_of(room: Room) -> list[str | int]:

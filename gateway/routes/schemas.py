@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -206,6 +207,7 @@ class LimitsNow(msgspec.Struct):
         return cls(limits, quotas, leases, until, **more)
 
 
+@lru_cache(maxsize=4096)  # times of rooms recur, and those of tokens within a second: 0.1 us instead of 1.7
 def iso(epoch_s: float) -> str:
     """Return an instant as RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -174,6 +174,15 @@ async def test_a_refused_command_reaches_only_its_caller(store: Store) -> None:
 # --- scripts ---
 
 
+async def test_failures_that_nobody_awaited_are_not_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    sent = [store.execute("NOSUCHCOMMAND") for _ in range(3)]
+    with pytest.raises(ResponseError):
+        await sent[0]
+    del sent
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
 async def test_an_unknown_script_is_sent_once_in_full_and_then_by_its_hash(store: Store, valkey: Valkey) -> None:
     with valkey.client() as client:
         client.script_flush()
