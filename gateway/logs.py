@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 import msgspec
@@ -52,15 +53,15 @@ class _Json(logging.Formatter):
         return self.line(record.created, record.levelname, record.name, record.getMessage(), fields)
 
     def line(self, at: float, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
-        line = {
-            "time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
-            "level": level.lower(),
-            "logger": logger,
-            "message": message,
-        }
+        line = {"time": _time(int(at * 1000)), "level": level.lower(), "logger": logger, "message": message}
         if rid := request_id.get():
             line["request_id"] = rid
         return to_json(line | fields)
+
+
+@lru_cache(maxsize=8)  # lines come in bursts, a request writes two
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _ascii(text: str) -> str:

@@ -1,6 +1,7 @@
 """Decisions as texts of HTTP fields, per draft-ietf-httpapi-ratelimit-headers-11 (structured fields, RFC 9651)."""
 
 import random
+from functools import lru_cache
 
 from .policy import US_PER_S, Decision, LimitState, QuotaState
 
@@ -30,15 +31,22 @@ def ratelimit_fields(decision: Decision) -> dict[str, str]:
     states = [state for state in every if state.decides]
     if not states:
         return {}
-    name = _PARAMETERS[DRAFT]
-    states.sort(key=lambda state: (state.allowed, state.remaining, -state.retry_us))
+    if len(states) > 1:
+        states.sort(key=lambda state: (state.allowed, state.remaining, -state.retry_us))
+    left, reset = _PARAMETERS[DRAFT]["remaining"], _PARAMETERS[DRAFT]["reset"]
     policies, lefts = [], []
     for state in states[:_MOST_POLICIES]:
-        units = state.amount if isinstance(state, QuotaState) else state.burst
-        policies.append(f'"{state.name}";{name["quota"]}={units};{name["window"]}={state.window_s}')
-        reset_s = _reset_s(state, decision.now_us)
-        lefts.append(f'"{state.name}";{name["remaining"]}={state.remaining};{name["reset"]}={reset_s}')
+        policies.append(
+            _policy(state.name, state.burst if isinstance(state, LimitState) else state.amount, state.window_s)
+        )
+        lefts.append(f'"{state.name}";{left}={state.remaining};{reset}={_reset_s(state, decision.now_us)}')
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(lefts)}
+
+
+@lru_cache(maxsize=256)  # states change with every request, limits do not
+def _policy(name: str, units: int, window_s: int) -> str:
+    parameters = _PARAMETERS[DRAFT]
+    return f'"{name}";{parameters["quota"]}={units};{parameters["window"]}={window_s}'
 
 
 def retry_after_s(decision: Decision) -> int | None:

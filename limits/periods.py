@@ -5,12 +5,13 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from msgspec import Struct
+
 US_PER_DAY = 86_400 * 1_000_000
 PERIODS = ("day", "week", "month")
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(Struct, frozen=True):
     """One UTC day: the month its counters lie in (`2026-11`), its field there (`22`), its end in epoch microseconds."""
 
     month: str

@@ -7,6 +7,7 @@ emission interval `T` and a capacity `burst`; its whole state is one theoretical
 import math
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal
 
 from msgspec import Struct
@@ -236,7 +237,7 @@ class BlockState(Struct, frozen=True):
 State = LimitState | QuotaState | LeaseState
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, dict=True):  # with a dict for what is cached
     """What one `Limiter.take` decided."""
 
     id: str  # empty where there is nothing to amend: after a failed guard, and after a `peek`
@@ -255,7 +256,7 @@ class Decision(Struct, frozen=True):
     def states(self) -> tuple[State, ...]:
         return (*self.limits, *self.quotas, *self.leases)
 
-    @property
+    @cached_property  # a denial asks seven times
     def violated(self) -> tuple[State | BlockState, ...]:
         """What denied the request; never a shadow limit."""
         states = tuple(state for state in self.states if not state.allowed and state.decides)

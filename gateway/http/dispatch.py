@@ -1,5 +1,6 @@
 """Calls the handler of a request and sends what it returns, without Litestar's work (docs/decisions.md, Requests)."""
 
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -24,10 +25,13 @@ class Dispatch:
         """Call a handler with the arguments from its request and those that every handler may take."""
         handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
         request = _REQUEST(scope, receive, send)
-        given = {"request": request, SERVICES: self._services}
-        takes = handler.parsed_fn_signature.parameters
+        takes = _takes(handler)
+        if "request" in takes:
+            arguments["request"] = request
+        if SERVICES in takes:
+            arguments[SERVICES] = self._services
         try:
-            result = await handler.fn(**arguments, **{name: value for name, value in given.items() if name in takes})
+            result = await handler.fn(**arguments)
             if isinstance(result, Response):
                 result = result.to_asgi_response(None, request, status_code=result.status_code or handler.status_code)
                 await result(scope, receive, send)
@@ -39,3 +43,9 @@ class Dispatch:
         headers = [] if result is None else [_JSON, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": handler.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@cache
+def _takes(handler: HTTPRouteHandler) -> frozenset[str]:
+    """Return the names of a handler's parameters."""
+    return frozenset(handler.parsed_fn_signature.parameters)

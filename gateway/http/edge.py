@@ -1,7 +1,7 @@
 """The outermost ASGI wrapper. It sees every request, including those that no middleware or route sees (404, 405)."""
 
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +36,7 @@ _DEFAULTS = (
     (b"permissions-policy", b"camera=(), display-capture=(), geolocation=(), microphone=()"),
     (b"referrer-policy", b"no-referrer"),
 )
+_DEFAULT_NAMES = frozenset(name for name, _ in _DEFAULTS)
 # RFC 6797; without includeSubDomains, because subdomains may belong to other parties.
 _YEAR_OF_HTTPS = (b"strict-transport-security", b"max-age=31536000")
 _EXEMPT = frozenset({"/health/live", "/health/ready"})  # a monitor must never be rate-limited
@@ -67,7 +68,7 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        rid = secrets.token_hex(12)  # never the caller's own: it could forge log lines
+        rid = os.urandom(12).hex()  # never the caller's own: it could forge log lines
         token = request_id.set(rid)
         begun = time.perf_counter()
         status = 0
@@ -116,9 +117,10 @@ class Edge:
 
 
 def _headers(given: Any, added: Headers) -> Headers:
-    headers = list(given)
-    names = {name.lower() for name, _ in headers}
-    return [*headers, *(field for field in _DEFAULTS if field[0] not in names), *added]
+    names = {name.lower() for name, _ in given}
+    if names.isdisjoint(_DEFAULT_NAMES):
+        return [*given, *_DEFAULTS, *added]
+    return [*given, *(field for field in _DEFAULTS if field[0] not in names), *added]
 
 
 def _log(scope: Any, method: str, status: int, begun: float) -> None:

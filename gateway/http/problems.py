@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -134,6 +135,7 @@ def document(problem: Problem, *, instance: str) -> bytes:
     return to_json(fields | problem.extra).encode()
 
 
+@cache
 def title_of(status: int) -> str:
     """Return RFC 9110's name of a status; Python before 3.13 has older ones."""
     return _RFC_9110.get(status, HTTPStatus(status).phrase)

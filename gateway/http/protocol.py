@@ -7,6 +7,7 @@ answer may stay unread. h11, used where httptools is missing, bounds the size of
 
 import asyncio
 import re
+from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.http.cycle import OneWriteCycle
 from gateway.http.edge import REFUSED
 from gateway.http.problems import Problem
+from gateway.http.request_input import ARRIVED
 
 MOST_HEAD_BYTES = 32 * 1024
 MOST_FIELDS = 100
@@ -117,6 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._collecting = 0
+        self.scope[ARRIVED] = True  # type: ignore[literal-required]  # as above
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that cannot be parsed, and close. uvicorn calls this when the parser fails."""
@@ -267,6 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
 
+@lru_cache(maxsize=64)  # clients ask for few
 def _is_host(value: bytes) -> bool:
     match = _HOST.fullmatch(value)
     return match is not None and int(match[2] or 0) <= _MOST_PORT

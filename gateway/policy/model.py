@@ -5,8 +5,12 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 
+from msgspec import Struct
+
 from gateway.policy.actions import LIMITED_ACTIONS, MINUTES, OWNED, counter_of
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
+
+_MOST_REMEMBERED = 1000  # combinations of roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,7 @@ def written(quota: Quota, amount: int) -> str:
     return f"{amount}{' minutes' if quota.metered else ''} per {quota.period}, {quota.zone}"
 
 
-@dataclass(frozen=True, slots=True)
-class RoomFacts:
+class RoomFacts(Struct, frozen=True):
     """The facts about a room that a decision needs. `relation` is the caller's, None without one.
 
     `people` are in the room now, as far as is known; `size` may be, 0 if the room is older than that number.
@@ -120,12 +123,19 @@ class Policy:
     installation: tuple[Quota, ...] = ()
     ending: frozenset[str] = frozenset()
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
-        default_factory=dict, compare=False
+        default_factory=dict, compare=False, init=False
     )
+    _permissions: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict, compare=False, init=False)
 
     def permissions(self, roles: Iterable[str]) -> frozenset[str]:
         """Return the permissions of a set of gateway roles. A role that the policy does not have grants none."""
-        return frozenset[str]().union(*(self.roles[role].permissions for role in roles if role in self.roles))
+        roles = tuple(roles)
+        found = self._permissions.get(roles)
+        if found is None:
+            found = frozenset[str]().union(*(self.roles[role].permissions for role in roles if role in self.roles))
+            if len(self._permissions) < _MOST_REMEMBERED:
+                self._permissions[roles] = found
+        return found
 
     def joins_open_rooms(self, roles: Iterable[str]) -> bool:
         """Tell whether these roles join open rooms without a relation to them."""
@@ -206,7 +216,7 @@ class Policy:
                 if action == "*" or quota.counter in counters:
                     best[quota.id] = max(quota, best.get(quota.id, quota), key=lambda one: one.amount)
             found = charges, tuple(best.values())
-            if len(self._cache) < 1000:
+            if len(self._cache) < _MOST_REMEMBERED:
                 self._cache[roles, action] = found
         return found
 

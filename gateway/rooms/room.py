@@ -48,8 +48,7 @@ class Room(msgspec.Struct, frozen=True, rename={"owner_id": "owner", "creator_id
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A room as one user sees it, with their stored relation to it. `people` are in it now; 0 if that was not asked."""
 
     room: Room

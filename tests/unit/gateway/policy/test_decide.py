@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.policy.actions import ACTIONS, BANNED, RELATIONS
 from gateway.policy.decide import decide, decide_role
@@ -90,10 +91,10 @@ def test_a_disabled_room_can_be_read_but_not_joined() -> None:
 
 def test_a_full_room_can_be_read_but_not_joined() -> None:
     for people, size, expected in ((3, 3, "room_full"), (4, 3, "room_full"), (2, 3, "owner"), (9, 0, "owner")):
-        facts = replace(room("owner"), people=people, size=size)
+        facts = structs.replace(room("owner"), people=people, size=size)
         assert outcome("member", "tokens.mint", facts) == expected
         assert outcome("member", "rooms.read", facts) == "owner"
-    stranger = replace(room(None, "invited"), people=3, size=3)
+    stranger = structs.replace(room(None, "invited"), people=3, size=3)
     assert outcome("member", "tokens.mint", stranger) == "not_found"
 
 

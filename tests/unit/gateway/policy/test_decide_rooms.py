@@ -1,9 +1,10 @@
 """Decisions of the policy about rooms and their members; the whole table is in tests/e2e/test_matrix.py."""
 
+import dataclasses
 import itertools
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.policy.actions import ACTIONS, BANNED, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import decide, decide_member, effective_relation, loses_roles, outranks
@@ -87,7 +88,7 @@ def test_only_relations_rank_and_each_outranks_those_below() -> None:
 
 def test_a_role_is_lost_if_the_template_does_not_give_it_to_the_new_relation() -> None:
     roles = {"owner": ("a", "b"), "cohost": ("b",), "participant": (), "viewer": ("a",)}
-    mixed = replace(BUILT_IN, templates={"t": roles})
+    mixed = dataclasses.replace(BUILT_IN, templates={"t": roles})
     changes = itertools.product((None, *GIVEN), GIVEN)
     lost = {(before, after) for before, after in changes if loses_roles(mixed, "t", before, after)}
     assert lost == {
