@@ -6,13 +6,12 @@ A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and on
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from itertools import chain
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from . import Execute
 from .periods import Day, day_of, months_between
@@ -28,15 +27,14 @@ WouldDeny = Annotated[
 ]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """Requests of one action by outcome."""
 
     ok: Done = 0
-    denied: Denied = field(default_factory=dict)
-    refused: Refused = field(default_factory=dict)
+    denied: Denied = {}
+    refused: Refused = {}
     failed: Failed = 0
-    would_deny: WouldDeny = field(default_factory=dict)
+    would_deny: WouldDeny = {}
 
     def add(self, outcome: str, detail: str, count: int) -> None:
         if outcome == "ok":
@@ -80,12 +78,14 @@ def tally(counts: Iterable[tuple[str, int]]) -> Tallies:
     for metric, count in counts:
         if (parts := _split(metric)) and count:
             action, outcome, detail = parts
-            tallies.setdefault(action, Tally()).add(outcome, detail, count)
+            if action not in tallies:
+                tallies[action] = Tally()
+            tallies[action].add(outcome, detail, count)
     return tallies
 
 
-def _pairs(reply: Mapping[bytes, bytes]) -> Iterable[tuple[str, int]]:
-    return ((name.decode(), int(value)) for name, value in reply.items())
+def _pairs(reply: Mapping[bytes, bytes]) -> list[tuple[str, int]]:
+    return [(name.decode(), int(value)) for name, value in reply.items()]
 
 
 class Counters:
@@ -108,7 +108,7 @@ class Counters:
 
     async def raw_room_month(self, room: str, month: str) -> list[tuple[str, int]]:
         """Return a room's counters of a month as stored."""
-        return list(_pairs(await self._execute("HGETALL", f"rc:1:{{{room}}}:{month}")))
+        return _pairs(await self._execute("HGETALL", f"rc:1:{{{room}}}:{month}"))
 
     async def days(self, subject: str, first: date, last: date) -> dict[date, Tallies]:
         """Return a subject's counters of each UTC day from first to last with any use, in one round trip."""
@@ -139,15 +139,11 @@ def _month_keys(subject: str, month: str) -> list[str]:
     return [f"{kind}:1:{{{subject}}}:{month}" for kind in ("uc", "dn")]
 
 
-def _with_prefix(pairs: Iterable[tuple[str, int]], prefix: str) -> Iterable[tuple[str, int]]:
-    return ((name.removeprefix(prefix), count) for name, count in pairs if name.startswith(prefix))
-
-
 async def _usage(day: Day, replies: list[Awaitable[Any]]) -> Usage:
-    used, denied, used_ever, denied_ever = map(_pairs, await asyncio.gather(*replies))
-    month = [*used, *denied]
-    return Usage(
-        today=tally(_with_prefix(month, f"{day.field}:")),
-        month=tally(_with_prefix(month, "*:")),
-        total=tally(chain(used_ever, denied_ever)),
-    )
+    used, denied, used_ever, denied_ever = [_pairs(await reply) for reply in replies]
+    days: dict[str, list[tuple[str, int]]] = {day.field: [], "*": []}
+    for name, count in (*used, *denied):
+        field, _, metric = name.partition(":")
+        if field in days:
+            days[field].append((metric, count))
+    return Usage(tally(days[day.field]), tally(days["*"]), tally(used_ever + denied_ever))

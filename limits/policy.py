@@ -7,7 +7,7 @@ emission interval `T` and a capacity `burst`; its whole state is one theoretical
 import math
 import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -112,6 +112,7 @@ def parse_rate(text: str) -> tuple[int, int]:
     return int(count), int(times or 1) * _UNITS_S[unit] * US_PER_S
 
 
+@lru_cache(maxsize=256)
 def write_rate(count: int, period_us: int) -> str:
     """Return a rate as `parse_rate` reads it."""
     for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
