@@ -43,10 +43,14 @@ from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
 from gateway.metering.accrual import Accrual
+from gateway.metering.consumer import Consumer
+from gateway.metering.intake import PATH as WEBHOOKS
+from gateway.metering.intake import Door, Intake
 from gateway.metering.leader import Chore, Leader
 from gateway.metering.reconcile import Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import Sweep
+from gateway.metering.webhooks import Webhooks
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload
 from gateway.policy.templates import TemplateWatch
@@ -60,7 +64,19 @@ from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
-from gateway.routes import account, description, health, invites, join_tokens, login, members, rooms, usage, users
+from gateway.routes import (
+    account,
+    description,
+    health,
+    hooks,
+    invites,
+    join_tokens,
+    login,
+    members,
+    rooms,
+    usage,
+    users,
+)
 from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
 from gateway.routes.services import Services
@@ -86,7 +102,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage)
-ROUTES += _handlers(limits_routes, users, audit_routes)
+ROUTES += _handlers(limits_routes, users, hooks, audit_routes)
 DOCS = _handlers(description)
 
 
@@ -132,7 +148,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
     report_accounts = Accounts(reports.execute, passwords)
-    stays = Stays(reports.execute, derived)
+    door = Door(settings.webhook_secrets, settings.webhook_header)
+    intake = Intake(store.execute, store.post)
+    stays = Stays(reports.execute, derived, calendars=lambda: policy.now.metered_calendars)
     archive = Archive(settings.archive_url) if settings.archive_url else None
     services = Services(
         store=store,
@@ -160,6 +178,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
         reports=Reports(report_accounts, Counters(reports.execute), derived),
+        door=door,
+        intake=intake,
+        webhooks=Webhooks(reports.execute, audit),
         feed=Feed(reports.execute),
         feed_source=settings.public_url or "hms-gateway",
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
@@ -174,6 +195,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             asyncio.create_task(_remove_expired_guests(guests)),
             asyncio.create_task(_leader(reports, stays, hms).run()),
         ]
+        if door.is_open:
+            chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
         if archive is not None:
             chores.append(asyncio.create_task(_fill_archive(RollUp(reports.execute, report_accounts, archive))))
         try:
@@ -194,7 +217,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             passwords.close()
 
     admission = Admission(
-        tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit, Dispatch(services)
+        tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit, door, Dispatch(services)
     )
     routes = [*ROUTES, *(DOCS if settings.docs else ())]
     app = Litestar(
@@ -214,6 +237,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         flood=lambda: policy.now.anonymous.flood,
         cors=Cors(settings.cors_origins),
         https=settings.public_url.startswith("https://"),
+        # 100ms sends from few addresses, as many events as there are peers.
+        is_exempt=lambda scope: scope["path"] == WEBHOOKS and door.admits(scope["headers"]),
     )
 
 

@@ -23,6 +23,8 @@ DEFAULT_PORT = 8000
 MIN_SECRET_BYTES = 32
 REDIS_TIMEOUT_MS = 250  # a busy machine may not run Redis for 100 ms; shorter than what a person notices
 DEMO_ENV = "demo.env"
+WEBHOOK_HEADER = "X-Gateway-Webhook-Secret"
+_OTHER_HEADERS = {"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -68,6 +70,8 @@ class Settings:
     argon2_passes: int = PASSES
     redis_timeout_ms: int = REDIS_TIMEOUT_MS
     archive_url: str = field(default="", repr=False)
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    webhook_header: str = WEBHOOK_HEADER
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -80,7 +84,7 @@ class Settings:
             hms_app_access_key=_required(env, "HMS_APP_ACCESS_KEY"),
             hms_app_secret=_secret(env, "HMS_APP_SECRET"),
             hms_template_id=_required(env, "HMS_TEMPLATE_ID"),
-            gateway_secrets=_gateway_secrets(env),
+            gateway_secrets=_secrets(env, "GATEWAY_SECRET"),
             hms_api_url=_http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
             policy_path=policy_path(env),
             host=env.get("GATEWAY_HOST") or "127.0.0.1",
@@ -97,12 +101,18 @@ class Settings:
             argon2_passes=passes,
             redis_timeout_ms=_number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 5000),
             archive_url=archive_url(env),
+            webhook_secrets=_secrets(env, "HMS_WEBHOOK_SECRET") if env.get("HMS_WEBHOOK_SECRET") else (),
+            webhook_header=_header(env, "HMS_WEBHOOK_HEADER", WEBHOOK_HEADER),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
         if settings.hms_app_secret in settings.gateway_secrets:
             raise SettingsError(
                 "GATEWAY_SECRET must differ from HMS_APP_SECRET: every join token would verify as a login token"
+            )
+        if {settings.hms_app_secret, *settings.gateway_secrets} & {*settings.webhook_secrets}:
+            raise SettingsError(
+                "HMS_WEBHOOK_SECRET must differ from GATEWAY_SECRET and HMS_APP_SECRET: 100ms sends it with every event"
             )
         return settings
 
@@ -265,12 +275,20 @@ def _is_sequence(value: str) -> bool:
     return 4 * sum(steps) >= 3 * len(steps)
 
 
-def _gateway_secrets(env: Mapping[str, str]) -> tuple[str, ...]:
-    parts = [part.strip() for part in _required(env, "GATEWAY_SECRET").split(",")]
-    secrets = tuple(_secret({"GATEWAY_SECRET": part}, "GATEWAY_SECRET") for part in parts)
+def _secrets(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return a comma-separated list of secrets."""
+    parts = [part.strip() for part in _required(env, name).split(",")]
+    secrets = tuple(_secret({name: part}, name) for part in parts)
     if len(set(secrets)) < len(secrets):
-        raise SettingsError("GATEWAY_SECRET lists the same secret twice")
+        raise SettingsError(f"{name} lists the same secret twice")
     return secrets
+
+
+def _header(env: Mapping[str, str], name: str, default: str) -> str:
+    value = env.get(name) or default
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", value) or value.lower() in _OTHER_HEADERS:
+        raise SettingsError(f"{name} must be the name of a header of your own, such as {default}")
+    return value
 
 
 def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

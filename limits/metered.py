@@ -156,14 +156,9 @@ def _periods(day: int, metric: str, counts_most: bool, zones: tuple[tuple[str, s
         for span in _spans(period, zone, since, until):
             oldest = span_of(period, zone, span.start_us - KEEP_OWN_MS * 1000).id
             names.append("")
-            words += [6, own_field(metric, period, zone, span.id), "", *_seconds(span), oldest]
+            words += [6, f"{metered_field(metric, period, zone)}:{span.id}", "", *_seconds(span), oldest]
     # With one month the script's second key is never written.
     return _Periods((months[0].id, months[-1].id), tuple(names), tuple(words))
-
-
-def own_field(metric: str, period: str, zone: str, period_id: str) -> str:
-    """Return the field of a calendar's period in `Account.own`."""
-    return f"{metered_field(metric, period, zone)}:{period_id}"
 
 
 def _spans(period: str, zone: str, since_us: int, until_us: int) -> Iterator[Span]:

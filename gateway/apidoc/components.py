@@ -85,3 +85,13 @@ PROBLEM: dict[str, Any] = {
         "allowed_roles": ["guest"],
     },
 }
+
+# What 100ms sends. Nothing of it is required: an event that cannot be understood is stored as well.
+WEBHOOK_EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": [],
+    "properties": {
+        "type": {"type": "string", "description": "Type of the event, e.g. `peer.leave.success`."},
+        "data": {"type": "object", "description": "What happened, as 100ms documents it."},
+    },
+}

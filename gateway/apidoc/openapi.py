@@ -11,11 +11,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, CookieParameter, HeaderParameter, ParameterKwarg, PathParameter, QueryParameter
 
 from gateway import __version__
-from gateway.apidoc.components import HEADERS, PROBLEM
+from gateway.apidoc.components import HEADERS, PROBLEM, WEBHOOK_EVENT
 from gateway.http.access import access_of
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import MEDIA_TYPE, title_of
 from gateway.policy.actions import ACTIONS, RELATIONS, ROOM_ACTIONS
+from gateway.settings import WEBHOOK_HEADER
 
 _DESCRIPTION = """Login, limits, usage and role policy in front of 100ms live video.
 
@@ -30,6 +31,7 @@ _TAGS = {
     "/api/invites": ("Rooms", ""),
     "/api/usage": ("Usage", "The caller's own limits and counters."),
     "/api/admin/": ("Administration", "Accounts, limits, usage and the audit trail, for operators."),
+    "/hooks/": ("Webhooks", "Events of 100ms, by which minutes are counted."),
     "/health/": ("Operation", "Health checks."),
 }
 _PLACES = {PathParameter: "path", QueryParameter: "query", HeaderParameter: "header", CookieParameter: "cookie"}
@@ -56,11 +58,14 @@ def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
     for schema in schemas.values():
         _tidy(schema)
     components: dict[str, Any] = {
-        "schemas": dict(sorted({**schemas, "Problem": PROBLEM}.items())),
+        "schemas": dict(sorted({**schemas, "Problem": PROBLEM, "WebhookEvent": WEBHOOK_EVENT}.items())),
         "headers": HEADERS,
         "parameters": {},
         "responses": {},
-        "securitySchemes": {"login": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        "securitySchemes": {
+            "login": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            "webhook": {"type": "apiKey", "in": "header", "name": WEBHOOK_HEADER},
+        },
     }
     paths: dict[str, dict[str, Any]] = {}
     for handler in handlers:
@@ -157,6 +162,12 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
             content["example"] = example
         required = bool(schema["required"])
         operation["requestBody"] = {"required": required, "content": {"application/json": content}}
+    if access.webhook:
+        operation["security"] = [{"webhook": []}]
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("schemas", "WebhookEvent")}},
+        }
     operation["responses"] = _responses(handler, operation, components["responses"])
     return operation
 
@@ -164,6 +175,8 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
 def who(handler: HTTPRouteHandler) -> str:
     """Return in words which callers the policy allows a route."""
     access = access_of(handler)
+    if access.webhook:
+        return "100ms, with the webhook's secret"
     if access.is_public:
         return "anyone with a token of the session" if "invalid_token" in access.refuses else "anyone"
     permission, rule = ACTIONS[access.action], ROOM_ACTIONS.get(access.action)
@@ -238,7 +251,7 @@ def _codes(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> list[str]
     access = access_of(handler)
     # A query parameter that a route does not have is refused everywhere.
     codes: list[str] = ["invalid_request", *access.refuses]
-    if "requestBody" in operation:
+    if "requestBody" in operation and not access.webhook:
         codes += ["payload_too_large", "unsupported_media_type"]
     if access.concerns_room:
         codes += ["not_found", "forbidden"]

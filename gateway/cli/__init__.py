@@ -52,6 +52,7 @@ _ELSEWHERE = {
     "rooms": "List, show, adopt, hand over, end and unlock rooms.",
     "usage": "Usage counters.",
     "users": "Accounts: users, their roles and their sessions.",
+    "webhooks": "Webhook events of 100ms: status, dead letters, replay.",
 }
 
 

@@ -20,7 +20,8 @@ class Access:
 
     `guests`: without an Authorization header the route is public. `throttled`: a public request is charged to its
     client address. `check` judges the request's headers and raises FieldError. `refuses` are the problem codes that
-    only this route answers with. `unready`: the route answers 503 itself.
+    only this route answers with. `unready`: the route answers 503 itself. `webhook`: 100ms calls the route; its
+    secret is checked before its body is read, which may be anything.
     """
 
     action: str = ""
@@ -29,6 +30,7 @@ class Access:
     check: Callable[[Headers], None] | None = None
     refuses: tuple[str, ...] = ()
     unready: bool = False
+    webhook: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.refuses) - set(STATUS):
@@ -52,6 +54,11 @@ class Access:
 def public(*, throttled: bool = False, refuses: tuple[str, ...] = (), unready: bool = False) -> dict[str, Any]:
     """Return the `opt` of a route that anyone may call without a login."""
     return {_KEY: Access(throttled=throttled, refuses=refuses, unready=unready)}
+
+
+def webhook(*, refuses: tuple[str, ...]) -> dict[str, Any]:
+    """Return the `opt` of a route for webhooks of 100ms, which takes their body as bytes."""
+    return {_KEY: Access(webhook=True, refuses=("not_found", "invalid_credentials", "payload_too_large", *refuses))}
 
 
 def needs(

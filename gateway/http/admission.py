@@ -22,6 +22,7 @@ from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
 from gateway.http.request_input import read_input
+from gateway.metering.intake import Door
 from gateway.policy.actions import counter_of
 from gateway.policy.decide import Verdict, decide
 from gateway.policy.live import PolicyInForce
@@ -60,6 +61,7 @@ class Admission(ASGIMiddleware):
     _throttle: Throttle
     _derived: Derived
     _audit: Audit
+    _door: Door
     _dispatch: Dispatch
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
@@ -67,6 +69,8 @@ class Admission(ASGIMiddleware):
         access = access_of(scope["route_handler"])
         try:
             if access.is_public or (access.guests and not _has_login(scope)):
+                if access.webhook:
+                    self._door.check(scope["headers"])
                 if access.throttled:
                     await self._throttle.request(context_of(scope).client)
                 arguments = await read_input(scope, receive)

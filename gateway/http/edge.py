@@ -45,7 +45,8 @@ _EXEMPT = frozenset({"/health/live", "/health/ready"})  # a monitor must never b
 class Edge:
     """Adds the request id and the fixed headers to every response, logs it, and answers uncaught exceptions.
 
-    Everything inside sees a HEAD request as GET, so that both pass the same checks (RFC 9110 section 9.3.2).
+    `is_exempt` names requests that the flood limit spares. Everything inside sees a HEAD request as GET, so
+    that both pass the same checks (RFC 9110 section 9.3.2).
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Edge:
         flood: Callable[[], Limit],
         cors: Cors | None = None,
         https: bool = False,
+        is_exempt: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         self._app = app
         self._addresses = addresses
         self._flood = flood  # called for every request: the policy may have changed
         self._cors = cors or Cors(())
         self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if https else [*_ALWAYS]
+        self._is_exempt = is_exempt
         self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +93,7 @@ class Edge:
         inner: Any = {**scope, "client": (address, 0), "method": "GET" if method == "HEAD" else method}
         context_of(inner).client = address  # nothing reads X-Forwarded-For again
         try:
-            if scope["path"] not in _EXEMPT:
+            if scope["path"] not in _EXEMPT and not self._is_exempt(scope):
                 self._slow_down(site_of(address))
             if refused := inner.get(REFUSED):
                 raise refused

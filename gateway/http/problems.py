@@ -30,6 +30,7 @@ from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
 from gateway.logs import request_id, to_json
+from gateway.metering.intake import IntakeFull, NoWebhook, WrongSecret
 from gateway.policy.model import written
 from gateway.redis.durable import NotDurable
 from gateway.redis.refusals import log_refusal
@@ -239,6 +240,9 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (FieldError, lambda exc: invalid(exc.field, exc.rule)),
     (TemplateNotAllowed, lambda exc: Problem(403, "template_not_allowed", str(exc), allowed_templates=exc.allowed)),
     (RoomGone, lambda exc: Problem(404, "not_found", str(exc))),
+    (NoWebhook, lambda exc: Problem(404, "not_found", str(exc))),
+    (WrongSecret, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
+    (IntakeFull, _later(503, "busy", lambda _: 10)),
     ((Overtaken, AdminsBusy), _later(503, "busy", lambda _: 1)),
     (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
     (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),

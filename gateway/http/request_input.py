@@ -23,6 +23,7 @@ from gateway.http.problems import Problem
 from gateway.text import FieldError
 
 MOST_BODY_BYTES = 16 * 1024
+MOST_WEBHOOK_BYTES = 256 * 1024
 BODY_TIMEOUT_S = 10.0
 ARRIVED = "gateway.arrived"  # scope key: the server has the whole body. A timeout for what has arrived takes 4 us
 _MOST_DIGITS = 18  # of a length; Python refuses to read thousands
@@ -44,66 +45,69 @@ async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
     body has arrived or never will.
     """
     handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
-    without_body = scope["method"] in _WITHOUT_BODY
+    access, without_body = access_of(handler), scope["method"] in _WITHOUT_BODY
     raw, refusal = b"", None
     try:
-        raw = await _read(scope, receive)
+        raw = await _read(scope, receive, any_kind=access.webhook)
     except Problem as problem:
         refusal = problem
     if scope["method"] == "OPTIONS":  # it concerns the address, not its query
         return {}
     arguments = _arguments(handler, scope)
-    if (check := access_of(handler).check) is not None:
+    if (check := access.check) is not None:
         check(scope["headers"])
     if without_body:
         return arguments
     if refusal is not None:
         raise refusal
+    if access.webhook:
+        return arguments | {"data": raw}
     body = handler.parsed_data_field
     data = _decode(raw or b"{}", body.annotation if body else None)
     return arguments | {"data": data} if body else arguments
 
 
-async def _read(scope: HTTPScope, receive: Receive) -> bytes:
-    headers = dict(scope["headers"])
+async def _read(scope: HTTPScope, receive: Receive, *, any_kind: bool) -> bytes:
+    """Read a body: JSON, or anything that 100ms may send."""
+    headers, most_bytes = dict(scope["headers"]), MOST_WEBHOOK_BYTES if any_kind else MOST_BODY_BYTES
     length = headers.get(b"content-length", b"")
-    if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > MOST_BODY_BYTES):
-        raise _too_large()
+    if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > most_bytes):
+        raise _too_large(most_bytes)
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if content_type and content_type != b"application/json":
+    if content_type and content_type != b"application/json" and not any_kind:
         raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
     if ARRIVED in scope:
-        body = await _read_all(receive)
+        body = await _read_all(receive, most_bytes)
     else:
-        body = await _wait_for_all(receive)
-    if body and not content_type:
+        body = await _wait_for_all(receive, most_bytes)
+    if body and not content_type and not any_kind:
         raise Problem(415, "unsupported_media_type", "The body must be sent as application/json.")
     return body
 
 
-async def _wait_for_all(receive: Receive) -> bytes:
+async def _wait_for_all(receive: Receive, most_bytes: int) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read_all(receive)
+            return await _read_all(receive, most_bytes)
     except TimeoutError:
         raise Problem(400, "invalid_request", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
 
 
-async def _read_all(receive: Receive) -> bytes:
-    body = b""
+async def _read_all(receive: Receive, most_bytes: int) -> bytes:
+    body = bytearray()  # bytes would be copied for each chunk
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise Problem(400, "invalid_request", "The request ended before its body was complete.")
         body += message.get("body", b"")
-        if len(body) > MOST_BODY_BYTES:
-            raise _too_large()
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
-def _too_large() -> Problem:
-    return Problem(413, "payload_too_large", f"The body must have at most {MOST_BODY_BYTES} bytes.")
+def _too_large(most_bytes: int) -> Problem:
+    return Problem(413, "payload_too_large", f"The body must have at most {most_bytes} bytes.")
 
 
 def _decode(raw: bytes, kind: Any) -> Any:

@@ -31,6 +31,13 @@ def reply_text(error: BaseException) -> str:
     return " ".join(f"{code or ''} {error}".split())
 
 
+def is_outage(error: BaseException) -> bool:
+    """Tell whether an error of Redis concerns most commands, not only the one that it answers."""
+    return isinstance(error, RedisError) and (
+        not isinstance(error, ResponseError) or _OUTAGE.match(reply_text(error)) is not None
+    )
+
+
 def log_refusal(error: RedisError) -> None:
     """Log an error reply: one line per outage for a refusal of that kind; other errors each time, with a traceback."""
     text = reply_text(error)

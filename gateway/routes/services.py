@@ -21,6 +21,8 @@ from gateway.hms.tokens import HmsTokens
 from gateway.http.context import Call
 from gateway.http.cursors import Cursors
 from gateway.http.login_throttle import Throttle
+from gateway.metering.intake import Door, Intake
+from gateway.metering.webhooks import Webhooks
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.rooms.change import RoomControl
@@ -66,6 +68,9 @@ class Services:
     report_accounts: Accounts
     report_audit: Audit
     reports: Reports
+    door: Door
+    intake: Intake
+    webhooks: Webhooks
     feed: Feed
     feed_source: str
     openapi_document: Callable[[], bytes]

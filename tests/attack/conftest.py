@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -35,6 +36,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with one user of each role and a disabled member."""
     running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES, fsync="always")
     running.env["GATEWAY_REGISTRATION"] = "invite"
+    running.env["HMS_WEBHOOK_SECRET"] = f"{secrets.token_urlsafe(48)},{secrets.token_urlsafe(48)}"
     with running:
         running.add_users(hanna="host", mira="member", otto="operator", dora="member", olga="omni", ada="admin")
         assert running.command("users", "disable", "dora").returncode == 0

@@ -27,6 +27,7 @@ GOOD = {
     "HMS_TEMPLATE_ID": "0123456789abcdef01234567",
     "GATEWAY_SECRET": GATEWAY,
 }
+HOOK = "hook-Rt6wQe8Ui2Op4As1Df3Gh5Jk7Lz9Xc"
 HIDDEN = {"REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "GATEWAY_SECRET"}
 
 
@@ -164,6 +165,35 @@ def test_an_empty_element_in_the_list_of_secrets_is_refused(value: str) -> None:
 @pytest.mark.parametrize("weak", ["short", "a" * 40, "0123456789abcdef" * 2, "change-me-0123456789abcdefghijklmn"])
 def test_every_secret_of_the_list_is_checked(weak: str) -> None:
     assert refusal(GATEWAY_SECRET=f"{GATEWAY},{weak}").startswith("GATEWAY_SECRET ")
+
+
+def test_without_a_webhook_secret_there_are_none() -> None:
+    settings = Settings.from_env(GOOD)
+    assert (settings.webhook_secrets, settings.webhook_header) == ((), "X-Gateway-Webhook-Secret")
+
+
+def test_webhook_secrets_are_a_list_that_repr_does_not_show() -> None:
+    settings = Settings.from_env(GOOD | {"HMS_WEBHOOK_SECRET": f"{HOOK} , {OLDER}", "HMS_WEBHOOK_HEADER": "X-Ours"})
+    assert (settings.webhook_secrets, settings.webhook_header) == ((HOOK, OLDER), "X-Ours")
+    assert HOOK not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["short", "a" * 40, "change-me-0123456789abcdefghijklmn", f"{HOOK},", f"{HOOK},short", f"{HOOK},{HOOK}", ","],
+)
+def test_every_webhook_secret_is_checked(value: str) -> None:
+    assert refusal(HMS_WEBHOOK_SECRET=value).startswith("HMS_WEBHOOK_SECRET ")
+
+
+@pytest.mark.parametrize("value", [HMS, GATEWAY, f"{HOOK},{GATEWAY}"])
+def test_a_webhook_secret_must_not_be_another_secret(value: str) -> None:
+    assert refusal(HMS_WEBHOOK_SECRET=value).startswith("HMS_WEBHOOK_SECRET must differ")
+
+
+@pytest.mark.parametrize("value", ["a b", "x:", "x\n", "é", "-x", "x" * 65, "Host", "content-length", "Content-Type"])
+def test_the_webhook_header_must_be_one_of_its_own(value: str) -> None:
+    assert refusal(HMS_WEBHOOK_HEADER=value).startswith("HMS_WEBHOOK_HEADER must be the name of a header")
 
 
 def test_the_same_secret_twice_is_refused() -> None:

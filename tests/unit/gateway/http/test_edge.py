@@ -71,6 +71,12 @@ async def test_each_address_has_its_own_flood_limit() -> None:
             assert (await http.get("/")).status_code == 429
 
 
+async def test_flood_limit_spares_only_exempt_requests() -> None:
+    async with client(burst=1, is_exempt=lambda scope: scope["path"] == "/hook") as http:
+        assert [(await http.get("/hook")).status_code for _ in range(5)] == [200] * 5
+        assert [(await http.get("/hook/x")).status_code for _ in range(2)] == [200, 429]
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
 async def test_health_checks_are_never_refused(path: str) -> None:
     async with client(burst=1) as http:

@@ -1,0 +1,74 @@
+"""`gateway webhooks`: the events of 100ms, by which minutes are counted."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from gateway.audit import CLI, Audit
+from gateway.cli.connection import every, with_store
+from gateway.cli.terminal import JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.metering.dead_letters import DeadLetter
+from gateway.metering.webhooks import Webhooks
+from gateway.redis.store import Store
+from gateway.routes.schemas import iso
+
+T = TypeVar("T")
+
+
+@click.group()
+def webhooks() -> None:
+    """Webhook events of 100ms: status, dead letters, replay."""
+
+
+@webhooks.command("status")
+@JSON
+def status(as_json: bool) -> None:
+    """Show whether events arrive, and what became of them."""
+    state = _with_webhooks(lambda hooks: hooks.state())
+    if as_json:
+        print_json(state)
+        return
+    rows = [(name, str(count)) for name, count in state.counts.items()]
+    rows += [(f"  {name}", str(count)) for name, count in state.types.items()]
+    last = "never" if state.last_ms is None else f"{iso(state.last_ms / 1000)}, worked off after {state.lag_ms} ms"
+    waiting = f"{state.waiting} events wait; {state.dead_letters} dead letters are kept."
+    print_table(table_of(("Events", "Count"), rows), f"Last event: {last}.", waiting)
+
+
+@webhooks.command("dead")
+@JSON
+def dead(as_json: bool) -> None:
+    """List the events that could not be understood, newest first, without their secrets."""
+
+    async def work(hooks: Webhooks) -> list[DeadLetter]:
+        return await every(lambda before: hooks.dead(before=before, size=50), None)
+
+    found = _with_webhooks(work)
+    rows = [(one.id, iso(one.at_ms / 1000), one.why, one.body[:200]) for one in found]
+    table = table_of(("Id", "Received", "Why", "Body"), rows)
+    print_list(found, table, none="There are no dead letters.", as_json=as_json)
+
+
+@webhooks.command("replay")
+@click.argument("letter", required=False)
+@click.option("--all", "all_", is_flag=True, help="All that there are.")
+@click.option("--json", "as_json", is_flag=True, help="Print how many as JSON.")
+def replay(letter: str | None, all_: bool, as_json: bool) -> None:
+    """Work a dead letter off again, or all of them. The gateway must be running to do it."""
+    if all_ == (letter is not None):
+        raise click.UsageError("Give the id of a dead letter, or --all.")
+    if letter is not None:
+        if not _with_webhooks(lambda hooks: hooks.replay(letter, by=CLI)):
+            raise click.ClickException(f"there is no dead letter {letter!r}")
+        count = 1
+    else:
+        count = _with_webhooks(lambda hooks: hooks.replay_all(by=CLI))
+    print_result({"replayed": count}, f"{count} events are worked off again.", as_json=as_json)
+
+
+def _with_webhooks(work: Callable[[Webhooks], Coroutine[Any, Any, T]]) -> T:
+    async def inner(store: Store) -> T:
+        return await work(Webhooks(store.execute, Audit(store.execute)))
+
+    return with_store(inner)

@@ -1,0 +1,93 @@
+"""Takes webhooks of 100ms in: whoever knows the secret may store an event, which a consumer then works off."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.metering import keys
+from limits import Execute
+
+log = logging.getLogger("gateway")
+
+PATH = "/hooks/100ms"
+MOST_WAITING = 1_000_000  # days of a busy installation; more would fill Redis, which then refuses everything
+_SAID_EVERY_S = 60.0
+
+# KEYS the stream. ARGV most entries, body, ms. Reply 1 if the event is stored, 0 if the stream is full.
+_STORE = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
+redis.call('XADD', KEYS[1], '*', 'body', ARGV[2], 'at', ARGV[3])
+return 1
+"""
+
+
+class NoWebhook(Exception):
+    """No secret is set, so that no webhook is taken."""
+
+
+class WrongSecret(Exception):
+    """A webhook without the secret, or with another one."""
+
+
+class IntakeFull(Exception):
+    """Too many events wait for a consumer. 100ms sends an event again that is not answered 200."""
+
+
+class Door:
+    """Knows who may store events: those whose header has one of the secrets. A list of secrets allows rotation."""
+
+    def __init__(self, secrets: Sequence[str], header: str) -> None:
+        self._digests = [_digest(secret.encode()) for secret in secrets]
+        self._header = header.lower().encode()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._digests)
+
+    def admits(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Tell whether there is one such header, and it has a secret. Compares with all, in the same time."""
+        sent = [value for name, value in headers if name == self._header]
+        digest = _digest(sent[0] if len(sent) == 1 else b"")
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Refuse whom it does not admit. Raises: NoWebhook, WrongSecret"""
+        if not self.is_open:
+            raise NoWebhook("This address does not exist.")
+        if not self.admits(headers):
+            raise WrongSecret("The header with the webhook's secret is missing or wrong.")
+
+
+class Intake:
+    """Stores events for the consumers. `wake` is set by every one that is stored, for the consumer of this process."""
+
+    def __init__(self, execute: Execute, post: Callable[..., None], *, most_waiting: int = MOST_WAITING) -> None:
+        self._execute = execute
+        self._post = post
+        self._most_waiting = most_waiting
+        self._said_at = -_SAID_EVERY_S
+        self.wake = asyncio.Event()
+
+    async def store(self, body: bytes) -> None:
+        """Store an event as it came; when this returns, Redis has it. Raises: IntakeFull, StoreError"""
+        now_ms = time.time_ns() // 1_000_000
+        if not await self._execute("EVAL", _STORE, 1, keys.EVENTS, self._most_waiting, body, now_ms):
+            self._say_full()
+            raise IntakeFull("Too many events wait to be worked off.")
+        self._post("HINCRBY", keys.STATISTICS, "received", 1)
+        self._post("HSET", keys.STATISTICS, "last_ms", now_ms)
+        self.wake.set()
+
+    def _say_full(self) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= _SAID_EVERY_S:
+            self._said_at = now
+            log.error("%d webhook events wait to be worked off; more are refused", self._most_waiting)
+
+
+def _digest(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
