@@ -28,6 +28,8 @@ _FULL = 0.8  # of the memory Redis may use
 _WEAK_GUESSES_LOG10 = 24.0  # 80 bits; a random secret of 32 hexadecimal digits is estimated at about 10^30
 _MOST_ESTIMATED = 72  # characters; the estimate takes quadratic time
 
+GENERATE = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
+
 Status = Literal["ok", "WARN", "FAIL"]
 
 
@@ -46,7 +48,7 @@ def check_secrets(secrets: tuple[str, ...]) -> Finding:
     if weak:
         which = f"secret {weak[0]} of {len(secrets)} " if len(secrets) > 1 else ""
         text = f"GATEWAY_SECRET: {which}could be guessed; generate a new one:  "
-        return Finding("secret", "WARN", text + 'python -c "import secrets; print(secrets.token_urlsafe(48))"')
+        return Finding("secret", "WARN", text + GENERATE)
     rotating = f"; the first of {len(secrets)} signs, all verify" if len(secrets) > 1 else ""
     return Finding("secret", "ok", f"GATEWAY_SECRET looks random{rotating}")
 
@@ -246,11 +248,6 @@ def _way_out(policy: Policy, alias: str) -> str:
     if policy.source == BUILT_IN:
         return "Run `gateway init`, which writes a policy.toml with them, or set GATEWAY_POLICY to a file of your own"
     return f"Correct its [templates.{alias}]"  # `gateway init` never changes the operator's own policy
-
-
-def webhooks() -> Finding:
-    """Report where 100ms's events go."""
-    return Finding("webhooks", "ok", "the gateway receives none yet; leave the webhook URL at 100ms empty")
 
 
 def _words(error: Exception) -> str:

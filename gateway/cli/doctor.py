@@ -12,6 +12,7 @@ from gateway.cli import checks
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
 from gateway.cli.terminal import JSON, print_json
+from gateway.cli.webhook_checks import check_events, judge_webhooks
 from gateway.hms.client import HmsClient
 from gateway.hms.client import connect as connect_100ms
 from gateway.hms.tokens import HmsTokens
@@ -28,7 +29,9 @@ _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check settings, policy, Redis and 100ms; print one line each, with what to do. The exit code is 1 after a FAIL.
+    """Check settings, policy, Redis, 100ms and its webhooks; print one line each, with what to do.
+
+    The exit code is 1 after a FAIL.
 
     Changes nothing except one key that lives a second, to check whether Redis confirms writes to disk.
     """
@@ -49,14 +52,16 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
     policy = _policy(env, settings, findings)
     if settings is not None:
         findings.append(checks.check_secrets(settings.gateway_secrets))
-    findings += await _redis(env, policy)
+    events: list[Finding] = []
+    findings += await _redis(env, policy, events)
     if settings is not None and policy is not None:
         async with connect_100ms(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
             findings += await checks.check_100ms(hms, policy)
     else:
         findings.append(Finding("100ms", "WARN", "not checked: correct the settings and the policy first"))
-    return [*findings, checks.webhooks()]
+    counted = settings is not None and bool(settings.webhook_secrets)
+    return [*findings, judge_webhooks(settings), *(events if counted else ())]
 
 
 def _settings(env: Mapping[str, str], findings: list[Finding]) -> Settings | None:
@@ -86,7 +91,8 @@ def _mode(policy: Policy) -> str:
     return policy.registration.mode or "from GATEWAY_REGISTRATION"
 
 
-async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]:
+async def _redis(env: Mapping[str, str], policy: Policy | None, events: list[Finding]) -> list[Finding]:
+    """Check Redis and what it has; append what concerns webhooks to `events`."""
     try:
         url = redis_url(env)
     except SettingsError as error:
@@ -99,6 +105,7 @@ async def _redis(env: Mapping[str, str], policy: Policy | None) -> list[Finding]
         findings = await checks.check_redis(store, DurableWrites(redis))
         if policy is not None and len(findings) > 1:
             findings.append(await checks.check_admins(Accounts(store.execute), policy))
+            events += await check_events(store)
         return findings
     except (StoreError, RedisError) as error:
         return [*findings, Finding("admins", "WARN", f"could not be read: {type(error).__name__}")]

@@ -5,7 +5,7 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
 from gateway.hms.replies import HmsTemplate
 from gateway.hms.tokens import HmsTokens
+from gateway.metering.intake import PATH
 from gateway.policy.effective import policy_of
 from gateway.policy.file import NAMES_ALLOWED, parse_policy
 from gateway.policy.model import Policy
@@ -47,29 +48,33 @@ class _Plan:
 
 
 @click.command("init")
-@click.option("--redis-url", metavar="URL", help="REDIS_URL; set one with a password in the environment instead.")
-@click.option("--template-id", metavar="ID", help="HMS_TEMPLATE_ID.")
-@click.option("--api-url", metavar="URL", help=f"HMS_API_URL.  [default: {DEFAULT_HMS_API_URL}]")
+@click.option(
+    "--redis-url", "REDIS_URL", metavar="URL", help="REDIS_URL; set one with a password in the environment instead."
+)
+@click.option("--template-id", "HMS_TEMPLATE_ID", metavar="ID", help="HMS_TEMPLATE_ID.")
+@click.option("--api-url", "HMS_API_URL", metavar="URL", help=f"HMS_API_URL.  [default: {DEFAULT_HMS_API_URL}]")
+@click.option(
+    "--public-url", "GATEWAY_PUBLIC_URL", metavar="URL", help="GATEWAY_PUBLIC_URL, where 100ms reaches the gateway."
+)
 @click.option("--offline", is_flag=True, help="Do not check the credentials and the template at 100ms.")
 @click.option("--force", is_flag=True, help="Replace existing files without asking; backups are kept.")
 @JSON
-def init(
-    redis_url: str | None, template_id: str | None, api_url: str | None, offline: bool, force: bool, as_json: bool
-) -> None:
+def init(offline: bool, force: bool, as_json: bool, **given: str | None) -> None:
     """Write `.env` with new secrets into this folder, and `policy.toml` if the roles of your template need one.
 
     Asks for values that no option and no variable gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not shown),
-    HMS_TEMPLATE_ID. The access key and the secret have no options, because every user can read a command line.
+    HMS_TEMPLATE_ID and, if you like, GATEWAY_PUBLIC_URL. The access key and the secret have no options, because every
+    user can read a command line. Says what to enter at 100ms for the webhooks, from which minutes are counted.
     """
-    if redis_url and urlsplit(redis_url).password:
+    if urlsplit(given["REDIS_URL"] or "").password:
         raise CommandError(
             "--redis-url: other users can read a password on a command line; set REDIS_URL, or enter it when asked"
         )
-    given = {"REDIS_URL": redis_url, "HMS_TEMPLATE_ID": template_id, "HMS_API_URL": api_url}
     env = _complete(process_env() | {name: value for name, value in given.items() if value})
     settings = Settings.from_env(env)
     template = None if offline else asyncio.run(_fetch(settings))
     plan = _plan(env, settings, template)
+    plan = replace(plan, notes=(*plan.notes, _webhooks(settings)))
     written = _write(plan, force=force)
     if as_json:
         print_json({**written, "notes": plan.notes})
@@ -88,14 +93,30 @@ def _complete(env: Mapping[str, str]) -> dict[str, str]:
     settings = {"GATEWAY_SECRET": secrets.token_urlsafe(48)}
     for name, prompt in asked.items():
         settings[name] = (env.get(name) or _ask(name, prompt, hidden=name == "HMS_APP_SECRET")).strip()
-    settings |= {name: env[name] for name in ("HMS_API_URL", "GATEWAY_POLICY") if name in env}
-    return settings
+    settings["HMS_WEBHOOK_SECRET"] = env.get("HMS_WEBHOOK_SECRET") or secrets.token_urlsafe(48)
+    settings["GATEWAY_PUBLIC_URL"] = env.get("GATEWAY_PUBLIC_URL") or _ask_public_url()
+    settings |= {name: env[name] for name in ("HMS_API_URL", "HMS_WEBHOOK_HEADER", "GATEWAY_POLICY") if name in env}
+    return {name: value for name, value in settings.items() if value}
 
 
 def _ask(name: str, prompt: str, *, hidden: bool) -> str:
     if not sys.stdin.isatty():
         raise CommandError(f"{name} is not set and cannot be asked for without a terminal; set it in the environment")
     return str(click.prompt(prompt, hide_input=hidden, err=True))
+
+
+def _ask_public_url() -> str:
+    if not sys.stdin.isatty():
+        return ""
+    prompt = "GATEWAY_PUBLIC_URL, where 100ms reaches the gateway, such as https://video.example.com (empty: not yet)"
+    return str(click.prompt(prompt, default="", show_default=False, err=True)).strip()
+
+
+def _webhooks(settings: Settings) -> str:
+    """Say how 100ms sends its events, without the secret."""
+    address = f"{settings.public_url or 'https://ADDRESS-OF-THE-GATEWAY'}{PATH}"
+    where = "Webhooks, from which minutes are counted: enter in the 100ms dashboard (Developer) the URL"
+    return f"{where} {address} and a header {settings.webhook_header} with the value of HMS_WEBHOOK_SECRET in {_ENV}."
 
 
 async def _fetch(settings: Settings) -> HmsTemplate:

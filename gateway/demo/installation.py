@@ -58,7 +58,7 @@ def prepare_only() -> None:
     if asyncio.run(add_users(demo_env)):
         guide = guide_of(demo_env, env.get("DEMO_PUBLIC_URL", ""), "docker compose exec gateway gateway")
         click.echo("DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The users' passwords are shown only once:")
-        click.echo("\n".join([*guide.logins(), *guide.trial()]))
+        click.echo("\n".join([*guide.logins(), "", *guide.trial()]))
     else:
         click.echo("DEMO: the users and secrets of the previous start are kept. To see the passwords again:")
         click.echo("  docker compose exec gateway grep PASSWORD /data/demo.env")

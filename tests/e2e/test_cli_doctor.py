@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Valkey and the local 100ms; the doctor needs no gateway to run."""
     folder = tmp_path_factory.mktemp("doctor")
     at = Installation(folder, valkey=LockedValkey(folder))
+    at.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(48)
     try:
         at.valkey.start()
         at.start_emulator()
@@ -44,12 +47,15 @@ def examined(at: Installation, **env: str) -> dict[str, dict[str, str]]:
 
 def test_a_healthy_installation_passes_and_every_line_says_ok(at: Installation) -> None:
     at.add_users(ada="admin")
+    with at.valkey.client() as client:
+        client.hset("wm:1", mapping={"last_ms": time.time_ns() // 10**6, "lag_ms": 12})
     done = at.command("doctor")
     lines = assert_done(done, at.env).splitlines()
     assert [line.split()[0] for line in lines] == ["ok"] * len(lines)
     checks = "settings policy secret redis append-only appendfsync eviction disk clock memory admins 100ms template"
-    assert [line.split()[1] for line in lines] == [*checks.split(), "webhooks"]
-    assert "receives none yet" in lines[-1]
+    events = ["webhooks", "events", "event", "dead"]
+    assert [line.split()[1] for line in lines] == [*checks.split(), *events]
+    assert "the last one arrived" in lines[-3]
     password = at.valkey.password  # type: ignore[attr-defined]
     assert password not in done.stdout
 
@@ -127,6 +133,13 @@ def test_a_missing_template_fails_while_the_credentials_pass(at: Installation) -
     assert found["100ms"]["status"] == "ok"
     assert found["template default"]["status"] == "FAIL"
     assert "HMS_TEMPLATE_ID" in found["template default"]["text"]
+
+
+def test_without_a_webhook_secret_the_doctor_says_that_no_minutes_are_counted(at: Installation) -> None:
+    found = examined(at, HMS_WEBHOOK_SECRET="")
+    assert found["webhooks"]["status"] == "WARN"
+    assert "HMS_WEBHOOK_SECRET is not set, so no minutes are counted" in found["webhooks"]["text"]
+    assert "events" not in found
 
 
 def test_a_template_with_other_roles_fails_with_all_role_names(at: Installation) -> None:

@@ -66,6 +66,9 @@ def test_written_settings_start_the_gateway_and_pass_the_doctor(fresh: Installat
     assert {name: settings[name] for name in (*ASKED, "HMS_API_URL")} == {
         name: fresh.env[name] for name in (*ASKED, "HMS_API_URL")
     }
+    assert len(settings["HMS_WEBHOOK_SECRET"] or "") == 64
+    assert settings["HMS_WEBHOOK_SECRET"] not in said.split()
+    assert "https://ADDRESS-OF-THE-GATEWAY/hooks/100ms and a header X-Gateway-Webhook-Secret" in said
     secret = settings["GATEWAY_SECRET"]
     assert secret is not None
     assert len(secret) == 64
@@ -192,6 +195,16 @@ def test_options_replace_settings_but_not_secrets(fresh: Installation) -> None:
         assert fresh.command("init", option, "x").returncode == 2
 
 
+def test_the_webhook_to_enter_at_100ms_is_printed_without_its_secret(fresh: Installation) -> None:
+    secret = fresh.env["HMS_WEBHOOK_SECRET"] = "k3pt-as-it-was-0123456789-abcdefgh"
+    said = assert_done(fresh.command("init", "--public-url", "https://video.example.com/"), fresh.env)
+    assert "https://video.example.com/hooks/100ms and a header X-Gateway-Webhook-Secret" in said
+    assert "HMS_WEBHOOK_SECRET in .env" in said
+    assert secret not in said
+    assert written(fresh)["HMS_WEBHOOK_SECRET"] == secret
+    assert written(fresh)["GATEWAY_PUBLIC_URL"] == "https://video.example.com/"
+
+
 def test_values_that_100ms_refuses_are_not_written_unless_offline(fresh: Installation) -> None:
     wrong = {"HMS_APP_SECRET": "n0t-the-secret-of-this-account-at-100ms!"}
     assert_failed(fresh.command("init", **wrong), fresh.env | wrong, "100ms refuses", "nothing was written")
@@ -219,16 +232,19 @@ def test_values_that_the_file_cannot_contain_are_refused(fresh: Installation) ->
 
 def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation) -> None:
     given = {name: fresh.env.pop(name) for name in ASKED}
-    shown = at_terminal(fresh, "init", answers=[given[name] for name in ASKED])
+    answers = [*(given[name] for name in ASKED), "https://video.example.com"]
+    shown = at_terminal(fresh, "init", answers=answers)
     for name in ASKED:
         assert name in shown
     assert given["REDIS_URL"] in shown  # a terminal echoes the input,
     assert given["HMS_APP_SECRET"] not in shown  # except the secret
     assert {name: written(fresh)[name] for name in ASKED} == given
-    shown = at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "n"])
+    assert written(fresh)["GATEWAY_PUBLIC_URL"] == "https://video.example.com"
+    shown = at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "", "n"])
     assert ".env exists already. Replace it?" in shown
     assert list(fresh.folder.glob(".env.*.bak")) == []
-    at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "y"])
+    at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "", "y"])
+    assert "GATEWAY_PUBLIC_URL" not in written(fresh)
     assert len(list(fresh.folder.glob(".env.*.bak"))) == 1
 
 

@@ -201,12 +201,21 @@ def check_the_printed_try_it_lines(demo: Demo) -> None:
 
 
 def check_that_a_peer_can_join(demo: Demo, room: str) -> None:
-    """Run the printed command, for a shorter time."""
+    """Run the printed command, for a shorter time: its minutes appear, because the demo receives its own events."""
     [line] = [line.strip() for line in demo.text().splitlines() if " emulator join " in line]
     assert line == "gateway emulator join $ROOM --user member --for 3min"
     words = line.replace("$ROOM", room).replace("3min", "1s").split()[1:]
     done = demo.command(*words)
     assert done.returncode == 0, done.stderr
+
+    def minutes() -> list[tuple[str, bool]]:
+        rows = json.loads(demo.command("usage", "show", "--json").stdout)
+        return [(row["username"], row["ok"] > 0) for row in rows if row["action"] == "minutes"]
+
+    wait_until(lambda: minutes() == [("member", True)], "the minutes of the member are counted")
+    found = json.loads(demo.command("doctor", "--json").stdout)["checks"]
+    status = {one["check"]: one["status"] for one in found}
+    assert {status[check] for check in ("webhooks", "events", "event lag", "dead letters")} == {"ok"}
 
 
 def forget(demo: Demo, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.cli.checks import Finding, check_redis, check_secrets, judge_clock, judge_template, webhooks
+from gateway.cli.checks import Finding, check_redis, check_secrets, judge_clock, judge_template
 from gateway.hms.errors import HmsNotFound, HmsTimeout
 from gateway.hms.replies import HmsRole, HmsTemplate
 from gateway.policy.file import load_policy, parse_policy
@@ -219,7 +219,3 @@ def test_a_missing_template_names_the_setting_to_correct() -> None:
 def test_a_template_that_could_not_be_fetched_is_not_reported_as_ok() -> None:
     [found] = judge_template(POLICY, "default", HmsTimeout("late"))
     assert found.status == "WARN"
-
-
-def test_the_doctor_does_not_claim_that_webhooks_arrive() -> None:
-    assert "receives none yet" in webhooks().text

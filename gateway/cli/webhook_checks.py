@@ -1,0 +1,75 @@
+"""Checks whether 100ms can send its events to the gateway, whether they arrive, and whether the gateway keeps up."""
+
+import time
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisError
+
+from gateway.audit import Audit
+from gateway.cli.checks import GENERATE, Finding
+from gateway.metering.intake import PATH
+from gateway.metering.webhooks import Webhooks
+from gateway.redis.store import Store, StoreError
+from gateway.settings import Settings
+
+_MOST_LAG_MS = 5000  # an event is counted within half a second
+_MOST_WAITING = 1000
+
+
+def judge_webhooks(settings: Settings | None) -> Finding:
+    """Judge whether 100ms can send events, and say what to enter in its dashboard."""
+    if settings is None:
+        return Finding("webhooks", "WARN", "not checked: correct the settings first")
+    if not settings.webhook_secrets:
+        text = "HMS_WEBHOOK_SECRET is not set, so no minutes are counted; generate one, and run this again:  "
+        return Finding("webhooks", "WARN", text + GENERATE)
+    if urlsplit(settings.hms_api_url).scheme == "http":  # only the local 100ms
+        return Finding("webhooks", "ok", "the gateway accepts events; a local 100ms needs no public address")
+    header = f"{settings.webhook_header} with the value of HMS_WEBHOOK_SECRET"
+    if urlsplit(settings.public_url).scheme != "https":
+        text = "100ms needs an https:// address of the gateway: set GATEWAY_PUBLIC_URL, and enter it at 100ms with"
+        return Finding("webhooks", "WARN", f"{text} {PATH} and the header {header}")
+    return Finding("webhooks", "ok", f"at 100ms must be set: {settings.public_url}{PATH}, header {header}")
+
+
+async def check_events(store: Store) -> list[Finding]:
+    """Check when the last event arrived, how long the last one waited, and whether some could not be counted."""
+    try:
+        state = await Webhooks(store.execute, Audit(store.execute)).state()
+    except (StoreError, RedisError) as error:
+        return [Finding("events", "WARN", f"could not be read: {type(error).__name__}")]
+    return [
+        judge_arrival(state.last_ms),
+        judge_lag(state.lag_ms, state.waiting),
+        judge_dead_letters(state.dead_letters),
+    ]
+
+
+def judge_arrival(last_ms: int | None) -> Finding:
+    """Judge when the last event arrived; None: none has."""
+    if last_ms is None:
+        text = "none has arrived; check the URL and the header at 100ms, then let somebody join a room"
+        return Finding("events", "WARN", text)
+    return Finding("events", "ok", f"the last one arrived {_ago(max(0, time.time() - last_ms / 1000))} ago")
+
+
+def judge_lag(lag_ms: int, waiting: int) -> Finding:
+    """Judge how long the last event waited until it was counted, and how many wait now."""
+    text = f"{waiting} wait; the last one was counted {lag_ms} ms after it had arrived"
+    if lag_ms > _MOST_LAG_MS or waiting > _MOST_WAITING:
+        return Finding("event lag", "WARN", f"{text}: start the gateway, or set more GATEWAY_WORKERS")
+    return Finding("event lag", "ok", text)
+
+
+def judge_dead_letters(count: int) -> Finding:
+    """Judge whether events could not be counted."""
+    if count:
+        return Finding("dead letters", "WARN", f"{count} events could not be counted; see `gateway webhooks dead`")
+    return Finding("dead letters", "ok", "none")
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
