@@ -154,10 +154,12 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     archive = Archive(settings.archive_url) if settings.archive_url else None
     services = Services(
         store=store,
+        report_store=reports,
         accounts=accounts,
         sessions=sessions,
         tokens=tokens,
         limiter=limiter,
+        derived=derived,
         throttle=throttle,
         user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
         user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links),
@@ -177,7 +179,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         policy=policy,
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
-        reports=Reports(report_accounts, Counters(reports.execute), derived),
+        reports=Reports(reports.execute, report_accounts, Counters(reports.execute), derived),
         door=door,
         intake=intake,
         webhooks=Webhooks(reports.execute, audit),

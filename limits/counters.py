@@ -16,6 +16,15 @@ from msgspec import Meta, Struct
 from . import Execute
 from .periods import Day, day_of, months_between
 
+METERED = ("minutes", "owned")
+"""Actions whose counters hold seconds, not requests: time in rooms, and everybody's time in the rooms of an owner."""
+
+ALL = "all"
+"""The subject under which the whole installation is counted: minutes exactly, requests derived (see `derived`)."""
+
+PEAK = "people.peak"
+"""The counter of the largest number of people at once; it is no sum."""
+
 _OUTCOMES = ("ok", "denied", "refused", "failed", "would_deny")
 
 Done = Annotated[int, Meta(description="Requests that succeeded.")]
@@ -49,6 +58,9 @@ class Tally(Struct):
 Tallies = dict[str, Tally]
 """action -> Tally."""
 
+Daily = dict[date, dict[str, int]]
+"""UTC day -> metric (`tokens.mint.ok`) -> count; days without use are left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -60,7 +72,7 @@ class Usage:
 
 
 @lru_cache(maxsize=1024)  # metrics are few; a tally of ten counters takes 25 us instead of 51
-def _split(metric: str) -> tuple[str, str, str] | None:
+def split_metric(metric: str) -> tuple[str, str, str] | None:
     """Split `tokens.mint.denied.api` into action, outcome and detail; None for a field that is no such metric.
 
     Actions and limits may contain dots, so the outcome is the first of the four words that follows an action.
@@ -76,7 +88,7 @@ def tally(counts: Iterable[tuple[str, int]]) -> Tallies:
     """Fold (metric, count) pairs into tallies per action."""
     tallies: Tallies = {}
     for metric, count in counts:
-        if (parts := _split(metric)) and count:
+        if (parts := split_metric(metric)) and count:
             action, outcome, detail = parts
             if action not in tallies:
                 tallies[action] = Tally()
@@ -110,20 +122,20 @@ class Counters:
         """Return a room's counters of a month as stored."""
         return _pairs(await self._execute("HGETALL", f"rc:1:{{{room}}}:{month}"))
 
-    async def days(self, subject: str, first: date, last: date) -> dict[date, Tallies]:
+    async def daily(self, subject: str, first: date, last: date) -> Daily:
         """Return a subject's counters of each UTC day from first to last with any use, in one round trip."""
         months = months_between(first, last)
-        return await self._days(months, [_month_keys(subject, month) for month in months], first, last)
+        return await self._daily(months, [_month_keys(subject, month) for month in months], first, last)
 
-    async def room_days(self, room: str, first: date, last: date) -> dict[date, Tallies]:
-        """Return a room's counters per UTC day, like `days`."""
+    async def room_daily(self, room: str, first: date, last: date) -> Daily:
+        """Return a room's counters per UTC day, like `daily`."""
         months = months_between(first, last)
-        return await self._days(months, [[f"rc:1:{{{room}}}:{month}"] for month in months], first, last)
+        return await self._daily(months, [[f"rc:1:{{{room}}}:{month}"] for month in months], first, last)
 
-    async def _days(self, months: list[str], keys_of: list[list[str]], first: date, last: date) -> dict[date, Tallies]:
+    async def _daily(self, months: list[str], keys_of: list[list[str]], first: date, last: date) -> Daily:
         keys = [(month, key) for month, keys in zip(months, keys_of, strict=True) for key in keys]
         replies = await asyncio.gather(*(self._execute("HGETALL", key) for _, key in keys))
-        found: dict[date, list[tuple[str, int]]] = {}
+        found: Daily = {}
         for (month, _), reply in zip(keys, replies, strict=True):
             for name, count in _pairs(reply):
                 day_field, _, metric = name.partition(":")
@@ -131,8 +143,8 @@ class Counters:
                     continue
                 day = date.fromisoformat(f"{month}-{day_field}")
                 if first <= day <= last:
-                    found.setdefault(day, []).append((metric, count))
-        return {day: tally(found[day]) for day in sorted(found)}
+                    found.setdefault(day, {})[metric] = count
+        return dict(sorted(found.items()))
 
 
 def _month_keys(subject: str, month: str) -> list[str]:

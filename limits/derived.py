@@ -1,28 +1,34 @@
-"""Data derived from decisions, written after them: top lists across users and counters of rooms.
+"""Data derived from decisions, written after them: top lists across users, counters of rooms, totals of all users.
 
 Outcomes are summed in the process and sent every `FLUSH_S`, without waiting: of a thousand mints in one room Redis gets
 a few commands, not four each (0.92 of the gateway's CPU per mint, 0.82 of Redis'). A process that is killed loses the
-sums of its last `FLUSH_S`. Top lists can be rebuilt from the users' own counters (`rebuild`).
+sums of its last `FLUSH_S`. Top lists and totals can be rebuilt from the users' own counters (`rebuild`).
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
 from . import Execute
-from .counters import Counters
+from .counters import ALL, METERED, PEAK, Counters, split_metric
 from .limiter import KEEP_COUNTERS_MS
 from .periods import Day, day_of
 
 Post = Callable[..., None]
 """Sends one Redis command without waiting for the reply; errors are ignored."""
 
+DENIALS = "denials"
+"""The top list of denials, whatever the action and the limit."""
+
 FLUSH_S = 0.1
 _KEEP_S = KEEP_COUNTERS_MS // 1000
 
 
 class Derived:
-    """Counts outcomes in top lists (`tp:1:<day or month>:<metric>`) and in rooms' counters (`rc:1:{room}:<month>`)."""
+    """Counts outcomes in top lists, in the counters of rooms and in those of the whole installation.
+
+    These are `tp:1:<day or month>:<metric>`, `rc:1:{room}:<month>` and `uc:1:{all}:<month>`, where also denials are.
+    """
 
     def __init__(self, execute: Execute, post: Post) -> None:
         self._execute = execute
@@ -42,9 +48,11 @@ class Derived:
         sums: Counter[tuple[str, str, str]] = Counter()
         for (subject, metric, day, room), count in noted.items():
             for period in (f"{day.month}-{day.field}", day.month):
-                sums["ZINCRBY", f"tp:1:{period}:{metric}", subject] += count
-            if room is not None:
-                for field in (day.field, "*"):
+                for name in _lists(metric):
+                    sums["ZINCRBY", f"tp:1:{period}:{name}", subject] += count
+            for field in (day.field, "*"):
+                sums["HINCRBY", _totals(day.month), f"{field}:{metric}"] += count
+                if room is not None:
                     sums["HINCRBY", f"rc:1:{{{room}}}:{day.month}", f"{field}:{metric}"] += count
         for (command, key, member), count in sums.items():
             self._bump(command, key, count, member)
@@ -60,11 +68,14 @@ class Derived:
         return [(subject.decode(), int(score)) for subject, score in reply]
 
     async def rebuild(self, month: str, subjects: AsyncIterable[str], counters: Counters) -> int:
-        """Rebuild a month's top lists from the subjects' own counters; return how many subjects had any.
+        """Rebuild a month's top lists and totals from the subjects' own counters; return how many subjects had any.
 
-        Each list is replaced after all subjects have been read; what is counted in between may count twice.
+        Each is replaced after all subjects have been read; what is counted in between may count twice or be missing.
+        Totals of minutes are not derived and stay as they are. Without any counters, nothing is replaced: Redis may
+        have forgotten them before it forgets the lists.
         """
-        scores: dict[str, list[str | int]] = {}
+        scores: dict[str, Counter[str]] = {}
+        totals: Counter[str] = Counter()
         found = 0
         async for subject in subjects:
             raw = await counters.raw_month(subject, month)
@@ -72,13 +83,25 @@ class Derived:
             for name, count in raw:
                 field, _, metric = name.partition(":")
                 period = month if field == "*" else f"{month}-{field}"
-                scores.setdefault(f"tp:1:{period}:{metric}", []).extend((count, subject))
-        for key, words in scores.items():
+                for top in _lists(metric):
+                    scores.setdefault(f"tp:1:{period}:{top}", Counter())[subject] += count
+                if not _is_exact(metric):
+                    totals[name] += count
+        if not found:
+            return 0
+        for key, counts in scores.items():
             await self._execute("DEL", key)
-            for at in range(0, len(words), 2000):
-                await self._execute("ZADD", key, *words[at : at + 2000])
-            await self._execute("EXPIRE", key, _KEEP_S)
+            await self._write("ZADD", key, [word for subject, count in counts.items() for word in (count, subject)])
+        stored = (name.decode() for name in await self._execute("HKEYS", _totals(month)))
+        if stale := [name for name in stored if not _is_exact(name.partition(":")[2])]:
+            await self._execute("HDEL", _totals(month), *stale)
+        await self._write("HSET", _totals(month), [word for item in totals.items() for word in item])
         return found
+
+    async def _write(self, command: str, key: str, words: Sequence[str | int]) -> None:
+        for at in range(0, len(words), 2000):
+            await self._execute(command, key, *words[at : at + 2000])
+        await self._execute("EXPIRE", key, _KEEP_S)
 
     def _bump(self, command: str, key: str, count: int, member: str) -> None:
         self._post(command, key, *((count, member) if command == "ZINCRBY" else (member, count)))
@@ -87,3 +110,20 @@ class Derived:
                 self._expiring.clear()
             self._expiring.add(key)
             self._post("EXPIRE", key, _KEEP_S)
+
+
+def _totals(month: str) -> str:
+    return f"uc:1:{{{ALL}}}:{month}"
+
+
+def _lists(metric: str) -> Sequence[str]:
+    """Return the top lists in which a metric counts: its own, and that of all denials if it is one."""
+    parts = split_metric(metric)
+    if parts is None:
+        return ()
+    return (metric, DENIALS) if parts[1] == "denied" else (metric,)
+
+
+def _is_exact(metric: str) -> bool:
+    """Tell whether a metric's total over all users is counted by itself and not derived."""
+    return metric == PEAK or metric.startswith(tuple(f"{action}." for action in METERED))

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -13,6 +14,7 @@ from litestar.params import BodyKwarg, CookieParameter, HeaderParameter, Paramet
 from gateway import __version__
 from gateway.apidoc.components import HEADERS, PROBLEM, WEBHOOK_EVENT
 from gateway.http.access import access_of
+from gateway.http.dispatch import Download
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import MEDIA_TYPE, title_of
 from gateway.policy.actions import ACTIONS, RELATIONS, ROOM_ACTIONS
@@ -99,10 +101,16 @@ def _body(handler: HTTPRouteHandler) -> Any:
 
 def _result(handler: HTTPRouteHandler) -> Any:
     """Return the type of a route's JSON answer, None if it answers something else or nothing."""
+    return next((kind for kind in _results(handler) if issubclass(kind, msgspec.Struct)), None)
+
+
+def _results(handler: HTTPRouteHandler) -> list[type]:
+    """Return the types of what a route answers; some answer JSON or a file, as the caller wishes."""
     hint = _hints(handler)["return"]
     if get_origin(hint) is Response:
         hint = get_args(hint)[0]
-    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return [kind for kind in kinds if isinstance(kind, type)]
 
 
 def _always(schemas: dict[str, Any], kinds: Iterable[Any], *, taken: set[Any]) -> None:
@@ -231,6 +239,8 @@ def _responses(handler: HTTPRouteHandler, operation: dict[str, Any], parts: dict
         answer["headers"] |= _fields("Idempotency-Replayed")
     if result := _result(handler):
         answer["content"] = {"application/json": {"schema": _ref("schemas", result.__name__)}}
+        if Download in _results(handler):
+            answer["content"]["text/csv"] = {"schema": {"type": "string"}}
     elif handler.status_code != 204:
         answer["content"] = {str(handler.media_type or "text/plain"): {"schema": {"type": "string"}}}
     responses = {str(handler.status_code): answer}

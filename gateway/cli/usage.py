@@ -1,24 +1,58 @@
 """`gateway usage`: the counters from the command line."""
 
+import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
 
 import click
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Column
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
 
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
-from gateway.cli.connection import every, with_store
+from gateway.cli.connection import with_store
+from gateway.cli.failures import CommandError
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import JSON, print_list, table_of
+from gateway.cli.terminal import JSON, print_json
+from gateway.cli.usage_views import live_view, now_utc, print_report, print_top
+from gateway.files import writing_whole
+from gateway.policy.file import load_policy
+from gateway.policy.model import Prices
 from gateway.redis.store import Store
+from gateway.settings import load_env, policy_path
 from gateway.text import FieldError
-from gateway.usage.reports import METRIC, PERIOD, Days, Reports, TopRow, UsageRow, span_of_days
+from gateway.usage.live import Now, who_is_where
+from gateway.usage.query import GroupBy, Query, span_of_days
+from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
+from gateway.usage.rows import TopRow, UsageRow
+from gateway.usage.tables import csv_of, json_of
 from limits.counters import Counters
 from limits.derived import Derived
+
+_MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
+_MOST_LIVE = 100
+_DATE = click.DateTime(["%Y-%m-%d"])
+_FILTERS = (
+    click.option("--group-by", type=click.Choice(get_args(GroupBy)), help="One row per day, user, ... and action."),
+    click.option("--user", help="Only this user, by name or id."),
+    click.option("--room", help="Only this room, by id."),
+    click.option("--action", help="Only this action: minutes, owned, tokens.mint, rooms.create, login, api."),
+    click.option("--from", "first", type=_DATE, help="First UTC day.  [default: 30 days up to --to]"),
+    click.option("--to", "last", type=_DATE, help="Last UTC day.  [default: today]"),
+)
+
+
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that select the rows of a report."""
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -27,29 +61,78 @@ def usage() -> None:
 
 
 @usage.command("show")
-@click.option("--user", help="Only this user, by name or id.")
-@click.option("--action", help="Only this action: tokens.mint, rooms.create, login, api.")
-@click.option(
-    "--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="First UTC day.  [default: 30 days up to --to]"
-)
-@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="Last UTC day.  [default: today]")
+@_filters
+@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @JSON
-def show_usage(
-    user: str | None, action: str | None, first: datetime | None, last: datetime | None, as_json: bool
-) -> None:
-    """Show usage per user and UTC day: succeeded, denied by a limit, refused by a rule, failed in the gateway."""
+def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
+    """Show usage per user and UTC day: succeeded, denied by a limit, refused by a rule, failed in the gateway.
+
+    Of minutes (time in rooms) and owned (time of everybody in the rooms of a user), what succeeded is in minutes.
+    """
+
+    async def work(store: Store) -> None:
+        query = await _query(store, **selected)
+        reports = _reports(store)
+        if as_json or kind != "table":
+            async for chunk in _encoded("json" if as_json else kind, query, reports.pages(query)):
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+            return
+        rows: list[UsageRow] = []
+        async with contextlib.aclosing(reports.pages(query)) as pages:
+            async for page, _ in pages:
+                rows += page
+                if len(rows) > _MOST_SHOWN:
+                    break
+        if rows:
+            print_report(query, rows[:_MOST_SHOWN], more=len(rows) > _MOST_SHOWN)
+        else:
+            click.echo(f"Nothing was used from {query.days[0]} to {query.days[1]} (UTC days).")
+
+    with_store(work)
+
+
+@usage.command("export")
+@_filters
+@click.option("--format", "kind", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: the output]")
+def export(kind: str, out: Path | None, **selected: Any) -> None:
+    """Write usage into a file, however much it is. The file appears only when it is complete."""
+
+    async def work(store: Store) -> None:
+        query = await _query(store, **selected)
+        total = await Accounts(store.execute).count() if query.pages_of == "users" else None
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), transient=True, console=Console(stderr=True)
+        ) as shown:
+            pages = _with_progress(_reports(store).pages(query), shown, total)
+            chunks = _encoded(kind, query, pages)
+            if out is None:
+                async for chunk in chunks:
+                    sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+                return
+            with writing_whole(out) as file:
+                async for chunk in chunks:
+                    file.write(chunk)
+
     try:
-        days = span_of_days(first.date() if first else None, last.date() if last else None)
-    except FieldError as error:
-        raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from error
-    rows = with_store(lambda store: _all_usage(store, days, user, action))
-    counts = (Column(name, justify="right") for name in ("Done", "Denied", "Refused", "Failed"))
-    table = table_of(("Day", "User", "Action", *counts), map(_cells, rows), title="Usage per user, UTC day and action")
-    print_list(rows, table, none=f"Nothing was used from {days[0]} to {days[1]}.", as_json=as_json)
+        with_store(work)
+    except OSError as error:
+        if out is None:
+            raise
+        raise CommandError(f"cannot write {out}: {error.strerror}") from error
+    if out is not None:
+        click.echo(f"Wrote {out}: {out.stat().st_size:,} bytes.", err=True)
 
 
 @usage.command("top")
-@click.option("--counter", default="tokens.mint.ok", show_default=True, help="Any counter, e.g. api.denied.api.")
+@click.option(
+    "--counter",
+    default="tokens.mint.ok",
+    show_default=True,
+    help="minutes, owned, denials, money, or any counter, e.g. api.denied.api.",
+)
 @click.option("--period", help="A UTC day (2026-11-22) or month (2026-11).  [default: today]")
 @click.option("--limit", "size", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @JSON
@@ -59,22 +142,56 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
     if not re.fullmatch(PERIOD, period):
         raise click.BadParameter("must look like 2026-11-22 or 2026-11", param_hint="--period")
     if not re.fullmatch(METRIC, counter):
-        raise click.BadParameter("must be an action and an outcome, e.g. tokens.mint.ok", param_hint="--counter")
+        rule = "must be minutes, owned, denials, money, or an action and an outcome, e.g. tokens.mint.ok"
+        raise click.BadParameter(rule, param_hint="--counter")
+    prices = _prices()
 
     async def read(store: Store) -> list[TopRow]:
         await Audit(store.execute).record("usage.read", by=CLI, subject="", report="top")
-        return await _reports(store).top(period, counter, size)
+        with _as_option():
+            return await _reports(store).top(period, counter, size, prices)
 
     rows = with_store(read)
-    cells = ((row.username or row.user_id, str(row.count)) for row in rows)
-    table = table_of(("User", Column("Count", justify="right")), cells, title=f"{counter}, {period}")
-    print_list(rows, table, none=f"No user has any {counter} in {period}.", as_json=as_json)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_top(f"{counter}, {period} (UTC)", rows, prices.currency if prices else "")
+    else:
+        click.echo(f"No user has any {counter} in {period}.")
+
+
+@usage.command("live")
+@click.option("--every", "every_s", type=click.IntRange(1, 3600), default=2, show_default=True, help="Seconds.")
+@click.option("--once", is_flag=True, help="Print it once, as without a terminal.")
+@JSON
+def live(every_s: int, once: bool, as_json: bool) -> None:
+    """Show who is in which room now, until Ctrl-C."""
+
+    async def read(store: Store) -> Now:
+        return await who_is_where(store.execute, Accounts(store.execute), size=_MOST_LIVE)
+
+    async def work(store: Store) -> None:
+        await Audit(store.execute).record("usage.read", by=CLI, subject="", report="live")
+        now = await read(store)
+        console = Console(markup=False, highlight=False)
+        if as_json:
+            print_json(now)
+        elif once or not console.is_terminal:
+            console.print(live_view(now, now_utc()))
+        else:
+            with Live(live_view(now, now_utc()), console=console, auto_refresh=False, screen=True) as view:
+                while True:
+                    await asyncio.sleep(every_s)
+                    view.update(live_view(await read(store), now_utc()), refresh=True)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        with_store(work)
 
 
 @usage.command("rebuild")
 @click.option("--month", help="The UTC month, e.g. 2026-11.  [default: this one]")
 def rebuild(month: str | None) -> None:
-    """Rebuild a month's top lists from the users' own counters, which are authoritative."""
+    """Rebuild a month's top lists and totals from the users' own counters, which are authoritative."""
     month = month or f"{datetime.now(UTC):%Y-%m}"
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise click.BadParameter("must look like 2026-11", param_hint="--month")
@@ -94,7 +211,7 @@ def rebuild(month: str | None) -> None:
 
             return await Derived(store.execute, store.post).rebuild(month, all_users(), Counters(store.execute))
 
-    click.echo(f"The top lists of {month} are rebuilt from {with_store(work)} users.")
+    click.echo(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users.")
 
 
 usage.add_command(reconcile)
@@ -102,16 +219,52 @@ usage.add_command(reconcile)
 
 def _reports(store: Store) -> Reports:
     accounts, derived = Accounts(store.execute), Derived(store.execute, store.post)
-    return Reports(accounts, Counters(store.execute), derived)
+    return Reports(store.execute, accounts, Counters(store.execute), derived)
 
 
-async def _all_usage(store: Store, days: Days, user: str | None, action: str | None) -> list[UsageRow]:
-    uid = (await Accounts(store.execute).lookup(user)).id if user else ""
-    await Audit(store.execute).record("usage.read", by=CLI, subject=uid, report="users")
-    reports = _reports(store)
-    return await every(lambda after: reports.daily(days, user=uid or None, action=action, after=after, size=500), 0)
+def _prices() -> Prices | None:
+    return load_policy(policy_path(load_env())).prices
 
 
-def _cells(row: UsageRow) -> tuple[str, ...]:
-    counts = (row.ok, sum(row.denied.values()), sum(row.refused.values()), row.failed)
-    return row.date, row.username, row.action, *map(str, counts)
+async def _query(  # noqa: PLR0913  one argument per option
+    store: Store,
+    group_by: GroupBy | None,
+    user: str | None,
+    room: str | None,
+    action: str | None,
+    first: datetime | None,
+    last: datetime | None,
+) -> Query:
+    """Return what the options ask for, and note in the audit trail that it was read. Raises UnknownUser."""
+    with _as_option():
+        days = span_of_days(first.date() if first else None, last.date() if last else None)
+        uid = (await Accounts(store.execute).lookup(user)).id if user else None
+        query = Query(days, group_by, uid, action, room, _prices())
+    report = "rooms" if "room_id" in query.keys else "users"
+    await Audit(store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
+    return query
+
+
+@contextlib.contextmanager
+def _as_option() -> Any:
+    """Name the option whose value is wrong."""
+    try:
+        yield
+    except FieldError as error:
+        raise click.BadParameter(error.rule, param_hint=f"--{error.field.replace('_', '-')}") from error
+
+
+def _encoded(kind: str, query: Query, pages: AsyncIterator[UsagePage]) -> AsyncGenerator[bytes]:
+    return csv_of(query, pages) if kind == "csv" else json_of(pages)
+
+
+async def _with_progress(
+    pages: AsyncIterator[UsagePage], shown: Progress, total: int | None
+) -> AsyncIterator[UsagePage]:
+    """Pass pages on, and show how far they have come: among the users, or else only how many rows there are."""
+    task, count = shown.add_task("0 rows", total=total), 0
+    async for rows, following in pages:
+        yield rows, following
+        count += len(rows)
+        done = int(following[0]) if following and total is not None else None
+        shown.update(task, description=f"{count:,} rows", completed=done)

@@ -152,6 +152,7 @@ class Admission(ASGIMiddleware):
         except Exception:
             if decision.allowed and decision.metric:
                 await self._limiter.amend(decision, "failed", refund=True)
+                self._derive(decision, None, "failed")
             raise
 
     def _counting(self, access: Access, scope: HTTPScope, admitted: Admitted, send: Send) -> Send:

@@ -1,5 +1,8 @@
 """Calls the handler of a request and sends what it returns, without Litestar's work (docs/decisions.md, Requests)."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,6 +16,18 @@ from gateway.http.problems import send_problem
 SERVICES = "services"
 _JSON = (b"content-type", b"application/json")
 _REQUEST: type[Request[Any, Any, Any]] = Request  # calling the parametrized type takes twice as long
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What a handler returns to send a file while it is made. It has at least one chunk.
+
+    An error before the first chunk is answered with its problem; a later one ends the connection.
+    """
+
+    file_name: str
+    media_type: str
+    chunks: AsyncGenerator[bytes]
 
 
 class Dispatch:
@@ -30,19 +45,50 @@ class Dispatch:
             arguments["request"] = request
         if SERVICES in takes:
             arguments[SERVICES] = self._services
+        first = b""
         try:
             result = await handler.fn(**arguments)
             if isinstance(result, Response):
                 result = result.to_asgi_response(None, request, status_code=result.status_code or handler.status_code)
                 await result(scope, receive, send)
                 return
-            body = b"" if result is None else msgspec.json.encode(result)
+            if isinstance(result, Download):
+                first = await anext(result.chunks)
+            else:
+                body = b"" if result is None else msgspec.json.encode(result)
         except Exception as error:  # noqa: BLE001  every exception has its problem
             await send_problem(error, scope, send)
+            return
+        if isinstance(result, Download):
+            await _stream(result, first, receive, send)
             return
         headers = [] if result is None else [_JSON, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": handler.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _stream(file: Download, chunk: bytes, receive: Receive, send: Send) -> None:
+    """Send a file until it ends or the client has gone, whose departure `send` does not tell."""
+    disposition = f'attachment; filename="{file.file_name}"'
+    fields = [(b"content-type", file.media_type.encode()), (b"content-disposition", disposition.encode())]
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async for more in file.chunks:
+            if gone.done():
+                return
+            await send({"type": "http.response.body", "body": more, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        gone.cancel()
+        await file.chunks.aclose()
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 @cache

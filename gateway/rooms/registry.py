@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import unicodedata
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -18,9 +18,10 @@ from gateway.hms.replies import ROOM_ID
 from gateway.policy.actions import RELATIONS
 from gateway.policy.live import PolicyInForce
 from gateway.rooms import keys
+from gateway.rooms.listing import Place, room_row, rooms_by_time
 from gateway.rooms.locks import LOCKED_ONLY, UNLOCKED_ONLY, RoomLocks
 from gateway.rooms.names import RoomNames
-from gateway.rooms.room import FIELDS, UNTITLED, ChangeRoom, Found, NewRoom, Room, room_of, timed_ids, words_of
+from gateway.rooms.room import UNTITLED, ChangeRoom, Found, NewRoom, Room, room_of, words_of
 from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 
@@ -147,10 +148,7 @@ class Rooms:
         """Return a room by its id, None if it is not registered."""
         if not ROOM_ID.fullmatch(room_id):
             return None
-        return room_of(room_id, await self._row(room_id))
-
-    def _row(self, room_id: str) -> Awaitable[Sequence[bytes | None]]:
-        return self._execute("HMGET", keys.room(room_id), *FIELDS)
+        return room_of(room_id, await room_row(self._execute, room_id))
 
     def find(self, room_id: str, uid: str, *, people: bool = False) -> Awaitable[Found | None]:
         """Ask Redis at once for a room and a user's relation to it; await the result, None if it is not registered.
@@ -160,7 +158,7 @@ class Rooms:
         """
         if not ROOM_ID.fullmatch(room_id):
             return _nothing()
-        row, relation = self._row(room_id), self._execute("HGET", keys.relations(room_id), uid)
+        row, relation = room_row(self._execute, room_id), self._execute("HGET", keys.relations(room_id), uid)
         return _found(room_id, uid, row, relation, self._execute("HLEN", keys.people(room_id)) if people else None)
 
     async def enlist(self, found: Found, uid: str) -> None:
@@ -173,26 +171,17 @@ class Rooms:
             self._enlisted.add(joined)
 
     async def page(
-        self, uid: str | None, *, before: tuple[int, str] | None, size: int, open_rooms: bool = True
-    ) -> tuple[list[Room], tuple[int, str] | None]:
+        self, uid: str | None, *, before: Place | None, size: int, open_rooms: bool = True
+    ) -> tuple[list[Room], Place | None]:
         """Return a user's rooms (None: all rooms), newest first, and where the next page begins.
 
-        Rooms that they joined while these were open are left out once they are closed, or without `open_rooms`. A place
-        is (time in ms, room id): Redis orders rooms of the same millisecond by their ids.
+        Rooms that they joined while these were open are left out once they are closed, or without `open_rooms`.
         """
         key = keys.ALL_ROOMS if uid is None else keys.rooms_of(uid)
-        top = "+inf" if before is None else str(before[0])
-        # Rooms of the cursor's own millisecond are read again and skipped; the surplus makes up for them.
-        surplus = await self._execute("ZCOUNT", key, top, top) if before else 0
-        span = ("LIMIT", 0, size + 1 + surplus)
-        reply = await self._execute("ZRANGE", key, top, "-inf", "BYSCORE", "REV", *span, "WITHSCORES")
-        found = [place for place in timed_ids(reply) if before is None or place < before]
-        shown = found[:size]
-        rows = [(rid, self._row(rid)) for _, rid in shown]  # all sent before the first is awaited
-        rooms = [room for rid, row in rows if (room := room_of(rid, await row))]
+        rooms, following = await rooms_by_time(self._execute, key, before=before, size=size)
         if uid is not None:
             rooms = await self._shown(rooms, uid, open_rooms)
-        return rooms, shown[-1] if len(found) > size else None
+        return rooms, following
 
     async def _shown(self, rooms: list[Room], uid: str, open_rooms: bool) -> list[Room]:
         """Return the rooms of a user's list that they may still read; relations to their own are not asked for."""

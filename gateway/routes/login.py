@@ -73,6 +73,8 @@ async def login(data: JSONBody[Login], request: Call, services: Injected) -> Res
     except InvalidCredentials as error:
         audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, origin=origin)
         raise
+    outcome = "ok" if decision.allowed else f"denied.{decision.worst.name}"
+    services.derived.note(user.id, f"login.{outcome}", decision.now_us)
     if not decision.allowed:  # an operator has blocked the user
         audit.note("login.blocked", by=NOBODY, subject=user.id, origin=origin)
         await services.sessions.end(user.id, grant.principal.sid)

@@ -36,6 +36,7 @@ from gateway.rooms.room import Caller
 from gateway.routes.schemas import RoomId, UserRef
 from gateway.usage.feed import Feed
 from gateway.usage.reports import Reports
+from limits.derived import Derived
 from limits.limiter import Limiter
 
 
@@ -44,9 +45,11 @@ class Services:
     """One object per process, injected into every handler. `report_...` have a connection that delays no decision."""
 
     store: Store
+    report_store: Store
     policy: PolicyInForce
     audit: Audit
     limiter: Limiter
+    derived: Derived
     accounts: Accounts
     sessions: Sessions
     tokens: LoginTokens

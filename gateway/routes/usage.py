@@ -1,7 +1,7 @@
-"""GET /api/usage: the caller's own limits and counters. GET /api/admin/usage: those of all users, by day."""
+"""GET /api/usage: the caller's own limits and counters. GET /api/admin/usage: those of all users and rooms, by day."""
 
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import get
@@ -11,15 +11,22 @@ from msgspec import Meta
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
-from gateway.policy.actions import ACTIONS
-from gateway.routes.schemas import Day, LimitsNow, NextCursor, RoomId, UserId
-from gateway.routes.services import Injected, RoomInPath
+from gateway.http.dispatch import Download
+from gateway.policy.model import Prices
+from gateway.routes.schemas import LimitsNow, NextCursor, RoomId, UserId, Username
+from gateway.routes.services import Injected, RoomInPath, Services, UserInPath
 from gateway.text import FieldError
-from gateway.usage.reports import METRIC, PERIOD, TopRow, UsageRow, span_of_days
-from limits.counters import Tally, Usage
+from gateway.usage.live import LiveRoom, who_is_where
+from gateway.usage.query import GroupBy, Query, span_of_days
+from gateway.usage.reports import METRIC, PERIOD, Place
+from gateway.usage.rows import Counts, TopRow, UsageDay, UsageRow, shown
+from gateway.usage.tables import MEDIA_TYPE, csv_of, name_of
+from limits.counters import Usage
 
 _First = Annotated[str, Meta(description="First UTC day of the report.")]
 _Last = Annotated[str, Meta(description="Last UTC day of the report.")]
+_Currency = Annotated[str | None, Meta(description="Currency of `money`; null if the policy has no prices.")]
+_Used = Annotated[list[UsageDay], Meta(description="The days with any use, the oldest first.")]
 _From = Annotated[
     date | None, QueryParameter(name="from", description="First UTC day; by default 29 days before `to`.")
 ]
@@ -29,9 +36,9 @@ _To = Annotated[date | None, QueryParameter(description="Last UTC day; by defaul
 class Used(msgspec.Struct):
     """What was used, per action and by outcome."""
 
-    today: Annotated[dict[str, Tally], Meta(description="This UTC day, by action.")]
-    month: Annotated[dict[str, Tally], Meta(description="This UTC month, by action.")]
-    total: Annotated[dict[str, Tally], Meta(description="Since the account was created, by action.")]
+    today: Annotated[dict[str, Counts], Meta(description="This UTC day, by action; `minutes` is time in rooms.")]
+    month: Annotated[dict[str, Counts], Meta(description="This UTC month, by action.")]
+    total: Annotated[dict[str, Counts], Meta(description="Since the account was created, by action.")]
 
 
 class OwnUsage(LimitsNow):
@@ -42,26 +49,37 @@ class OwnUsage(LimitsNow):
 class UsageReport(msgspec.Struct, rename={"from_": "from"}):
     from_: _First
     to: _Last
-    items: Annotated[list[UsageRow], Meta(description="By user, then by day, then by action.")]
+    currency: _Currency
+    items: Annotated[list[UsageRow], Meta(description="By user or room, then by day, then by action.")]
     next_cursor: NextCursor | None
 
 
 class TopReport(msgspec.Struct):
     period: Annotated[str, Meta(description="UTC day or month.")]
     counter: Annotated[str, Meta(description="What is counted, e.g. `tokens.mint.ok`.")]
+    currency: _Currency
     items: Annotated[list[TopRow], Meta(description="The highest count first.")]
-
-
-class RoomDay(msgspec.Struct):
-    date: Day
-    usage: Annotated[dict[str, Tally], Meta(description="Counters by action.")]
 
 
 class RoomReport(msgspec.Struct, rename={"from_": "from"}):
     room_id: RoomId
     from_: _First
     to: _Last
-    items: Annotated[list[RoomDay], Meta(description="The days on which the room was used.")]
+    items: _Used
+
+
+class UserReport(msgspec.Struct, rename={"from_": "from"}):
+    user_id: UserId
+    username: Username
+    from_: _First
+    to: _Last
+    items: _Used
+
+
+class LiveRooms(msgspec.Struct):
+    all_rooms: Annotated[int, Meta(description="How many rooms anybody is in.")]
+    all_people: Annotated[int, Meta(description="How many people are in rooms; a second device counts again.")]
+    rooms: Annotated[list[LiveRoom], Meta(description="Those with the most people first.")]
 
 
 @get("/api/usage", opt=needs("usage.read"))
@@ -69,7 +87,7 @@ async def own_usage(request: Call) -> OwnUsage:
     """Return the current state of the caller's limits, and what they have used. This call costs nothing."""
     admitted = request.auth
     usage = admitted.usage or Usage({}, {}, {})
-    used = Used(_sorted(usage.today), _sorted(usage.month), _sorted(usage.total))
+    used = Used(shown(usage.today), shown(usage.month), shown(usage.total))
     return OwnUsage.of(admitted.decision, user_id=request.user.uid, usage=used)
 
 
@@ -79,24 +97,42 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     services: Injected,
     from_: _From = None,
     to: _To = None,
-    user: Annotated[str | None, QueryParameter(max_length=256, description="Only this user: id or name.")] = None,
-    action: Annotated[
-        str | None, QueryParameter(max_length=64, description="Only this action, e.g. `tokens.mint`.")
+    group_by: Annotated[
+        GroupBy | None,
+        QueryParameter(description="What a row is about, besides an action; by default a user's day, or a room's."),
     ] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=500, description="How many users a page has at most.")] = 100,
+    user: Annotated[str | None, QueryParameter(max_length=256, description="Only this user: id or name.")] = None,
+    room: Annotated[str | None, QueryParameter(max_length=64, description="Only this room: id.")] = None,
+    action: Annotated[
+        str | None, QueryParameter(max_length=64, description="Only this action, e.g. `tokens.mint` or `minutes`.")
+    ] = None,
+    format: Annotated[
+        Literal["json", "csv"] | None, QueryParameter(description="By default `json`. A CSV file has all pages.")
+    ] = None,
+    limit: Annotated[
+        int, QueryParameter(ge=1, le=500, description="How many users or rooms a page has at most.")
+    ] = 100,
     cursor: PageCursor = None,
-) -> UsageReport:
-    """Return what users used per UTC day and action; by default in the last 30 days."""
-    days = span_of_days(from_, to)
-    if action is not None and action not in ACTIONS and action not in ("login", "api"):
-        raise FieldError("action", "is not an action that is counted, e.g. tokens.mint, rooms.create, login, api")
-    after = int(services.cursors.open("admin-usage", cursor)[0]) if cursor else 0
+) -> UsageReport | Download:
+    """Return what was used per UTC day and action, of all users or as grouped; by default in the last 30 days.
+
+    Rows of the action `minutes` count time in rooms, those of `owned` the time of everybody in the rooms of a user.
+    """
     if user is not None:
         user = (await services.report_accounts.lookup(user)).id
-    rows, following = await services.reports.daily(days, user=user, action=action, after=after, size=limit)
-    services.audit.note_reading("users", by=request.user.uid, subject=user or "")
-    next_cursor = services.cursors.seal("admin-usage", following) if following is not None else None
-    return UsageReport(days[0].isoformat(), days[1].isoformat(), rows, next_cursor)
+    query = Query(span_of_days(from_, to), group_by, user, action, room, services.policy.now.prices)
+    after = _place(services, query, cursor)
+    services.audit.note_reading(
+        "rooms" if "room_id" in query.keys else "users", by=request.user.uid, subject=user or ""
+    )
+    if format == "csv":
+        if cursor:
+            raise FieldError("cursor", "must not be given for a CSV file, which has all pages")
+        return Download(name_of(query, "csv"), MEDIA_TYPE, csv_of(query, services.reports.pages(query)))
+    rows, following = await services.reports.page(query, after=after, size=limit)
+    next_cursor = services.cursors.seal(f"usage-{query.pages_of}", *following) if following else None
+    first, last = query.days
+    return UsageReport(first.isoformat(), last.isoformat(), _currency(query.prices), rows, next_cursor)
 
 
 @get("/api/admin/usage/top", opt=needs("usage.read-any"))
@@ -106,7 +142,9 @@ async def top_usage(
     counter: Annotated[
         str,
         QueryParameter(
-            pattern=METRIC, description="Action and outcome, e.g. `tokens.mint.ok` or `api.denied.api` (by limit)."
+            pattern=METRIC,
+            description="`minutes` (in rooms), `owned` (minutes of everybody in the user's rooms), `money` (their "
+            "price), `denials`, or an action and an outcome, e.g. `tokens.mint.ok` or `api.denied.api` (by limit).",
         ),
     ] = "tokens.mint.ok",
     period: Annotated[
@@ -119,9 +157,10 @@ async def top_usage(
 ) -> TopReport:
     """Return the users with the highest count of one counter on a UTC day or in a month."""
     period = period or datetime.now(UTC).date().isoformat()
-    rows = await services.reports.top(period, counter, limit)
+    prices = services.policy.now.prices
+    rows = await services.reports.top(period, counter, limit, prices)
     services.audit.note_reading("top", by=request.user.uid)
-    return TopReport(period, counter, rows)
+    return TopReport(period, counter, _currency(prices), rows)
 
 
 @get("/api/admin/usage/rooms/{room_id:str}", opt=needs("usage.read-any"))
@@ -132,9 +171,36 @@ async def room_usage(
     first, last = span_of_days(from_, to)
     days = await services.reports.of_room(room_id, (first, last))
     services.audit.note_reading("room", by=request.user.uid)
-    items = [RoomDay(day.isoformat(), _sorted(tallies)) for day, tallies in days.items()]
-    return RoomReport(room_id, first.isoformat(), last.isoformat(), items)
+    return RoomReport(room_id, first.isoformat(), last.isoformat(), days)
 
 
-def _sorted(tallies: dict[str, Tally]) -> dict[str, Tally]:
-    return dict(sorted(tallies.items()))
+@get("/api/admin/usage/users/{user:str}", opt=needs("usage.read-any", refuses=("not_found",)))
+async def user_usage(
+    user: UserInPath, request: Call, services: Injected, from_: _From = None, to: _To = None
+) -> UserReport:
+    """Return the counters of a user per UTC day; by default in the last 30 days."""
+    first, last = span_of_days(from_, to)
+    found = await services.report_accounts.lookup(user)
+    days = await services.reports.of_user(found.id, (first, last))
+    services.audit.note_reading("user", by=request.user.uid, subject=found.id)
+    return UserReport(found.id, found.username, first.isoformat(), last.isoformat(), days)
+
+
+@get("/api/admin/rooms/live", opt=needs("usage.read-any"))
+async def live_rooms(
+    request: Call,
+    services: Injected,
+    limit: Annotated[int, QueryParameter(ge=1, le=500, description="How many rooms to return at most.")] = 100,
+) -> LiveRooms:
+    """Return the rooms that anybody is in now, with the people in them, as the events of 100ms say."""
+    now = await who_is_where(services.report_store.execute, services.report_accounts, size=limit)
+    services.audit.note_reading("live", by=request.user.uid)
+    return LiveRooms(now.all_rooms, now.all_people, now.rooms)
+
+
+def _place(services: Services, query: Query, cursor: str | None) -> Place | None:
+    return tuple(services.cursors.open(f"usage-{query.pages_of}", cursor)) if cursor else None
+
+
+def _currency(prices: Prices | None) -> str | None:
+    return prices.currency if prices else None

@@ -1,118 +1,175 @@
-"""Usage reports: the counters of users, joined with their names."""
+"""Usage reports: the counters of users and rooms, joined with their names."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Sequence
 
-from msgspec import Meta
-
+from auth import Execute
 from auth.accounts import Accounts
 from auth.users import User
+from gateway.policy.model import Prices
+from gateway.rooms import keys
+from gateway.rooms.listing import rooms_by_id, rooms_by_time
+from gateway.rooms.room import Room
 from gateway.text import FieldError
-from limits.counters import Counters, Denied, Done, Failed, Refused, Tallies, Tally, WouldDeny
-from limits.derived import Derived
+from gateway.usage.query import Days, Query
+from gateway.usage.rows import TopRow, UsageDay, UsageRow, day_of, minutes_of, money_of, rows_of
+from limits.counters import ALL, METERED, Counters, Daily
+from limits.derived import DENIALS, Derived
 
-MOST_DAYS = 366
 PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top list: a UTC day or month
-# The name of a counter: an action and an outcome.
-METRIC = r"^[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40})$"
-EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on days cannot overflow
-_MOST_SCANNED = 5_000  # users read for one page; a short page then says where the next begins
+# The name of a counter: an action and an outcome, or the short name of a list.
+METRIC = (
+    r"^(minutes|owned|denials|money|[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40}))$"
+)
+_SHORT = {"minutes": "minutes.ok", "owned": "owned.ok", "money": "owned.ok", "denials": DENIALS}
+_MOST_SCANNED = 5_000  # users or rooms read for one page; a short page then says where the next begins
+_ROOMS_AT_ONCE = 100  # of a report by template, so that other requests are served in between
+_ROWS_AT_ONCE = 1_500  # about as many rows are built for a stream before other requests are served
+
+Place = tuple[str | int, ...]
+"""Where a page begins: a position among users, or (time in ms, id) of the room before."""
 
 
-Days = tuple[date, date]
-"""The first and the last UTC day of a report."""
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """One user's requests of one action on one UTC day, by outcome."""
-
-    date: Annotated[str, Meta(description="UTC day.")]
-    user_id: Annotated[str, Meta(description="Id of the user.")]
-    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
-    action: Annotated[str, Meta(description="What was counted, e.g. `tokens.mint`.")]
-    ok: Done
-    denied: Denied
-    refused: Refused
-    failed: Failed
-    would_deny: WouldDeny
-
-
-@dataclass(frozen=True, slots=True)
-class TopRow:
-    """One user of a top list."""
-
-    user_id: Annotated[str, Meta(description="Id of the user.")]
-    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
-    count: Annotated[int, Meta(description="Value of the counter.")]
-
-
-def span_of_days(first: date | None, last: date | None) -> Days:
-    """Return the UTC days of a report; by default thirty, up to `last` or today. Raises: FieldError"""
-    last = last or datetime.now(UTC).date()
-    for field, day in (("to", last), ("from", first or last)):
-        if not EARLIEST <= day <= LATEST:
-            raise FieldError(field, f"must lie between {EARLIEST} and {LATEST}")
-    first = first or last - timedelta(days=29)
-    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
-        raise FieldError("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
-    return first, last
+UsagePage = tuple[list[UsageRow], Place | None]
+"""Rows of some users or rooms, and where the next page begins (None at the end)."""
 
 
 class Reports:
-    """Reads the counters of users, joined with their names."""
+    """Reads counters and joins them with names. Rows are made of the counters themselves, never of estimates."""
 
-    def __init__(self, accounts: Accounts, counters: Counters, derived: Derived) -> None:
+    def __init__(self, execute: Execute, accounts: Accounts, counters: Counters, derived: Derived) -> None:
+        self._execute = execute
         self._accounts = accounts
         self._counters = counters
         self._derived = derived
 
-    async def daily(
-        self, days: Days, *, user: str | None = None, action: str | None = None, after: int = 0, size: int = 100
-    ) -> tuple[list[UsageRow], int | None]:
-        """Return the usage of one user (by id or name), or of the next `size` users who used anything, oldest first.
+    async def page(self, query: Query, *, after: Place | None = None, size: int = 100) -> UsagePage:
+        """Return the rows of the next `size` users (the oldest first) or rooms (the newest first) with any use.
 
-        Also returns where the next users begin, None at the end. The users' own counters are read, not an index of
-        active users, so that the report equals what was counted. Raises: UnknownUser
+        The users' own counters are read, not an index of active users, so that the report equals what was counted.
+        A report by day or action reads the totals of the whole installation. Raises UnknownUser.
         """
-        if user is not None:
-            one = await self._accounts.lookup(user)
-            return _rows(one, await self._counters.days(one.id, *days), action), None
+        if query.room is not None:
+            return await self._of_one_room(query, query.room), None
+        if query.user is not None:
+            user = await self._accounts.get(query.user)
+            return _rows(query, await self._counters.daily(user.id, *query.days), _user_keys(user)), None
+        if query.group_by == "template":
+            return await self._by_template(query), None
+        if query.pages_of == "nothing":
+            return _rows(query, await self._counters.daily(ALL, *query.days), {}), None
         rows: list[UsageRow] = []
         shown = scanned = 0
-        following: int | None = after
-        while following is not None and shown < size and scanned < _MOST_SCANNED:
-            users, following = await self._accounts.page(after=following, size=size - shown)
+        while shown < size and scanned < _MOST_SCANNED:
+            next_of = self._next_rooms if query.pages_of == "rooms" else self._next_users
+            groups, after = await next_of(query, after, size - shown)
             scanned += size
-            found = await asyncio.gather(*(self._counters.days(one.id, *days) for one in users))
-            for one, tallies in zip(users, found, strict=True):
-                new = _rows(one, tallies, action)
-                shown += bool(new)
-                rows += new
-        return rows, following
+            shown += sum(map(bool, groups))
+            rows += [row for group in groups for row in group]
+            if after is None:
+                break
+        return rows, after
 
-    async def top(self, period: str, metric: str, size: int) -> list[TopRow]:
-        """Return the users with the highest counts of a metric (`tokens.mint.ok`) on a UTC day or in a month."""
+    async def pages(self, query: Query) -> AsyncGenerator[UsagePage]:
+        """Return all pages, in constant memory. Raises UnknownUser."""
+        first, last = query.days
+        size = max(5, _ROWS_AT_ONCE // ((last - first).days + 1)) if query.is_daily else 100
+        rows, following = await self.page(query, size=size)
+        yield rows, following
+        while following is not None:
+            rows, following = await self.page(query, after=following, size=size)
+            yield rows, following
+
+    async def of_user(self, uid: str, days: Days) -> list[UsageDay]:
+        """Return the days on which a user did anything, or anybody was in their rooms."""
+        daily = await self._counters.daily(uid, *days)
+        return [day_of(day.isoformat(), counts) for day, counts in daily.items()]
+
+    async def of_room(self, room_id: str, days: Days) -> list[UsageDay]:
+        """Return the days on which a room was used."""
+        daily = await self._counters.room_daily(room_id, *days)
+        return [day_of(day.isoformat(), counts) for day, counts in daily.items()]
+
+    async def top(self, period: str, counter: str, size: int, prices: Prices | None = None) -> list[TopRow]:
+        """Return the users with the highest counts on a UTC day or in a month.
+
+        `counter` is a metric (`tokens.mint.ok`) or minutes (in rooms), owned (minutes of all people in the user's
+        rooms), money (the price of these) or denials (by any limit). Raises FieldError for money without prices.
+        """
+        if counter == "money" and prices is None:
+            raise FieldError("counter", "must not be money: the policy has no [prices]")
+        metric = _SHORT.get(counter, counter)
         top = await self._derived.top(period, metric, size)
         users = await self._accounts.several([uid for uid, _ in top])
-        return [TopRow(uid, users[uid].username if uid in users else "", count) for uid, count in top]
+        rows = []
+        for uid, count in top:
+            name = users[uid].username if uid in users else ""
+            is_time = metric.removesuffix(".ok") in METERED
+            numbers = (minutes_of(count), count, money_of(count, prices)) if is_time else (count,)
+            rows.append(TopRow(uid, name, *numbers))
+        return rows
 
-    async def of_room(self, room_id: str, days: Days) -> dict[date, Tallies]:
-        """Return the counters of a room, per UTC day."""
-        return await self._counters.room_days(room_id, *days)
+    async def _next_users(
+        self, query: Query, after: Place | None, size: int
+    ) -> tuple[Sequence[list[UsageRow]], Place | None]:
+        users, following = await self._accounts.page(after=int(after[0]) if after else 0, size=size)
+        found = await asyncio.gather(*(self._counters.daily(one.id, *query.days) for one in users))
+        groups = [_rows(query, daily, _user_keys(one)) for one, daily in zip(users, found, strict=True)]
+        return groups, (following,) if following is not None else None
+
+    async def _next_rooms(
+        self, query: Query, after: Place | None, size: int
+    ) -> tuple[Sequence[list[UsageRow]], Place | None]:
+        before = (int(after[0]), str(after[1])) if after else None
+        rooms, following = await rooms_by_time(self._execute, keys.ALL_ROOMS, before=before, size=size)
+        found = await asyncio.gather(*(self._counters.room_daily(one.id, *query.days) for one in rooms))
+        return [
+            _rows(query, daily, _room_keys(one.id, one)) for one, daily in zip(rooms, found, strict=True)
+        ], following
+
+    async def _by_template(self, query: Query) -> list[UsageRow]:
+        """Return the sums over all registered rooms of each template."""
+        sums: dict[str, Counter[str]] = defaultdict(Counter)
+        before, more = None, True
+        while more:
+            rooms, before = await rooms_by_time(self._execute, keys.ALL_ROOMS, before=before, size=_ROOMS_AT_ONCE)
+            more = before is not None
+            found = await asyncio.gather(*(self._counters.room_daily(one.id, *query.days) for one in rooms))
+            for room, daily in zip(rooms, found, strict=True):
+                for counts in daily.values():
+                    sums[room.template].update(counts)
+        return [
+            row
+            for template, counts in sorted(sums.items())
+            for row in rows_of(counts, action=query.action, prices=query.prices, keys={"template": template})
+        ]
+
+    async def _of_one_room(self, query: Query, room_id: str) -> list[UsageRow]:
+        registered = await rooms_by_id(self._execute, [room_id])
+        room = registered.get(room_id)
+        keys = _room_keys(room_id, room) | {"template": room.template if room else ""}
+        return _rows(query, await self._counters.room_daily(room_id, *query.days), keys)
 
 
-def _rows(user: User, days: Mapping[date, Tallies], action: str | None) -> list[UsageRow]:
-    return [
-        UsageRow(day.isoformat(), user.id, user.username, name, *_numbers(tally))
-        for day, tallies in days.items()
-        for name, tally in sorted(tallies.items())
-        if action in (None, name)
-    ]
+def _rows(query: Query, daily: Daily, keys: dict[str, str]) -> list[UsageRow]:
+    """Return the rows of one user, one room or all, as the report is grouped."""
+    keys = {name: text for name, text in keys.items() if name in query.keys}
+    if query.is_daily:
+        return [
+            row
+            for day, counts in daily.items()
+            for row in rows_of(counts, action=query.action, prices=query.prices, keys={"date": day.isoformat(), **keys})
+        ]
+    total: Counter[str] = Counter()
+    for counts in daily.values():
+        total.update(counts)
+    return rows_of(total, action=query.action, prices=query.prices, keys=keys)
 
 
-def _numbers(tally: Tally) -> tuple[int, dict[str, int], dict[str, int], int, dict[str, int]]:
-    return tally.ok, tally.denied, tally.refused, tally.failed, tally.would_deny
+def _user_keys(user: User) -> dict[str, str]:
+    return {"user_id": user.id, "username": user.username}
+
+
+def _room_keys(room_id: str, room: Room | None) -> dict[str, str]:
+    return {"room_id": room_id, "room_name": room.name if room else "", "owner_id": room.owner_id if room else ""}

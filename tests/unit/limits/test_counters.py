@@ -45,15 +45,15 @@ async def test_usage_is_reported_for_today_this_month_and_in_total(execute: Exec
 
 async def test_days_include_both_ends_of_the_range(execute: Execute) -> None:
     await fill(execute)
-    days = await Counters(execute).days("u", date(2026, 10, 31), date(2026, 11, 21))
-    assert days == {date(2026, 10, 31): {"rooms.create": Tally(2)}, date(2026, 11, 21): {"tokens.mint": Tally(1)}}
+    days = await Counters(execute).daily("u", date(2026, 10, 31), date(2026, 11, 21))
+    assert days == {date(2026, 10, 31): {"rooms.create.ok": 2}, date(2026, 11, 21): {"tokens.mint.ok": 1}}
 
 
 async def test_a_user_without_requests_has_no_usage(execute: Execute) -> None:
     counters = Counters(execute)
     usage = await counters.usage("nobody", NOV_22_US)
     assert (usage.today, usage.month, usage.total) == ({}, {}, {})
-    assert await counters.days("nobody", date(2026, 1, 1), date(2026, 12, 31)) == {}
+    assert await counters.daily("nobody", date(2026, 1, 1), date(2026, 12, 31)) == {}
 
 
 async def test_counters_of_different_subjects_are_separate(execute: Execute) -> None:

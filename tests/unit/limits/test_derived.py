@@ -43,8 +43,23 @@ async def test_equal_outcomes_are_sent_as_one_sum() -> None:
         ("ZINCRBY", "tp:1:2026-11:api.ok", 1, "ann"),
         ("HINCRBY", "rc:1:{r1}:2026-11", "25:tokens.mint.ok", 3),
         ("HINCRBY", "rc:1:{r1}:2026-11", "*:tokens.mint.ok", 3),
+        ("HINCRBY", "uc:1:{all}:2026-11", "25:tokens.mint.ok", 3),
+        ("HINCRBY", "uc:1:{all}:2026-11", "*:tokens.mint.ok", 3),
+        ("HINCRBY", "uc:1:{all}:2026-11", "25:api.ok", 1),
+        ("HINCRBY", "uc:1:{all}:2026-11", "*:api.ok", 1),
     }
-    assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 5
+    assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 6
+
+
+async def test_denials_by_any_limit_have_a_list_together() -> None:
+    sent = Sent()
+    derived = Derived(never, sent.post)
+    derived.note("ann", "api.denied.api", NOON_US)
+    derived.note("ann", "tokens.mint.denied.mints", NOON_US)
+    derived.note("ann", "tokens.mint.refused.not_found", NOON_US)
+    derived.flush()
+    assert ("ZINCRBY", "tp:1:2026-11-25:denials", 2, "ann") in sent
+    assert ("ZINCRBY", "tp:1:2026-11:denials", 2, "ann") in sent
 
 
 async def test_noted_outcomes_are_sent_automatically_and_once() -> None:
@@ -66,7 +81,7 @@ async def test_outcomes_of_two_days_are_not_mixed() -> None:
     derived.note("ann", "api.ok", NOON_US)
     derived.note("ann", "api.ok", NOON_US + 86_400 * 1_000_000)
     derived.flush()
-    assert {words[1:3] for words in sent.writes()} == {
+    assert {words[1:3] for words in sent.writes() if words[0] == "ZINCRBY"} == {
         ("tp:1:2026-11-25:api.ok", 1),
         ("tp:1:2026-11-26:api.ok", 1),
         ("tp:1:2026-11:api.ok", 2),

@@ -130,7 +130,7 @@ def test_bodies_have_limits_defaults_and_no_other_fields() -> None:
 
 def test_responses_require_the_fields_that_are_always_present() -> None:
     assert SCHEMAS["RoomCreated"]["required"] == ["room", "success"]
-    assert SCHEMAS["Tally"]["required"] == ["ok", "denied", "refused", "failed", "would_deny"]
+    assert SCHEMAS["Counts"]["required"] == ["ok", "denied", "refused", "failed", "would_deny"]
     assert "relation" in SCHEMAS["Room"]["properties"]
     assert "relation" not in SCHEMAS["Room"]["required"]
     assert SCHEMAS["Room"]["properties"]["created_at"]["format"] == "date-time"

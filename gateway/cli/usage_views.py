@@ -1,0 +1,177 @@
+"""How `gateway usage` shows reports in a terminal: tables, the course of days as small bars, who is in a room now.
+
+Everything is readable in 80 columns: columns without any number are left out, ids are never cut, titles never wrap.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+from rich import box
+from rich.console import Console, Group
+from rich.table import Column, Table
+from rich.text import Text
+
+from gateway.usage.live import LiveRoom, Now
+from gateway.usage.query import Days, Query
+from gateway.usage.rows import TopRow, UsageRow
+
+_BARS = "▁▂▃▄▅▆▇█"
+_MOST_BARS = 60
+_MOST_CHARS = 22  # an id of a user has 21
+_GROUPS = {"day": "day", "user": "user", "action": "", "room": "room", "template": "template"}
+_SHOWN_AS = {"date": "Day", "username": "User", "room_name": "Room", "room_id": "Room id", "template": "Template"}
+
+
+def title_of(query: Query) -> str:
+    """Return what a report is about. Its days are UTC days, as in every report."""
+    by = _GROUPS[query.group_by] if query.group_by else "day" if query.user or query.room else "user, day"
+    what = f"{by} and action" if by else "action"
+    return f"Usage per {what}, {query.days[0]} to {query.days[1]} (UTC days)"
+
+
+def print_report(query: Query, rows: Sequence[UsageRow], *, more: bool) -> None:
+    """Print a report as a table; if each row is a day of the same thing, also the course of these days."""
+    console = _console()
+    console.print(Text(title_of(query)), soft_wrap=True)
+    if query.user or query.room:
+        console.print(Text(_whose(rows[0])), soft_wrap=True)
+    console.print(_report_table(query, rows))
+    if more:
+        console.print(f"Only the first {len(rows)} rows are shown. All of them: gateway usage export", soft_wrap=True)
+    elif query.is_daily and query.pages_of == "nothing":
+        for line in courses(query.days, rows):
+            console.print(line, soft_wrap=True)
+
+
+def print_top(title: str, rows: Sequence[TopRow], currency: str) -> None:
+    """Print a top list."""
+    count = Column("Minutes" if rows and rows[0].seconds is not UNSET else "Count", justify="right")
+    money = [Column(currency, justify="right")] if any(row.money is not UNSET for row in rows) else []
+    table = _table([Column("User", overflow="fold"), count, *money])
+    for row in rows:
+        cells = [_number(row.count, row.seconds), *([str(row.money)] if money else [])]
+        table.add_row(_printable(row.username) or row.user_id, *cells)
+    console = _console()
+    console.print(Text(title), soft_wrap=True)
+    console.print(table)
+
+
+def live_view(now: Now, at: datetime) -> Group:
+    """Return who is in which room."""
+    people = {0: "Nobody is", 1: "1 person"}.get(now.all_people, f"{now.all_people} people")
+    rooms = "a room" if now.all_rooms == 0 else "1 room" if now.all_rooms == 1 else f"{now.all_rooms} rooms"
+    lines: list[Text | Table] = [Text(f"{people} in {rooms} at {at:%Y-%m-%d %H:%M:%S} UTC", no_wrap=True)]
+    if now.rooms:
+        table = _table(["Room", "Person", "Role", Column("For", justify="right")])
+        for room in now.rooms:
+            table.add_row(*_live_cells(room, at))
+        lines.append(table)
+    if len(now.rooms) < now.all_rooms:
+        lines.append(Text(f"Shown: {len(now.rooms)} of them, those with the most people."))
+    return Group(*lines)
+
+
+def courses(days: Days, rows: Iterable[UsageRow]) -> list[str]:
+    """Return a line per action: a bar for each day, or for each few days of a long report, and the largest number."""
+    first, last = days
+    length = (last - first).days + 1
+    width = -(-length // _MOST_BARS)
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0] * -(-length // width))
+    for row in rows:
+        assert isinstance(row.date, str)  # noqa: S101  the rows of a daily report have one
+        found[row.action][(date.fromisoformat(row.date) - first).days // width] += row.ok
+    span = "a day" if width == 1 else f"in {width} days"
+    return [
+        f"{action:12} {bars(values)}  at most {max(values):.10g} {span}"
+        for action, values in found.items()
+        if length > 1 and any(values)
+    ]
+
+
+def bars(values: Sequence[float]) -> str:
+    """Return a bar per value, in proportion to the largest; a space for nothing, at least the lowest bar otherwise."""
+    largest = max(values)
+    return "".join(_BARS[min(7, int(value / largest * 8))] if value else " " for value in values)
+
+
+def _report_table(query: Query, rows: Sequence[UsageRow]) -> Table:
+    alone = query.user or query.room  # then the line above the table says it
+    keys = [name for name in query.keys if name in ({"date"} if alone else _SHOWN_AS)]
+    columns = [Column(_SHOWN_AS[name], **_STYLE.get(name, {"overflow": "fold"})) for name in keys]
+    numbers = [(name, [_cell(row, name) for row in rows]) for name in ("Denied", "Refused", "Failed", "Money")]
+    numbers = [(name, cells) for name, cells in numbers if any(cells)]
+    counts = [Column(name, justify="right", no_wrap=True) for name in ("Done", *(name for name, _ in numbers))]
+    table = _table([*columns, Column("Action", no_wrap=True), *counts])
+    for at, row in enumerate(rows):
+        texts = [_key(row, name) for name in keys]
+        table.add_row(*texts, row.action, _number(row.ok, row.seconds), *(cells[at] for _, cells in numbers))
+    return table
+
+
+_STYLE: dict[str, dict[str, Any]] = {"date": {"no_wrap": True}, "room_id": {"no_wrap": True}}
+
+
+def _whose(row: UsageRow) -> str:
+    """Return whom or which room a report of only one is about, as far as its rows say."""
+    texts = (row.username, row.user_id, row.room_name, row.room_id)
+    return "  ".join(_printable(text) for text in texts if text)
+
+
+def _key(row: UsageRow, name: str) -> str:
+    text = getattr(row, name)
+    if name == "username" and not text:  # of a deleted account
+        text = row.user_id
+    return _cut(text) if name == "room_name" else _printable(text)  # the room's id is beside it
+
+
+def _cell(row: UsageRow, name: str) -> str:
+    if name == "Money":
+        return "" if row.money is UNSET else str(row.money)
+    count = {"Denied": sum(row.denied.values()), "Refused": sum(row.refused.values()), "Failed": row.failed}[name]
+    return str(count) if count else ""
+
+
+def _number(count: float, seconds: int | UnsetType) -> str:
+    return str(count) if seconds is UNSET else f"{count:.2f}"
+
+
+def _live_cells(room: LiveRoom, at: datetime) -> tuple[str, ...]:
+    """Return the cells of a room, with a line for each person."""
+    owner = f"of {room.owner or room.owner_id}" if room.owner_id else ""
+    title = [_cut(room.name), room.room_id, _cut(owner)]
+    names = [_cut(one.username or one.user_id) or "(no id)" for one in room.people]
+    roles = [_cut(one.role) for one in room.people]
+    lasted = [_lasted(at - datetime.fromisoformat(one.since)) for one in room.people]
+    return "\n".join(filter(None, title)), "\n".join(names), "\n".join(roles), "\n".join(lasted)
+
+
+def _lasted(time: timedelta) -> str:
+    minutes = max(0, int(time.total_seconds())) // 60
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _printable(text: str) -> str:
+    """Return a text of users or of 100ms without what could change the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _cut(text: str) -> str:
+    """Return a text that leaves room for other columns."""
+    text = _printable(text)
+    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
+
+
+def _table(columns: Sequence[Column | str]) -> Table:
+    return Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def _console() -> Console:
+    """Markup is off: names of users may contain brackets."""
+    return Console(markup=False, highlight=False)
+
+
+def now_utc() -> datetime:
+    return datetime.now(UTC)

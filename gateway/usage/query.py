@@ -1,0 +1,90 @@
+"""What a usage report is asked for, checked."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal, TypeAlias
+
+from gateway.hms.replies import ROOM_ID
+from gateway.policy.actions import COUNTED
+from gateway.policy.model import Prices
+from gateway.text import FieldError
+from limits.counters import METERED
+
+MOST_DAYS = 366
+EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on days cannot overflow
+COUNTED_ACTIONS = ("login", *sorted(COUNTED), "api", *METERED)
+"""The actions that have counters. The metered ones count time, the others requests."""
+
+Days = tuple[date, date]
+"""The first and the last UTC day of a report."""
+
+GroupBy: TypeAlias = Literal["day", "user", "action", "room", "template"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A report: its days, what its rows are about, and which of them it has.
+
+    Without `group_by` there is a row per user (or per room, if only one is asked for), day and action; otherwise a row
+    per day, user, ... and action. `user` and `room` are ids. With `prices` rows of minutes show money.
+    """
+
+    days: Days
+    group_by: GroupBy | None = None
+    user: str | None = None
+    action: str | None = None
+    room: str | None = None
+    prices: Prices | None = None
+
+    def __post_init__(self) -> None:
+        """Raise FieldError if no counter can answer this."""
+        if self.action not in (None, *COUNTED_ACTIONS):
+            raise FieldError("action", f"must be one of {', '.join(COUNTED_ACTIONS)}; other requests count as api")
+        if self.room is not None and not ROOM_ID.fullmatch(self.room):
+            raise FieldError("room", "must be a room id of 100ms, which has 24 hexadecimal digits")
+        if self.user is not None and self.room is not None:
+            raise FieldError("room", "must not be given with `user`: there are no counters of one user in one room")
+        if self.user is not None and self.group_by in ("room", "template"):
+            raise FieldError("group_by", "must not be room or template with `user`: users are not counted per room")
+        if self.room is not None and self.group_by == "user":
+            raise FieldError("group_by", "must not be user with `room`: users are not counted per room")
+
+    @property
+    def is_daily(self) -> bool:
+        """Whether each row is about one day, not about all days together."""
+        return self.group_by in (None, "day")
+
+    @property
+    def pages_of(self) -> Literal["users", "rooms", "nothing"]:
+        """What the pages of the report go through; a report of nothing has one page."""
+        if self.user is not None or self.room is not None or self.group_by in ("day", "action", "template"):
+            return "nothing"
+        return "rooms" if self.group_by == "room" else "users"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The fields that say what a row is about, besides its action."""
+        if self.group_by is None:
+            return ("date", "room_id", "room_name", "owner_id") if self.room else ("date", "user_id", "username")
+        return _KEYS[self.group_by]
+
+
+_KEYS: dict[GroupBy, tuple[str, ...]] = {
+    "day": ("date",),
+    "user": ("user_id", "username"),
+    "action": (),
+    "room": ("room_id", "room_name", "owner_id"),
+    "template": ("template",),
+}
+
+
+def span_of_days(first: date | None, last: date | None) -> Days:
+    """Return the UTC days of a report; by default thirty, up to `last` or today. Raises FieldError."""
+    last = last or datetime.now(UTC).date()
+    for field, day in (("to", last), ("from", first or last)):
+        if not EARLIEST <= day <= LATEST:
+            raise FieldError(field, f"must lie between {EARLIEST} and {LATEST}")
+    first = first or last - timedelta(days=29)
+    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
+        raise FieldError("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
+    return first, last

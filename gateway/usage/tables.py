@@ -1,0 +1,76 @@
+"""Rows of a usage report as files: CSV (RFC 4180) and JSON, made page by page."""
+
+import csv
+import io
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+
+import msgspec
+from msgspec import UNSET
+
+from gateway.usage.query import Query
+from gateway.usage.reports import UsagePage
+from gateway.usage.rows import UsageRow
+
+MEDIA_TYPE = "text/csv; charset=utf-8; header=present"
+# A spreadsheet takes a cell that begins like this as a formula (OWASP, "CSV Injection"), also in full-width characters.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_COUNTS = ("action", "ok", "seconds", "denied", "refused", "failed", "would_deny", "details")
+_BY_KIND = ("denied", "refused", "would_deny")
+
+
+def columns_of(query: Query) -> tuple[str, ...]:
+    """Return the columns of a report."""
+    return (*query.keys, *_COUNTS, *(("money", "currency") if query.prices else ()))
+
+
+def name_of(query: Query, suffix: str) -> str:
+    """Return the name of a file with the report, which says what it holds."""
+    first, last = query.days
+    by = f"-by-{query.group_by}" if query.group_by else ""
+    return f"usage{by}-{first}-to-{last}-utc.{suffix}"
+
+
+async def csv_of(query: Query, pages: AsyncIterable[UsagePage]) -> AsyncGenerator[bytes]:
+    """Return a report as CSV, with a header even if it has no rows.
+
+    `denied`, `refused` and `would_deny` are sums; `details` has their parts, such as `denied.api=3`.
+    """
+    head = _encoded([columns_of(query)])
+    async for rows, _ in pages:
+        if head or rows:
+            yield head + _encoded(_cells(query, row) for row in rows)
+        head = b""
+
+
+async def json_of(pages: AsyncIterable[UsagePage]) -> AsyncGenerator[bytes]:
+    """Return a report as one JSON array with a line for each row."""
+    before = b"[\n"
+    async for rows, _ in pages:
+        for row in rows:
+            yield before + msgspec.json.encode(row)
+            before = b",\n"
+    yield b"[]\n" if before == b"[\n" else b"\n]\n"
+
+
+def _encoded(rows: Iterable[Iterable[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cells(query: Query, row: UsageRow) -> list[str]:
+    is_time = row.seconds is not UNSET
+    by_kind = {kind: getattr(row, kind) for kind in _BY_KIND}
+    details = (f"{kind}.{name}={count}" for kind, parts in by_kind.items() for name, count in sorted(parts.items()))
+    cells = [_harmless(getattr(row, name)) for name in query.keys]
+    cells += [row.action, f"{row.ok:.2f}" if is_time else str(row.ok), str(row.seconds) if is_time else ""]
+    cells += [str(sum(row.denied.values())), str(sum(row.refused.values())), str(row.failed)]
+    cells += [str(sum(row.would_deny.values())), " ".join(details)]
+    if query.prices:
+        cells += ["", ""] if row.money is UNSET else [str(row.money), query.prices.currency]
+    return cells
+
+
+def _harmless(text: str) -> str:
+    """Return a text that a spreadsheet shows and does not calculate."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text

@@ -1,0 +1,99 @@
+"""Reports in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from rich.console import Console
+
+from gateway.cli import usage_views
+from gateway.cli.usage_views import bars, courses, live_view, print_report
+from gateway.policy.model import Prices
+from gateway.usage.live import LivePerson, LiveRoom, Now
+from gateway.usage.query import GroupBy, Query
+from gateway.usage.rows import rows_of
+
+DAYS = date(2026, 11, 1), date(2026, 11, 30)
+UID, ROOM = "u" + "x" * 20, "64f0c0ffee64f0c0ffee64f0"
+LONG = "a name of sixty-four characters, which is the most that we accept"
+COUNTS = {"minutes.ok": 86_399, "tokens.mint.ok": 12_345, "tokens.mint.denied.api": 123, "tokens.mint.failed": 12}
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, markup=False, highlight=False))
+
+
+@pytest.mark.parametrize("group_by", [None, "day", "user", "action", "room", "template"])
+def test_tables_fit_into_80_columns_and_show_ids_whole(
+    group_by: GroupBy | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = Query(DAYS, group_by, prices=Prices("EUR", Decimal(4)))
+    keys = {"date": "2026-11-22", "user_id": UID, "username": "", "room_id": ROOM, "room_name": LONG}
+    keys |= {"owner_id": UID, "template": "default"}
+    rows = rows_of(COUNTS, action=None, prices=query.prices, keys={name: keys[name] for name in query.keys})
+    print_report(query, rows, more=False)
+    shown = lines(capsys)
+    assert shown[0].endswith("2026-11-01 to 2026-11-30 (UTC days)"), "a title that wraps"
+    assert max(map(len, shown)) <= 80
+    text = "\n".join(shown)
+    assert "1439.98" in text
+    assert "Refused" not in text, "a column of zeros"
+    if "user_id" in query.keys:
+        assert UID in text
+    if "room_id" in query.keys:
+        assert ROOM in text
+
+
+def test_a_report_of_one_user_shows_the_course_of_days(capsys: pytest.CaptureFixture[str]) -> None:
+    query = Query(DAYS, user=UID)
+    keys = {"user_id": UID, "username": "hanna"}
+    rows = [
+        row
+        for day, seconds in (("2026-11-01", 60), ("2026-11-30", 480))
+        for row in rows_of({"minutes.ok": seconds}, action=None, prices=None, keys={"date": day, **keys})
+    ]
+    print_report(query, rows, more=False)
+    shown = lines(capsys)
+    assert shown[1] == f"hanna  {UID}"
+    assert shown[-1] == f"minutes      ▂{' ' * 28}█  at most 8 a day"
+
+
+def test_days_of_a_long_report_share_bars() -> None:
+    days = date(2026, 1, 1), date(2026, 12, 31)
+    rows = rows_of({"api.ok": 5}, action=None, prices=None, keys={"date": "2026-12-31"})
+    (line,) = courses(days, rows)
+    assert line.endswith("█  at most 5 in 7 days")
+    assert len(line) <= 100
+
+
+def test_the_smallest_number_has_a_bar_and_nothing_has_none() -> None:
+    assert bars([0, 1, 500, 1000]) == " ▁▅█"
+
+
+def test_people_in_rooms_have_a_line_each_and_cannot_change_the_terminal() -> None:
+    people = [
+        LivePerson(UID, "", "host", "2026-11-22T09:47:00.000Z"),
+        LivePerson("\x1b[31m" + "x" * 90, "", "guest", "2026-11-22T11:59:30.000Z"),
+    ]
+    room = LiveRoom(ROOM, LONG, UID, "hanna", people[0].since, people)
+    console = Console(width=80, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(live_view(Now([room], 2, 3), NOON))
+    shown = capture.get()
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.startswith("3 people in 2 rooms at 2026-11-22 12:00:00 UTC")
+    assert [line for line in shown.splitlines() if UID in line and "2 h 13 min" in line]
+    assert [line for line in shown.splitlines() if ROOM in line and "0 min" in line]
+    assert "Shown: 1 of them" in shown
+    with console.capture() as capture:
+        console.print(live_view(Now([], 0, 0), NOON))
+    assert capture.get().strip() == "Nobody is in a room at 2026-11-22 12:00:00 UTC"

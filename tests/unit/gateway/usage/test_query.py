@@ -1,0 +1,43 @@
+"""What a usage report may be asked for."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from gateway.text import FieldError
+from gateway.usage.query import Query, span_of_days
+
+DAYS = date(2026, 11, 1), date(2026, 11, 30)
+ROOM = "64f0c0ffee64f0c0ffee64f0"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"action": "rooms.list"}, "action"),  # counted as api
+        ({"room": "r1"}, "room"),
+        ({"room": ROOM, "user": "u1"}, "room"),
+        ({"room": ROOM, "group_by": "user"}, "group_by"),
+        ({"user": "u1", "group_by": "room"}, "group_by"),
+        ({"user": "u1", "group_by": "template"}, "group_by"),
+    ],
+    ids=str,
+)
+def test_a_report_that_no_counter_can_answer_is_refused_by_field(wrong: dict[str, Any], field: str) -> None:
+    with pytest.raises(FieldError) as refusal:
+        Query(DAYS, **wrong)
+    assert refusal.value.field == field
+
+
+@pytest.mark.parametrize("action", ["minutes", "owned", "login", "api", "tokens.mint", "rooms.create"])
+def test_every_counted_action_can_be_asked_for(action: str) -> None:
+    assert Query(DAYS, action=action).action == action
+
+
+def test_a_report_has_at_most_366_days() -> None:
+    assert span_of_days(date(2024, 1, 1), date(2024, 12, 31)) == (date(2024, 1, 1), date(2024, 12, 31))
+    with pytest.raises(FieldError, match="366"):
+        span_of_days(date(2023, 12, 31), date(2024, 12, 31))

@@ -1,0 +1,173 @@
+"""Reports of users and rooms, grouped in every way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from auth import Execute
+from auth.accounts import Accounts
+from gateway.policy.model import Prices
+from gateway.text import FieldError
+from gateway.usage.query import Query
+from gateway.usage.reports import Reports
+from gateway.usage.rows import UsageRow
+from limits.counters import Counters
+from limits.derived import Derived
+from tests.fake_redis import fake_redis
+
+DAYS = date(2026, 10, 31), date(2026, 11, 22)
+HANNA, MARK = "u" + "h" * 20, "u" + "m" * 20
+STANDUP, LECTURE, OLDER = "a" * 24, "b" * 24, "c" * 24
+PRICES = Prices("EUR", Decimal(4))
+
+
+@pytest.fixture
+async def execute() -> AsyncIterator[Execute]:
+    redis = fake_redis()
+    yield redis.execute_command
+    await redis.aclose()
+
+
+@pytest.fixture
+async def reports(execute: Execute) -> Reports:
+    for number, (uid, name) in enumerate([(HANNA, "hanna"), (MARK, "mark")]):
+        await write(execute, f"u:1:{{{uid}}}", username=name, roles="host", status="active", ver=1, created_ms=number)
+        await execute("ZADD", "ui:1", number, uid)
+        await execute("SET", f"un:1:{name}", uid)
+    rooms = [(STANDUP, "default", 3), (LECTURE, "webinar", 3), (OLDER, "default", 1)]
+    for room, template, at_ms in rooms:
+        row = {"name": f"room {room[0]}", "description": "", "access": "open", "template": template, "owner": HANNA}
+        await write(execute, f"rm:1:{{{room}}}", **row, enabled=1, created_ms=at_ms)
+        await execute("ZADD", "ra:1", at_ms, room)
+        await write(execute, f"rc:1:{{{room}}}:2026-11", **{"22:minutes.ok": 60, "22:tokens.mint.ok": at_ms})
+    await write(
+        execute, f"rc:1:{{{STANDUP}}}:2026-11", **{"21:minutes.ok": 30, "22:people.peak": 4, "*:minutes.ok": 90}
+    )
+    november = {"21:tokens.mint.ok": 1, "22:tokens.mint.ok": 4, "22:minutes.ok": 90, "*:tokens.mint.ok": 5}
+    await write(execute, f"uc:1:{{{HANNA}}}:2026-11", **november, **{"22:owned.ok": 210, "22:people.peak": 4})
+    await write(execute, f"dn:1:{{{HANNA}}}:2026-11", **{"22:tokens.mint.denied.api": 2})
+    await write(execute, f"uc:1:{{{MARK}}}:2026-10", **{"31:tokens.mint.ok": 2, "31:minutes.ok": 120})
+    total = {"21:tokens.mint.ok": 1, "22:tokens.mint.ok": 4, "22:minutes.ok": 90, "22:tokens.mint.denied.api": 2}
+    await write(execute, "uc:1:{all}:2026-11", **total)
+    await write(execute, "uc:1:{all}:2026-10", **{"31:tokens.mint.ok": 2, "31:minutes.ok": 120})
+    accounts = Accounts(execute)
+    return Reports(execute, accounts, Counters(execute), Derived(execute, lambda *_: None))
+
+
+async def write(execute: Execute, key: str, **fields: Any) -> None:
+    await execute("HSET", key, *(word for item in fields.items() for word in item))
+
+
+def facts(rows: list[UsageRow], *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(getattr(row, name) for name in (*names, "action", "ok")) for row in rows]
+
+
+async def test_by_default_a_row_is_a_users_day_and_action(reports: Reports) -> None:
+    rows, _ = await reports.page(Query(DAYS))
+    assert facts(rows, "date", "username") == [
+        ("2026-11-21", "hanna", "tokens.mint", 1),
+        ("2026-11-22", "hanna", "minutes", 1.5),
+        ("2026-11-22", "hanna", "owned", 3.5),
+        ("2026-11-22", "hanna", "tokens.mint", 4),
+        ("2026-10-31", "mark", "minutes", 2),
+        ("2026-10-31", "mark", "tokens.mint", 2),
+    ]
+
+
+async def test_users_are_summed_over_the_days(reports: Reports) -> None:
+    rows, _ = await reports.page(Query(DAYS, "user"))
+    assert facts(rows, "user_id") == [
+        (HANNA, "minutes", 1.5),
+        (HANNA, "owned", 3.5),
+        (HANNA, "tokens.mint", 5),
+        (MARK, "minutes", 2),
+        (MARK, "tokens.mint", 2),
+    ]
+    assert rows[2].denied == {"api": 2}
+
+
+async def test_days_and_actions_are_summed_over_all_users(reports: Reports) -> None:
+    assert facts((await reports.page(Query(DAYS, "day")))[0], "date") == [
+        ("2026-10-31", "minutes", 2),
+        ("2026-10-31", "tokens.mint", 2),
+        ("2026-11-21", "tokens.mint", 1),
+        ("2026-11-22", "minutes", 1.5),
+        ("2026-11-22", "tokens.mint", 4),
+    ]
+    rows, _ = await reports.page(Query(DAYS, "action"))
+    assert facts(rows) == [("minutes", 3.5), ("tokens.mint", 7)]
+    assert rows[1].denied == {"api": 2}
+
+
+async def test_rooms_and_templates_are_summed_over_the_days(reports: Reports) -> None:
+    rows, _ = await reports.page(Query(DAYS, "room", action="minutes"))
+    assert facts(rows, "room_id", "room_name", "owner_id") == [
+        (LECTURE, "room b", HANNA, "minutes", 1),
+        (STANDUP, "room a", HANNA, "minutes", 1.5),
+        (OLDER, "room c", HANNA, "minutes", 1),
+    ]
+    rows, _ = await reports.page(Query(DAYS, "template"))
+    assert facts(rows, "template") == [
+        ("default", "minutes", 2.5),
+        ("default", "tokens.mint", 4),
+        ("webinar", "minutes", 1),
+        ("webinar", "tokens.mint", 3),
+    ]
+
+
+async def test_a_report_of_one_user_or_room_is_grouped_like_any_other(reports: Reports) -> None:
+    one, _ = await reports.page(Query(DAYS, "action", user=HANNA))
+    assert facts(one) == [("minutes", 1.5), ("owned", 3.5), ("tokens.mint", 5)]
+    room, _ = await reports.page(Query(DAYS, room=STANDUP, action="minutes"))
+    assert facts(room, "date", "room_name") == [
+        ("2026-11-21", "room a", "minutes", 0.5),
+        ("2026-11-22", "room a", "minutes", 1),
+    ]
+    assert facts((await reports.page(Query(DAYS, "template", room=LECTURE, action="minutes")))[0], "template") == [
+        ("webinar", "minutes", 1)
+    ]
+    assert await reports.page(Query(DAYS, room="0" * 24)) == ([], None)
+
+
+@pytest.mark.parametrize("group_by", [None, "user", "room"])
+async def test_pages_of_any_size_hold_every_row_once(reports: Reports, group_by: Any) -> None:
+    query = Query(DAYS, group_by)
+    whole, end = await reports.page(query)
+    assert end is None
+    rows, after = await reports.page(query, size=1)
+    while after is not None:
+        assert len(rows) < len(whole)
+        more, after = await reports.page(query, after=after, size=1)
+        rows += more
+    assert rows == whole
+
+
+async def test_the_top_of_minutes_money_and_denials(reports: Reports, execute: Execute) -> None:
+    await execute("ZADD", "tp:1:2026-11:minutes.ok", 90, HANNA, 120, MARK)
+    await execute("ZADD", "tp:1:2026-11:owned.ok", 60_000, HANNA)
+    await execute("ZADD", "tp:1:2026-11:denials", 2, HANNA)
+    minutes = await reports.top("2026-11", "minutes", 10)
+    assert [(row.username, row.count, row.seconds) for row in minutes] == [("mark", 2, 120), ("hanna", 1.5, 90)]
+    (money,) = await reports.top("2026-11", "money", 10, PRICES)
+    assert (money.username, money.count, money.money) == ("hanna", 1000, Decimal("4.00"))
+    assert [row.count for row in await reports.top("2026-11", "denials", 10)] == [2]
+    with pytest.raises(FieldError, match="prices"):
+        await reports.top("2026-11", "money", 10)
+
+
+async def test_details_have_a_series_of_days_with_the_peak_of_people(reports: Reports) -> None:
+    room = await reports.of_room(STANDUP, DAYS)
+    assert [(day.date, day.usage["minutes"].seconds, day.people_peak) for day in room] == [
+        ("2026-11-21", 30, 0),
+        ("2026-11-22", 60, 4),
+    ]
+    user = await reports.of_user(HANNA, DAYS)
+    assert [(day.date, sorted(day.usage), day.people_peak) for day in user] == [
+        ("2026-11-21", ["tokens.mint"], 0),
+        ("2026-11-22", ["minutes", "owned", "tokens.mint"], 4),
+    ]
