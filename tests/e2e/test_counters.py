@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
 
 from auth.accounts import Accounts
@@ -17,7 +22,7 @@ from auth.tokens import LoginTokens
 from gateway.redis.store import Store, connect
 from tests.e2e.policies import roomy
 from tests.e2e.volley import Answer, Line, open_lines
-from tests.servers import Installation
+from tests.servers import Installation, wait_until
 
 REQUESTS, USERS, AT_ONCE = 10_000, 50, 40
 
@@ -45,15 +50,15 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 async def log_in_many(installation: Installation) -> list[str]:
-    """Return access tokens of new users, created without the API: logins would measure argon2."""
+    """Return access tokens of new users, and of an operator, without the API: logins would measure argon2."""
     store = Store(connect(installation.valkey.url), deadline_s=5)
     secrets = [installation.env["GATEWAY_SECRET"]]
     passwords = Passwords()
     accounts, tokens = Accounts(store.execute, passwords), LoginTokens(KeyRing(secrets, "login-token"))
     sessions = Sessions(store.execute, KeyRing(secrets, "refresh"))
     issued = []
-    for number in range(USERS):
-        user = await accounts.add(f"user-{number}", None, roles=["busy"])
+    for name, role in [*((f"user-{number}", "busy") for number in range(USERS)), ("otto", "operator")]:
+        user = await accounts.add(name, None, roles=[role])
         grant = await sessions.open(user)
         issued.append(tokens.issue(grant.principal, auth_time=grant.auth_time))
     await store.close()
@@ -70,7 +75,7 @@ def outcome(answer: Answer) -> str:
 
 
 async def test_thousands_of_random_requests_are_counted_as_they_were_answered(busy: Installation) -> None:
-    tokens = await log_in_many(busy)
+    *tokens, operator_token = await log_in_many(busy)
     seen: list[Counter[str]] = [Counter() for _ in tokens]
     chance = random.Random(20261122)
     async with open_lines(busy.port, AT_ONCE) as lines:
@@ -112,6 +117,68 @@ async def test_thousands_of_random_requests_are_counted_as_they_were_answered(bu
     assert sum(sum(user.values()) for user in seen) == REQUESTS + 1
     for needed in ("tokens.mint.ok", "tokens.mint.denied", "rooms.create.failed", "tokens.mint.refused.unknown_role"):
         assert any(user[needed] for user in seen), f"the traffic never caused {needed}"
+    with busy.client(operator_token) as operator:
+        check_reports(busy, operator, {f"user-{number}": counts for number, counts in enumerate(seen)})
+
+
+def check_reports(busy: Installation, operator: httpx.Client, seen: dict[str, Counter[str]]) -> None:
+    """Check that API, CSV and command line report what the responses said, by user and in all."""
+    pages, cursor = [], None
+    while True:
+        more = {"cursor": cursor} if cursor else {}
+        answer = operator.get("/api/admin/usage", params={"limit": 20, **more}).json()
+        pages += answer["items"]
+        cursor = answer["next_cursor"]
+        if cursor is None:
+            break
+    assert by_user(pages) == seen
+    grouped = operator.get("/api/admin/usage", params={"group_by": "user", "limit": 500}).json()["items"]
+    assert by_user(grouped) == seen
+
+    file = operator.get("/api/admin/usage", params={"format": "csv"})
+    assert file.headers["content-type"] == "text/csv; charset=utf-8; header=present"
+    assert file.headers["content-disposition"].startswith('attachment; filename="usage-2')
+    done = busy.command("usage", "export", "--out", "usage.csv")
+    assert done.returncode == 0, done.stderr
+    shown = busy.command("usage", "show", "--json")
+    for text in (file.text, (busy.folder / "usage.csv").read_text()):
+        assert [row for row in csv_rows(text) if row["username"] in seen] == [
+            in_csv(row) for row in pages if row["username"] in seen
+        ]
+    assert by_user(json.loads(shown.stdout)) == seen
+
+    def totals() -> tuple[Counter[str], Counter[str]]:
+        per_user = sum(map(flat, json.loads(busy.command("usage", "show", "--json").stdout)), Counter[str]())
+        of_all = busy.command("usage", "show", "--group-by", "day", "--json")
+        return per_user, sum(map(flat, json.loads(of_all.stdout)), Counter[str]())
+
+    wait_until(lambda: len({*map(str, totals())}) == 1, "the derived totals equal the sums over all users", within_s=5)
+
+
+def by_user(rows: list[dict[str, Any]]) -> dict[str, Counter[str]]:
+    """Return what rows of a report say about the users of the test."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["username"].startswith("user-"):
+            found.setdefault(row["username"], Counter()).update(flat(row))
+    return found
+
+
+def flat(row: dict[str, Any]) -> Counter[str]:
+    return flatten({row["action"]: row})
+
+
+def csv_rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def in_csv(row: dict[str, Any]) -> dict[str, str]:
+    """Return a row of the JSON report as it stands in CSV."""
+    by_kind = {kind: row[kind] for kind in ("denied", "refused", "would_deny")}
+    details = [f"{kind}.{name}={count}" for kind, parts in by_kind.items() for name, count in sorted(parts.items())]
+    sums = {kind: sum(parts.values()) for kind, parts in by_kind.items()}
+    cells = {**row, **sums, "seconds": "", "details": " ".join(details)}
+    return {name: str(value) for name, value in cells.items()}
 
 
 def flatten(tallies: dict[str, dict[str, object]]) -> Counter[str]:

@@ -132,7 +132,7 @@ TYPED = {
     "Ending": "Ending",
     "Invite": "RoomInvite",
     "InviteMade": "InviteMade",
-    "Tally": "Tally",
+    "Tally": "Counts",
     "LimitState": "LimitNow",
     "QuotaState": "QuotaNow",
     "LeaseState": "LeaseNow",

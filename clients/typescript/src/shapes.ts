@@ -178,13 +178,18 @@ export interface InviteAccepted {
   readonly relation: Relation;
 }
 
-/** Requests of one action by outcome: succeeded, denied per limit, refused per code, failed in the gateway. */
+/**
+ * Requests of one action by outcome: succeeded, denied per limit, refused per code, failed in the gateway.
+ * The actions `minutes` (time in rooms) and `owned` (time of everybody in the user's rooms) have minutes as `ok`.
+ */
 export interface Tally {
   readonly ok: number;
   readonly denied: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;
   readonly failed: number;
   readonly would_deny: Readonly<Record<string, number>>;
+  /** The exact number behind minutes. */
+  readonly seconds?: number;
 }
 
 /** By action, such as `tokens.mint`. */
