@@ -607,7 +607,7 @@ class Quotas(Bench):
         assert len({tuple(state.ends_us for state in decision.quotas) for decision in decisions}) == 1
         assert len({tuple(state.window_s for state in decision.quotas) for decision in decisions}) == 1
         at = datetime.fromtimestamp(clock() / 1e6, UTC).date()
-        assert (await counters.days(subject, at, at))[at][MINT].ok == 3
+        assert (await counters.daily(subject, at, at))[at][f"{MINT}.ok"] == 3
 
     @pytest.mark.parametrize("off_us", [-HOUR_US, HOUR_US])
     async def test_a_reset_near_midnight_is_found_by_a_worker_with_a_wrong_clock(
