@@ -22,6 +22,7 @@ from gateway.metering.events import MOST_AGE_MS
 from gateway.metering.reconcile import Finding, Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import EVERY_S
+from gateway.policy.effective import policy_of
 from gateway.redis.store import Store
 from gateway.settings import Settings, load_env
 from limits.derived import Derived
@@ -63,10 +64,11 @@ def _days(first: date, last: date | None) -> tuple[date, date]:
 
 def _with_reconciliation(days: tuple[date, date], tell: Callable[[str], None]) -> list[Finding]:
     settings = Settings.from_env(load_env())
+    policy = policy_of(settings)
 
     async def work(store: Store) -> list[Finding]:
         derived, audit = Derived(store.execute, store.post), Audit(store.execute)
-        stays = Stays(store.execute, derived)
+        stays = Stays(store.execute, derived, calendars=lambda: policy.metered_calendars)
         reconciliation = Reconciliation(store.execute, stays, audit, store.now_ms)
         async with connect(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))

@@ -19,6 +19,7 @@ from auth.names import UID
 from gateway.metering import keys
 from gateway.metering.events import SessionFact, Stay
 from gateway.rooms import keys as room_keys
+from gateway.usage.rollup import CHANGED
 from limits import Execute
 from limits.derived import Derived
 from limits.metered import CONFIRMED, MOST_MS, MS_PER_DAY, OPEN, Account, Calendars, Credited, Interval, Metered
@@ -110,6 +111,8 @@ class Stays:
                 intervals = work.setdefault(account, [])
                 intervals.append(_interval(stay, owner, of_room=account.counters.startswith("rc")))
             places.append((account, len(intervals) - 1))  # the room comes last
+        # Before the credit: if the process dies after it, the repetition would see no change in what came late.
+        await self._note_past(day for stay in stays if stay.rank != OPEN for day in _days_if_past(stay, self._now_ms()))
         calendars = self._calendars()
         changes = dict(
             zip(
@@ -122,9 +125,17 @@ class Stays:
             subject = account.counters.partition("{")[2].rstrip("}")
             if account.counters.startswith("uc") and subject != keys.INSTALLATION:
                 self._derived.rank(subject, f"{account.metric}.ok", done.periods)
+        await self._note_past(name for done in changes.values() for name in done.periods)
         result = [changes[account].each[at] for account, at in places]
         await self._queue_again(stay for stay, one in zip(stays, result, strict=True) if one.is_new)
         return result
+
+    async def _note_past(self, periods: Iterable[str]) -> None:
+        """Note past UTC days, so that they are copied to the archive again."""
+        today = _day(self._now_ms())
+        days = {period for period in periods if len(period) == len(today) and period < today}
+        if days:
+            await self._execute("SADD", CHANGED, *days)
 
     async def _queue_again(self, new: Iterable[Stay]) -> None:
         """Queue the sessions of new stays, which may have been reconciled before these came."""
@@ -167,6 +178,17 @@ def _accounts(stay: Stay, owner: str) -> Iterable[Account]:
         yield keys.of_owner(owner, month)
     yield keys.of_all(month)
     yield keys.of_room(stay.room, stay.session)
+
+
+def _day(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d}"
+
+
+def _days_if_past(stay: Stay, now_ms: int) -> set[str]:
+    """Return the first and the last UTC day of a stay that ended before today, and one in between."""
+    if stay.left_ms >= now_ms - now_ms % MS_PER_DAY:
+        return set()
+    return {_day(at_ms) for at_ms in (stay.joined_ms, (stay.joined_ms + stay.left_ms) // 2, stay.left_ms)}
 
 
 def month_of(at_ms: int) -> str:

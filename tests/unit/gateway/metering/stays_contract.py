@@ -12,6 +12,7 @@ from gateway.metering import keys
 from gateway.metering.events import SessionFact, Stay, digest_of, stay_of
 from gateway.metering.stays import Stays, read_open
 from gateway.rooms import keys as room_keys
+from gateway.usage.rollup import CHANGED
 from limits import Execute
 from limits.derived import Derived
 
@@ -127,6 +128,29 @@ class StaysContract:
         assert await execute("EXISTS", keys.SESSIONS_DUE) == 0
         await stays.credit([stay("late")])
         assert await execute("ZSCORE", keys.SESSIONS_DUE, f"{ROOM}|{SESSION}") == JOINED + 400_000
+
+    async def test_a_past_day_that_changes_is_archived_again(self, execute: Execute) -> None:
+        now_ms = JOINED + 14 * 3_600_000  # midnight
+        stays = Stays(execute, Derived(execute, poster(execute)), now_ms=lambda: now_ms + 60_000)
+        await stays.credit([stay("open", left=None)])
+        await stays.credit([stay(joined=now_ms + 1000)])
+        assert not await execute("SMEMBERS", CHANGED)
+        await stays.credit([stay("across", left=14 * 3600 + 30)])
+        assert list(await execute("SMEMBERS", CHANGED)) == [b"2026-11-22"]
+
+    async def test_a_late_report_is_noted_before_it_is_credited(self, execute: Execute) -> None:
+        """Its repetition after a crash changes nothing, and would note nothing."""
+        noted = []
+
+        async def heard(*words: Any) -> Any:
+            noted.append(words[0:2] if words[0] == "SADD" else words[:1])
+            return await execute(*words)
+
+        stays = Stays(heard, Derived(heard, poster(execute)), now_ms=lambda: JOINED)
+        await stays.credit([stay(joined=JOINED - 10 * 86_400_000)])
+        assert noted.index(("SADD", CHANGED)) == 2  # after the session's script and its place in the queue
+        assert noted[3] == ("EVAL",)
+        assert list(await execute("SMEMBERS", CHANGED)) == [b"2026-11-12"]
 
     async def test_a_crash_between_two_accounts_is_mended_by_the_repetition(
         self, execute: Execute, owned: None
