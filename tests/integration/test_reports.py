@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+import pytest
+
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.redis.store import Store
@@ -40,6 +42,7 @@ def reports_of(store: Store) -> Reports:
     return Reports(store.execute, accounts, Counters(store.execute), derived)
 
 
+@pytest.mark.timeout(300)  # 7 s, but many times that beside many other processes
 async def test_a_month_of_100_000_users_has_a_fast_first_page_and_complete_pages(valkey: Valkey, store: Store) -> None:
     with valkey.client() as redis:
         for first_number in range(0, USERS, 10_000):
