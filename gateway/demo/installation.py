@@ -41,7 +41,7 @@ def prepare_only() -> None:
     """
     env = load_env()
     given, missing = hms_given(env)
-    if missing and any(env.get(name) for name in ("HMS_API_URL", "HMS_WEBHOOK_SECRET", *_CREDENTIALS)):
+    if missing and any(name.startswith("HMS_") for name in env):
         raise SettingsError(f"{', '.join(missing)} not set; set all of HMS_*, or none of them for a demo")
     if given:
         policy_of(Settings.from_env(env))  # stops `docker compose up` on settings that would stop the gateway

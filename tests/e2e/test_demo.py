@@ -324,7 +324,7 @@ def test_a_prepared_demo_prints_its_commands_and_hides_the_passwords_from_the_lo
         assert password not in second.stdout  # shown only once
 
 
-@pytest.mark.parametrize("name", ["HMS_API_URL", "HMS_WEBHOOK_SECRET", "HMS_TEMPLATE_ID"])
+@pytest.mark.parametrize("name", ["HMS_API_URL", "HMS_WEBHOOK_HEADER", "HMS_TEMPLATE_ID"])
 def test_a_demo_is_not_prepared_with_some_settings_of_a_real_account(tmp_path: Path, name: str) -> None:
     at = Installation(tmp_path)
     env = {key: at.env[key] for key in ("PATH", "PYTHONPATH", "REDIS_URL")} | {name: "http://127.0.0.1:1/v2"}
