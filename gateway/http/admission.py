@@ -5,10 +5,8 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from redis.exceptions import RedisError
 
@@ -43,14 +41,12 @@ T = TypeVar("T")
 
 
 @dataclass(repr=False, eq=False)
-class Admission(ASGIMiddleware):
+class Admission:
     """Admits or refuses a request before its handler runs, by the `Access` of its route.
 
     One Redis flush checks the session, charges every limit, counts the request and, where the action concerns a room,
     reads the room and the caller's relation to it. Then the policy decides.
     """
-
-    scopes = (ScopeType.HTTP,)
 
     _tokens: LoginTokens
     _sessions: Sessions
@@ -64,8 +60,11 @@ class Admission(ASGIMiddleware):
     _door: Door
     _dispatch: Dispatch
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        assert scope["type"] == ScopeType.HTTP  # noqa: S101  `scopes` lets nothing else in; mypy cannot see that
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """Take the place of a route's app, as a middleware of Litestar: `Dispatch` does what the app would."""
+        return cast(ASGIApp, self._handle)  # there are only HTTP routes
+
+    async def _handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         access = access_of(scope["route_handler"])
         try:
             if access.is_public or (access.guests and not _has_login(scope)):

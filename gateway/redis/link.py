@@ -21,10 +21,10 @@ _INCOMPLETE = object()
 
 
 class Call(Struct, eq=False):
-    """One command and the future of its reply."""
+    """One command and the future of its reply; None if nobody waits for it."""
 
     words: tuple[Any, ...]
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
     script: tuple[Any, ...] | None = None  # the EVAL to send if the server answers NOSCRIPT
 
 

@@ -85,15 +85,16 @@ class Store:
         after the other: `asyncio.gather` takes 2 us for each. When awaited it raises ResponseError of redis-py, or
         StoreError: no reply within the deadline, no connection, or too many such failures recently.
         """
-        call = Call(words, asyncio.get_running_loop().create_future())
+        future = asyncio.get_running_loop().create_future()
         if not self._breaker.allows():
-            _fail(call.future, StoreError("Redis failed too often in the last seconds; the command was not sent"))
-            return call.future
+            _fail(future, StoreError("Redis failed too often in the last seconds; the command was not sent"))
+            return future
+        call = Call(words, future)
         if words[0] == "EVAL":
             call.script = words
             call.words = ("EVALSHA", self._sha(words[1]), *words[2:])
         self._enqueue(call)
-        return call.future
+        return future
 
     async def now_ms(self) -> int:
         """Return the time of Redis, the one clock of all processes, in epoch milliseconds."""
@@ -112,9 +113,7 @@ class Store:
     def post(self, *words: Any) -> None:
         """Send one command with the next write, without waiting; errors are ignored. Not for scripts."""
         if self._breaker.allows():
-            future = asyncio.get_running_loop().create_future()
-            future.add_done_callback(_ignore)
-            self._enqueue(Call(words, future))
+            self._enqueue(Call(words, None))
 
     async def close(self) -> None:
         """Close the connection; waiting calls fail."""
@@ -162,8 +161,7 @@ class Store:
                 packed.append(pack_command(call.words))
                 link.unanswered.append(call)
             except (ValueError, TypeError) as error:  # an error of this caller alone
-                if not call.future.done():
-                    _fail(call.future, error)
+                _fail(call.future, error)
         self._plan_watch(loop.time() + self._deadline_s)
         try:
             link.send(packed)
@@ -200,14 +198,14 @@ class Store:
         self._say_available()
         for reply in replies:
             call = link.unanswered.popleft()
-            if call.future.done():
+            if call.future is None or call.future.done():
                 continue
-            if isinstance(reply, NoScriptError) and call.script is not None:
-                self._enqueue(Call(call.script, call.future))
-            elif isinstance(reply, Exception):
-                _fail(call.future, reply)
-            else:
+            if not isinstance(reply, Exception):
                 call.future.set_result(reply)
+            elif isinstance(reply, NoScriptError) and call.script is not None:
+                self._enqueue(Call(call.script, call.future))
+            else:
+                _fail(call.future, reply)
 
     def _lose(self, link: Link, error: Exception | None) -> None:
         """Abandon a connection that broke, or that the server closed."""
@@ -263,8 +261,7 @@ class Store:
         for call in calls:
             if not self._closed:
                 self._breaker.failed()
-            if not call.future.done():
-                _fail(call.future, StoreError(*error.args))
+            _fail(call.future, StoreError(*error.args))
 
     def _say_available(self) -> None:
         if not self._available:
@@ -272,12 +269,8 @@ class Store:
             log.warning("Redis is available again")
 
 
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+def _fail(future: asyncio.Future[Any] | None, error: Exception) -> None:
     """Fail a call. Of calls sent together, callers await the first that fails; asyncio must not log the others."""
-    future.set_exception(error)
-    future.exception()
-
-
-def _ignore(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()  # retrieve it, or asyncio logs it
+    if future is not None and not future.done():
+        future.set_exception(error)
+        future.exception()
