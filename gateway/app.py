@@ -43,7 +43,10 @@ from gateway.http.edge import Edge
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
 from gateway.metering.accrual import Accrual
+from gateway.metering.budgets import Budgets
+from gateway.metering.consequences import Consequences
 from gateway.metering.consumer import Consumer
+from gateway.metering.enforcement import Enforcement
 from gateway.metering.intake import PATH as WEBHOOKS
 from gateway.metering.intake import Door, Intake
 from gateway.metering.leader import Chore, Leader
@@ -174,6 +177,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         membership=Membership(room_members, accounts, policy, audit),
         invites=room_invites,
         guests=guests,
+        budgets=Budgets(store.execute, limiter, policy),
         hms=hms,
         hms_tokens=hms_tokens,
         policy=policy,
@@ -195,7 +199,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         chores = [
             asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
             asyncio.create_task(_remove_expired_guests(guests)),
-            asyncio.create_task(_leader(reports, stays, hms).run()),
+            asyncio.create_task(_leader(reports, stays, hms, policy, registry).run()),
         ]
         if door.is_open:
             chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
@@ -244,12 +248,19 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     )
 
 
-def _leader(reports: Store, stays: Stays, hms: HmsClient) -> Leader:
-    """Return the leader with the chores that keep minutes exact."""
-    reconciliation = Reconciliation(reports.execute, stays, Audit(reports.execute), reports.now_ms)
+def _leader(reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms) -> Leader:
+    """Return the leader with the chores that keep minutes exact and within their budgets."""
+    audit = Audit(reports.execute, reports.post)
+    reconciliation = Reconciliation(reports.execute, stays, audit, reports.now_ms)
     accrual = Accrual(reports.execute, stays, reports.now_ms)
     sweep = Sweep(reports.execute, hms, reconciliation, reports.now_ms)
-    return Leader(reports.execute, Chore("accrual", accrual.work), Chore("reconciliation", sweep.work))
+    budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
+    consequences = Consequences(reports.execute, rooms, hms, audit)
+    enforcement = Enforcement(
+        reports.execute, budgets, policy, consequences, reports.now_ms, lambda: accrual.credited_ms
+    )
+    chores = (Chore("accrual", accrual.work), Chore("reconciliation", sweep.work), Chore("budgets", enforcement.work))
+    return Leader(reports.execute, *chores)
 
 
 async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:

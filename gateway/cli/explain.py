@@ -15,18 +15,20 @@ from gateway.cli.terminal import JSON, fields, print_json
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError
 from gateway.hms.tokens import HmsTokens
+from gateway.metering.budgets import Budgets
 from gateway.policy.actions import ACTIONS, ROOM_ACTIONS
 from gateway.policy.effective import policy_of
 from gateway.policy.explain import Explanation, Question, Standing, explain, standing
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.policy.model import Policy
+from gateway.policy.model import Policy, written
 from gateway.redis.store import Store
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
 from gateway.routes.schemas import LimitsNow
 from gateway.settings import Settings, hms_given, load_env, policy_path
 from limits.limiter import Limiter
+from limits.policy import QuotaState
 
 
 @click.command("explain")
@@ -68,6 +70,13 @@ class _Answer:
     found: Found | None
     asked: str
     owner: str
+    budgets: list[tuple[str, QuotaState]]  # of the room's owner and of everybody, by scope
+
+    @property
+    def short(self) -> list[str]:
+        """Name what would still refuse the request now."""
+        spent = [state.name for _, state in self.budgets if not state.allowed and state.decides]
+        return [*self.standing.short, *spent]
 
 
 def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: bool) -> _Answer:
@@ -83,22 +92,26 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
         found, existing, asked, owner = None, None, "", ""
         if room_id:
             found = await _find(store, limiter, policy, room_id, one.id)
+        budgets: list[tuple[str, QuotaState]] = []
         if found is not None:
             owner = found.room.owner_id
             with contextlib.suppress(UnknownUser):  # the owner was deleted
                 owner = (await accounts.get(owner)).username
         if found is not None and action == "tokens.mint":
             existing, asked = await _template_roles(None if offline else settings, policy.now, found.room.template)
+            looks = await Budgets(store.execute, limiter, policy).of_room(found.room.owner_id)
+            budgets = [(scope, state) for scope, look in looks.items() for state in look.quotas]
         question = Question(one, action, found.facts if found else None, role, existing)
         limits = await standing(limiter, policy, one, action)
-        return _Answer(question, explain(policy.now, question), limits, room_id, found, asked, owner)
+        return _Answer(question, explain(policy.now, question), limits, room_id, found, asked, owner, budgets)
 
     return with_store(work)
 
 
 async def _find(store: Store, limiter: Limiter, policy: PolicyInForce, room_id: str, uid: str) -> Found | None:
     async with connect("http://127.0.0.1") as http:  # never used: a room is found in Redis
-        return await Rooms(store.execute, HmsClient(http, HmsTokens("", "")), limiter, policy).find(room_id, uid)
+        rooms = Rooms(store.execute, HmsClient(http, HmsTokens("", "")), limiter, policy)
+        return await rooms.find(room_id, uid, people=True)
 
 
 async def _template_roles(
@@ -130,9 +143,8 @@ def _print_answer(answer: _Answer) -> None:
     if why.role is not None:
         rows.append(("100ms role", f"{_role_text(why)} ({answer.asked})"))
     rows += [("Charges" if not n else "", line) for n, line in enumerate(_charge_lines(answer))]
-    short = ", ".join(answer.standing.short)
-    if short:
-        rows.append(("Now", f"would still be refused with 429 by: {short}"))
+    if answer.short:
+        rows.append(("Now", f"would still be refused with 429 by: {', '.join(answer.short)}"))
     for name, text in rows:
         click.echo(f"  {name:12} {text}")
 
@@ -164,14 +176,16 @@ def _charge_lines(answer: _Answer) -> list[str]:
         cost = f"{costs[state.name]} of " if costs[state.name] != 1 else ""
         shadow = "; shadow, denies nothing" if state.limit.shadow else ""
         lines.append(f"{cost}limit {state.name}: {state.rate}, burst {state.burst}; {state.remaining} left{shadow}")
-    for quota in decision.quotas:
-        shadow = "; shadow, denies nothing" if quota.quota.shadow else ""
-        lines.append(
-            f"quota {quota.name}: {quota.amount} per {quota.quota.period} ({quota.quota.zone});"
-            f" {quota.remaining} left{shadow}"
-        )
+    lines += [_quota_line("quota", state) for state in decision.quotas]
+    whose = {"owner": "budget of the owner", "all": "budget of all"}
+    lines += [_quota_line(whose[scope], state) for scope, state in answer.budgets]
     lines += [f"place {lease.name}: {lease.lease.most} at once; {lease.held} held" for lease in decision.leases]
     return lines or ["nothing"]
+
+
+def _quota_line(what: str, state: QuotaState) -> str:
+    shadow = "; shadow, denies nothing" if state.quota.shadow else ""
+    return f"{what} {state.name}: {written(state.quota, state.amount)}; {state.remaining} left{shadow}"
 
 
 def _plain_answer(answer: _Answer) -> dict[str, Any]:
@@ -199,8 +213,12 @@ def _plain_answer(answer: _Answer) -> dict[str, Any]:
         }
     costs = {one.limit.id: one.cost for one in why.charges}
     now = msgspec.to_builtins(LimitsNow.of(answer.standing.decision))
+    if answer.budgets:
+        plain["budgets"] = [
+            {"of": scope, **fields(state, "name", "amount", "used", "remaining")} for scope, state in answer.budgets
+        ]
     now["limits"] = [one | {"cost": costs[one["name"]]} for one in now["limits"]]
-    return plain | {"charges": now, "refused_now_by": list(answer.standing.short)}
+    return plain | {"charges": now, "refused_now_by": answer.short}
 
 
 def _plain_room(found: Found | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
 from gateway.logs import request_id, to_json
+from gateway.metering.budgets import BudgetSpent
 from gateway.metering.intake import IntakeFull, NoWebhook, WrongSecret
 from gateway.policy.model import written
 from gateway.redis.durable import NotDurable
@@ -171,7 +172,22 @@ def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
     code = "quota_exceeded" if isinstance(decision.worst, QuotaState | LeaseState) else "rate_limited"
     violated = [state.name for state in decision.violated]
     extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated}
+    if any(isinstance(state, QuotaState) and state.quota.metered for state in decision.violated):
+        extra["budget_of"] = "user"
     return Problem(429, code, f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers, **extra)
+
+
+_WHOSE = {"owner": "The budget of the owner of this room", "all": "The budget of this installation"}
+
+
+def _budget_spent(exc: BudgetSpent) -> Problem:
+    spent = exc.decision.violated
+    wait_s = retry_after_s(exc.decision) or 1
+    detail = f"{_WHOSE[exc.scope]} is spent: {', '.join(map(_describe, spent))}. Try again in {wait_s} s."
+    headers = {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
+    violated = [state.name for state in spent]
+    extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated, "budget_of": exc.scope}
+    return Problem(429, "quota_exceeded", detail, headers=headers, **extra)
 
 
 def _describe(state: State | BlockState) -> str:
@@ -228,6 +244,7 @@ def _breaches_away(exc: Exception) -> Problem:
 # The first match wins, so subclasses come before their parents.
 _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]]] = [
     ((RateLimited, TooManyRooms), _rate_limited),
+    (BudgetSpent, _budget_spent),
     (TokenExpired, _unauthorized("token_expired")),
     (InvalidToken, _unauthorized("invalid_token")),
     (InvalidCredentials, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),

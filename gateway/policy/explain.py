@@ -99,7 +99,7 @@ async def standing(limiter: Limiter, policy: PolicyInForce, user: User, action: 
     )
     costs = {charge.limit.id: charge.cost for charge in charges}
     short = [state.name for state in decision.limits if state.decides and state.remaining < costs[state.name]]
-    short += [state.name for state in decision.quotas if state.decides and state.remaining < 1]
+    short += [state.name for state in decision.quotas if state.decides and state.left < 1]
     short += [state.name for state in decision.leases if state.held >= state.lease.most]
     if decision.block is not None:
         short.insert(0, decision.block.name)

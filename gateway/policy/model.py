@@ -178,6 +178,14 @@ class Policy:
             return "all"
         return "owner" if quota.counter == OWNED else "user"
 
+    def has_budgets(self, scope: str) -> bool:
+        """Tell whether there are budgets of a scope: `user`, `owner` or `all`."""
+        return scope in self._scopes
+
+    @cached_property
+    def _scopes(self) -> frozenset[str]:
+        return frozenset(map(self.scope_of, self.metered))
+
     @cached_property
     def metered(self) -> tuple[Quota, ...]:
         """Every budget of minutes of every role, and those of the installation."""

@@ -58,6 +58,9 @@ async def mint_token(room_id: RoomInPath, data: JSONBody[MintToken], request: Ca
     ttl_s = now.rooms.token_ttl_s
     if not now.joins_open_rooms(request.user.roles) and (ends_at := await services.guests.ends_at(uid)) is not None:
         ttl_s = max(1, min(ttl_s, int(ends_at - time.time())))  # a guest's token expires with the guest
+    left_s = await services.budgets.check_mint(request.auth.decision, found.room.owner_id)
+    if left_s is not None:
+        ttl_s = max(1, min(ttl_s, left_s))
     minted = services.hms_tokens.join_token(room_id=room_id, user_id=uid, role=verdict.role, ttl_s=ttl_s)
     await services.rooms.enlist(found, uid)
     jti, exp = minted.jti, minted.expires_at

@@ -21,6 +21,7 @@ from gateway.hms.tokens import HmsTokens
 from gateway.http.context import Call
 from gateway.http.cursors import Cursors
 from gateway.http.login_throttle import Throttle
+from gateway.metering.budgets import Budgets
 from gateway.metering.intake import Door, Intake
 from gateway.metering.webhooks import Webhooks
 from gateway.policy.live import PolicyInForce
@@ -65,6 +66,7 @@ class Services:
     membership: Membership
     invites: RoomInvites
     guests: GuestBook
+    budgets: Budgets
     hms: HmsClient
     hms_tokens: HmsTokens
     cursors: Cursors

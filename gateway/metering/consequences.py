@@ -1,0 +1,120 @@
+"""What follows when budgets are nearly or quite spent: an entry in the audit trail, the end of rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from gateway.audit import NOBODY, Audit
+from gateway.hms.client import HmsClient
+from gateway.hms.errors import HmsError
+from gateway.rooms.registry import Rooms
+from limits import Execute
+from limits.periods import span_of
+from limits.policy import QuotaState
+
+from .keys import budget_notices
+from .stays import OpenStay
+
+log = logging.getLogger("gateway.metering")
+
+PERCENTS = (80, 100)
+AGAIN_MS = 10_000  # 100ms acts after it has answered; then its webhook takes a moment
+_KEEP_NOTICES_MS = 62 * 86_400_000  # longer than a month
+_MOST_CALLS = 10  # to 100ms at once; users need the others
+_WHY = {
+    "user": "your minutes are used up",
+    "owner": "the minutes of the owner of this room are used up",
+    "all": "the minutes of this service are used up",
+}
+
+# KEYS  1 the subject's notices   ARGV  1 budget and percentage   2 period   3 ms to keep
+# Reply 1: it is the first of the period, else 0
+_NOTICE = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+Payer = tuple[str, str]
+"""A scope, and the user whose budget it is or `keys.INSTALLATION`."""
+
+
+class _Order(Struct, frozen=True):
+    """What a spent budget ends: the stay of one person or, without `alone`, the session of its room."""
+
+    stay: OpenStay
+    scope: str
+    budget: str
+    alone: bool
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.stay.room, self.stay.peer if self.alone else ""
+
+
+class Consequences:
+    """Audits that budgets reach a percentage, and ends rooms. What fails is tried again with the next look."""
+
+    def __init__(self, execute: Execute, rooms: Rooms, hms: HmsClient, audit: Audit) -> None:
+        self._execute = execute
+        self._rooms = rooms
+        self._hms = hms
+        self._audit = audit
+        self._calls = asyncio.Semaphore(_MOST_CALLS)
+        self._done: dict[tuple[str, str], int] = {}  # what has been ended, and when (ms)
+
+    async def notice(self, payer: Payer, state: QuotaState, percent: int, now_us: int) -> None:
+        """Audit that so much of a budget is used: once in each of its periods."""
+        scope, subject = payer
+        period = span_of(state.quota.period, state.quota.zone, now_us).id
+        words = (f"{state.name}:{percent}", period, _KEEP_NOTICES_MS)
+        if await self._execute("EVAL", _NOTICE, 1, budget_notices(subject), *words):
+            whom = NOBODY if scope == "all" else subject
+            said: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
+            await self._audit.record("budget.reached", by=NOBODY, subject=whom, **said, minutes=state.amount)
+
+    async def end(self, spent: Iterable[tuple[Payer, str]], stays: Sequence[OpenStay], now_ms: int) -> None:
+        """End what spent budgets, given by whose they are and their names, must end of all open stays."""
+        self._done = {place: at_ms for place, at_ms in self._done.items() if now_ms - at_ms < AGAIN_MS}
+        orders = [order for payer, budget in spent for order in _orders(payer, budget, stays)]
+        todo = {order.place: order for order in reversed(orders) if order.place not in self._done}
+        await asyncio.gather(*(self._carry_out(order, now_ms) for order in todo.values()))
+
+    async def _carry_out(self, order: _Order, now_ms: int) -> None:
+        async with self._calls:
+            try:
+                await (self._remove(order) if order.alone else self._end(order))
+            except HmsError as error:
+                log.warning("room %s goes on although a budget is spent: %s", order.stay.room, error)
+            else:
+                self._done[order.place] = now_ms
+
+    async def _end(self, order: _Order) -> None:
+        stay, of_all = order.stay, order.scope == "all"
+        room = await self._rooms.get(stay.room)
+        if room is None:  # not ours: a room of the same 100ms account
+            return
+        why = _WHY["all" if of_all else "owner"]
+        await self._rooms.locks.end(room, lock=not of_all, held=False, reason=why)
+        said = {"room": room.id, "reason": why, "budget": order.budget}
+        await self._audit.record("room.ended", by=NOBODY, subject=stay.owner, **said, lock=int(not of_all))
+
+    async def _remove(self, order: _Order) -> None:
+        stay = order.stay
+        await self._hms.remove_peer(stay.room, stay.peer, reason=_WHY["user"])
+        await self._audit.record("peer.removed", by=NOBODY, subject=stay.user, room=stay.room, budget=order.budget)
+
+
+def _orders(payer: Payer, budget: str, stays: Iterable[OpenStay]) -> Iterable[_Order]:
+    """Say what ends: the rooms of an owner, and of a user also their stays in rooms of others, which go on."""
+    scope, subject = payer
+    for stay in stays:
+        if scope == "all" or stay.owner == subject:
+            yield _Order(stay, scope, budget, alone=False)
+        elif scope == "user" and stay.user == subject:
+            yield _Order(stay, scope, budget, alone=True)
