@@ -76,7 +76,7 @@ def _print(standing: Standing, states: dict[str, Any]) -> None:
     for one in states["limits"]:
         rows.append((one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"]))
     for one in states["quotas"]:
-        unit = " minutes" if one["unit"] == "minutes" else ""
+        unit = " min" if one["unit"] == "minutes" else ""
         allows = f"{one['amount']}{unit} per {one['period']}, {one['time_zone']}"
         rows.append((one["name"], allows, str(one["remaining"]), one["full_again_at"]))
     for one in states["leases"]:

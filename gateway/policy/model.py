@@ -84,8 +84,8 @@ class Prices:
 
 
 def written(quota: Quota, amount: int) -> str:
-    """Return an amount of a quota for people, such as `10 per day, UTC` or `30 minutes per month, Europe/Berlin`."""
-    return f"{amount}{' minutes' if quota.metered else ''} per {quota.period}, {quota.zone}"
+    """Return an amount of a quota for people, such as `10 per day, UTC` or `30 min per month, Europe/Berlin`."""
+    return f"{amount}{' min' if quota.metered else ''} per {quota.period}, {quota.zone}"
 
 
 class RoomFacts(Struct, frozen=True):
