@@ -155,7 +155,7 @@ class Consumer:
                 raise
             events = await self._credit_each(events, counts)  # it may be the fault of a single one
         await self._done([one.place for one, _ in events])
-        await self._count(counts, max(one.at_ms for one in batch), now_ms)
+        await self._count(counts, min(one.at_ms for one in batch), now_ms)
 
     async def _credit(self, events: list[Event], counts: Counter[str]) -> None:
         """Credit what events say, and count them once that is done."""
@@ -208,9 +208,9 @@ class Consumer:
         if places:
             await self._execute("EVAL", _DONE, 1, keys.EVENTS, GROUP, *places)
 
-    async def _count(self, counts: Counter[str], newest_ms: int, now_ms: int) -> None:
+    async def _count(self, counts: Counter[str], oldest_ms: int, now_ms: int) -> None:
         changes = [self._execute("HINCRBY", keys.STATISTICS, name, count) for name, count in counts.items() if count]
-        await asyncio.gather(*changes, self._execute("HSET", keys.STATISTICS, "lag_ms", max(0, now_ms - newest_ms)))
+        await asyncio.gather(*changes, self._execute("HSET", keys.STATISTICS, "lag_ms", max(0, now_ms - oldest_ms)))
 
     async def _tidy(self) -> None:
         now = time.monotonic()

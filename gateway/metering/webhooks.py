@@ -17,7 +17,7 @@ _COUNTS = ("received", "applied", "unchanged", "ignored", "recorder", "dead", "c
 class WebhookState(Struct, frozen=True):
     """Numbers of events since the installation began, when the last one came, and what waits.
 
-    `counts`: by what became of them; `types`: by type, unknown ones together. `lag_ms`: how long the last batch waited.
+    `counts`: by what became of them; `types`: by type, unknown ones together. `lag_ms`: how long the last ones waited.
     """
 
     last_ms: int | None

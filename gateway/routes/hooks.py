@@ -27,7 +27,7 @@ class Stored(msgspec.Struct):
 class WebhookReport(msgspec.Struct):
     enabled: Annotated[bool, Meta(description="Whether a secret is set, so that webhooks are taken.")]
     last_at: Annotated[Instant | None, Meta(description="When the last event came; null if none ever did.")]
-    lag_ms: Annotated[int, Meta(description="How many milliseconds the last events waited to be worked off.")]
+    lag_ms: Annotated[int, Meta(description="How long the last events waited at most.")]
     waiting: Annotated[int, Meta(description="Events that are stored and not worked off yet.")]
     dead_letters: Annotated[int, Meta(description="Events that could not be understood and are kept.")]
     counts: Annotated[

@@ -96,6 +96,16 @@ async def test_events_become_minutes_and_are_forgotten(store: Store, intake: Int
     }
 
 
+async def test_a_close_counts_whatever_else_a_batch_says_about_its_session(store: Store, intake: Intake) -> None:
+    stopped_ms = JOINED_MS + 70_000
+    for body in (JOIN, event("session.close.success", session_stopped_at=at(stopped_ms)), LEAVE):
+        await intake.store(body)
+    await consumer(store).work_once()
+    assert await store.execute("HGET", keys.session(ROOM, SESSION), "closed_ms") == b"%d" % stopped_ms
+    due_ms = await store.execute("ZSCORE", keys.SESSIONS_DUE, f"{ROOM}|{SESSION}")
+    assert due_ms < time.time() * 1000 + 10_000
+
+
 async def test_a_recorder_is_counted_and_credited_to_nobody(store: Store, intake: Intake) -> None:
     await intake.store(event("peer.leave.success", role="__internal_recorder"))
     await intake.store(event("peer.leave.success", user="100ms_5"))
