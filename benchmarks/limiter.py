@@ -207,7 +207,7 @@ async def measure_users(folder: Path, size: Size) -> list[tuple[str, str, str]]:
         figures: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(size.turns * 6):
             for name, (limiter, client, drawn_from) in sides.items():
-                drawn = [f"user{random.randrange(drawn_from)}" for _ in range(size.decisions // 20)]  # noqa: S311
+                drawn = [f"user{random.randrange(drawn_from)}" for _ in range(size.decisions // 20)]
                 figures[name].append(await redis_us(_taking(limiter), client, drawn))
         assert sides["any"][1].dbsize() == size.users
         for store in stores:
