@@ -15,8 +15,12 @@ from tests.servers import Valkey
 # A process that a shell starts with `&` ignores SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How fast examples are generated says something about the machine only.
+_calm = hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("usual", _calm)
+hypothesis.settings.load_profile("usual")
 # For `make quick`: a fifth of the examples.
-hypothesis.settings.register_profile("quick", max_examples=20)
+hypothesis.settings.register_profile("quick", _calm, max_examples=20)
 
 
 @pytest.fixture(scope="session")

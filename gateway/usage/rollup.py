@@ -52,7 +52,10 @@ class RollUp:
         changed = await self._take_changed(today)
         through = await self._through()
         first_new = through + timedelta(days=1) if through else today - timedelta(days=_LONGEST_DAYS)
-        days = sorted(changed | {first_new + timedelta(days=n) for n in range((today - first_new).days)})
+        new = {first_new + timedelta(days=n) for n in range((today - first_new).days)}
+        # Once more before Redis forgets it: a process that died may have changed a day without noting it.
+        leaving = {day - timedelta(days=HOT_DAYS) for day in new}
+        days = sorted(changed | new | leaving)
         if days:
             await self._copy(frozenset(days), progress or (lambda _: None))
             await self._archive.set_state("through", (today - timedelta(days=1)).isoformat())

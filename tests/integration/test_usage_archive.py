@@ -121,11 +121,13 @@ async def test_a_roll_up_copies_finished_days_once_and_changed_days_again(store:
     assert await copied("all", "all") == [(YESTERDAY, "minutes.ok", 62)]
 
     assert await roll_up.run(today=TODAY) == []
+    tomorrow = TODAY + timedelta(days=1)
+    assert await roll_up.run(today=tomorrow) == [TODAY - timedelta(days=HOT_DAYS), TODAY]
     await count(store, "USER", YESTERDAY, "tokens.mint.ok", 8)
-    await store.execute("SADD", CHANGED, YESTERDAY.isoformat(), TODAY.isoformat())
-    assert await roll_up.run(today=TODAY) == [YESTERDAY]
+    await store.execute("SADD", CHANGED, YESTERDAY.isoformat(), tomorrow.isoformat())
+    assert await roll_up.run(today=tomorrow) == [YESTERDAY]
     assert (YESTERDAY, "tokens.mint.ok", 8) in await copied("user", "USER")
-    assert await store.execute("SMEMBERS", CHANGED) == [TODAY.isoformat().encode()], "today is not finished"
+    assert await store.execute("SMEMBERS", CHANGED) == [tomorrow.isoformat().encode()], "it is not finished"
 
 
 async def test_a_roll_up_that_crashed_is_continued(
