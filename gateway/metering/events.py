@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.hms.replies import epoch_ms
+from gateway.hms.replies import ROOM_ID, epoch_ms
 from limits.metered import CONFIRMED, ENDED, MOST_MS, MS_PER_DAY, OPEN
 
 RECORDER_ROLE = "__internal_recorder"
@@ -57,7 +57,7 @@ KNOWN_TYPES = frozenset(
     }.items()
     for outcome in outcomes.split()
 )
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_CHARS = 64
 
 
@@ -196,19 +196,23 @@ def _stay(data: dict[str, Any], now_ms: int, *, has_left: bool) -> Stay:
     peer = data.get("peer_id")
     if not isinstance(peer, str) or not peer:
         raise Malformed("peer_id is missing")
-    ids = _id(data, "room_id"), _id(data, "session_id")
+    ids = _ids(data)
     return stay_of(*ids, peer, data.get("user_id"), data.get("role"), joined_ms, left_ms=left_ms)
 
 
 def _session(data: dict[str, Any], now_ms: int, *, has_closed: bool) -> SessionFact:
-    ids = _id(data, "room_id"), _id(data, "session_id")
+    ids = _ids(data)
     times = epoch_ms(data.get("session_started_at")), epoch_ms(data.get("session_stopped_at"))
     opened_ms, closed_ms = (one if one is not None and 0 <= one <= now_ms + MOST_AHEAD_MS else None for one in times)
     return SessionFact(*ids, opened_ms, closed_ms if has_closed else None, has_closed)
 
 
-def _id(data: dict[str, Any], name: str) -> str:
-    value = data.get(name)
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise Malformed(f"{name} is missing or has another form")
-    return value
+def _ids(data: dict[str, Any]) -> tuple[str, str]:
+    """Return the room and the session. Keys are made of them, so no room may have the id of a user, or be `all`."""
+    found = []
+    for name, form in (("room_id", ROOM_ID), ("session_id", _SESSION_ID)):
+        value = data.get(name)
+        if not isinstance(value, str) or not form.fullmatch(value):
+            raise Malformed(f"{name} is missing or has another form")
+        found.append(value)
+    return found[0], found[1]

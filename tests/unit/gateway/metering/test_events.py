@@ -110,6 +110,7 @@ def test_a_close_says_when_if_it_can_be_read() -> None:
     [
         *({name: value} for name in ("room_id", "session_id", "peer_id") for value in (..., "", None, 5, ["x"])),
         *({name: value} for name in ("room_id", "session_id") for value in ("a}b", "{a", "a b", "a\n", "x" * 65, "é")),
+        *({"room_id": value} for value in ("all", "u" + "a" * 20, "2026-11", "6" * 23, "6" * 25, "G" * 24)),
         *({"joined_at": value} for value in (..., None, "", 1e3, "0001-01-01T00:00:00Z", "20XX-01-01T00:00:00Z")),
         {"joined_at": "2026-11-22T10:00:00.0123456789Z"},
         {"joined_at": at(days=35, seconds=1), "left_at": at(days=35)},
