@@ -16,7 +16,7 @@ LEAST_S = 2.0
 STAYS_PER_S = 1000  # 5,000 open stays are credited every 5 s
 # A session ends after 12 h (100ms docs, api-reference/Sessions/object); the rest is for clocks that differ.
 MOST_STAY_MS = MS_PER_DAY // 2 + 5 * 60_000
-_PART = 100  # credited at once; others run in between
+_PART = 50  # credited at once; others run in between
 
 
 class Accrual:

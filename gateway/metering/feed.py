@@ -12,6 +12,7 @@ from .events import Stay
 from .keys import published
 
 MOST_ENTRIES = 1_000_000
+_PART = 100  # entries sent at once; others run in between
 
 
 class Feed:

@@ -1,6 +1,6 @@
 """What 100ms's sessions API says about the stays of a session, compared with what is in the ledger: pure functions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from msgspec.structs import replace
@@ -20,10 +20,16 @@ def settle(session: HmsSession, known: Sequence[Stay], now_ms: int) -> list[Stay
     A session shows one stay per peer id, so that an earlier stay of an id that was used again is missing. It then ends
     where the next one begins. A peer that an ended session does not show at all was not there.
     """
-    told = [_told(session, one, known, now_ms) for one in session.stays if not is_recorder(one.role, one.user_id)]
-    places = {stay.place for stay in told}
-    untold = (stay for stay in known if stay.place not in places)
-    return told + [one for stay in untold if (one := _untold(session, stay, told, known, now_ms)) is not None]
+    shown_by_peer: dict[str, list[HmsStay]] = {}
+    for one in session.stays:
+        if not is_recorder(one.role, one.user_id):
+            shown_by_peer.setdefault(text_of(one.peer_id), []).append(one)
+    known_by_peer: dict[str, list[Stay]] = {}
+    for stay in known:
+        known_by_peer.setdefault(stay.peer, []).append(stay)
+    peers = dict.fromkeys((*shown_by_peer, *known_by_peer))
+    parts = (_of_peer(session, shown_by_peer.get(one, ()), known_by_peer.get(one, ()), now_ms) for one in peers)
+    return list(chain.from_iterable(parts))
 
 
 def settle_unknown(known: Iterable[Stay], now_ms: int) -> list[Stay]:
@@ -31,40 +37,37 @@ def settle_unknown(known: Iterable[Stay], now_ms: int) -> list[Stay]:
     return [_confirmed(stay, stay.left_ms, now_ms) for stay in known]
 
 
-def _told(session: HmsSession, one: HmsStay, known: Sequence[Stay], now_ms: int) -> Stay:
-    joined_ms = _joined_ms(one, known)
+def _of_peer(session: HmsSession, shown: Iterable[HmsStay], known: Sequence[Stay], now_ms: int) -> list[Stay]:
+    told = [_told(session, one, known, now_ms) for one in shown]
+    places = {stay.place for stay in told}
+    untold = (_untold(session, stay, told, known, now_ms) for stay in known if stay.place not in places)
+    return told + [stay for stay in untold if stay is not None]
+
+
+def _told(session: HmsSession, one: HmsStay, known: Iterable[Stay], now_ms: int) -> Stay:
+    # The ledger says when it began if it is there: that is part of its name.
+    near = [stay.joined_ms for stay in known if abs(stay.joined_ms - one.joined_ms) < SAME_MS]
+    joined_ms = min(near, key=lambda joined_ms: abs(joined_ms - one.joined_ms), default=one.joined_ms)
     left_ms = one.left_ms if one.left_ms is not None or session.active else session.changed_ms
-    most_ms = joined_ms + MOST_MS
-    return stay_of(
-        session.room_id, session.id, one.peer_id, one.user_id, one.role, joined_ms,
-        left_ms=left_ms and min(max(left_ms, joined_ms), most_ms), confirmed_ms=now_ms,
-    )  # fmt: skip
-
-
-def _joined_ms(one: HmsStay, known: Sequence[Stay]) -> int:
-    """Return when a stay began, as its ledger says if the stay is there: that is part of its name."""
-    peer = text_of(one.peer_id)
-    near = [stay.joined_ms for stay in known if stay.peer == peer and abs(stay.joined_ms - one.joined_ms) < SAME_MS]
-    return min(near, key=lambda joined_ms: abs(joined_ms - one.joined_ms), default=one.joined_ms)
+    if left_ms is not None:
+        left_ms = min(max(left_ms, joined_ms), joined_ms + MOST_MS)
+    who = (session.room_id, session.id, one.peer_id, one.user_id, one.role)
+    return stay_of(*who, joined_ms, left_ms=left_ms, confirmed_ms=now_ms)
 
 
 def _untold(session: HmsSession, stay: Stay, told: Sequence[Stay], known: Sequence[Stay], now_ms: int) -> Stay | None:
     """Return a stay that the session does not show as it must be, or None if that is not known yet."""
-    shown = [one for one in told if one.peer == stay.peer]
-    if not shown:
+    if not told:
         return None if session.active else _confirmed(stay, stay.joined_ms, now_ms)
-    if any(one.rank != OPEN and one.joined_ms <= stay.joined_ms < one.left_ms for one in shown):
-        return _confirmed(stay, stay.joined_ms, now_ms)  # within the one that is shown: counted there
-    begins = min(_begins_after(stay, chain(told, known)), default=None)
-    if begins is not None:
-        return _confirmed(stay, begins if stay.rank == OPEN else min(stay.left_ms, begins), now_ms)
+    # Within the one that is shown: counted there. One that is still open contains nothing yet.
+    if any(one.joined_ms <= stay.joined_ms < one.left_ms for one in told):
+        return _confirmed(stay, stay.joined_ms, now_ms)
+    begins = [one.joined_ms for one in (*told, *known) if one.joined_ms > stay.joined_ms]
+    if begins:
+        return _confirmed(stay, min(begins) if stay.rank == OPEN else min(stay.left_ms, *begins), now_ms)
     if session.active:
         return None
     return _confirmed(stay, session.changed_ms if stay.rank == OPEN else stay.left_ms, now_ms)
-
-
-def _begins_after(stay: Stay, others: Iterable[Stay]) -> Iterator[int]:
-    return (one.joined_ms for one in others if one.peer == stay.peer and one.joined_ms > stay.joined_ms)
 
 
 def _confirmed(stay: Stay, left_ms: int, now_ms: int) -> Stay:
