@@ -37,7 +37,7 @@ WouldDeny = Annotated[
 
 
 class Tally(Struct):
-    """Requests of one action by outcome."""
+    """Requests of one action by outcome; of a metered one, `ok` is seconds."""
 
     ok: Done = 0
     denied: Denied = {}

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
@@ -102,9 +102,7 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
     async def work(store: Store) -> None:
         query = await _query(store, **selected)
         total = await Accounts(store.execute).count() if query.pages_of == "users" else None
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), transient=True, console=Console(stderr=True)
-        ) as shown:
+        with _progress(TextColumn("{task.description}"), BarColumn()) as shown:
             pages = _with_progress(_reports(store).pages(query), shown, total)
             chunks = _encoded(kind, query, pages)
             if out is None:
@@ -198,7 +196,7 @@ def rebuild(month: str | None) -> None:
 
     async def work(store: Store) -> int:
         accounts = Accounts(store.execute)
-        with Progress(transient=True, console=Console(stderr=True)) as progress:
+        with _progress(*Progress.get_default_columns()) as progress:
             task = progress.add_task("Reading users", total=await accounts.count())
 
             async def all_users() -> AsyncIterator[str]:
@@ -238,7 +236,7 @@ async def _query(  # noqa: PLR0913  one argument per option
     """Return what the options ask for, and note in the audit trail that it was read. Raises UnknownUser."""
     with _as_option():
         days = span_of_days(first.date() if first else None, last.date() if last else None)
-        uid = (await Accounts(store.execute).lookup(user)).id if user else None
+        uid = (await _reports(store).find_user(user)).id if user else None
         query = Query(days, group_by, uid, action, room, _prices())
     report = "rooms" if "room_id" in query.keys else "users"
     await Audit(store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
@@ -246,7 +244,7 @@ async def _query(  # noqa: PLR0913  one argument per option
 
 
 @contextlib.contextmanager
-def _as_option() -> Any:
+def _as_option() -> Iterator[None]:
     """Name the option whose value is wrong."""
     try:
         yield
@@ -256,6 +254,12 @@ def _as_option() -> Any:
 
 def _encoded(kind: str, query: Query, pages: AsyncIterator[UsagePage]) -> AsyncGenerator[bytes]:
     return csv_of(query, pages) if kind == "csv" else json_of(pages)
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    """Return a display of progress on standard error, which shows nothing where nobody watches."""
+    console = Console(stderr=True)
+    return Progress(*columns, transient=True, console=console, disable=not console.is_terminal)
 
 
 async def _with_progress(

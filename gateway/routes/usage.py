@@ -13,7 +13,7 @@ from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
 from gateway.http.dispatch import Download
 from gateway.policy.model import Prices
-from gateway.routes.schemas import LimitsNow, NextCursor, RoomId, UserId, Username
+from gateway.routes.schemas import LimitsNow, NextCursor, RoomId, UserId
 from gateway.routes.services import Injected, RoomInPath, Services, UserInPath
 from gateway.text import FieldError
 from gateway.usage.live import LiveRoom, who_is_where
@@ -70,7 +70,7 @@ class RoomReport(msgspec.Struct, rename={"from_": "from"}):
 
 class UserReport(msgspec.Struct, rename={"from_": "from"}):
     user_id: UserId
-    username: Username
+    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
     from_: _First
     to: _Last
     items: _Used
@@ -119,7 +119,7 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     Rows of the action `minutes` count time in rooms, those of `owned` the time of everybody in the rooms of a user.
     """
     if user is not None:
-        user = (await services.report_accounts.lookup(user)).id
+        user = (await services.reports.find_user(user)).id
     query = Query(span_of_days(from_, to), group_by, user, action, room, services.policy.now.prices)
     after = _place(services, query, cursor)
     services.audit.note_reading(
@@ -180,7 +180,7 @@ async def user_usage(
 ) -> UserReport:
     """Return the counters of a user per UTC day; by default in the last 30 days."""
     first, last = span_of_days(from_, to)
-    found = await services.report_accounts.lookup(user)
+    found = await services.reports.find_user(user)
     days = await services.reports.of_user(found.id, (first, last))
     services.audit.note_reading("user", by=request.user.uid, subject=found.id)
     return UserReport(found.id, found.username, first.isoformat(), last.isoformat(), days)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from auth import Execute
 from auth.accounts import Accounts
+from auth.errors import UnknownUser
 from auth.users import User
 from gateway.policy.model import Prices
 from gateway.rooms import keys
@@ -53,7 +54,7 @@ class Reports:
         if query.room is not None:
             return await self._of_one_room(query, query.room), None
         if query.user is not None:
-            user = await self._accounts.get(query.user)
+            user = await self.find_user(query.user)
             return _rows(query, await self._counters.daily(user.id, *query.days), _user_keys(user)), None
         if query.group_by == "template":
             return await self._by_template(query), None
@@ -80,6 +81,15 @@ class Reports:
         while following is not None:
             rows, following = await self.page(query, after=following, size=size)
             yield rows, following
+
+    async def find_user(self, user: str) -> User:
+        """Find a user by id or name; deleted ones, whose usage stays counted, by id. Raises UnknownUser."""
+        try:
+            return await self._accounts.lookup(user)
+        except UnknownUser:
+            if deleted := (await self._accounts.several([user])).get(user):
+                return deleted
+            raise
 
     async def of_user(self, uid: str, days: Days) -> list[UsageDay]:
         """Return the days on which a user did anything, or anybody was in their rooms."""

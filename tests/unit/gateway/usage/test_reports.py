@@ -11,6 +11,7 @@ import pytest
 
 from auth import Execute
 from auth.accounts import Accounts
+from auth.errors import UnknownUser
 from gateway.policy.model import Prices
 from gateway.text import FieldError
 from gateway.usage.query import Query
@@ -171,3 +172,13 @@ async def test_details_have_a_series_of_days_with_the_peak_of_people(reports: Re
         ("2026-11-21", ["tokens.mint"], 0),
         ("2026-11-22", ["minutes", "owned", "tokens.mint"], 4),
     ]
+
+
+async def test_a_deleted_user_is_found_by_id_and_keeps_their_usage(reports: Reports, execute: Execute) -> None:
+    await execute("HDEL", f"u:1:{{{MARK}}}", "username")
+    rows, _ = await reports.page(Query(DAYS, "action", user=MARK, action="minutes"))
+    assert facts(rows) == [("minutes", 2)]
+    assert (await reports.find_user(MARK)).username == ""
+    for nobody in ("nobody", "u" + "n" * 20, "all", ""):
+        with pytest.raises(UnknownUser):
+            await reports.find_user(nobody)
