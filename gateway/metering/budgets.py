@@ -38,6 +38,8 @@ class Budgets:
         `own` is the decision on the request, which has the user's own budgets already. None: there are no budgets.
         Raises: BudgetSpent
         """
+        if not self._policy.now.metered:
+            return None
         states = [state for state in own.quotas if state.quota.metered]
         for scope, decision in (await self.of_room(owner)).items():
             if decision.violated:

@@ -3,6 +3,7 @@
 A Redis cluster places a key by the part in braces.
 """
 
+from gateway.policy.actions import MINUTES, OWNED
 from limits.metered import Account
 
 EVENTS = "wh:1"
@@ -22,9 +23,6 @@ LEADER = "lk:1:metering"
 
 INSTALLATION = "all"
 """The subject of the whole installation. No user has this id."""
-
-MINUTES, OWNED = "minutes", "owned"
-"""Metrics: the stays of a user, of a room or of everybody, and those in an owner's rooms. Counted in seconds."""
 
 
 def session(room: str, session_id: str) -> str:

@@ -38,12 +38,13 @@ def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     for role, line in (("member", "quotas.mine = 1"), ("host", "quotas.rooms = 5")):
         assert policy.count(f"[roles.{role}]\n") == 1
         policy = policy.replace(f"[roles.{role}]\n", f"[roles.{role}]\n{line}\n")
+    policy = policy.replace("[roles.hundred]\n", "[roles.hundred]\nmax_participants = 1\nconcurrent_rooms = 1\n")
     own = Installation(tmp_path_factory.mktemp("budgets"), workers=2, policy=policy + BUDGETS)
     own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(48)
     own.env["EMULATOR_WEBHOOK_URL"] = f"{own.url}/hooks/100ms"
     own.env["EMULATOR_WEBHOOK_HEADER"] = f"{HEADER}={own.env['HMS_WEBHOOK_SECRET']}"
     with own:
-        own.add_users(hanna="host", mira="member", mark="member", otto="operator")
+        own.add_users(hanna="host", thea="hundred", mira="member", mark="member", otto="operator")
         yield own
 
 
@@ -132,3 +133,16 @@ def test_rooms_of_an_owner_end_with_their_budget(metered: Installation, hms: htt
         entries = operator.get("/api/admin/audit", params={"action": "budget"}).json()["items"]
     reached = {(entry["details"]["budget"], entry["details"]["percent"]) for entry in entries}
     assert reached >= {("mine", 80), ("mine", 100), ("rooms", 80), ("rooms", 100)}
+
+
+def test_numbers_of_rooms_and_people_are_those_of_the_creators_role(metered: Installation, hms: httpx.Client) -> None:
+    with metered.client_of("thea") as host:
+        room = host.post("/api/rooms", json={}).json()["room"]["id"]
+        problem = assert_problem(host.post("/api/rooms", json={}), 429, "quota_exceeded")
+        assert problem["violated-policies"] == ["rooms.active"]
+        peer = hms.post("peers", json={"token": mint(host, room).json()["token"]}).json()["id"]
+        wait_until(lambda: mint(host, room).status_code == 409, "the gateway knows who is in the room")
+        problem = assert_problem(mint(host, room), 409, "room_full")
+        assert problem["detail"] == "The room is full: 1 of 1 people are in it."
+        hms.delete(f"peers/{peer}")
+        wait_until(lambda: mint(host, room).status_code == 200, "there is room again")

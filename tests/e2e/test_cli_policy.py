@@ -17,6 +17,24 @@ counter = "tokens.mint"
 period = "month"
 time_zone = "Europe/Berlin"
 amount = 5000
+[quotas.minutes-day]
+counter = "minutes"
+period = "day"
+amount = 120
+on_exhausted = "end"
+[quotas.minutes-rooms]
+counter = "minutes"
+scope = "owner"
+period = "month"
+amount = 3000
+[quotas.minutes-all]
+counter = "minutes"
+scope = "all"
+period = "month"
+amount = 90000
+[prices]
+currency = "EUR"
+per_1000_minutes = 4.25
 """
 
 
@@ -40,6 +58,10 @@ def test_a_valid_policy_is_summarised_without_settings_or_servers(bare: Installa
         "Role          host: may rooms:create rooms:join usage:read-own\n",
         "rooms.create: 10/h, burst 5\n",
         "tokens-month: 5000 per month, Europe/Berlin\n",
+        "minutes-day: 120 min per day, UTC, the user's own; ends rooms\n",
+        "minutes-rooms: 3000 min per month, UTC, of everybody in the owner's rooms\n",
+        "Installation  minutes-all: 90000 min per month, UTC, of all users together\n",
+        "Prices        EUR: 4.25 per 1,000 minutes\n",
         "guest: may rooms:join usage:read-own; joins no open room without a relation\n",
         "owner: guest, host\n",
         "sessions of 12 h, join tokens 1 h\n",
@@ -66,6 +88,17 @@ def test_a_valid_policy_as_json_has_every_number(bare: Installation, tmp_path: P
     }
     assert plain["roles"]["guest"]["open_rooms"] is False
     assert plain["roles"]["guest"]["quotas"]["tokens-month"]["amount"] == 5000
+    assert plain["roles"]["guest"]["quotas"]["minutes-day"] == {
+        "counter": "minutes",
+        "scope": "user",
+        "amount": 120,
+        "period": "day",
+        "time_zone": "UTC",
+        "shadow": False,
+        "on_exhausted": "end",
+    }
+    assert plain["installation"]["minutes-all"]["scope"] == "all"
+    assert plain["prices"] == {"currency": "EUR", "per_1000_minutes": "4.25"}
     assert plain["templates"]["default"]["owner"] == ["guest", "host"]
     assert plain["rooms"]["max_duration_s"] == 43_200
     assert plain["guests"] == {"role": "guest", "lasts_s": 43_200}

@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -155,6 +156,22 @@ class RoomLocksContract(RoomBench):
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (0, 0)
         await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
         assert (await self.places(rooms), await self.places(rooms, STRANGER)) == (1, 0)
+
+    async def test_a_creator_has_as_many_places_as_their_roles_give_them_now(
+        self, rooms: Rooms, ledger: Ledger
+    ) -> None:
+        policy = rooms._policy.now
+        strict = replace(policy.roles["host"], concurrent_rooms=1)
+        rooms._policy.now = replace(policy, roles={**policy.roles, "host": strict})
+        room, _ = await self.create(rooms), await self.create(rooms, "Coffee")
+        await rooms.update(room, ChangeRoom(enabled=False))
+        await ledger("HSET", f"u:1:{{{OWNER}}}", "roles", "member host")
+        with pytest.raises(TooManyRooms) as refused:
+            await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
+        assert refused.value.decision.leases[0].lease.most == 1
+        await ledger("HSET", f"u:1:{{{OWNER}}}", "roles", "member")
+        await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=True))
+        assert await self.places(rooms) == 2
 
     async def test_an_unlock_that_100ms_refuses_frees_its_place(self, rooms: Rooms, hms: Fake100ms) -> None:
         room = await self.create(rooms)

@@ -128,13 +128,14 @@ async def test_100ms_gets_a_generated_name_and_the_policys_settings(rooms: Rooms
     assert (found.room.size, found.people) == (7, 0)
 
 
-async def test_a_room_is_found_with_the_people_in_it_if_asked(rooms: Rooms, execute: Execute) -> None:
+async def test_a_room_is_found_with_the_people_in_it_if_asked(rooms: Rooms, execute: Counting) -> None:
     room = await create(rooms, OWNER, NEW, lease="l")
     await execute("HSET", f"op:1:{{{room.id}}}", "1:peer", "a stay", "2:peer", "another")
-    for asked, people in ((True, 2), (False, 0)):
+    for asked, people, commands in ((True, 2, 3), (False, 0, 2)):
+        execute.commands.clear()
         found = await rooms.find(room.id, OWNER, people=asked)
         assert found is not None
-        assert found.people == people
+        assert (found.people, len(execute.commands)) == (people, commands)  # the script that charges is the fourth
 
 
 async def test_rooms_of_the_same_name_are_different_rooms(rooms: Rooms, hms: FakeHms) -> None:
