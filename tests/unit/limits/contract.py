@@ -965,6 +965,15 @@ class Metered(Bench):
         await self.spend(execute, clock, subject, meter, 119)
         assert (await limiter.take(subject, [], quotas=[meter])).quotas[0].left == 1
 
+    async def test_a_request_amended_after_a_reset_takes_nothing_from_what_was_forgiven(
+        self, limiter: Limiter, overrides: Overrides, execute: Execute, clock: Clock, subject: str, meter: Quota
+    ) -> None:
+        await self.spend(execute, clock, subject, meter, 60)
+        decision = await limiter.take(subject, [], metric=MINT, quotas=[meter])
+        await overrides.reset(subject, [], [meter])
+        assert await limiter.amend(decision, "failed", refund=True)
+        assert (await limiter.peek(subject, [], quotas=[meter])).quotas[0].counted == 0
+
     async def test_an_override_is_in_units_of_the_quota(
         self, limiter: Limiter, overrides: Overrides, execute: Execute, clock: Clock, subject: str, meter: Quota
     ) -> None:
