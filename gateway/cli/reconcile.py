@@ -133,18 +133,19 @@ def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool) -
     if as_json:
         print_json(totals | {"changed": changed})
         return
-    numbers = (Column(name, justify="right") for name in ("Stays", "Corrected", "Minutes"))
+    said = f"Compared {days[0]} to {days[1]}: sessions {totals['sessions']} ({totals['running']} running), "
+    said += f"stays {totals['stays']}. "
+    if not changed:
+        click.echo(f"{said}Nothing had to be corrected.")
+        return
+    # These fit in 80 columns; JSON has the rest.
+    columns = [Column(name, no_wrap=True) for name in ("Room", "Session")]
+    columns += [Column(name, no_wrap=True, justify="right") for name in ("Corrected", "Minutes")]
     rows = (
-        (one.room_id, one.session_id, one.state, str(one.stays), str(one.corrected), f"{one.seconds / 60:+.2f}")
+        (one.room_id, one.session_id, f"{one.corrected}/{one.stays}", f"{one.seconds / 60:+.2f}")
         for one in changed[:_MOST_ROWS]
     )
     hidden = len(changed) - _MOST_ROWS
     notes = [f"and {hidden} more sessions; --json lists all of them"] if hidden > 0 else []
-    said = f"{totals['sessions']} sessions from {days[0]} to {days[1]} ({totals['running']} running), "
-    said += f"{totals['stays']} stays: "
-    if changed:
-        ids = (Column("Room", no_wrap=True), Column("Session", no_wrap=True))
-        print_table(table_of((*ids, "State", *numbers), rows, title="What changed"), *notes)
-        click.echo(f"{said}{totals['corrected']} corrected, by {totals['seconds'] / 60:+.2f} minutes in all.")
-    else:
-        click.echo(f"{said}nothing had to be corrected.")
+    print_table(table_of(columns, rows, title="Corrected sessions"), *notes)
+    click.echo(f"{said}Corrected: stays {totals['corrected']}, minutes {totals['seconds'] / 60:+.2f}.")

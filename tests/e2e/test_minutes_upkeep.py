@@ -107,7 +107,7 @@ def test_a_replay_from_the_command_line_restores_what_was_lost(metered: Installa
 
     again = metered.command("usage", "reconcile", "--from", today)
     assert again.returncode == 0, again.stderr
-    assert "nothing had to be corrected" in again.stdout
+    assert "Nothing had to be corrected" in again.stdout
     assert meeting.counted() == meeting.truth()
 
 
@@ -130,10 +130,3 @@ def test_another_worker_takes_over_and_corrects_a_lost_leave_after_the_close(met
     with metered.valkey.client() as client:
         assert client.zscore("sq:1", meeting.room) is None
         assert client.exists(f"op:1:{{{meeting.room}}}") == 0
-
-
-def test_days_that_100ms_and_the_ledgers_no_longer_cover_are_refused(metered: Installation) -> None:
-    long_ago = f"{datetime.now(UTC) - timedelta(days=36):%Y-%m-%d}"
-    done = metered.command("usage", "reconcile", "--from", long_ago)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "--from: must be at most 35 days ago" in done.stderr.replace("'", "")
