@@ -103,7 +103,8 @@ def _report_table(query: Query, rows: Sequence[UsageRow]) -> Table:
     columns = [Column(_SHOWN_AS[name], **_STYLE.get(name, {"overflow": "fold"})) for name in keys]
     numbers = [(name, [_cell(row, name) for row in rows]) for name in ("Denied", "Refused", "Failed", "Money")]
     numbers = [(name, cells) for name, cells in numbers if any(cells)]
-    counts = [Column(name, justify="right", no_wrap=True) for name in ("Done", *(name for name, _ in numbers))]
+    titles = ["Done", *(query.prices.currency if name == "Money" and query.prices else name for name, _ in numbers)]
+    counts = [Column(title, justify="right", no_wrap=True) for title in titles]
     table = _table([*columns, Column("Action", no_wrap=True), *counts])
     for at, row in enumerate(rows):
         texts = [_key(row, name) for name in keys]

@@ -45,6 +45,7 @@ def test_tables_fit_into_80_columns_and_show_ids_whole(
     assert max(map(len, shown)) <= 80
     text = "\n".join(shown)
     assert "1439.98" in text
+    assert "EUR" in text
     assert "Refused" not in text, "a column of zeros"
     if "user_id" in query.keys:
         assert UID in text
