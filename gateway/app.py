@@ -86,6 +86,7 @@ from gateway.routes.services import Services
 from gateway.settings import Settings
 from gateway.usage.archive import Archive, ArchiveError
 from gateway.usage.feed import Feed
+from gateway.usage.history import History
 from gateway.usage.reports import Reports
 from gateway.usage.rollup import RollUp
 from limits.counters import Counters
@@ -183,7 +184,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         policy=policy,
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
-        reports=Reports(reports.execute, report_accounts, Counters(reports.execute), derived),
+        reports=Reports(reports.execute, report_accounts, History(Counters(reports.execute), archive), derived),
         door=door,
         intake=intake,
         webhooks=Webhooks(reports.execute, audit),

@@ -5,17 +5,14 @@ from datetime import date
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.cli.connection import with_store
-from gateway.cli.failures import CommandError
-from gateway.cli.terminal import JSON, print_result
+from gateway.cli.terminal import JSON, print_result, progress
 from gateway.redis.store import Store
 from gateway.settings import SettingsError, archive_url, load_env
-from gateway.usage.archive import Archive, ArchiveError
+from gateway.usage.archive import Archive
 from gateway.usage.rollup import CHANGED, RollUp
 
 T = TypeVar("T")
@@ -48,10 +45,10 @@ def update(as_json: bool) -> None:
     """Copy finished days to the archive now. The gateway does this by itself, shortly after midnight UTC."""
 
     async def work(store: Store, roll_up: RollUp) -> list[date]:
-        with Progress(transient=True, console=Console(stderr=True)) as progress:
+        with progress() as shown:
             total = await store.execute("ZCARD", "ui:1") + await store.execute("ZCARD", "ra:1") + 1
-            task = progress.add_task("Copying counters", total=total)
-            return await roll_up.run(progress=lambda done: progress.update(task, completed=done))
+            task = shown.add_task("Copying counters", total=total)
+            return await roll_up.run(progress=lambda done: shown.update(task, completed=done))
 
     days = _with_archive(work)
     text = f"{len(days)} days up to {days[-1]} were copied." if days else "The archive was up to date."
@@ -59,7 +56,7 @@ def update(as_json: bool) -> None:
 
 
 def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
-    """Run work with the archive of the settings. Raises: SettingsError, CommandError"""
+    """Run work with the archive of the settings. Raises: SettingsError, ArchiveError"""
     url = archive_url(load_env())
     if not url:
         raise SettingsError("GATEWAY_ARCHIVE is not set, so there is no archive")
@@ -68,8 +65,6 @@ def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
         archive = Archive(url)
         try:
             return await work(store, RollUp(store.execute, Accounts(store.execute, Passwords()), archive))
-        except ArchiveError as error:
-            raise CommandError(str(error)) from error
         finally:
             await archive.close()
 

@@ -62,8 +62,11 @@ def foreseen(error: Exception) -> str:
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken
     from gateway.rooms.registry import NotOurs
+    from gateway.usage.archive import ArchiveError
 
-    if isinstance(error, AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NotAllowed):
+    if isinstance(
+        error, AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NotAllowed | ArchiveError
+    ):
         return str(error)
     if isinstance(error, StoreError):
         return f"Redis (REDIS_URL): {error}{start_hint()}"

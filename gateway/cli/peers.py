@@ -11,11 +11,11 @@ from urllib.parse import quote, urlsplit
 
 import click
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from auth.users import User
 from gateway.cli.failures import CommandError
+from gateway.cli.terminal import progress
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.rooms.registry import slug
@@ -90,17 +90,16 @@ async def _wait(local: "_Local", present: list[_Peer], seconds: int, stop: async
     """Wait until the time is over or nobody is left. Remove peers that are gone; return whether there were none."""
     everybody = len(present)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True), TextColumn("left"))
-    console = Console(stderr=True)
     begun = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(", ".join(peer.name for peer in present), total=seconds)
+    with progress(*columns) as shown:
+        task = shown.add_task(", ".join(peer.name for peer in present), total=seconds)
         while present and not stop.is_set() and (spent := time.monotonic() - begun) < seconds:
-            progress.update(task, completed=spent)
+            shown.update(task, completed=spent)
             await _pause(stop, min(_LOOK_S, seconds - spent))
             for peer in list(present):
                 if why := await local.why_gone(peer):
                     present.remove(peer)
-                    progress.console.print(f"{peer.name}: {why}", markup=False, highlight=False, soft_wrap=True)
+                    shown.console.print(f"{peer.name}: {why}", markup=False, highlight=False, soft_wrap=True)
     return len(present) == everybody
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.cli.terminal import JSON, print_json, print_table, table_of
+from gateway.cli.terminal import JSON, print_json, print_table, progress, table_of
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsBusy
 from gateway.hms.replies import HmsSession
@@ -43,12 +42,9 @@ def reconcile(first: datetime, last: datetime | None, as_json: bool) -> None:
     Repeat it as often as you like: only what differs changes. It makes 30 calls a minute, each for 100 sessions.
     """
     days = _days(first.date(), last.date() if last else None)
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True,
-        console=Console(stderr=True),
-    ) as progress:  # fmt: skip
-        task = progress.add_task("Reading sessions")
-        findings = _with_reconciliation(days, lambda text: progress.update(task, description=text))
+    with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as shown:
+        task = shown.add_task("Reading sessions")
+        findings = _with_reconciliation(days, lambda text: shown.update(task, description=text))
     _print(findings, days, as_json=as_json)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 from rich.table import Column, Table
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -69,3 +70,10 @@ def print_table(table: Table, *notes: str) -> None:
     """Print a table and lines below it. Markup is off: names of users may contain brackets."""
     for part in (table, *notes):
         Console(markup=False).print(part)
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Return a display of progress on standard error, which shows nothing where nobody watches."""
+    console = Console(stderr=True)
+    columns = columns or Progress.get_default_columns()
+    return Progress(*columns, transient=True, console=console, disable=not console.is_terminal)

@@ -4,29 +4,31 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import JSON, print_json
+from gateway.cli.terminal import JSON, print_json, progress
 from gateway.cli.usage_views import live_view, now_utc, print_report, print_top
 from gateway.files import writing_whole
 from gateway.policy.file import load_policy
 from gateway.policy.model import Prices
 from gateway.redis.store import Store
-from gateway.settings import load_env, policy_path
+from gateway.settings import archive_url, load_env, policy_path
 from gateway.text import FieldError
+from gateway.usage.archive import Archive
+from gateway.usage.history import History
 from gateway.usage.live import Now, who_is_where
 from gateway.usage.query import GroupBy, Query, span_of_days
 from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
@@ -55,6 +57,9 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+T = TypeVar("T")
+
+
 @click.group()
 def usage() -> None:
     """Usage counters."""
@@ -70,9 +75,8 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
     Of minutes (time in rooms) and owned (time of everybody in the rooms of a user), what succeeded is in minutes.
     """
 
-    async def work(store: Store) -> None:
-        query = await _query(store, **selected)
-        reports = _reports(store)
+    async def work(store: Store, reports: Reports) -> None:
+        query = await _query(store, reports, **selected)
         if as_json or kind != "table":
             async for chunk in _encoded("json" if as_json else kind, query, reports.pages(query)):
                 sys.stdout.buffer.write(chunk)
@@ -89,7 +93,7 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
         else:
             click.echo(f"Nothing was used from {query.days[0]} to {query.days[1]} (UTC days).")
 
-    with_store(work)
+    _with_reports(work)
 
 
 @usage.command("export")
@@ -99,11 +103,11 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
 def export(kind: str, out: Path | None, **selected: Any) -> None:
     """Write usage into a file, however much it is. The file appears only when it is complete."""
 
-    async def work(store: Store) -> None:
-        query = await _query(store, **selected)
+    async def work(store: Store, reports: Reports) -> None:
+        query = await _query(store, reports, **selected)
         total = await Accounts(store.execute).count() if query.pages_of == "users" else None
-        with _progress(TextColumn("{task.description}"), BarColumn()) as shown:
-            pages = _with_progress(_reports(store).pages(query), shown, total)
+        with progress(TextColumn("{task.description}"), BarColumn()) as shown:
+            pages = _with_progress(reports.pages(query), shown, total)
             chunks = _encoded(kind, query, pages)
             if out is None:
                 async for chunk in chunks:
@@ -115,7 +119,7 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
                     file.write(chunk)
 
     try:
-        with_store(work)
+        _with_reports(work)
     except OSError as error:
         if out is None:
             raise
@@ -144,12 +148,12 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
         raise click.BadParameter(rule, param_hint="--counter")
     prices = _prices()
 
-    async def read(store: Store) -> list[TopRow]:
+    async def read(store: Store, reports: Reports) -> list[TopRow]:
         await Audit(store.execute).record("usage.read", by=CLI, subject="", report="top")
         with _as_option():
-            return await _reports(store).top(period, counter, size, prices)
+            return await reports.top(period, counter, size, prices)
 
-    rows = with_store(read)
+    rows = _with_reports(read)
     if as_json:
         print_json(rows)
     elif rows:
@@ -196,8 +200,8 @@ def rebuild(month: str | None) -> None:
 
     async def work(store: Store) -> int:
         accounts = Accounts(store.execute)
-        with _progress(*Progress.get_default_columns()) as progress:
-            task = progress.add_task("Reading users", total=await accounts.count())
+        with progress() as shown:
+            task = shown.add_task("Reading users", total=await accounts.count())
 
             async def all_users() -> AsyncIterator[str]:
                 after: int | None = 0
@@ -205,7 +209,7 @@ def rebuild(month: str | None) -> None:
                     users, after = await accounts.page(after=after, size=500)
                     for user in users:
                         yield user.id
-                        progress.advance(task)
+                        shown.advance(task)
 
             return await Derived(store.execute, store.post).rebuild(month, all_users(), Counters(store.execute))
 
@@ -215,9 +219,20 @@ def rebuild(month: str | None) -> None:
 usage.add_command(reconcile)
 
 
-def _reports(store: Store) -> Reports:
-    accounts, derived = Accounts(store.execute), Derived(store.execute, store.post)
-    return Reports(store.execute, accounts, Counters(store.execute), derived)
+def _with_reports(work: Callable[[Store, Reports], Coroutine[Any, Any, T]]) -> T:
+    """Run work with reports, as far back as the archive reaches. Raises: SettingsError, StoreError, ArchiveError"""
+    url = archive_url(load_env())
+
+    async def inner(store: Store) -> T:
+        archive = Archive(url) if url else None
+        history, derived = History(Counters(store.execute), archive), Derived(store.execute, store.post)
+        try:
+            return await work(store, Reports(store.execute, Accounts(store.execute), history, derived))
+        finally:
+            if archive is not None:
+                await archive.close()
+
+    return with_store(inner)
 
 
 def _prices() -> Prices | None:
@@ -226,6 +241,7 @@ def _prices() -> Prices | None:
 
 async def _query(  # noqa: PLR0913  one argument per option
     store: Store,
+    reports: Reports,
     group_by: GroupBy | None,
     user: str | None,
     room: str | None,
@@ -236,7 +252,7 @@ async def _query(  # noqa: PLR0913  one argument per option
     """Return what the options ask for, and note in the audit trail that it was read. Raises UnknownUser."""
     with _as_option():
         days = span_of_days(first.date() if first else None, last.date() if last else None)
-        uid = (await _reports(store).find_user(user)).id if user else None
+        uid = (await reports.find_user(user)).id if user else None
         query = Query(days, group_by, uid, action, room, _prices())
     report = "rooms" if "room_id" in query.keys else "users"
     await Audit(store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
@@ -254,12 +270,6 @@ def _as_option() -> Iterator[None]:
 
 def _encoded(kind: str, query: Query, pages: AsyncIterator[UsagePage]) -> AsyncGenerator[bytes]:
     return csv_of(query, pages) if kind == "csv" else json_of(pages)
-
-
-def _progress(*columns: ProgressColumn) -> Progress:
-    """Return a display of progress on standard error, which shows nothing where nobody watches."""
-    console = Console(stderr=True)
-    return Progress(*columns, transient=True, console=console, disable=not console.is_terminal)
 
 
 async def _with_progress(

@@ -43,6 +43,7 @@ from gateway.rooms.names import NameTaken
 from gateway.rooms.relations import Overtaken
 from gateway.rooms.room import Forbidden
 from gateway.text import FieldError
+from gateway.usage.archive import ArchiveError
 from limits.fields import ratelimit_fields, retry_after_s
 from limits.policy import BlockState, Decision, LeaseState, LimitState, QuotaState, State
 
@@ -235,6 +236,12 @@ def _store_away(exc: Exception) -> Problem:
     return Problem(503, "unavailable", text, headers={"Retry-After": "1"})
 
 
+def _archive_away(exc: Exception) -> Problem:
+    log.error("%s", exc)
+    text = "The usage of past days cannot be read for now. Ask for the last 35 days, or try again later."
+    return Problem(503, "unavailable", text, headers={"Retry-After": "60"})
+
+
 def _breaches_away(exc: Exception) -> Problem:
     log.critical("the file of breached passwords cannot be read: %s", exc)
     text = "New passwords are refused for now because they cannot be checked. The operator has been notified."
@@ -274,6 +281,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     ((HmsRefused, HmsUnreachable), lambda exc: Problem(502, "upstream_error", str(exc))),
     (NotDurable, lambda _: Problem(503, "unavailable", _UNCONFIRMED, headers={"Retry-After": "1"})),
     ((StoreError, RedisError), _store_away),
+    (ArchiveError, _archive_away),
     (BadBreachFile, _breaches_away),
     (HTTPException, _framework),
 ]

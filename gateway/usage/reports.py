@@ -13,9 +13,10 @@ from gateway.rooms import keys
 from gateway.rooms.listing import rooms_by_id, rooms_by_time
 from gateway.rooms.room import Room
 from gateway.text import FieldError
+from gateway.usage.history import History
 from gateway.usage.query import Days, Query
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, day_of, minutes_of, money_of, rows_of
-from limits.counters import ALL, METERED, Counters, Daily
+from limits.counters import ALL, METERED, Daily
 from limits.derived import DENIALS, Derived
 
 PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top list: a UTC day or month
@@ -39,10 +40,10 @@ UsagePage = tuple[list[UsageRow], Place | None]
 class Reports:
     """Reads counters and joins them with names. Rows are made of the counters themselves, never of estimates."""
 
-    def __init__(self, execute: Execute, accounts: Accounts, counters: Counters, derived: Derived) -> None:
+    def __init__(self, execute: Execute, accounts: Accounts, history: History, derived: Derived) -> None:
         self._execute = execute
         self._accounts = accounts
-        self._counters = counters
+        self._history = history
         self._derived = derived
 
     async def page(self, query: Query, *, after: Place | None = None, size: int = 100) -> UsagePage:
@@ -55,11 +56,11 @@ class Reports:
             return await self._of_one_room(query, query.room), None
         if query.user is not None:
             user = await self.find_user(query.user)
-            return _rows(query, await self._counters.daily(user.id, *query.days), _user_keys(user)), None
+            return _rows(query, await self._history.daily(user.id, *query.days), _user_keys(user)), None
         if query.group_by == "template":
             return await self._by_template(query), None
         if query.pages_of == "nothing":
-            return _rows(query, await self._counters.daily(ALL, *query.days), {}), None
+            return _rows(query, await self._history.daily(ALL, *query.days), {}), None
         rows: list[UsageRow] = []
         shown = scanned = 0
         while shown < size and scanned < _MOST_SCANNED:
@@ -93,12 +94,12 @@ class Reports:
 
     async def of_user(self, uid: str, days: Days) -> list[UsageDay]:
         """Return the days on which a user did anything, or anybody was in their rooms."""
-        daily = await self._counters.daily(uid, *days)
+        daily = await self._history.daily(uid, *days)
         return [day_of(day.isoformat(), counts) for day, counts in daily.items()]
 
     async def of_room(self, room_id: str, days: Days) -> list[UsageDay]:
         """Return the days on which a room was used."""
-        daily = await self._counters.room_daily(room_id, *days)
+        daily = await self._history.room_daily(room_id, *days)
         return [day_of(day.isoformat(), counts) for day, counts in daily.items()]
 
     async def top(self, period: str, counter: str, size: int, prices: Prices | None = None) -> list[TopRow]:
@@ -124,7 +125,7 @@ class Reports:
         self, query: Query, after: Place | None, size: int
     ) -> tuple[Sequence[list[UsageRow]], Place | None]:
         users, following = await self._accounts.page(after=int(after[0]) if after else 0, size=size)
-        found = await asyncio.gather(*(self._counters.daily(one.id, *query.days) for one in users))
+        found = await asyncio.gather(*(self._history.daily(one.id, *query.days) for one in users))
         groups = [_rows(query, daily, _user_keys(one)) for one, daily in zip(users, found, strict=True)]
         return groups, (following,) if following is not None else None
 
@@ -133,7 +134,7 @@ class Reports:
     ) -> tuple[Sequence[list[UsageRow]], Place | None]:
         before = (int(after[0]), str(after[1])) if after else None
         rooms, following = await rooms_by_time(self._execute, keys.ALL_ROOMS, before=before, size=size)
-        found = await asyncio.gather(*(self._counters.room_daily(one.id, *query.days) for one in rooms))
+        found = await asyncio.gather(*(self._history.room_daily(one.id, *query.days) for one in rooms))
         return [
             _rows(query, daily, _room_keys(one.id, one)) for one, daily in zip(rooms, found, strict=True)
         ], following
@@ -145,7 +146,7 @@ class Reports:
         while more:
             rooms, before = await rooms_by_time(self._execute, keys.ALL_ROOMS, before=before, size=_ROOMS_AT_ONCE)
             more = before is not None
-            found = await asyncio.gather(*(self._counters.room_daily(one.id, *query.days) for one in rooms))
+            found = await asyncio.gather(*(self._history.room_daily(one.id, *query.days) for one in rooms))
             for room, daily in zip(rooms, found, strict=True):
                 for counts in daily.values():
                     sums[room.template].update(counts)
@@ -159,7 +160,7 @@ class Reports:
         registered = await rooms_by_id(self._execute, [room_id])
         room = registered.get(room_id)
         keys = _room_keys(room_id, room) | {"template": room.template if room else ""}
-        return _rows(query, await self._counters.room_daily(room_id, *query.days), keys)
+        return _rows(query, await self._history.room_daily(room_id, *query.days), keys)
 
 
 def _rows(query: Query, daily: Daily, keys: dict[str, str]) -> list[UsageRow]:

@@ -20,6 +20,9 @@ HOT_DAYS = 35
 CHANGED = "ad:1"
 """A set of past days whose counters have changed since they were copied."""
 
+THROUGH = "through"
+"""The state of the archive that holds the last day it has."""
+
 _SETTLED = timedelta(minutes=10)  # after midnight UTC; a request is amended up to a minute later
 _LOCK, _LOCK_S = "lk:1:archive", 3600  # a roll-up that crashed is repeated after this
 _TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
@@ -45,8 +48,7 @@ class RollUp:
     async def run(self, *, today: date | None = None, progress: Progress | None = None) -> list[date]:
         """Copy every finished day that is not in the archive yet or has changed since; return these days.
 
-        Raises:
-            ArchiveError, StoreError: what was copied stays copied; the next run continues.
+        If it raises ArchiveError or StoreError, what was copied stays copied, and the next run continues.
         """
         today = today or datetime.now(UTC).date()
         changed = await self._take_changed(today)
@@ -54,11 +56,11 @@ class RollUp:
         first_new = through + timedelta(days=1) if through else today - timedelta(days=_LONGEST_DAYS)
         new = {first_new + timedelta(days=n) for n in range((today - first_new).days)}
         # Once more before Redis forgets it: a process that died may have changed a day without noting it.
-        leaving = {day - timedelta(days=HOT_DAYS) for day in new}
+        leaving = {day - timedelta(days=HOT_DAYS) for day in new if through}
         days = sorted(changed | new | leaving)
         if days:
             await self._copy(frozenset(days), progress or (lambda _: None))
-            await self._archive.set_state("through", (today - timedelta(days=1)).isoformat())
+            await self._archive.set_state(THROUGH, (today - timedelta(days=1)).isoformat())
             await self._forget(today)
         if changed:
             await self._execute("SREM", _TAKEN, *(day.isoformat() for day in changed))
@@ -84,7 +86,7 @@ class RollUp:
         return await self._through()
 
     async def _through(self) -> date | None:
-        found = await self._archive.state("through")
+        found = await self._archive.state(THROUGH)
         return date.fromisoformat(found) if found else None
 
     async def _take_changed(self, today: date) -> set[date]:

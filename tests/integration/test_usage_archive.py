@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,14 @@ from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.redis.store import Store
 from gateway.usage.archive import Archive, ArchiveError, Row
+from gateway.usage.history import History
+from gateway.usage.query import GroupBy, Query
+from gateway.usage.reports import Reports
 from gateway.usage.rollup import CHANGED, HOT_DAYS, RollUp
+from gateway.usage.rows import UsageRow
+from limits.counters import Counters
+from limits.derived import Derived
+from limits.periods import months_between
 from tests.postgres import Postgres, find
 
 TODAY = date(2026, 11, 29)
@@ -158,6 +165,43 @@ async def test_redis_forgets_months_that_are_copied_and_too_old_to_change(store:
     await roll_up_of(store, archive).run(today=TODAY)
     assert 0 < await store.execute("TTL", f"uc:1:{{USER}}:{OLD:%Y-%m}") <= 86_400
     assert await store.execute("TTL", f"uc:1:{{USER}}:{oldest_hot:%Y-%m}") == -1
+
+
+@pytest.mark.parametrize("group_by", [None, "day", "user", "action", "room", "template"])
+async def test_reports_from_the_archive_equal_those_from_redis(
+    store: Store, archive: Archive, group_by: GroupBy | None
+) -> None:
+    rooms = ["a" * 24, "b" * 24]
+    for n, room in enumerate(rooms):
+        await store.execute("HSET", f"rm:1:{{{room}}}", "name", f"Room {n}", "description", "", "access", "open",
+                            "template", "default", "owner", "U", "enabled", 1, "created_ms", n + 1)  # fmt: skip
+        await store.execute("ZADD", "ra:1", n + 1, room)
+    for n, uid in enumerate(("U", "V")):
+        await add_user(store, uid)
+        for days in range(0, 90, 7):
+            day = datetime.now(UTC).date() - timedelta(days=days)
+            await count(store, uid, day, "tokens.mint.ok", days + n + 1)
+            await count(store, uid, day, "minutes.ok", 61 * (days + 1))
+            await count(store, "all", day, "minutes.ok", 122 * (days + 1))
+            await count(store, rooms[n], day, "minutes.ok", 61 * (days + 1), kind="rc")
+    today = datetime.now(UTC).date()
+    query = Query((today - timedelta(days=89), today), group_by=group_by)
+
+    async def report(used: Archive | None) -> list[UsageRow]:
+        history = History(Counters(store.execute), used)
+        reports = Reports(store.execute, Accounts(store.execute), history, Derived(store.execute, store.post))
+        return [row async for rows, _ in reports.pages(query) for row in rows]
+
+    expected = await report(None)
+    await roll_up_of(store, archive).run()
+    for kind, subjects in (("uc", ("U", "V", "all")), ("rc", rooms)):
+        for subject in subjects:
+            for month in months_between(today - timedelta(days=89), today - timedelta(days=HOT_DAYS)):
+                if month < f"{today - timedelta(days=HOT_DAYS):%Y-%m}":
+                    await store.execute("DEL", f"{kind}:1:{{{subject}}}:{month}")
+    assert expected
+    assert await report(archive) == expected
+    assert await report(None) != expected, "Redis alone has forgotten old months"
 
 
 async def test_an_archive_that_cannot_be_opened_is_named_without_its_password(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from gateway.policy.model import Prices
 from gateway.text import FieldError
+from gateway.usage.history import History
 from gateway.usage.query import Query
 from gateway.usage.reports import Reports
 from gateway.usage.rows import UsageRow
@@ -57,7 +58,7 @@ async def reports(execute: Execute) -> Reports:
     await write(execute, "uc:1:{all}:2026-11", **total)
     await write(execute, "uc:1:{all}:2026-10", **{"31:tokens.mint.ok": 2, "31:minutes.ok": 120})
     accounts = Accounts(execute)
-    return Reports(execute, accounts, Counters(execute), Derived(execute, lambda *_: None))
+    return Reports(execute, accounts, History(Counters(execute)), Derived(execute, lambda *_: None))
 
 
 async def write(execute: Execute, key: str, **fields: Any) -> None:
