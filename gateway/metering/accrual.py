@@ -26,17 +26,18 @@ class Accrual:
         self._execute = execute
         self._stays = stays
         self._clock = clock
-        self.credited_ms = 0  # until when every open stay is credited
+        self.credited_ms = 0  # until when open stays are credited; some until a little earlier
 
     async def work(self) -> float:
         """Credit all open stays once; return how many seconds to wait before the next time."""
-        began_ms = await self._clock()
+        now_ms = await self._clock()
         found: dict[bytes, bytes] = await self._execute("HGETALL", open_stays(INSTALLATION))
         # By session, so that one call credits many stays to the same room, owner and installation.
         stays = sorted(map(read_open, found.values()), key=lambda stay: (stay.room, stay.session))
         for at in range(0, len(stays), _PART):
-            await self._credit(stays[at : at + _PART], await self._clock())
-        self.credited_ms = began_ms
+            now_ms = await self._clock()
+            await self._credit(stays[at : at + _PART], now_ms)
+        self.credited_ms = now_ms
         return max(LEAST_S, len(stays) / STAYS_PER_S)
 
     async def _credit(self, stays: Sequence[OpenStay], now_ms: int) -> None:

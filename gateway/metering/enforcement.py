@@ -88,7 +88,8 @@ class Enforcement:
         credited_ms = self._credited_ms()
         if now_ms - credited_ms > MOST_LAG_MS:
             credited_ms = now_ms
-        uncredited_s = sum(max(0, now_ms - max(credited_ms, stay.joined_ms)) for stay in stays) / 1000
+        # Rounded down, so that nothing ends before the counter says that the budget is spent.
+        uncredited_s = sum(max(0, now_ms - max(credited_ms, stay.joined_ms)) // 1000 for stay in stays)
         ends, left_s = "", inf
         for state in decision.quotas:
             whole_s, used_s = state.amount * state.quota.unit, state.counted + uncredited_s

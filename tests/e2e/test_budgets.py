@@ -106,7 +106,10 @@ def test_a_member_whose_minutes_are_used_up_is_removed_and_gets_no_token(
         assert (problem["violated-policies"], problem["budget_of"]) == (["mine"], "user")
         assert "mine (1 min per month, UTC)" in problem["detail"]
         assert len(refused.headers.get_list("ratelimit")) == 1
-        assert metered.command("limits", "reset", "mira", "--name", "mine").stdout == "Reset. Used before: mine 2\n"
+        assert metered.command("limits", "reset", "mira", "--name", "mine").stdout in (
+            "Reset. Used before: mine 1\n",  # exactly a minute
+            "Reset. Used before: mine 2\n",
+        )
         assert mint(member, room).status_code == 200
         shown = metered.command("limits", "show", "mira").stdout
         assert "1 min per month" in shown
