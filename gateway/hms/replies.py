@@ -172,7 +172,7 @@ def _stays(peers: object) -> Iterator[HmsStay]:
     listed = [(peer.get("id"), peer) for peer in peers if isinstance(peer, dict)] if isinstance(peers, list) else []
     for peer_id, peer in peers.items() if isinstance(peers, dict) else listed:
         joined_ms = epoch_ms(peer.get("joined_at")) if isinstance(peer, dict) else None
-        if joined_ms is None or not isinstance(peer_id, str) or not peer_id:
+        if joined_ms is None or joined_ms < 0 or not isinstance(peer_id, str) or not peer_id:
             continue
         left_ms = epoch_ms(peer.get("left_at"))
         if left_ms is not None:

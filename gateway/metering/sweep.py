@@ -50,11 +50,12 @@ class Sweep:
             return IDLE_S
         [[entry, due_ms]] = due
         room_id, _, session_id = entry.decode().partition("|")
+        retry_ms = now_ms + RETRY_MS
+        await self._postpone(entry, due_ms, retry_ms)  # first, so that one that fails does not block those behind it
         try:
             found = await self._hms.get_session(session_id) if ROOM_ID.fullmatch(session_id) else None
         except HmsError as error:
             self._failures += 1
-            await self._postpone(entry, due_ms, now_ms + RETRY_MS)
             wait_s: float = min(EVERY_S * 2 ** min(self._failures, 10), LONGEST_BACKOFF_S)
             log.warning("100ms was asked about a session in vain; next try in %.0f s: %s", wait_s, error)
             return max(wait_s, float(error.retry_after_s)) if isinstance(error, HmsBusy) else wait_s
@@ -62,9 +63,9 @@ class Sweep:
         if found is not None and found.room_id == room_id:
             finding = await self._reconciliation.apply(found)
             if finding.state == "running":
-                await self._postpone(entry, due_ms, now_ms + await self._pause_ms(now_ms - found.started_ms))
+                await self._postpone(entry, retry_ms, now_ms + await self._pause_ms(now_ms - found.started_ms))
         elif await self._is_young(room_id, session_id, now_ms):
-            await self._postpone(entry, due_ms, now_ms + SOONEST_MS)
+            await self._postpone(entry, retry_ms, now_ms + SOONEST_MS)
         else:
             await self._reconciliation.give_up(room_id, session_id)
         return EVERY_S

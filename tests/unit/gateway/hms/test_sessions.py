@@ -30,6 +30,7 @@ async def test_a_session_is_read_with_everybody_who_was_in_it(hms: HmsClient, up
         "p2": {"joined_at": "2023-11-14T22:13:21Z", "left_at": "2023-11-14T22:14:00.25Z", "user_id": None},
         "clocks of 100ms disagree": {"joined_at": "2023-11-14T22:13:21Z", "left_at": "2023-11-14T22:13:20Z"},
         "never joined": {"joined_at": "0001-01-01T00:00:00Z"},
+        "before 1970": {"joined_at": "1900-01-01T00:00:00Z"},
         "no object": None,
     }
     upstream.says(200, session(peers=peers, active=True))

@@ -287,6 +287,23 @@ class UpkeepContract:
         bench.later(60)
         assert await bench.sweep.work() >= 4 * EVERY_S or status == 429
 
+    async def test_a_session_that_cannot_be_reconciled_does_not_block_the_others(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail(*_: object) -> None:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(bench.reconciliation, "apply", fail)
+        bench.shows(("p", 0, 60), ended_s=60)
+        await bench.hear(stay())
+        bench.later(1)
+        await bench.hear(stay_of(ROOM, "8" * 24, "q", ANN, "guest", BEGUN, left_ms=None))
+        bench.later(300)
+        with pytest.raises(ValueError, match="a bug"):
+            await bench.sweep.work()
+        await bench.sweep.work()  # the other one, which 100ms does not know
+        assert (await bench.due_in_s(), await bench.online()) == (RETRY_MS / 1000, 1)
+
     # --- the feed ---
 
     async def test_a_confirmed_stay_is_published_once_and_then_only_what_changes(self, bench: Bench) -> None:
@@ -340,7 +357,7 @@ class UpkeepContract:
                 await dying.sweep.work()
             except ConnectionError:
                 died = True
-            survivor.later(5)
+            survivor.later(RETRY_MS / 1000)
             await survivor.sweep.work()
             assert (fails_at, await survivor.everywhere(), await survivor.online()) == (fails_at, {130}, 0)
             assert await survivor.due_in_s() is None
