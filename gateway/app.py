@@ -54,6 +54,8 @@ from gateway.metering.reconcile import Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import Sweep
 from gateway.metering.webhooks import Webhooks
+from gateway.overview.presence import Presence
+from gateway.overview.totals import Totals
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload
 from gateway.policy.templates import TemplateWatch
@@ -76,6 +78,7 @@ from gateway.routes import (
     join_tokens,
     login,
     members,
+    overview,
     rooms,
     usage,
     users,
@@ -105,7 +108,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
     return [one for module in modules for one in vars(module).values() if isinstance(one, HTTPRouteHandler)]
 
 
-ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage)
+ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
 ROUTES += _handlers(limits_routes, users, hooks, audit_routes)
 DOCS = _handlers(description)
 
@@ -156,6 +159,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     intake = Intake(store.execute, store.post)
     stays = Stays(reports.execute, derived, calendars=lambda: policy.now.metered_calendars)
     archive = Archive(settings.archive_url) if settings.archive_url else None
+    history = History(Counters(reports.execute), archive)
     services = Services(
         store=store,
         report_store=reports,
@@ -184,7 +188,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         policy=policy,
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
-        reports=Reports(reports.execute, report_accounts, History(Counters(reports.execute), archive), derived),
+        reports=Reports(reports.execute, report_accounts, history, derived),
+        totals=Totals(reports.execute, history.daily),
+        presence=Presence(reports.execute),
         door=door,
         intake=intake,
         webhooks=Webhooks(reports.execute, audit),

@@ -1,5 +1,7 @@
 """Data derived from decisions, written after them: top lists across users, counters of rooms, totals of all users.
 
+Totals are of days and months and, for the last two days, of minutes (see `minutes`).
+
 Outcomes are summed in the process and sent every `FLUSH_S`, without waiting: of a thousand mints in one room Redis gets
 a few commands, not four each (0.92 of the gateway's CPU per mint, 0.82 of Redis'). A process that is killed loses the
 sums of its last `FLUSH_S`. Top lists and totals can be rebuilt from the users' own counters (`rebuild`).
@@ -12,7 +14,9 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from . import Execute
 from .counters import ALL, METERED, PEAK, Counters, split_metric
 from .limiter import KEEP_COUNTERS_MS
-from .periods import Day, day_of
+from .minutes import KEEP_S as KEEP_MINUTES_S
+from .minutes import SECONDS, US_PER_MINUTE, place_of, spread
+from .periods import day_of
 
 Post = Callable[..., None]
 """Sends one Redis command without waiting for the reply; errors are ignored."""
@@ -34,19 +38,32 @@ class Derived:
         self._execute = execute
         self._post = post
         self._expiring: set[str] = set()
-        self._noted: Counter[tuple[str, str, Day, str | None]] = Counter()  # since the last flush
+        self._noted: Counter[tuple[str, str, int, str | None]] = Counter()  # since the last flush
+        self._seconds: Counter[int] = Counter()  # the same, by minute
 
     def note(self, subject: str, metric: str, now_us: int, *, room: str | None = None) -> None:
         """Count one outcome, e.g. `tokens.mint.ok`, for a subject and for the room it was about."""
         if not self._noted:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-        self._noted[subject, metric, day_of(now_us), room] += 1
+        self._noted[subject, metric, now_us // US_PER_MINUTE, room] += 1
+
+    def note_seconds(self, end_ms: int, change_s: int) -> None:
+        """Count seconds in rooms up to an instant, or after it those that were counted too much, in their minutes."""
+        if not self._seconds:
+            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        for minute, seconds in spread(end_ms, change_s):
+            self._seconds[minute] += seconds
 
     def flush(self) -> None:
         """Send what was counted since the last flush."""
         noted, self._noted = self._noted, Counter()
+        seconds, self._seconds = self._seconds, Counter()
         sums: Counter[tuple[str, str, str]] = Counter()
-        for (subject, metric, day, room), count in noted.items():
+        minutes: Counter[tuple[int, str]] = Counter({(minute, SECONDS): count for minute, count in seconds.items()})
+        for (subject, metric, minute, room), count in noted.items():
+            day = day_of(minute * US_PER_MINUTE)
+            if parts := split_metric(metric):
+                minutes[minute, parts[1]] += count
             for period in (f"{day.month}-{day.field}", day.month):
                 for name in _lists(metric):
                     sums["ZINCRBY", f"tp:1:{period}:{name}", subject] += count
@@ -56,6 +73,9 @@ class Derived:
                     sums["HINCRBY", f"rc:1:{{{room}}}:{day.month}", f"{field}:{metric}"] += count
         for (command, key, member), count in sums.items():
             self._bump(command, key, count, member)
+        for (minute, what), count in minutes.items():
+            key, field = place_of(minute)
+            self._bump("HINCRBY", key, count, f"{field}:{what}", keep_s=KEEP_MINUTES_S)
 
     def rank(self, subject: str, metric: str, periods: Mapping[str, int]) -> None:
         """Add to a subject's place in the top lists of days and months, at once. The numbers may be negative."""
@@ -103,13 +123,13 @@ class Derived:
             await self._execute(command, key, *words[at : at + 2000])
         await self._execute("EXPIRE", key, _KEEP_S)
 
-    def _bump(self, command: str, key: str, count: int, member: str) -> None:
+    def _bump(self, command: str, key: str, count: int, member: str, *, keep_s: int = _KEEP_S) -> None:
         self._post(command, key, *((count, member) if command == "ZINCRBY" else (member, count)))
         if key not in self._expiring:
             if len(self._expiring) > 10_000:
                 self._expiring.clear()
             self._expiring.add(key)
-            self._post("EXPIRE", key, _KEEP_S)
+            self._post("EXPIRE", key, keep_s)
 
 
 def _totals(month: str) -> str:

@@ -23,6 +23,7 @@ from gateway.usage.rollup import CHANGED
 from limits import Execute
 from limits.derived import Derived
 from limits.metered import CONFIRMED, MOST_MS, MS_PER_DAY, OPEN, Account, Calendars, Credited, Interval, Metered
+from limits.minutes import KEEP_S as KEEP_MINUTES_S
 
 KEEP_SESSION_MS = 40 * MS_PER_DAY  # longer than a report about it is accepted, so that its owner stays the same
 FIRST_LOOK_MS = 5 * 60_000  # after a session was first seen; its close may get lost
@@ -123,12 +124,21 @@ class Stays:
         )
         for account, done in changes.items():
             subject = account.counters.partition("{")[2].rstrip("}")
-            if account.counters.startswith("uc") and subject != keys.INSTALLATION:
+            if subject == keys.INSTALLATION:
+                self._note_minutes(work[account], done.each)
+            elif account.counters.startswith("uc"):
                 self._derived.rank(subject, f"{account.metric}.ok", done.periods)
         await self._note_past(name for done in changes.values() for name in done.periods)
         result = [changes[account].each[at] for account, at in places]
         await self._queue_again(stay for stay, one in zip(stays, result, strict=True) if one.is_new)
         return result
+
+    def _note_minutes(self, intervals: Sequence[Interval], changes: Sequence[Credited]) -> None:
+        """Count what changed in the totals by minute, which are of the last two days."""
+        oldest_ms = self._now_ms() - KEEP_MINUTES_S * 1000
+        for interval, change in zip(intervals, changes, strict=True):
+            if change.change_s and interval.left_ms > oldest_ms:
+                self._derived.note_seconds(interval.left_ms, change.change_s)
 
     async def _note_past(self, periods: Iterable[str]) -> None:
         """Note past UTC days, so that they are copied to the archive again."""

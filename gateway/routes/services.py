@@ -24,6 +24,8 @@ from gateway.http.login_throttle import Throttle
 from gateway.metering.budgets import Budgets
 from gateway.metering.intake import Door, Intake
 from gateway.metering.webhooks import Webhooks
+from gateway.overview.presence import Presence
+from gateway.overview.totals import Totals
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.rooms.change import RoomControl
@@ -73,6 +75,8 @@ class Services:
     report_accounts: Accounts
     report_audit: Audit
     reports: Reports
+    totals: Totals
+    presence: Presence
     door: Door
     intake: Intake
     webhooks: Webhooks

@@ -62,6 +62,8 @@ ACTION_OF = {
     ("GET", "/api/admin/usage/rooms/{room_id}"): "usage.read-any",
     ("GET", "/api/admin/usage/users/{user}"): "usage.read-any",
     ("GET", "/api/admin/rooms/live"): "usage.read-any",
+    ("GET", "/api/admin/overview"): "usage.read-any",
+    ("GET", "/api/admin/denials"): "usage.read-any",
     ("GET", "/api/admin/limits/{user}"): "limits.manage",
     ("POST", "/api/admin/limits/{user}/reset"): "limits.manage",
     ("PUT", "/api/admin/limits/{user}/override"): "limits.manage",

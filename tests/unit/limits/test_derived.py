@@ -8,6 +8,7 @@ from typing import Any
 from limits.derived import Derived
 
 NOON_US = 1_795_608_000 * 1_000_000  # 2026-11-25
+MINUTE_US = 60 * 1_000_000
 
 
 class Sent(list[tuple[Any, ...]]):
@@ -47,8 +48,9 @@ async def test_equal_outcomes_are_sent_as_one_sum() -> None:
         ("HINCRBY", "uc:1:{all}:2026-11", "*:tokens.mint.ok", 3),
         ("HINCRBY", "uc:1:{all}:2026-11", "25:api.ok", 1),
         ("HINCRBY", "uc:1:{all}:2026-11", "*:api.ok", 1),
+        ("HINCRBY", "mn:1:2026-11-25T12", "00:ok", 4),
     }
-    assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 6
+    assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 7
 
 
 async def test_denials_by_any_limit_have_a_list_together() -> None:
@@ -85,4 +87,34 @@ async def test_outcomes_of_two_days_are_not_mixed() -> None:
         ("tp:1:2026-11-25:api.ok", 1),
         ("tp:1:2026-11-26:api.ok", 1),
         ("tp:1:2026-11:api.ok", 2),
+    }
+
+
+async def test_totals_of_minutes_have_every_outcome_and_live_two_days() -> None:
+    sent = Sent()
+    derived = Derived(never, sent.post)
+    last_us = NOON_US + 59 * MINUTE_US
+    for metric in ("api.refused.not_found", "api.denied.api", "tokens.mint.denied.mints", "api.failed"):
+        derived.note("ann", metric, last_us)
+    derived.note("ann", "api.ok", last_us + MINUTE_US)
+    derived.flush()
+    assert {words[1:] for words in sent.writes() if words[1].startswith("mn:")} == {
+        ("mn:1:2026-11-25T12", "59:refused", 1),
+        ("mn:1:2026-11-25T12", "59:denied", 2),
+        ("mn:1:2026-11-25T12", "59:failed", 1),
+        ("mn:1:2026-11-25T13", "00:ok", 1),
+    }
+    kept_s = {words[2] for words in sent if words[0] == "EXPIRE" and words[1].startswith("mn:")}
+    assert kept_s == {49 * 3600}
+
+
+async def test_seconds_are_sent_with_the_next_flush() -> None:
+    sent = Sent()
+    derived = Derived(never, sent.post)
+    derived.note_seconds(NOON_US // 1000 + 10_000, 30)
+    async with asyncio.timeout(20):
+        await sent.any.wait()
+    assert {words[1:] for words in sent.writes()} == {
+        ("mn:1:2026-11-25T11", "59:seconds", 20),
+        ("mn:1:2026-11-25T12", "00:seconds", 10),
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.metering import keys
 from gateway.metering.events import SessionFact, Stay, digest_of, stay_of
@@ -15,6 +16,7 @@ from gateway.rooms import keys as room_keys
 from gateway.usage.rollup import CHANGED
 from limits import Execute
 from limits.derived import Derived
+from limits.metered import CONFIRMED
 
 ANN, BOB = "u" + "a" * 20, "u" + "b" * 20
 ROOM, SESSION = "6" * 24, "7" * 24
@@ -65,6 +67,27 @@ class StaysContract:
         for metric, uid in (("minutes", ANN), ("owned", BOB)):
             assert await execute("ZSCORE", f"tp:1:{MONTH}:{metric}.ok", uid) == 60
             assert await execute("ZSCORE", f"tp:1:{MONTH}-22:{metric}.ok", uid) == 60
+
+    async def test_time_is_also_counted_in_its_minutes_once_and_corrections_take_it_back(
+        self, execute: Execute
+    ) -> None:
+        sent: list[tuple[Any, ...]] = []
+        derived = Derived(execute, lambda *words: sent.append(words))
+        stays = Stays(execute, derived, now_ms=lambda: JOINED + 100_000)
+
+        async def counted(*some: Stay) -> dict[str, int]:
+            sent.clear()
+            await stays.credit(some)
+            derived.flush()
+            return {words[2]: words[3] for words in sent if words[:2] == ("HINCRBY", "mn:1:2026-11-22T10")}
+
+        assert await counted(stay(left=90), stay(left=90), stay("q", left=None)) == {"00:seconds": 60, "01:seconds": 30}
+        corrected = structs.replace(stay(left=70), rank=CONFIRMED, stamp_ms=JOINED + 99_000)
+        assert await counted(corrected, corrected) == {"01:seconds": -20}
+
+    async def test_time_of_earlier_days_is_not_counted_by_minute(self, stays: Stays, execute: Execute) -> None:
+        await stays.credit([stay(joined=JOINED - 3 * 86_400_000)])
+        assert not await execute("KEYS", "mn:1:*")
 
     async def test_an_owner_in_their_own_room_is_credited_both(
         self, stays: Stays, execute: Execute, owned: None

@@ -1,0 +1,1 @@
+"""What operators look at: totals over time, who is online now, budgets, the health of the installation."""

@@ -1,0 +1,134 @@
+"""Totals of the whole installation over time: requests by outcome, minutes in rooms, their price; and denials."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal, Self, TypeAlias
+
+from gateway.usage.query import Days
+from limits import Execute
+from limits.counters import ALL, METERED, Daily, split_metric
+from limits.minutes import SECONDS, read_minutes
+
+Range: TypeAlias = Literal["1h", "24h", "30d", "12mo"]
+
+MINUTES = "minutes.ok"
+_STEPS: dict[str, tuple[int, int]] = {"1h": (1, 60), "24h": (5, 288)}  # minutes in a point, points
+_DAYS, _MONTHS = 30, 12
+
+Read: TypeAlias = Callable[[str, date, date], Awaitable[Daily]]
+"""Reads a subject's counters of each UTC day in a span."""
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many requests had which outcome, and how many seconds people were in rooms."""
+
+    ok: int = 0
+    denied: int = 0
+    refused: int = 0
+    failed: int = 0
+    seconds: int = 0
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Self:
+        """Return the total of counts by outcome, and of `seconds`, which corrections may have left below zero."""
+        ok, denied, refused, failed = (counts.get(name, 0) for name in ("ok", "denied", "refused", "failed"))
+        return cls(ok, denied, refused, failed, max(0, counts.get(SECONDS, 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Totals of consecutive steps by when each begins. `step_s` is None for months, which differ in length."""
+
+    step_s: int | None
+    points: list[tuple[datetime, Total]]
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """How often a limit denied an action on a UTC day."""
+
+    day: date
+    limit: str
+    action: str
+    count: int
+
+
+class Totals:
+    """Reads totals. `daily` reads days, also those that only the archive has."""
+
+    def __init__(self, execute: Execute, daily: Read) -> None:
+        self._execute = execute
+        self._daily = daily
+
+    async def series(self, wanted: Range, now: datetime) -> Series:
+        """Return the totals up to an instant (UTC); its own minute, day or month is the last step."""
+        if wanted in _STEPS:
+            return await self._by_minute(*_STEPS[wanted], now)
+        if wanted == "30d":
+            first = now.date() - timedelta(days=_DAYS - 1)
+            daily = await self._daily(ALL, first, now.date())
+            days = [first + timedelta(days=n) for n in range(_DAYS)]
+            return Series(86_400, [(_midnight(day), Total.of(_outcomes([daily.get(day, {})]))) for day in days])
+        months = _last_months(now.date())
+        daily = await self._daily(ALL, months[0], now.date())
+        by_month: dict[date, list[Mapping[str, int]]] = {}
+        for day, counts in daily.items():
+            by_month.setdefault(day.replace(day=1), []).append(counts)
+        return Series(None, [(_midnight(month), Total.of(_outcomes(by_month.get(month, [])))) for month in months])
+
+    async def denials(self, days: Days) -> list[Denial]:
+        """Return what was denied, by day, limit and action."""
+        return [
+            Denial(day, parts[2], parts[0], count)
+            for day, counts in (await self._daily(ALL, *days)).items()
+            for metric, count in sorted(counts.items())
+            if count and (parts := split_metric(metric)) and parts[1] == "denied"
+        ]
+
+    async def _by_minute(self, step: int, size: int, now: datetime) -> Series:
+        last = int(now.timestamp()) // 60
+        first = last - last % step - step * (size - 1)
+        found = await read_minutes(self._execute, first, last)
+        points = []
+        for begin in range(first, last + 1, step):
+            counts: Counter[str] = Counter()
+            for minute in range(begin, begin + step):
+                counts.update(found.get(minute, {}))
+            points.append((datetime.fromtimestamp(begin * 60, UTC), Total.of(counts)))
+        return Series(step * 60, points)
+
+
+def total_of(points: Iterable[tuple[datetime, Total]]) -> Total:
+    """Return the sum of steps."""
+    totals = [total for _, total in points]
+    return Total(
+        sum(one.ok for one in totals),
+        sum(one.denied for one in totals),
+        sum(one.refused for one in totals),
+        sum(one.failed for one in totals),
+        sum(one.seconds for one in totals),
+    )
+
+
+def _outcomes(days: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Sum the counters of days over all actions, by outcome. `owned` counts the minutes once more."""
+    sums: Counter[str] = Counter()
+    for counts in days:
+        sums[SECONDS] += counts.get(MINUTES, 0)
+        for metric, count in counts.items():
+            if (parts := split_metric(metric)) and parts[0] not in METERED:
+                sums[parts[1]] += count
+    return sums
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _last_months(today: date) -> list[date]:
+    """Return the first days of the last twelve months, the oldest first."""
+    number = today.year * 12 + today.month - 1
+    return [date(one // 12, one % 12 + 1, 1) for one in range(number - _MONTHS + 1, number + 1)]
