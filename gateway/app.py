@@ -71,6 +71,7 @@ from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.routes import (
     account,
+    console,
     description,
     health,
     hooks,
@@ -110,6 +111,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
 ROUTES += _handlers(limits_routes, users, hooks, audit_routes)
+CONSOLE = _handlers(console)
 DOCS = _handlers(description)
 
 
@@ -232,7 +234,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     admission = Admission(
         tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit, door, Dispatch(services)
     )
-    routes = [*ROUTES, *(DOCS if settings.docs else ())]
+    routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ())]
     app = Litestar(
         # First, or Litestar adds OPTIONS handlers of its own, which have no `opt` and name only some of the methods.
         [description.options(routes), *routes],

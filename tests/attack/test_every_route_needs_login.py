@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from gateway.apidoc.openapi import template_of
+from gateway.app import CONSOLE, ROUTES
 from gateway.app import DOCS as DOCUMENT_ROUTES
-from gateway.app import ROUTES
 from gateway.http.access import access_of
 from gateway.policy.actions import ACTIONS, ROOM_ACTIONS
 from tests.e2e.checks import assert_problem
@@ -23,6 +23,8 @@ PUBLIC = {
     ("GET", "/docs"),
     ("GET", "/docs/docs.css"),
     ("GET", "/docs/docs.js"),
+    ("GET", "/operator"),
+    ("GET", "/operator/{name}"),
     ("POST", "/hooks/100ms"),
     ("POST", "/api/auth/login"),
     ("POST", "/api/auth/refresh"),
@@ -31,8 +33,9 @@ PUBLIC = {
     ("POST", "/api/auth/password/setup"),
     ("POST", "/api/invites/{code}/accept"),
 }
-# Routes that serve the document and are not in it.
+# Routes that are not in the document: they serve it, or the files of the console.
 DOCS = {("GET", path) for path in ("/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js")}
+DOCS |= {("GET", "/operator"), ("GET", "/operator/{name}")}
 # Public to the router; 100ms proves itself by a secret of its own (tests/attack/test_webhooks).
 WITH_SECRET = {("POST", "/hooks/100ms")}
 # Public to the router, because its body may hold the token; without any token it is refused like the others.
@@ -130,7 +133,7 @@ def test_every_route_is_refused_without_a_token(target: Installation) -> None:
 def test_list_of_public_routes_matches_the_router() -> None:
     marked = {
         (method, template_of(path))
-        for handler in [*ROUTES, *DOCUMENT_ROUTES]
+        for handler in [*ROUTES, *CONSOLE, *DOCUMENT_ROUTES]
         if (access := access_of(handler)).is_public or access.guests
         for method in handler.http_methods
         for path in handler.paths

@@ -1,0 +1,55 @@
+// How numbers, units, times and files are written. All times are UTC.
+
+import { make } from "./dom.js";
+
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const TWO = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+export const number = (value) => (Number.isInteger(value) ? WHOLE : TWO).format(value);
+export const short = (value) => SHORT.format(value);
+export const sum = (parts) => Object.values(parts).reduce((total, part) => total + part, 0);
+
+const SAME = new Set(["people", "min"]);
+// `3 requests`, `1 request`.
+export function count(value, unit) {
+  const one = value === 1 && !SAME.has(unit) ? unit.replace(/ies$/, "y").replace(/s$/, "") : unit;
+  return `${number(value)} ${one}`;
+}
+
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+// A length of time in its two largest units: `2 h 5 min`.
+export function span(seconds) {
+  if (seconds < 1) return seconds > 0 ? `${Math.max(1, Math.round(seconds * 1000))} ms` : "0 s";
+  const parts = [];
+  let left = Math.round(seconds);
+  for (const [unit, length] of UNITS) {
+    const whole = Math.floor(left / length);
+    if (whole) parts.push(`${whole} ${unit}`);
+    else if (parts.length) break;
+    left -= whole * length;
+  }
+  return parts.slice(0, 2).join(" ");
+}
+export const since = (instant) => span(Math.max(0, (Date.now() - Date.parse(instant)) / 1000));
+// A time for people: `2026-11-29 14:25:56`. That it is UTC stands in the column's head or beside it.
+export const plain = (instant) => `${instant.slice(0, 10)} ${instant.slice(11, 19)}`;
+export const time = (instant) => make("time", { datetime: instant }, plain(instant));
+export const day = (date) => date.toISOString().slice(0, 10);
+export const daysAgo = (days) => day(new Date(Date.now() - days * 86_400_000));
+
+// A spreadsheet takes a cell that begins like this as a formula (OWASP, "CSV Injection").
+const FORMULA = /^ *[=+\-@\t\r＝＋－＠]/;
+function cell(value) {
+  if (value == null) return "";
+  if (typeof value === "number") return String(value);
+  const text = FORMULA.test(value) ? `'${value}` : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+export const csv = (rows) => rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+
+export function save(name, text, type = "text/csv") {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  make("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

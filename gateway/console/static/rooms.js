@@ -1,0 +1,60 @@
+// Rooms in which somebody is now, and all rooms.
+
+import { api } from "./api.js";
+import { make } from "./dom.js";
+import { number, plain, since, time } from "./format.js";
+import { person } from "./names.js";
+import { head, link, list, loaded, mark, place, tiles } from "./parts.js";
+
+const LIVE_S = 5;
+
+export const people = [
+  { label: "Person", value: (one) => one.username || one.user_id, cell: (one) => person(one.user_id, one.username) },
+  { label: "Role at 100ms", value: (one) => one.role },
+  { label: "Since (UTC)", value: (one) => one.since, cell: (one) => time(one.since) },
+  { label: "For", cell: (one) => since(one.since) },
+];
+
+const live = [
+  { label: "Room", value: (room) => room.room_id, cell: (room) => link(place("rooms", room.room_id), room.name || room.room_id) },
+  { label: "Owner", value: (room) => room.owner, cell: (room) => person(room.owner_id, room.owner) },
+  { label: "People", number: true, value: (room) => room.people.length },
+  { label: "Since (UTC)", value: (room) => room.since, cell: (room) => time(room.since) },
+  { label: "For", cell: (room) => since(room.since) },
+];
+
+const all = [
+  { label: "Room", value: (room) => room.name, cell: (room) => link(place("rooms", room.id), room.name || room.id) },
+  { label: "Id", value: (room) => room.id, cell: (room) => make("span", { class: "id" }, room.id) },
+  { label: "Owner", value: (room) => room.owner_id, cell: (room) => person(room.owner_id) },
+  { label: "Access", value: (room) => room.access },
+  { label: "State", value: (room) => (room.enabled ? "enabled" : "locked"), cell: (room) => state(room) },
+  { label: "Created (UTC)", value: (room) => room.created_at, cell: (room) => time(room.created_at) },
+];
+
+export const state = (room) => (room.enabled ? mark("enabled", "good") : mark("locked", "warn"));
+
+async function page(cursor) {
+  const found = await api.get("/api/rooms", { limit: 50, cursor });
+  return { rows: found.rooms, next: found.next_cursor ? () => page(found.next_cursor) : null };
+}
+
+export function rooms(view) {
+  const now = loaded(view, async () => {
+    const { all_rooms, all_people, rooms } = await api.get("/api/admin/rooms/live", { limit: 100 }, view.signal);
+    const shown = rooms.length < all_rooms ? `The ${rooms.length} with the most people, of ${number(all_rooms)}. ` : "";
+    return [
+      tiles([["People in rooms now", number(all_people), "people"], ["Rooms in use", number(all_rooms), "rooms"]]),
+      list({
+        title: "Live now", says: `${shown}As of ${plain(new Date().toISOString())} UTC, every ${LIVE_S} s.`,
+        columns: live, rows: rooms, empty: "Nobody is in a room. Somebody appears here when 100ms reports that they have joined.",
+      }),
+    ];
+  });
+  const stored = loaded(view, async () => {
+    const { rows, next } = await page();
+    return list({ title: "All rooms", says: "The newest first.", columns: all, rows, next, empty: "No room has been created yet." });
+  });
+  if (api.may("usage:read-any")) view.every(LIVE_S, now.again);
+  return [head("Rooms", "Who is in which room, and every room there is."), api.may("usage:read-any") && now.body, stored.body];
+}

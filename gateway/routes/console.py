@@ -1,0 +1,48 @@
+"""GET /operator: the operators' console. The page and its files are public; what it shows comes from /api."""
+
+from hashlib import sha256
+from importlib.resources import files
+
+from litestar import Response, get
+from litestar.params import FromPath
+
+from gateway.http.access import public
+from gateway.http.context import Call
+from gateway.http.problems import Problem
+
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_FILES = {
+    one.name: (one.read_bytes(), _TYPES[one.name.rpartition(".")[2]])
+    for one in files("gateway.console").joinpath("static").iterdir()
+}
+_PAGE = "operator.html"
+# One tag for all files: a browser that has half of them from an older gateway loads all of them again.
+_TAG = f'"{sha256(b"".join(_FILES[name][0] for name in sorted(_FILES))).hexdigest()[:16]}"'
+# Only the page's own files and origin; no inline script or style, and no HTML made from text.
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'"
+)
+
+
+@get("/operator", opt=public())
+async def console_page(request: Call) -> Response[bytes]:
+    """Return the page."""
+    return _file(request, _PAGE)
+
+
+@get("/operator/{name:str}", opt=public(refuses=("not_found",)))
+async def console_file(request: Call, name: FromPath[str]) -> Response[bytes]:
+    """Return a style sheet or a script of the page."""
+    if name not in _FILES or name == _PAGE:
+        raise Problem(404, "not_found", "There is nothing at this address.")
+    return _file(request, name)
+
+
+def _file(request: Call, name: str) -> Response[bytes]:
+    headers = {"ETag": _TAG, "Cache-Control": "no-cache", "Content-Security-Policy": _CSP}
+    content, kind = _FILES[name]
+    if request.headers.get("if-none-match") == _TAG:
+        return Response(b"", status_code=304, headers=headers, media_type=kind)
+    return Response(content, headers=headers, media_type=kind)
