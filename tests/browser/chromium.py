@@ -149,5 +149,10 @@ class Tab:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
 
+    def save_downloads(self, folder: Path) -> None:
+        """Let the page save files in a folder."""
+        where = {"behavior": "allow", "downloadPath": str(folder), "browserContextId": self.context}
+        self._browser.call("Browser.setDownloadBehavior", where)
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -1,0 +1,422 @@
+"""The operators' console on a running installation with real traffic, in a browser that reaches only this machine."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.browser.chromium import Browser, Tab, require_chromium
+from tests.browser.console import Console, require_axe
+from tests.browser.console_history import write_history
+from tests.e2e.checks import assert_problem
+from tests.e2e.people import join, peers
+from tests.servers import NO_TLS, Installation, wait_until
+
+# The pictures of docs/console.md, and where to keep them.
+KEPT = {"usage-light", "user-dark", "rooms-light", "webhooks-dark", "user-phone", "room-phone"}
+PICTURES = os.environ.get("PICTURES")
+REFUSED = re.compile(r"^Failed to load resource: .* status of [45]\d\d ")
+
+
+class Site:
+    """An installation in use: three rooms, people in one of them, denials, an override, a dead letter, a past month."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.gateway = installation
+        installation.add_users(
+            ada="admin", opal="operator", olga="operator", hanna="host", noor="host", mira="member", tilda="member"
+        )
+        self.token = {name: installation.log_in(name)["access_token"] for name in ("ada", "hanna", "noor", "mira")}
+        self.ids = {one["username"]: one["id"] for one in self.ask("ada", "GET", "/admin/users").json()["users"]}
+        self.rooms = [
+            self.ask(owner, "POST", "/rooms", {"name": name, "description": says}).json()["room"]["id"]
+            for owner, name, says in (
+                ("noor", "Office hours", ""),
+                ("hanna", "Design review", "Drafts of the week"),
+                ("hanna", "Standup", "Every morning"),
+            )
+        ]
+        self.standup = self.rooms[-1]
+        write_history(installation, [self.ids[name] for name in ("hanna", "noor", "mira", "tilda")], self.standup)
+        for who, relation in (("mira", "cohost"), ("tilda", "banned")):
+            self.ask("hanna", "PUT", f"/rooms/{self.standup}/members/{who}", {"relation": relation})
+        for _ in range(33):
+            self.ask("mira", "POST", f"/rooms/{self.rooms[0]}/token")
+        override = {"name": "rooms.create", "rate": "60/h", "burst": 20, "lasts_s": 7200, "reason": "conference"}
+        self.ask("ada", "PUT", "/admin/limits/hanna/override", override)
+        self.event(b'{"type": "peer.join.success", "data": {"room_id": 5}}')
+
+    def ask(self, who: str, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
+        with self.gateway.client(self.token[who]) as client:
+            return client.request(method, f"/api{path}", json=body, params=query)
+
+    def join(self, who: str, room: str) -> None:
+        token = self.ask(who, "POST", f"/rooms/{room}/token").json()["token"]
+        assert join(self.gateway, token, f"{who} in {room}").status_code == 200
+
+    def event(self, body: bytes) -> None:
+        headers = {"X-Gateway-Webhook-Secret": self.gateway.env["HMS_WEBHOOK_SECRET"]}
+        answer = httpx.post(f"{self.gateway.url}/hooks/100ms", content=body, headers=headers, verify=NO_TLS)
+        assert answer.status_code == 200
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    require_chromium()
+    own = Installation(tmp_path_factory.mktemp("console"), workers=1, fsync="always")
+    own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(32)
+    own.env["EMULATOR_WEBHOOK_URL"] = f"{own.url}/hooks/100ms"
+    own.env["EMULATOR_WEBHOOK_HEADER"] = f"X-Gateway-Webhook-Secret={own.env['HMS_WEBHOOK_SECRET']}"
+    with own as running:
+        yield Site(running)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture
+def console(browser: Browser, site: Site) -> Iterator[Console]:
+    console = Console(browser.open_tab(), site.gateway)
+    console.open()
+    yield console
+    assert_clean(console)
+
+
+@pytest.fixture(scope="module")
+def desk(browser: Browser, site: Site) -> Console:
+    """A tab in which ada stays logged in."""
+    console = Console(browser.open_tab(), site.gateway)
+    console.open()
+    console.log_in("ada")
+    return console
+
+
+@pytest.fixture
+def as_ada(desk: Console) -> Iterator[Console]:
+    desk.show()
+    yield desk
+    assert_clean(desk)
+
+
+def assert_clean(console: Console) -> None:
+    """Check that there was no error and no violation of the page's policy."""
+    assert console.ask("violations") == []
+    assert [line for line in console.tab.complaints if not REFUSED.match(line)] == []
+
+
+def screens(site: Site) -> list[str]:
+    return ["rooms", f"rooms/{site.standup}", "users", "users/hanna", "usage", "denials", "webhooks", "audit"]
+
+
+# --- the login ---
+
+
+def test_wrong_password_is_refused_where_it_was_entered(console: Console) -> None:
+    console.fill("#door-name", "ada")
+    console.fill("#door-password", "not the password at all")
+    console.ask("document.getElementById('door-enter').click()")
+    console.wait_for("document.getElementById('door-wrong').textContent")
+    assert console.text("#door-wrong") == "The user name or the password is wrong."
+    assert console.ask("document.activeElement.id") == "door-password"
+
+
+def test_tokens_stay_in_memory_and_end_with_sign_out(site: Site, console: Console) -> None:
+    console.log_in("ada")
+    before = len(site.ask("ada", "GET", "/auth/sessions").json()["sessions"])
+    assert console.ask("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    console.press("Sign out")
+    console.wait_for("document.body.classList.contains('outside')")
+    wait_until(
+        lambda: len(site.ask("ada", "GET", "/auth/sessions").json()["sessions"]) == before - 1, "the session ends"
+    )
+    assert console.ask("document.activeElement.id") == "door-password"
+
+
+def test_changed_account_makes_one_refresh_for_all_calls_of_a_screen(site: Site, console: Console) -> None:
+    console.log_in("opal")
+    site.ask("ada", "PATCH", "/admin/users/opal", {"roles": ["operator", "member"]})
+    before = len(console.tab.requested)
+    console.go("users/mira")
+    assert console.text("h1") == "mira"
+    asked = [url for url in console.tab.requested[before:] if "/api/" in url]
+    assert sum(url.endswith("/api/auth/refresh") for url in asked) == 1
+    assert len(asked) > 4
+
+
+def test_ended_session_returns_to_the_same_screen_after_the_next_login(site: Site, console: Console) -> None:
+    console.log_in("olga")
+    console.go("denials")
+    assert site.ask("ada", "DELETE", "/admin/users/olga/sessions").status_code == 200
+    console.ask("location.hash = '#/webhooks'")
+    console.wait_for("document.body.classList.contains('outside')")
+    assert "session has ended" in console.text("#door-says")
+    console.fill("#door-password", site.gateway.passwords["olga"])
+    console.ask("document.getElementById('door-enter').click()")
+    console.wait_for("document.querySelector('h1').textContent === 'Webhooks'")
+    console.settle()
+
+
+def test_screens_and_buttons_are_those_that_the_permissions_allow(site: Site, console: Console) -> None:
+    console.log_in("olga")
+    console.go("users/mira")
+    assert "Block" in console.text()
+    for forbidden in ("Edit", "Delete", "Password link", "End sessions", "Disable"):
+        assert forbidden not in console.text(".head")
+    console.go("users")
+    assert console.ask("document.querySelectorAll('#main table').length") == 0
+    console.press("Sign out")
+    console.wait_for("document.body.classList.contains('outside')")
+    console.ask("document.getElementById('door-name').value = ''")
+    console.log_in("mira")
+    assert console.ask("document.getElementById('nav').children.length") == 0
+    assert "none of an operator's permissions" in console.text()
+
+
+# --- the files ---
+
+
+def test_page_forbids_inline_scripts_and_other_hosts_and_is_loaded_once(site: Site) -> None:
+    with site.gateway.client() as client:
+        page = client.get("/operator")
+        policy = dict(rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == policy["form-action"] == policy["trusted-types"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        again = client.get("/operator/main.js", headers={"If-None-Match": page.headers["etag"]})
+        assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", "no-cache")
+        for name in ("operator.html", "nothing.js", "..%2f__init__.py", "%2e%2e/__init__.py"):
+            assert_problem(client.get(f"/operator/{name}"), 404, "not_found")
+
+
+# --- the levers ---
+
+
+def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as_ada: Console) -> None:
+    as_ada.go("rooms")
+    assert as_ada.table("Live now") == []
+    site.join("hanna", site.rooms[1])
+    site.join("mira", site.rooms[1])
+    as_ada.wait_for("document.querySelector('dd').textContent.startsWith('2 ')")
+    [row] = as_ada.table("Live now")
+    assert (row["Room"], row["Owner"], row["People"]) == ("Design review", "hanna", "2")
+    as_ada.go(f"rooms/{site.rooms[1]}")
+    assert {row["Person"] for row in as_ada.table("In the room now: 2 people")} == {"hanna", "mira"}
+    as_ada.press("End room")
+    as_ada.fill("dialog [name=reason]", "the building closes")
+    as_ada.ask("document.querySelector('dialog [name=lock]').click()")
+    as_ada.press("End room", "dialog")
+    as_ada.said("Everyone is being removed; the room is locked.")
+    wait_until(lambda: peers(site.gateway, site.rooms[1]) == set(), "everyone is removed")
+    assert "locked" in as_ada.text("#main dl")
+    assert_problem(site.ask("mira", "POST", f"/rooms/{site.rooms[1]}/token"), 409, "room_disabled")
+    as_ada.press("Unlock")
+    as_ada.press("Unlock", "dialog")
+    as_ada.said("unlocked")
+    assert site.ask("hanna", "GET", f"/rooms/{site.rooms[1]}").json()["room"]["enabled"] is True
+
+
+def test_limit_is_reset_and_overridden(site: Site, as_ada: Console) -> None:
+    as_ada.go("users/mira")
+
+    def limit() -> dict[str, str]:
+        return next(row for row in as_ada.table("Limits") if row["Limit"] == "tokens.mint")
+
+    assert int(limit()["Used"].split()[0]) > 10
+    as_ada.press("Reset tokens.mint")
+    as_ada.press("Reset", "dialog")
+    as_ada.said("Used before: tokens.mint ")
+    as_ada.settle()
+    assert (limit()["Used"], limit()["Left"]) == ("0 of 30 requests", "30 requests")
+    as_ada.press("Override tokens.mint")
+    as_ada.fill("dialog [name=burst]", "5")
+    as_ada.press("Override", "dialog")  # without a reason the browser does not send the form
+    assert as_ada.ask("document.querySelector('dialog [name=reason]').validity.valueMissing") is True
+    as_ada.fill("dialog [name=rate]", "many")
+    as_ada.fill("dialog [name=reason]", "a test")
+    as_ada.press("Override", "dialog")
+    as_ada.wait_for("document.querySelector('dialog .wrong').textContent.includes('rate')")
+    as_ada.fill("dialog [name=rate]", "5/h")
+    as_ada.press("Override", "dialog")
+    as_ada.said("tokens.mint is overridden")
+    as_ada.settle()
+    assert limit()["Left"] == "5 requests"
+    assert [site.ask("mira", "POST", f"/rooms/{site.rooms[0]}/token").status_code for _ in range(6)] == [200] * 5 + [
+        429
+    ]
+    as_ada.press("Remove the override of tokens.mint")
+    as_ada.press("Remove", "dialog")
+    as_ada.said("The override is removed.")
+    assert site.ask("ada", "GET", "/admin/limits/mira").json()["overrides"] == []
+
+
+def test_user_is_blocked_and_unblocked(site: Site, as_ada: Console) -> None:
+    as_ada.go("users/noor")
+    as_ada.press("Block")
+    as_ada.fill("dialog [name=reason]", "a test")
+    as_ada.press("Block", "dialog")
+    as_ada.said("noor is blocked.")
+    assert_problem(site.ask("noor", "GET", "/rooms"), 429, "rate_limited")
+    as_ada.settle()
+    assert "blocked until" in as_ada.text(".facts")
+    as_ada.press("Unblock")
+    as_ada.press("Unblock", "dialog")
+    as_ada.said("no longer blocked")
+    assert site.ask("noor", "GET", "/rooms").status_code == 200
+
+
+def test_dead_letter_is_replayed(site: Site, as_ada: Console) -> None:
+    as_ada.go("webhooks")
+    [letter] = as_ada.table("Dead letters")
+    as_ada.press(f"Replay {letter['Id']}")
+    as_ada.press("Replay", "dialog")
+    as_ada.said("The event is worked off again.")
+    # It cannot be understood this time either.
+    wait_until(lambda: [one["Id"] for one in as_ada.table("Dead letters")] not in ([letter["Id"]], []), "a new letter")
+    replayed = site.ask("ada", "GET", "/admin/audit", action="webhooks.replayed").json()["items"]
+    assert [one["details"]["letter"] for one in replayed] == [letter["Id"]]
+
+
+# --- what is shown ---
+
+
+def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_ada: Console, tmp_path: Path) -> None:
+    as_ada.tab.save_downloads(tmp_path)
+    to = datetime.now(UTC).date().isoformat()
+    first = f"{to[:7]}-01"
+    as_ada.go(f"usage?from={first}&to={to}&group_by=user")
+    as_ada.press("CSV of Usage by user")
+    shown = list(csv.DictReader(io.StringIO(saved(tmp_path, "usage-by-user-*Z.csv"))))
+    report = site.ask("ada", "GET", "/admin/usage", group_by="user", to=to, **{"from": first}).json()["items"]
+    assert len(report) > 12
+    counted = [row for row in report if row["action"] != "api" or row["username"] != "ada"]  # ada's own calls go on
+    assert [row for row in shown if row["Action"] != "api" or row["User"] != "ada"] == [
+        {
+            "User": row["username"],
+            "Action": row["action"],
+            "Ok": f"{row['ok']:.12g}",
+            "Unit": "minutes" if row["action"] in ("minutes", "owned") else "requests",
+            "Denied (requests)": str(sum(row["denied"].values())),
+            "Refused (requests)": str(sum(row["refused"].values())),
+            "Failed (requests)": str(row["failed"]),
+        }
+        for row in counted
+    ]
+    assert as_ada.table("Usage by user") == [grouped(row) for row in shown]
+    as_ada.press("CSV of the whole report, all pages")
+    whole = saved(tmp_path, f"usage-by-user-{first}-to-{to}-utc.csv")
+    printed = site.gateway.command("usage", "export", "--group-by", "user", "--from", first, "--to", to)
+    assert not_of_ada(whole) == not_of_ada(printed.stdout)
+
+
+def grouped(row: dict[str, str]) -> dict[str, str]:
+    """Return a row of the CSV as the table shows it: thousands are separated, minutes have two decimals."""
+    shown = dict(row)
+    for name in ("Ok", "Denied (requests)", "Refused (requests)", "Failed (requests)"):
+        number = float(row[name])
+        shown[name] = f"{number:,.0f}" if number.is_integer() else f"{number:,.2f}"
+    return shown
+
+
+def not_of_ada(table: str) -> list[str]:
+    return [line for line in table.splitlines() if ",ada,api," not in line]
+
+
+def saved(folder: Path, pattern: str) -> str:
+    """Return the file that the browser saves in a folder."""
+    wait_until(lambda: any(folder.glob(pattern)), f"{pattern} is saved")
+    [file] = folder.glob(pattern)
+    wait_until(lambda: file.stat().st_size > 0, "it is written")
+    return file.read_bytes().decode()
+
+
+def test_chart_is_read_with_the_keyboard_and_has_its_table(site: Site, as_ada: Console) -> None:
+    as_ada.go("usage")
+    plot = "document.querySelector('.plot')"
+    as_ada.ask(f"{plot}.focus()")
+    as_ada.tab.press("End")
+    as_ada.tab.press("ArrowLeft")
+    read = as_ada.ask(f"{plot}.getAttribute('aria-valuetext')")
+    as_ada.ask("document.querySelector('.chart summary').click()")
+    as_ada.wait_for("document.querySelector('.chart table')")
+    row = as_ada.table("Requests by outcome")[-2]
+    assert read == (
+        f"{row['Time (UTC)']} UTC: Ok {row['Ok (requests)']}, Denied {row['Denied (requests)']}, "
+        f"Refused {row['Refused (requests)']}, Failed {row['Failed (requests)']} requests"
+    )
+
+
+def test_moving_sets_the_title_and_the_focus(site: Site, as_ada: Console) -> None:
+    as_ada.go("users/hanna")
+    assert as_ada.ask("document.title") == "hanna · Users · 100ms gateway"
+    as_ada.ask("document.querySelector('#nav a[href=\"#/audit\"]').click()")
+    as_ada.wait_for("document.activeElement.tagName === 'H1' && document.activeElement.textContent === 'Audit trail'")
+    as_ada.settle()
+    assert as_ada.ask("document.title") == "Audit · 100ms gateway"
+    assert as_ada.ask("document.querySelector('#nav [aria-current]').textContent") == "Audit"
+    as_ada.go("users?name=zz")
+    assert "No user's name begins with “zz”." in as_ada.text()
+    as_ada.go("users/nobody-of-this-name")
+    assert "Not found" in as_ada.text("[role=alert]")
+    as_ada.go("nowhere")
+    assert "There is no such screen" in as_ada.text("[role=alert]")
+
+
+def test_lost_connection_is_said_and_the_screen_returns(site: Site, as_ada: Console) -> None:
+    as_ada.go("users")
+    line = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    as_ada.tab.call("Network.emulateNetworkConditions", offline=True, **line)
+    as_ada.wait_for("document.getElementById('banner').textContent.includes('cannot be reached')")
+    as_ada.ask("location.hash = '#/audit'")
+    as_ada.wait_for("document.querySelector('#main [role=alert]')?.textContent.includes('No connection')")
+    as_ada.tab.call("Network.emulateNetworkConditions", offline=False, **line)
+    as_ada.wait_for("document.querySelector('#main tbody tr')")
+    assert as_ada.ask("document.getElementById('banner').textContent") == ""
+    as_ada.tab.complaints[:] = [line for line in as_ada.tab.complaints if "ERR_INTERNET_DISCONNECTED" not in line]
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
+def test_every_screen_is_accessible_and_fits(site: Site, as_ada: Console, theme: str, width: int) -> None:
+    require_axe()
+    as_ada.show(theme, width)
+    if not peers(site.gateway, site.standup):
+        site.join("hanna", site.standup)
+        site.join("mira", site.standup)
+    for path in screens(site):
+        as_ada.go(path)
+        assert as_ada.findings() == [], path
+        assert as_ada.ask("document.documentElement.scrollWidth") <= width, path
+        keep_picture(as_ada.tab, path, theme if width > 600 else "phone")
+    as_ada.go("users/hanna")
+    as_ada.press("Block")
+    assert as_ada.findings() == [], "the dialog"
+    as_ada.press("Cancel")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_login_is_accessible(console: Console, theme: str) -> None:
+    require_axe()
+    console.show(theme, 360)
+    assert console.findings() == []
+    assert console.ask("document.documentElement.scrollWidth") <= 360
+
+
+def keep_picture(tab: Tab, path: str, kind: str) -> None:
+    name, _, one = path.partition("/")
+    name = f"{name.removesuffix('s') if one else name}-{kind}"
+    if PICTURES and name in KEPT:
+        picture = tab.call("Page.captureScreenshot", format="webp", quality=70)["data"]
+        Path(PICTURES, f"{name}.webp").write_bytes(base64.b64decode(picture))
