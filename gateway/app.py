@@ -73,6 +73,7 @@ from gateway.routes import (
     account,
     console,
     description,
+    events,
     health,
     hooks,
     invites,
@@ -110,7 +111,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
-ROUTES += _handlers(limits_routes, users, hooks, audit_routes)
+ROUTES += _handlers(limits_routes, users, hooks, events, audit_routes)
 CONSOLE = _handlers(console)
 DOCS = _handlers(description)
 

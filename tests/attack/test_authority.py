@@ -52,9 +52,10 @@ def test_admin_routes_refuse_users_without_a_power(people: dict[str, httpx.Clien
 
 
 def test_one_power_does_not_open_the_routes_of_another(people: dict[str, httpx.Client]) -> None:
-    for name, own in (("manja", "/api/admin/users"), ("willi", "/api/admin/limits"), ("otto", "")):
+    replay = "/api/admin/webhooks/dead/{letter_id}/replay"
+    for name, own in (("manja", ("/api/admin/users",)), ("willi", ("/api/admin/limits", replay)), ("otto", ())):
         for method, path in operations(people[name]):
-            foreign = path.startswith("/api/admin/") and not (own and path.startswith(own))
+            foreign = path.startswith("/api/admin/") and not path.startswith(own)
             if foreign and (name != "otto" or path.startswith("/api/admin/users")):
                 address = path.replace("{user}", "vera").replace("{room_id}", "0" * 24)
                 answer = people[name].request(method, address, json={} if method in ("POST", "PUT", "PATCH") else None)

@@ -78,6 +78,7 @@ ACTION_OF = {
     ("DELETE", "/api/admin/users/{user}"): "users.manage",
     ("DELETE", "/api/admin/users/{user}/sessions"): "users.manage",
     ("POST", "/api/admin/users/{user}/password-link"): "users.manage",
+    ("GET", "/api/admin/events"): "usage.read-any",
     ("GET", "/api/admin/webhooks"): "usage.read-any",
     ("GET", "/api/admin/webhooks/dead"): "usage.read-any",
     ("POST", "/api/admin/webhooks/dead/{letter_id}/replay"): "limits.manage",

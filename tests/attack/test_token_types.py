@@ -26,7 +26,7 @@ TAKES = {
     ("POST", "/api/invites/{code}/accept", "code"): "room invite",
 }
 TOKEN_NAME = re.compile(r"token|invite$|^code$|jwt|secret|assertion|grant")
-VALUES = {"room_id": "0" * 24, "user": "mira", "sid": "0" * 20, "invite_id": "0" * 32}
+VALUES = {"room_id": "0" * 24, "user": "mira", "sid": "0" * 20, "invite_id": "0" * 32, "letter_id": "1-0"}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_header_accepts_only_login_tokens(
     target: Installation, document: dict[str, Any], tokens: dict[str, str], kind: str
 ) -> None:
     """On every route that needs a login, according to the application's own description."""
-    closed = [one for one in operations(document) if "security" in one[2]]
+    closed = [one for one in operations(document) if "security" in one[2] and {"webhook": []} not in one[2]["security"]]
     assert len(closed) >= 25
     with target.client(tokens[kind]) as client:
         for method, path, _ in closed:

@@ -1,0 +1,19 @@
+"""The composition root."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from litestar.handlers import HTTPRouteHandler
+
+import gateway.routes
+from gateway import app
+
+
+def test_every_handler_of_every_route_module_is_served() -> None:
+    served = {id(handler) for handler in [*app.ROUTES, *app.DOCS, *app.CONSOLE]}
+    for found in pkgutil.iter_modules(gateway.routes.__path__, "gateway.routes."):
+        for name, one in vars(import_module(found.name)).items():
+            if isinstance(one, HTTPRouteHandler):
+                assert id(one) in served, f"{found.name}.{name}"
