@@ -44,6 +44,11 @@ class Passwords:
         self._hasher = argon2.using(type="ID", memory_cost=memory_kib, time_cost=passes, parallelism=LANES)
         self._decoy = ""
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return self._waiting
+
     async def warm(self) -> None:
         """Hash the decoy that unknown names are verified against, so that the first such login costs the same."""
         if not self._decoy:

@@ -14,7 +14,7 @@ import msgspec
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Scope
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -54,6 +54,11 @@ from gateway.metering.reconcile import Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import Sweep
 from gateway.metering.webhooks import Webhooks
+from gateway.metrics.monitor import PATH as METRICS
+from gateway.metrics.monitor import Monitor, Workload
+from gateway.metrics.readings import Reader
+from gateway.metrics.slots import claim
+from gateway.metrics.tally import Tally
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
 from gateway.policy.effective import policy_of
@@ -87,6 +92,7 @@ from gateway.routes import (
 )
 from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
+from gateway.routes import metrics as metrics_routes
 from gateway.routes.services import Services
 from gateway.settings import Settings
 from gateway.usage.archive import Archive, ArchiveError
@@ -114,6 +120,7 @@ ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites,
 ROUTES += _handlers(limits_routes, users, hooks, events, audit_routes)
 CONSOLE = _handlers(console)
 DOCS = _handlers(description)
+MONITORING = _handlers(metrics_routes)
 
 
 def from_env() -> ASGIApp:
@@ -143,11 +150,12 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     sessions = Sessions(store.execute, KeyRing(settings.gateway_secrets, "refresh"))
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"))
-    limiter = Limiter(store.execute)
+    tally = Tally() if settings.metrics_token else None
+    limiter = Limiter(store.execute, on_decision=tally.decided if tally else None)
     counters = Counters(store.execute)
     hms_tokens = HmsTokens(settings.hms_app_access_key, settings.hms_app_secret)
     templates = TemplateWatch(policy)
-    hms = HmsClient(http, hms_tokens, on_roles=templates.seen)
+    hms = HmsClient(http, hms_tokens, on_roles=templates.seen, on_call=tally.called if tally else None)
     derived = Derived(reports.execute, store.post)
     overrides = Overrides(store.execute, limiter)
     audit = Audit(store.execute, store.post)
@@ -163,6 +171,12 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     stays = Stays(reports.execute, derived, calendars=lambda: policy.now.metered_calendars)
     archive = Archive(settings.archive_url) if settings.archive_url else None
     history = History(Counters(reports.execute), archive)
+    webhooks = Webhooks(reports.execute, audit)
+    monitor = None
+    if tally:
+        reader = Reader(reports.execute, webhooks, Budgets(reports.execute, Limiter(reports.execute), policy), policy)
+        workload = Workload((store, reports), hms, passwords)
+        monitor = Monitor(settings.metrics_token, claim(workers=settings.workers), tally, reader, workload)
     services = Services(
         store=store,
         report_store=reports,
@@ -196,9 +210,10 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         presence=Presence(reports.execute),
         door=door,
         intake=intake,
-        webhooks=Webhooks(reports.execute, audit),
+        webhooks=webhooks,
         feed=Feed(reports.execute),
         feed_source=settings.public_url or "hms-gateway",
+        monitor=monitor,
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 
@@ -213,6 +228,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         ]
         if door.is_open:
             chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
+        if monitor is not None:
+            chores.append(asyncio.create_task(monitor.run()))
         if archive is not None:
             chores.append(asyncio.create_task(_fill_archive(RollUp(reports.execute, report_accounts, archive))))
         try:
@@ -231,11 +248,13 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             if archive is not None:
                 await archive.close()
             passwords.close()
+            if monitor is not None:
+                monitor.close()
 
     admission = Admission(
         tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit, door, Dispatch(services)
     )
-    routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ())]
+    routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ()), *(MONITORING if monitor else ())]
     app = Litestar(
         # First, or Litestar adds OPTIONS handlers of its own, which have no `opt` and name only some of the methods.
         [description.options(routes), *routes],
@@ -247,14 +266,21 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         logging_config=None,
         debug=False,
     )
+
+    def is_exempt(scope: Scope) -> bool:
+        """Spare 100ms, which sends from few addresses as many events as there are peers, and Prometheus."""
+        if scope["path"] == WEBHOOKS:
+            return door.admits(scope["headers"])
+        return monitor is not None and scope["path"] == METRICS and monitor.admits(scope["headers"])
+
     return Edge(
         app,
         addresses=ClientAddresses(settings.trusted_proxies),
         flood=lambda: policy.now.anonymous.flood,
         cors=Cors(settings.cors_origins),
         https=settings.public_url.startswith("https://"),
-        # 100ms sends from few addresses, as many events as there are peers.
-        is_exempt=lambda scope: scope["path"] == WEBHOOKS and door.admits(scope["headers"]),
+        is_exempt=is_exempt,
+        on_response=tally.responded if tally else None,
     )
 
 

@@ -29,14 +29,17 @@ def writing_whole(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def hold(path: Path) -> BinaryIO:
-    """Return a file, created if missing, locked until it is closed. Raises BlockingIOError if it is locked."""
+def hold(path: Path, *, wait: bool = False) -> BinaryIO:
+    """Return a file, created if missing, locked until it is closed.
+
+    Raises BlockingIOError if it is locked, unless it is to `wait`.
+    """
     import fcntl  # missing on Windows, where commands that lock nothing still work
 
     # Never removed: a process that waits for it could otherwise lock a file that has already lost its name.
     file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
         raise

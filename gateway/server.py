@@ -2,6 +2,7 @@
 
 import gc
 import socket
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,6 +10,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from gateway import logs
+from gateway.metrics.slots import shared_folder
 from gateway.settings import Settings, SettingsError
 
 # A name, not an import: the process that supervises workers needs neither this module nor Litestar. Without httptools
@@ -41,7 +43,8 @@ def run(settings: Settings) -> None:
         uvicorn.run("gateway.app:from_env", **options)
     else:
         config = uvicorn.Config("gateway.app:from_env", **options)
-        _Workers(config, [config.bind_socket()]).run()
+        with shared_folder() if settings.metrics_token else nullcontext():
+            _Workers(config, [config.bind_socket()]).run()
 
 
 class _Workers(Multiprocess):

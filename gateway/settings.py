@@ -72,6 +72,7 @@ class Settings:
     archive_url: str = field(default="", repr=False)
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     webhook_header: str = WEBHOOK_HEADER
+    metrics_token: str = field(default="", repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -103,6 +104,7 @@ class Settings:
             archive_url=archive_url(env),
             webhook_secrets=_secrets(env, "HMS_WEBHOOK_SECRET") if env.get("HMS_WEBHOOK_SECRET") else (),
             webhook_header=_header(env, "HMS_WEBHOOK_HEADER", WEBHOOK_HEADER),
+            metrics_token=_secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -114,6 +116,8 @@ class Settings:
             raise SettingsError(
                 "HMS_WEBHOOK_SECRET must differ from GATEWAY_SECRET and HMS_APP_SECRET: 100ms sends it with every event"
             )
+        if settings.metrics_token in {settings.hms_app_secret, *settings.gateway_secrets, *settings.webhook_secrets}:
+            raise SettingsError("GATEWAY_METRICS_TOKEN must differ from all other secrets: Prometheus stores it")
         return settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 
@@ -35,11 +35,19 @@ class Limiter:
 
     `wall_clock` selects the periods whose keys are passed to the script; the script then picks one by the clock of
     Redis. So a worker whose clock is wrong by less than eleven hours still counts on the right day. `script_clock`
-    replaces the clock of Redis in tests.
+    replaces the clock of Redis in tests. `on_decision` receives what each `take` decided.
     """
 
-    def __init__(self, execute: Execute, *, wall_clock: Clock | None = None, script_clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        *,
+        wall_clock: Clock | None = None,
+        script_clock: Clock | None = None,
+        on_decision: Callable[[Decision], None] | None = None,
+    ) -> None:
         self._execute = execute
+        self._on_decision = on_decision
         self._script_clock = script_clock
         self._wall_clock = wall_clock or script_clock or (lambda: time.time_ns() // 1000)
         self._ids = map(f"{secrets.token_hex(8)}{{:x}}".format, itertools.count())
@@ -64,7 +72,10 @@ class Limiter:
         One round trip. What `execute` raises passes through and nothing is retried: without Redis, no decision.
         """
         demand = _demand(tuple(charges), tuple(quotas), metric, len(leases), len(guards), self._about_us())
-        return await self._decide(subject, demand, guards, leases)
+        decision = await self._decide(subject, demand, guards, leases)
+        if self._on_decision is not None:
+            self._on_decision(decision)
+        return decision
 
     async def peek(
         self,

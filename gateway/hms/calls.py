@@ -17,7 +17,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from gateway.breaker import Breaker
 
-from .errors import HmsBusy, HmsNotFound, HmsRefused, HmsTimeout, HmsUnauthorized, HmsUnreachable
+from .errors import HmsBusy, HmsError, HmsNotFound, HmsRefused, HmsTimeout, HmsUnauthorized, HmsUnreachable
 from .replies import unusable
 from .tokens import HmsTokens
 
@@ -61,18 +61,40 @@ _TRANSIENT = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolErro
 class Calls:
     """Makes calls to 100ms, at most 50 at once, each within 5 s including retries. Each process has one instance.
 
-    Retries a call after a transient failure, so every call must be safe to send twice.
+    Retries a call after a transient failure, so every call must be safe to send twice. `on_call` receives how each
+    ended (`ok`, `cancelled` or the `outcome` of an error) and how many seconds it took.
     """
 
-    def __init__(self, http: httpx.AsyncClient, tokens: HmsTokens) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, tokens: HmsTokens, on_call: Callable[[str, float], None] | None = None
+    ) -> None:
+        self._on_call = on_call
         self._http = http
         self._tokens = tokens
         self._in_flight = 0
         self._breaker = Breaker()
         self._busy_until = 0.0
 
+    @property
+    def state(self) -> str:
+        """The breaker's state: closed, open (calls fail at once) or half-open (one call probes)."""
+        return self._breaker.state
+
     async def make(self, call: Call) -> dict[str, Any]:
         """Return the JSON object that 100ms answers. Raises: HmsError"""
+        begun, outcome = time.perf_counter(), "cancelled"
+        try:
+            reply = await self._make(call)
+            outcome = "ok"
+            return reply
+        except HmsError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            if self._on_call is not None:
+                self._on_call(outcome, time.perf_counter() - begun)
+
+    async def _make(self, call: Call) -> dict[str, Any]:
         self._check_free()
         generation = self._breaker.generation
         self._in_flight += 1

@@ -51,7 +51,7 @@ class HmsClient:
     """Calls the 100ms REST API. The caller owns `http` and sets its base URL and transport.
 
     `on_roles` receives a template's id and role names each time they have been read in the background. Every method
-    raises HmsError (see `errors`), and ValueError for an id that cannot be one of 100ms.
+    raises HmsError (see `errors`), and ValueError for an id that cannot be one of 100ms. `on_call`: see `Calls`.
     """
 
     def __init__(
@@ -60,13 +60,19 @@ class HmsClient:
         tokens: HmsTokens,
         *,
         on_roles: Callable[[str, frozenset[str]], None] | None = None,
+        on_call: Callable[[str, float], None] | None = None,
     ) -> None:
-        self._calls = Calls(http, tokens)
+        self._calls = Calls(http, tokens, on_call)
         self._on_roles = on_roles
         self._roles: dict[str, tuple[frozenset[str], float]] = {}
         self._roles_asked: dict[str, float] = {}
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         self._refreshes = asyncio.Semaphore(_MOST_REFRESHES)
+
+    @property
+    def state(self) -> str:
+        """The state of the circuit breaker."""
+        return self._calls.state
 
     # --- rooms (api-reference/Rooms) ---
 

@@ -5,9 +5,13 @@ from contextlib import contextmanager
 
 
 class HmsError(Exception):
-    """Base of the errors of 100ms. `done` says what the gateway has changed already, and what to do about it."""
+    """Base of the errors of 100ms. `done` says what the gateway has changed already, and what to do about it.
+
+    `outcome` names the kind in metrics.
+    """
 
     done = ""
+    outcome = "unreachable"
 
     def __str__(self) -> str:
         return f"{super().__str__()} {self.done}".rstrip()
@@ -16,13 +20,19 @@ class HmsError(Exception):
 class HmsRefused(HmsError):
     """100ms refused the request."""
 
+    outcome = "refused"
+
 
 class HmsUnauthorized(HmsRefused):
     """100ms rejected our credentials; the operator must fix them."""
 
+    outcome = "unauthorized"
+
 
 class HmsNotFound(HmsRefused):
     """100ms does not know the id."""
+
+    outcome = "not_found"
 
 
 class HmsUnreachable(HmsError):
@@ -32,9 +42,13 @@ class HmsUnreachable(HmsError):
 class HmsTimeout(HmsError):
     """100ms did not answer in time; the outcome is unknown."""
 
+    outcome = "timeout"
+
 
 class HmsBusy(HmsError):
     """100ms rate-limits us or has failed too often, or too many calls are running."""
+
+    outcome = "busy"
 
     def __init__(self, text: str, retry_after_s: int) -> None:
         super().__init__(text)

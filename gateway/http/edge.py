@@ -45,11 +45,12 @@ _EXEMPT = frozenset({"/health/live", "/health/ready"})  # a monitor must never b
 class Edge:
     """Adds the request id and the fixed headers to every response, logs it, and answers uncaught exceptions.
 
-    `is_exempt` names requests that the flood limit spares. Everything inside sees a HEAD request as GET, so
+    `is_exempt` names requests that the flood limit spares. `on_response` receives each request's scope, the status
+    (0: the client had gone) and when it began, by `time.perf_counter`. Everything inside sees a HEAD request as GET, so
     that both pass the same checks (RFC 9110 section 9.3.2).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each concerns every request
         self,
         app: ASGIApp,
         *,
@@ -58,6 +59,7 @@ class Edge:
         cors: Cors | None = None,
         https: bool = False,
         is_exempt: Callable[[Scope], bool] = lambda _: False,
+        on_response: Callable[[Any, int, float], None] | None = None,
     ) -> None:
         self._app = app
         self._addresses = addresses
@@ -65,6 +67,7 @@ class Edge:
         self._cors = cors or Cors(())
         self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if https else [*_ALWAYS]
         self._is_exempt = is_exempt
+        self._on_response = on_response
         self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,6 +111,8 @@ class Edge:
                 raise  # the response has begun: the server can only close the connection
             await send_problem(error, inner, finish)
         finally:
+            if self._on_response is not None:
+                self._on_response(inner, status, begun)
             _log(inner, method, status, begun)
             request_id.reset(token)
 

@@ -72,6 +72,7 @@ class Store:
         self._closed = False
         self._writable_until = 0.0
         self._breaker = Breaker()
+        self.failures = 0  # commands without a reply, so far
 
     @property
     def state(self) -> str:
@@ -258,6 +259,7 @@ class Store:
         self._fail(calls, error)
 
     def _fail(self, calls: deque[Call], error: StoreError) -> None:
+        self.failures += len(calls)
         for call in calls:
             if not self._closed:
                 self._breaker.failed()

@@ -24,6 +24,7 @@ from gateway.http.login_throttle import Throttle
 from gateway.metering.budgets import Budgets
 from gateway.metering.intake import Door, Intake
 from gateway.metering.webhooks import Webhooks
+from gateway.metrics.monitor import Monitor
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
 from gateway.policy.live import PolicyInForce
@@ -82,6 +83,7 @@ class Services:
     webhooks: Webhooks
     feed: Feed
     feed_source: str
+    monitor: Monitor | None
     openapi_document: Callable[[], bytes]
 
     def caller(self, request: Call) -> Caller:

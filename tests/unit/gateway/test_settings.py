@@ -191,6 +191,27 @@ def test_a_webhook_secret_must_not_be_another_secret(value: str) -> None:
     assert refusal(HMS_WEBHOOK_SECRET=value).startswith("HMS_WEBHOOK_SECRET must differ")
 
 
+def test_without_a_metrics_token_there_is_none() -> None:
+    assert Settings.from_env(GOOD).metrics_token == ""
+
+
+def test_a_metrics_token_is_not_shown() -> None:
+    settings = Settings.from_env(GOOD | {"GATEWAY_METRICS_TOKEN": HOOK})
+    assert settings.metrics_token == HOOK
+    assert HOOK not in repr(settings)
+
+
+@pytest.mark.parametrize("value", ["short", "a" * 40, "change-me-0123456789abcdefghijklmn"])
+def test_a_metrics_token_is_checked_like_a_secret(value: str) -> None:
+    assert refusal(GATEWAY_METRICS_TOKEN=value).startswith("GATEWAY_METRICS_TOKEN ")
+
+
+@pytest.mark.parametrize("value", [HMS, GATEWAY, OLDER])
+def test_a_metrics_token_must_not_be_another_secret(value: str) -> None:
+    text = refusal(GATEWAY_METRICS_TOKEN=value, HMS_WEBHOOK_SECRET=OLDER)
+    assert text.startswith("GATEWAY_METRICS_TOKEN must differ")
+
+
 @pytest.mark.parametrize("value", ["a b", "x:", "x\n", "é", "-x", "x" * 65, "Host", "content-length", "Content-Type"])
 def test_the_webhook_header_must_be_one_of_its_own(value: str) -> None:
     assert refusal(HMS_WEBHOOK_HEADER=value).startswith("HMS_WEBHOOK_HEADER must be the name of a header")

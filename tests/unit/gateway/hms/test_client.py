@@ -469,3 +469,20 @@ async def test_calls_are_refused_for_a_moment_after_too_many_failures(hms: HmsCl
         await create(hms)
     assert caught.value.retry_after_s == 1
     assert upstream.requests == []
+
+
+async def test_every_call_is_reported_with_how_it_ended(upstream: Upstream, impatient: None) -> None:
+    seen: list[str] = []
+    transport = httpx.MockTransport(upstream)
+    async with httpx.AsyncClient(transport=transport, base_url="https://api.100ms.test/v2") as http:
+        hms = HmsClient(http, HmsTokens(KEY, SECRET), on_call=lambda outcome, seconds: seen.append(outcome))
+        upstream.says(200, created())
+        await create(hms)
+        for status in (400, 401, 500, 429):
+            upstream.says(status)
+            with pytest.raises(HmsError):
+                await create(hms)
+        with pytest.raises(HmsError):
+            await create(hms)
+        await hms.close()
+    assert seen == ["ok", "refused", "unauthorized", "unreachable", "busy", "busy"]

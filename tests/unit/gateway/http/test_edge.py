@@ -165,3 +165,16 @@ async def test_a_request_the_server_could_not_parse_is_answered_with_its_problem
     assert answer.status_code == 431
     assert answer.json()["code"] == "headers_too_large"
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_every_response_is_reported_once_with_its_scope_and_status() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def note(scope: Scope, status: int, begun: float) -> None:
+        assert begun > 0
+        seen.append((scope["path"], status))
+
+    async with client(burst=2, on_response=note) as http:
+        for path in ("/", "/boom", "/flood"):
+            await http.get(path)
+    assert seen == [("/", 200), ("/boom", 500), ("/flood", 429)]
