@@ -104,7 +104,7 @@ def policy() -> str:
     return "\n".join(lines) + denied
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
@@ -117,8 +117,8 @@ def _used(target: Target) -> _Usage:
     with redis.Redis(host=HOST, port=target.redis_port) as client:
         info, commands = client.info(), client.info("commandstats")
     calls = sum(int(one["calls"]) for name, one in commands.items() if name.partition("_")[2] not in ("info",))
-    cpu_s = float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
-    return _Usage(_cpu_s(target.pid), cpu_s, calls, int(info["total_reads_processed"]))
+    redis_cpu_s = float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+    return _Usage(cpu_s(target.pid), redis_cpu_s, calls, int(info["total_reads_processed"]))
 
 
 async def measure(target: Target, seconds: float) -> Cost:
