@@ -11,7 +11,8 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway import logs
 from gateway.metrics.slots import shared_folder
-from gateway.settings import Settings, SettingsError
+from gateway.setting_values import SettingsError
+from gateway.settings import Settings
 
 # A name, not an import: the process that supervises workers needs neither this module nor Litestar. Without httptools
 # (on Windows) h11 bounds sizes but not times.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,33 +14,29 @@ from dotenv import dotenv_values
 from auth.breaches import BadBreachFile, BreachFile
 from auth.password_policy import LEAST_MIN_LENGTH, MIN_LENGTH, MOST_MIN_LENGTH, PasswordPolicy
 from auth.passwords import MEMORY_KIB, MOST_MEMORY_KIB, MOST_PASSES, PASSES
+from gateway.setting_values import (
+    Network,
+    SettingsError,
+    choice,
+    header,
+    http_url,
+    networks,
+    number,
+    origins,
+    required,
+    secret,
+    secrets,
+)
 
 DEFAULT_HMS_API_URL = "https://api.100ms.live/v2"
 DEFAULT_DATA = ".gateway"
 DEFAULT_PORT = 8000
-MIN_SECRET_BYTES = 32
 REDIS_TIMEOUT_MS = 250  # a busy machine may not run Redis for 100 ms; shorter than what a person notices
 DEMO_ENV = "demo.env"
 WEBHOOK_HEADER = "X-Gateway-Webhook-Secret"
-_OTHER_HEADERS = {"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# Matches whole words or the whole value: a random secret may contain any three letters, and one in 32,768 begins with
-# "my-". A text written by hand consists of words, each in one case.
-_PLACEHOLDERS = re.compile(
-    r"^(your|example)[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^<.*>$"
-    r"|^(?-i:[Mm]y([_-][A-Z]?[a-z0-9]+)+|MY([_-][A-Z0-9]+)+)$",
-    re.IGNORECASE,
-)
-_RUNS = ("abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEIGHBOURS = {first + second for run in _RUNS for text in (run, run[::-1]) for first, second in pairwise(text)}
 _REQUIRED = ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "GATEWAY_SECRET")
 _TEMPLATE_ID = re.compile(r"[0-9a-f]{24}")
-
-
-class SettingsError(Exception):
-    """A setting is missing or wrong. The text is one line that names the setting and holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +76,29 @@ class Settings:
         memory_kib, passes = argon2_cost(env)
         settings = cls(
             redis_url=redis_url(env),
-            hms_app_access_key=_required(env, "HMS_APP_ACCESS_KEY"),
-            hms_app_secret=_secret(env, "HMS_APP_SECRET"),
-            hms_template_id=_required(env, "HMS_TEMPLATE_ID"),
-            gateway_secrets=_secrets(env, "GATEWAY_SECRET"),
-            hms_api_url=_http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
+            hms_app_access_key=required(env, "HMS_APP_ACCESS_KEY"),
+            hms_app_secret=secret(env, "HMS_APP_SECRET"),
+            hms_template_id=required(env, "HMS_TEMPLATE_ID"),
+            gateway_secrets=secrets(env, "GATEWAY_SECRET"),
+            hms_api_url=http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
             policy_path=policy_path(env),
             host=env.get("GATEWAY_HOST") or "127.0.0.1",
-            port=_number(env, "GATEWAY_PORT", DEFAULT_PORT, 1, 65535),
-            workers=_number(env, "GATEWAY_WORKERS", 1, 1, 64),
-            trusted_proxies=_networks(env, "GATEWAY_TRUSTED_PROXIES"),
-            cors_origins=_origins(env),
-            log_format=_choice(env, "GATEWAY_LOG", ("json", "console")),
-            registration=_choice(env, "GATEWAY_REGISTRATION", ("", "closed", "invite", "open")),
-            public_url=_http_url(env, "GATEWAY_PUBLIC_URL", "") if env.get("GATEWAY_PUBLIC_URL") else "",
-            docs=_choice(env, "GATEWAY_DOCS", ("on", "off")) == "on",
+            port=number(env, "GATEWAY_PORT", DEFAULT_PORT, 1, 65535),
+            workers=number(env, "GATEWAY_WORKERS", 1, 1, 64),
+            trusted_proxies=networks(env, "GATEWAY_TRUSTED_PROXIES"),
+            cors_origins=origins(env, "GATEWAY_CORS_ORIGINS"),
+            log_format=choice(env, "GATEWAY_LOG", ("json", "console")),
+            registration=choice(env, "GATEWAY_REGISTRATION", ("", "closed", "invite", "open")),
+            public_url=http_url(env, "GATEWAY_PUBLIC_URL", "") if env.get("GATEWAY_PUBLIC_URL") else "",
+            docs=choice(env, "GATEWAY_DOCS", ("on", "off")) == "on",
             password_policy=password_policy(env),
             argon2_memory_kib=memory_kib,
             argon2_passes=passes,
-            redis_timeout_ms=_number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 5000),
+            redis_timeout_ms=number(env, "GATEWAY_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS, 10, 5000),
             archive_url=archive_url(env),
-            webhook_secrets=_secrets(env, "HMS_WEBHOOK_SECRET") if env.get("HMS_WEBHOOK_SECRET") else (),
-            webhook_header=_header(env, "HMS_WEBHOOK_HEADER", WEBHOOK_HEADER),
-            metrics_token=_secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
+            webhook_secrets=secrets(env, "HMS_WEBHOOK_SECRET") if env.get("HMS_WEBHOOK_SECRET") else (),
+            webhook_header=header(env, "HMS_WEBHOOK_HEADER", WEBHOOK_HEADER),
+            metrics_token=secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -161,7 +155,7 @@ def policy_path(env: Mapping[str, str]) -> Path | None:
 
 def password_policy(env: Mapping[str, str]) -> PasswordPolicy:
     """Return the rules for new passwords: GATEWAY_PASSWORD_MIN_LENGTH and GATEWAY_BREACHED_PASSWORDS."""
-    least = _number(env, "GATEWAY_PASSWORD_MIN_LENGTH", MIN_LENGTH, LEAST_MIN_LENGTH, MOST_MIN_LENGTH)
+    least = number(env, "GATEWAY_PASSWORD_MIN_LENGTH", MIN_LENGTH, LEAST_MIN_LENGTH, MOST_MIN_LENGTH)
     path = env.get("GATEWAY_BREACHED_PASSWORDS")
     try:
         return PasswordPolicy(min_length=least, breached=BreachFile(Path(path)) if path else None)
@@ -172,8 +166,8 @@ def password_policy(env: Mapping[str, str]) -> PasswordPolicy:
 def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
     """Return the memory in KiB and the passes of a new password hash. Raises: SettingsError"""
     return (
-        _number(env, "GATEWAY_ARGON2_MEMORY_KIB", MEMORY_KIB, MEMORY_KIB, MOST_MEMORY_KIB),
-        _number(env, "GATEWAY_ARGON2_PASSES", PASSES, PASSES, MOST_PASSES),
+        number(env, "GATEWAY_ARGON2_MEMORY_KIB", MEMORY_KIB, MEMORY_KIB, MOST_MEMORY_KIB),
+        number(env, "GATEWAY_ARGON2_PASSES", PASSES, PASSES, MOST_PASSES),
     )
 
 
@@ -241,119 +235,3 @@ def _check_given(env: Mapping[str, str]) -> None:
     if len(missing) > 1:
         names = f"{', '.join(missing[:-1])} and {missing[-1]}"
         raise SettingsError(f"{names} are not set; `gateway init` writes them, `gateway demo` needs none")
-
-
-def _required(env: Mapping[str, str], name: str) -> str:
-    value = env.get(name, "").strip()
-    if not value:
-        raise SettingsError(f"{name} is not set")
-    if _PLACEHOLDERS.search(value):
-        raise SettingsError(f"{name} still holds a placeholder")
-    return value
-
-
-def _secret(env: Mapping[str, str], name: str) -> str:
-    value = _required(env, name)
-    if len(value.encode()) < MIN_SECRET_BYTES:
-        raise SettingsError(f"{name} must have at least {MIN_SECRET_BYTES} bytes")
-    if len(set(value)) < 10:
-        raise SettingsError(f"{name} is not random: it has fewer than 10 different characters")
-    if _is_repetition(value) or _is_sequence(value):
-        raise SettingsError(f"{name} is not random: it repeats a shorter text or follows a sequence")
-    return value
-
-
-def _is_repetition(value: str) -> bool:
-    """Return whether a text repeats a shorter one; the last repetition may be incomplete."""
-    text = value.lower()
-    return any(text[period:] == text[:-period] for period in range(1, len(text) // 2 + 1))
-
-
-def _is_sequence(value: str) -> bool:
-    """Return whether three quarters of the characters are next to their predecessor in the alphabet or on the keyboard.
-
-    Of 32 random hexadecimal digits fewer than one in 10**11 does.
-    """
-    text = value.lower()
-    steps = [first == second or first + second in _NEIGHBOURS for first, second in pairwise(text)]
-    return 4 * sum(steps) >= 3 * len(steps)
-
-
-def _secrets(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return a comma-separated list of secrets."""
-    parts = [part.strip() for part in _required(env, name).split(",")]
-    secrets = tuple(_secret({name: part}, name) for part in parts)
-    if len(set(secrets)) < len(secrets):
-        raise SettingsError(f"{name} lists the same secret twice")
-    return secrets
-
-
-def _header(env: Mapping[str, str], name: str, default: str) -> str:
-    value = env.get(name) or default
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", value) or value.lower() in _OTHER_HEADERS:
-        raise SettingsError(f"{name} must be the name of a header of your own, such as {default}")
-    return value
-
-
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = env.get(name) or str(default)
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise SettingsError(f"{name} must be a whole number from {least} to {most}")
-    return int(text)
-
-
-def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    value = env.get(name) or choices[0]
-    if value not in choices:
-        raise SettingsError(f"{name} must be one of: {', '.join(filter(None, choices))}")
-    return value
-
-
-def _http_url(env: Mapping[str, str], name: str, default: str) -> str:
-    value = (env.get(name) or default).rstrip("/")
-    try:
-        parts = urlsplit(value)
-        local = parts.hostname is not None and _is_local(parts.hostname)
-        valid = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        local = valid = False
-        parts = urlsplit("")
-    if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise SettingsError(f"{name} must be an https:// address (http:// only for a host of your own network)")
-    if parts.username or parts.query or parts.fragment:
-        raise SettingsError(f"{name} must be a plain address, without credentials, query or fragment")
-    return value
-
-
-def _is_local(host: str) -> bool:
-    """Return whether a host is local: a bare name (compose), or a loopback or private address."""
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return "." not in host
-
-
-def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(part.strip()) for part in env.get(name, "").split(",") if part.strip())
-    except ValueError as error:
-        raise SettingsError(f"{name} must be a comma-separated list of networks such as 10.0.0.0/8: {error}") from None
-
-
-def _origins(env: Mapping[str, str]) -> tuple[str, ...]:
-    origins = tuple(part.strip().rstrip("/") for part in env.get("GATEWAY_CORS_ORIGINS", "").split(",") if part.strip())
-    for origin in origins:
-        if origin != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+?(:([0-9]{1,5}|\*))?", origin):
-            raise SettingsError(
-                f"GATEWAY_CORS_ORIGINS: {origin!r} is not an origin such as https://app.example.com (a port may be *)"
-            )
-    if "*" in origins and len(origins) > 1:
-        # Only listed origins get credentials: together with * the list would be meaningless.
-        raise SettingsError("GATEWAY_CORS_ORIGINS: * allows every origin, without credentials; use it alone")
-    return tuple(_as_browsers_write(origin) for origin in origins)
-
-
-def _as_browsers_write(origin: str) -> str:
-    """Return an origin as browsers send it: in lower case, without the scheme's default port."""
-    origin = origin.lower()
-    return origin.removesuffix(":443" if origin.startswith("https://") else ":80")

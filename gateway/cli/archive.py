@@ -11,7 +11,8 @@ from auth.passwords import Passwords
 from gateway.cli.connection import with_store
 from gateway.cli.terminal import JSON, print_result, progress
 from gateway.redis.store import Store
-from gateway.settings import SettingsError, archive_url, load_env
+from gateway.setting_values import SettingsError
+from gateway.settings import archive_url, load_env
 from gateway.usage.archive import Archive
 from gateway.usage.rollup import CHANGED, RollUp
 

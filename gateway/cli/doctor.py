@@ -21,7 +21,8 @@ from gateway.policy.file import PolicyError, load_policy
 from gateway.policy.model import Policy
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
-from gateway.settings import Settings, SettingsError, load_env, policy_path, redis_url
+from gateway.setting_values import SettingsError
+from gateway.settings import Settings, load_env, policy_path, redis_url
 
 _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 

@@ -12,7 +12,8 @@ from click.core import ParameterSource
 
 from gateway.cli.terminal import DURATION
 from gateway.files import hold
-from gateway.settings import Settings, SettingsError, hms_given, load_env
+from gateway.setting_values import SettingsError
+from gateway.settings import Settings, hms_given, load_env
 
 if TYPE_CHECKING:
     from auth.users import User

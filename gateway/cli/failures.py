@@ -7,7 +7,8 @@ from click.exceptions import NoArgsIsHelpError
 
 from auth.breaches import BadBreachFile
 from gateway.policy.file import PolicyError
-from gateway.settings import SettingsError, demo_in_use, load_env
+from gateway.setting_values import SettingsError
+from gateway.settings import demo_in_use, load_env
 from gateway.text import FieldError
 
 

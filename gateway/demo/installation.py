@@ -18,7 +18,8 @@ from gateway.files import write_whole
 from gateway.policy.effective import policy_of
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
-from gateway.settings import DEMO_ENV, Settings, SettingsError, data_folder, hms_given, load_env, redis_url
+from gateway.setting_values import SettingsError
+from gateway.settings import DEMO_ENV, Settings, data_folder, hms_given, load_env, redis_url
 
 HOST = "127.0.0.1"
 USERS = ("host", "member", "operator")

@@ -31,7 +31,8 @@ from gateway.demo.installation import (
     saved,
 )
 from gateway.files import hold
-from gateway.settings import DEFAULT_PORT, SettingsError, data_folder, load_env
+from gateway.setting_values import SettingsError
+from gateway.settings import DEFAULT_PORT, data_folder, load_env
 
 _START_S = 20.0
 _STOP_S = 10.0

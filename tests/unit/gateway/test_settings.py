@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway import settings as module
-from gateway.settings import (
-    DEMO_ENV,
-    Settings,
-    SettingsError,
-    argon2_cost,
-    hms_given,
-    load_env,
-    password_policy,
-    redis_url,
-)
+from gateway.setting_values import SettingsError
+from gateway.settings import DEMO_ENV, Settings, argon2_cost, hms_given, load_env, password_policy, redis_url
 
 HMS, GATEWAY, OLDER = "hms-Aq3v9Zk1mTr7Yw0Lc5Xb", "gat-Pz8s2Df4hJ6kLq1Vn3Gt9", "old-Wx5e7Ru9iOp2Mb4Cf6Kd8"
 HMS, GATEWAY, OLDER = HMS + "Nd8uFg2Jh4", GATEWAY + "Yb0sRe6Wc", OLDER + "Tz1aSv3Hn"

@@ -1,0 +1,141 @@
+"""Reads single values of settings from a mapping; refuses what cannot be right in one line that names the setting."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+MIN_SECRET_BYTES = 32
+_OTHER_HEADERS = {"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Matches whole words or the whole value: a random secret may contain any three letters, and one in 32,768 begins with
+# "my-". A text written by hand consists of words, each in one case.
+_PLACEHOLDERS = re.compile(
+    r"^(your|example)[_-]|change[_-]?me|placeholder|^x+$|(^|[_-])(secret|password)$|^<.*>$"
+    r"|^(?-i:[Mm]y([_-][A-Z]?[a-z0-9]+)+|MY([_-][A-Z0-9]+)+)$",
+    re.IGNORECASE,
+)
+_RUNS = ("abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
+_NEIGHBOURS = {first + second for run in _RUNS for text in (run, run[::-1]) for first, second in pairwise(text)}
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The text is one line that names the setting and holds no secret."""
+
+
+def required(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    if _PLACEHOLDERS.search(value):
+        raise SettingsError(f"{name} still holds a placeholder")
+    return value
+
+
+def secret(env: Mapping[str, str], name: str) -> str:
+    value = required(env, name)
+    if len(value.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError(f"{name} must have at least {MIN_SECRET_BYTES} bytes")
+    if len(set(value)) < 10:
+        raise SettingsError(f"{name} is not random: it has fewer than 10 different characters")
+    if _is_repetition(value) or _is_sequence(value):
+        raise SettingsError(f"{name} is not random: it repeats a shorter text or follows a sequence")
+    return value
+
+
+def _is_repetition(value: str) -> bool:
+    """Return whether a text repeats a shorter one; the last repetition may be incomplete."""
+    text = value.lower()
+    return any(text[period:] == text[:-period] for period in range(1, len(text) // 2 + 1))
+
+
+def _is_sequence(value: str) -> bool:
+    """Return whether three quarters of the characters are next to their predecessor in the alphabet or on the keyboard.
+
+    Of 32 random hexadecimal digits fewer than one in 10**11 does.
+    """
+    text = value.lower()
+    steps = [first == second or first + second in _NEIGHBOURS for first, second in pairwise(text)]
+    return 4 * sum(steps) >= 3 * len(steps)
+
+
+def secrets(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return a comma-separated list of secrets."""
+    parts = [part.strip() for part in required(env, name).split(",")]
+    secrets = tuple(secret({name: part}, name) for part in parts)
+    if len(set(secrets)) < len(secrets):
+        raise SettingsError(f"{name} lists the same secret twice")
+    return secrets
+
+
+def header(env: Mapping[str, str], name: str, default: str) -> str:
+    value = env.get(name) or default
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", value) or value.lower() in _OTHER_HEADERS:
+        raise SettingsError(f"{name} must be the name of a header of your own, such as {default}")
+    return value
+
+
+def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = env.get(name) or str(default)
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise SettingsError(f"{name} must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = env.get(name) or choices[0]
+    if value not in choices:
+        raise SettingsError(f"{name} must be one of: {', '.join(filter(None, choices))}")
+    return value
+
+
+def http_url(env: Mapping[str, str], name: str, default: str) -> str:
+    value = (env.get(name) or default).rstrip("/")
+    try:
+        parts = urlsplit(value)
+        local = parts.hostname is not None and _is_local(parts.hostname)
+        valid = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        local = valid = False
+        parts = urlsplit("")
+    if not valid or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise SettingsError(f"{name} must be an https:// address (http:// only for a host of your own network)")
+    if parts.username or parts.query or parts.fragment:
+        raise SettingsError(f"{name} must be a plain address, without credentials, query or fragment")
+    return value
+
+
+def _is_local(host: str) -> bool:
+    """Return whether a host is local: a bare name (compose), or a loopback or private address."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host
+
+
+def networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in env.get(name, "").split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(f"{name} must be a comma-separated list of networks such as 10.0.0.0/8: {error}") from None
+
+
+def origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/") for part in env.get(name, "").split(",") if part.strip())
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+?(:([0-9]{1,5}|\*))?", origin):
+            raise SettingsError(
+                f"{name}: {origin!r} is not an origin such as https://app.example.com (a port may be *)"
+            )
+    if "*" in origins and len(origins) > 1:
+        # Only listed origins get credentials: together with * the list would be meaningless.
+        raise SettingsError(f"{name}: * allows every origin, without credentials; use it alone")
+    return tuple(_as_browsers_write(origin) for origin in origins)
+
+
+def _as_browsers_write(origin: str) -> str:
+    """Return an origin as browsers send it: in lower case, without the scheme's default port."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https://") else ":80")
