@@ -135,6 +135,14 @@ class Sessions:
         )
         return int(ended)
 
+    async def hold(self, principals: Sequence[Principal]) -> list[bool]:
+        """Tell of each principal whether their session is live and their version current. One round trip."""
+        guards = [self.guards(one) for one in principals]
+        replies = iter(
+            await asyncio.gather(*(self._execute("HGET", key, field) for own in guards for key, field, _ in own))
+        )
+        return [all([next(replies) == expected.encode() for _, _, expected in own]) for own in guards]
+
     @staticmethod
     def guards(principal: Principal) -> list[tuple[str, str, str]]:
         """Return the guards of a principal as (key, field, expected): the session is live, the version is current."""

@@ -59,6 +59,7 @@ from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
 from gateway.metrics.tally import Tally
+from gateway.overview.live import Live
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
 from gateway.policy.effective import policy_of
@@ -148,7 +149,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     )
     durable = DurableWrites(redis)
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
-    sessions = Sessions(store.execute, KeyRing(settings.gateway_secrets, "refresh"))
+    refresh_keys = KeyRing(settings.gateway_secrets, "refresh")
+    sessions = Sessions(store.execute, refresh_keys)
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"))
     tally = Tally() if settings.metrics_token else None
     limiter = Limiter(store.execute, on_decision=tally.decided if tally else None)
@@ -177,6 +179,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         reader = Reader(reports.execute, webhooks, Budgets(reports.execute, Limiter(reports.execute), policy), policy)
         workload = Workload((store, reports), hms, passwords)
         monitor = Monitor(settings.metrics_token, claim(workers=settings.workers), tally, reader, workload)
+    totals, presence = Totals(reports.execute, history.daily), Presence(reports.execute)
     services = Services(
         store=store,
         report_store=reports,
@@ -206,8 +209,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
         reports=Reports(reports.execute, report_accounts, history, derived),
-        totals=Totals(reports.execute, history.daily),
-        presence=Presence(reports.execute),
+        totals=totals,
+        presence=presence,
+        live=Live(totals, presence, webhooks, tokens, Sessions(reports.execute, refresh_keys), policy),
         door=door,
         intake=intake,
         webhooks=webhooks,
@@ -238,6 +242,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            await services.live.close()
             await hms.close()
             await http.aclose()
             derived.flush()

@@ -4,6 +4,7 @@ An hour's hash (`mn:1:2026-11-22T09`) holds a field per minute and outcome (`07:
 `derived` writes them: a process that is killed loses those of its last 100 ms.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -36,10 +37,10 @@ def spread(end_ms: int, change_s: int) -> Iterator[tuple[int, int]]:
 async def read_minutes(execute: Execute, first: int, last: int) -> dict[int, Counter[str]]:
     """Return the totals of the minutes from first to last that have any, in one round trip."""
     hours = range(first - first % 60, last + 1, 60)
-    asked = [execute("HGETALL", place_of(hour)[0]) for hour in hours]
+    replies = await asyncio.gather(*(execute("HGETALL", place_of(hour)[0]) for hour in hours))
     found: dict[int, Counter[str]] = {}
-    for hour, reply in zip(hours, asked, strict=True):
-        for name, count in (await reply).items():
+    for hour, reply in zip(hours, replies, strict=True):
+        for name, count in reply.items():
             field, _, what = name.decode().partition(":")
             minute = hour + int(field)
             if first <= minute <= last:

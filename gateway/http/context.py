@@ -49,9 +49,13 @@ class Admitted:
 
 @dataclass(slots=True)
 class Context:
-    """One request: its client's address, what admission determined, its problem's code, a use case's denial."""
+    """One request: its client's address, what admission determined, its problem's code, a use case's denial.
+
+    `is_head`: only the head of the answer is wanted, although the scope says GET.
+    """
 
     client: str = ""
+    is_head: bool = False
     admitted: Admitted | None = None
     problem_code: str = ""
     not_allowed: NotAllowed | None = None

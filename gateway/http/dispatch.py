@@ -11,9 +11,14 @@ from litestar import Request, Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Send
 
+from gateway.http.context import context_of
 from gateway.http.problems import send_problem
 
 SERVICES = "services"
+STOPS = "gateway.stops"
+"""Scope key of a list of futures. The server completes them when it stops; else it would wait for endless answers."""
+
+_EVENTS = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]  # nginx would hold events back
 _JSON = (b"content-type", b"application/json")
 _REQUEST: type[Request[Any, Any, Any]] = Request  # calling the parametrized type takes twice as long
 
@@ -27,6 +32,16 @@ class Download:
 
     file_name: str
     media_type: str
+    chunks: AsyncGenerator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """What a handler returns to send events for as long as the client stays, the server runs and there are chunks.
+
+    It has at least one chunk, which comes at once. An error before it is answered with its problem.
+    """
+
     chunks: AsyncGenerator[bytes]
 
 
@@ -52,7 +67,7 @@ class Dispatch:
                 result = result.to_asgi_response(None, request, status_code=result.status_code or handler.status_code)
                 await result(scope, receive, send)
                 return
-            if isinstance(result, Download):
+            if isinstance(result, (Download, EventStream)):
                 first = await anext(result.chunks)
             else:
                 body = b"" if result is None else msgspec.json.encode(result)
@@ -61,6 +76,9 @@ class Dispatch:
             return
         if isinstance(result, Download):
             await _stream(result, first, receive, send)
+            return
+        if isinstance(result, EventStream):
+            await _follow(result, first, scope, receive, send)
             return
         headers = [] if result is None else [_JSON, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": handler.status_code, "headers": headers})
@@ -83,6 +101,34 @@ async def _stream(file: Download, chunk: bytes, receive: Receive, send: Send) ->
     finally:
         gone.cancel()
         await file.chunks.aclose()
+
+
+async def _follow(stream: EventStream, chunk: bytes, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    """Send events until there are no more, the client has gone or the server stops; for HEAD none."""
+    stop = asyncio.get_running_loop().create_future()
+    stops: list[asyncio.Future[None]] = scope.setdefault(STOPS, [])  # type: ignore[misc]  # a scope may carry more
+    stops.append(stop)
+    sending = asyncio.ensure_future(_send_all(stream.chunks, chunk, send))
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+        if not context_of(scope).is_head:
+            await asyncio.wait((sending, gone, stop), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stops.remove(stop)
+        gone.cancel()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await stream.chunks.aclose()
+    if not sending.cancelled():
+        sending.result()  # raises what went wrong
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_all(chunks: AsyncGenerator[bytes], chunk: bytes, send: Send) -> None:
+    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    async for more in chunks:
+        await send({"type": "http.response.body", "body": more, "more_body": True})
 
 
 async def _gone(receive: Receive) -> None:

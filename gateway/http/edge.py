@@ -94,7 +94,8 @@ class Edge:
         address = self._addresses.find((scope.get("client") or ("",))[0], scope["headers"])
         # A copy: the server looks at its own to know whether a body may follow.
         inner: Any = {**scope, "client": (address, 0), "method": "GET" if method == "HEAD" else method}
-        context_of(inner).client = address  # nothing reads X-Forwarded-For again
+        context = context_of(inner)
+        context.client, context.is_head = address, method == "HEAD"  # nothing reads X-Forwarded-For again
         try:
             if scope["path"] not in _EXEMPT and not self._is_exempt(scope):
                 self._slow_down(site_of(address))

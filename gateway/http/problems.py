@@ -32,6 +32,7 @@ from gateway.http.context import context_of
 from gateway.logs import request_id, to_json
 from gateway.metering.budgets import BudgetSpent
 from gateway.metering.intake import IntakeFull, NoWebhook, WrongSecret
+from gateway.overview.live import TooManyStreams
 from gateway.policy.model import written
 from gateway.redis.durable import NotDurable
 from gateway.redis.refusals import log_refusal
@@ -267,6 +268,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (NoWebhook, lambda exc: Problem(404, "not_found", str(exc))),
     (WrongSecret, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
     (IntakeFull, _later(503, "busy", lambda _: 10)),
+    (TooManyStreams, _later(503, "busy", lambda _: 30)),
     ((Overtaken, AdminsBusy), _later(503, "busy", lambda _: 1)),
     (NameTaken, lambda exc: Problem(409, "name_taken", str(exc))),
     (LockedMeanwhile, lambda exc: Problem(409, "room_disabled", str(exc))),

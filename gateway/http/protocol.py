@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.http.cycle import OneWriteCycle
+from gateway.http.dispatch import STOPS
 from gateway.http.edge import REFUSED
 from gateway.http.problems import Problem
 from gateway.http.request_input import ARRIVED
@@ -53,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._draining = False  # whether the server stops
+        self._stops: list[asyncio.Future[None]] = []  # of answers without an end
         self._running: Any = None  # the cycle that is being answered; uvicorn keeps only the latest
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -163,6 +165,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._close_when_idle()
         elif not cycle.response_started:
             cycle.keep_alive = False
+        for stop in self._stops:
+            if not stop.done():
+                stop.set_result(None)
 
     def _close_when_idle(self) -> None:
         self.loop.call_later(DRAIN_S, self._close_idle)
@@ -231,6 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         scope["raw_path"] = self.root_path.encode("ascii") + url.path
         scope["query_string"] = url.query or b""
+        scope[STOPS] = self._stops  # type: ignore[literal-required]  # as above
         before = self.cycle
         self.cycle = OneWriteCycle(
             scope=scope,

@@ -38,12 +38,16 @@ class Total:
         return cls(ok, denied, refused, failed, max(0, counts.get(SECONDS, 0)))
 
 
+Step: TypeAlias = tuple[datetime, Total]
+"""When a step begins, in UTC, and its total."""
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Totals of consecutive steps by when each begins. `step_s` is None for months, which differ in length."""
+    """Totals of consecutive steps. `step_s` is None for months, which differ in length."""
 
     step_s: int | None
-    points: list[tuple[datetime, Total]]
+    points: list[Step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,10 @@ class Totals:
             if count and (parts := split_metric(metric)) and parts[1] == "denied"
         ]
 
+    async def last_minutes(self, now: datetime) -> list[Step]:
+        """Return the totals of the minute before an instant's, and of its own."""
+        return (await self._by_minute(1, 2, now)).points
+
     async def _by_minute(self, step: int, size: int, now: datetime) -> Series:
         last = int(now.timestamp()) // 60
         first = last - last % step - step * (size - 1)
@@ -101,7 +109,7 @@ class Totals:
         return Series(step * 60, points)
 
 
-def total_of(points: Iterable[tuple[datetime, Total]]) -> Total:
+def total_of(points: Iterable[Step]) -> Total:
     """Return the sum of steps."""
     totals = [total for _, total in points]
     return Total(

@@ -1,22 +1,23 @@
-"""/api/admin/overview, denials: what the whole installation does, for the operator's page."""
+"""/api/admin/overview, live and denials: what the whole installation does, for the operator's page."""
 
 from collections import Counter
 from datetime import UTC, date, datetime
-from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Annotated
 
 import msgspec
 from litestar import get
 from litestar.params import QueryParameter
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from gateway.http.access import needs
-from gateway.overview.totals import Range, Total, total_of
-from gateway.policy.model import Prices
-from gateway.routes.schemas import Day, Instant, iso
+from gateway.http.admission import bearer_of
+from gateway.http.context import Call
+from gateway.http.dispatch import EventStream
+from gateway.overview.points import Point, Sums
+from gateway.overview.totals import Range, total_of
+from gateway.routes.schemas import Day
 from gateway.routes.services import Injected
 from gateway.usage.query import span_of_days
-from gateway.usage.rows import minutes_of, money_of
 
 _From = Annotated[
     date | None, QueryParameter(name="from", description="First UTC day; by default 29 days before `to`.")
@@ -27,37 +28,13 @@ _Action = Annotated[str, Meta(description="What was denied, e.g. `tokens.mint`; 
 _Count = Annotated[int, Meta(description="Denied requests.")]
 
 
-class Totals(msgspec.Struct, kw_only=True):
-    """Requests of all users by outcome, and their time in rooms."""
-
-    ok: Annotated[int, Meta(description="Requests that succeeded.")]
-    denied: Annotated[int, Meta(description="Requests that a limit denied.")]
-    refused: Annotated[int, Meta(description="Requests refused for another reason than a limit.")]
-    failed: Annotated[int, Meta(description="Requests that failed because of the server.")]
-    minutes: Annotated[float, Meta(description="Time of all people in rooms, in minutes to two decimals.")]
-    seconds: Annotated[int, Meta(description="Exact number behind `minutes`.")]
-    money: Annotated[
-        Decimal | UnsetType, Meta(description="Price of these minutes; only where the policy has prices.")
-    ] = UNSET
-
-    @classmethod
-    def of(cls, total: Total, prices: Prices | None) -> Self:
-        return cls(**_numbers(total, prices))
-
-
-class Point(Totals, kw_only=True):
-    """The totals of one step."""
-
-    at: Annotated[Instant, Meta(description="When the step begins. The last step is not over yet.")]
-
-
 class Overview(msgspec.Struct):
     range: Annotated[Range, Meta(description="As asked for.")]
     step_s: Annotated[int | None, Meta(description="Seconds in a step; null: a step is a UTC month.")]
     time_zone: Annotated[str, Meta(description="Time zone of days and months; always `UTC`.")]
     currency: Annotated[str | None, Meta(description="Currency of `money`; null if the policy has no prices.")]
     points: Annotated[list[Point], Meta(description="One per step, the oldest first; also those without any use.")]
-    totals: Annotated[Totals, Meta(description="Sums of all points.")]
+    totals: Annotated[Sums, Meta(description="Sums of all points.")]
     people_now: Annotated[int, Meta(description="How many people are in rooms; a second device counts again.")]
     rooms_now: Annotated[int, Meta(description="How many rooms anybody is in.")]
 
@@ -105,10 +82,22 @@ async def overview(
     wanted, prices = range_ or "24h", services.policy.now.prices
     series = await services.totals.series(wanted, datetime.now(UTC))
     people, rooms = await services.presence.now()
-    points = [Point(at=_at(at), **_numbers(total, prices)) for at, total in series.points]
-    totals = Totals.of(total_of(series.points), prices)
+    points = [Point.of_step(step, prices) for step in series.points]
+    totals = Sums.of(total_of(series.points), prices)
     currency = prices.currency if prices else None
     return Overview(wanted, series.step_s, "UTC", currency, points, totals, people, rooms)
+
+
+@get("/api/admin/live", opt=needs("usage.read-any", refuses=("busy",)), media_type="text/event-stream")
+async def live(request: Call, services: Injected) -> EventStream:
+    """Send events (`text/event-stream`) while things change: `overview`, at most every two seconds.
+
+    Their data is JSON: `people_now`, `rooms_now`, `points` (the minute before and this one, as in the overview),
+    `webhooks_waiting`, `webhook_lag_ms`, `dead_letters`. A comment every 15 s shows that the connection is alive. The
+    event `end` tells its `reason` in the end: `token_expired`, `session_ended`, `forbidden` or `unavailable`. A process
+    has at most 50 streams, and 10 of one user.
+    """
+    return EventStream(services.live.follow(request.user, bearer_of(request.scope)))
 
 
 @get("/api/admin/denials", opt=needs("usage.read-any"))
@@ -128,19 +117,3 @@ async def denials(services: Injected, from_: _From = None, to: _To = None) -> De
         [ActionDenials(*pair) for pair in actions.most_common()],
         [DayDenials(one.day.isoformat(), one.limit, one.action, one.count) for one in found],
     )
-
-
-def _numbers(total: Total, prices: Prices | None) -> dict[str, Any]:
-    return {
-        "ok": total.ok,
-        "denied": total.denied,
-        "refused": total.refused,
-        "failed": total.failed,
-        "minutes": minutes_of(total.seconds),
-        "seconds": total.seconds,
-        "money": money_of(total.seconds, prices),
-    }
-
-
-def _at(at: datetime) -> str:
-    return iso(at.timestamp())

@@ -25,6 +25,7 @@ from gateway.metering.budgets import Budgets
 from gateway.metering.intake import Door, Intake
 from gateway.metering.webhooks import Webhooks
 from gateway.metrics.monitor import Monitor
+from gateway.overview.live import Live
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
 from gateway.policy.live import PolicyInForce
@@ -78,6 +79,7 @@ class Services:
     reports: Reports
     totals: Totals
     presence: Presence
+    live: Live
     door: Door
     intake: Intake
     webhooks: Webhooks

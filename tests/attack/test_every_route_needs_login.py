@@ -66,6 +66,7 @@ ACTION_OF = {
     ("GET", "/api/admin/usage/users/{user}"): "usage.read-any",
     ("GET", "/api/admin/rooms/live"): "usage.read-any",
     ("GET", "/api/admin/overview"): "usage.read-any",
+    ("GET", "/api/admin/live"): "usage.read-any",
     ("GET", "/api/admin/denials"): "usage.read-any",
     ("GET", "/api/admin/limits/{user}"): "limits.manage",
     ("POST", "/api/admin/limits/{user}/reset"): "limits.manage",

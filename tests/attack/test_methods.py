@@ -60,7 +60,8 @@ def test_head_is_get_without_its_content(
     target: Installation, document: dict[str, dict[str, Any]], operator: httpx.Client
 ) -> None:
     with target.client() as stranger:
-        for path in [path for path, item in document.items() if "get" in item]:
+        # What has no end is compared in tests/e2e/test_overview.
+        for path in [path for path, item in document.items() if "get" in item and path != "/api/admin/live"]:
             for client in (stranger, operator):
                 got, headed = client.get(path), client.head(path)
                 assert headed.status_code == got.status_code, path

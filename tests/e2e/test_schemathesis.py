@@ -95,6 +95,7 @@ def run(scratch: Installation, folder: Path, name: str, room: str) -> str:
     (folder / "schemathesis.toml").write_text(config)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{scratch.url}/openapi.json", "--mode", "all"]
     command += ["--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing", "--max-examples", str(MOST_EXAMPLES)]
+    command += ["--exclude-path", "/api/admin/live"]  # its answer has no end
     # What Hypothesis knows of Unicode takes it a second to compute, and lies here already.
     known = {"HYPOTHESIS_STORAGE_DIRECTORY": str(REPOSITORY / ".hypothesis")}
     env = known | {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_COLOR": "1"}

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 
 from gateway.http import protocol
+from gateway.http.dispatch import STOPS
 from gateway.http.protocol import MOST_WAITING, BoundedProtocol
 from tests.servers import HOST
 
@@ -38,6 +39,14 @@ class Running:
         self.asked.append(scope["path"])
         if scope["path"] == "/held":
             await self.open.wait()
+        if scope["path"] == "/endless":
+            stop = asyncio.get_running_loop().create_future()
+            scope[STOPS].append(stop)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            await stop
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         body = LARGE if scope["path"] == "/large" else b"ok"
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -52,7 +61,7 @@ class Running:
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
     app = Running()
-    config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None, timeout_graceful_shutdown=3)
     app.server = uvicorn.Server(config)
     listening = socket.create_server((HOST, 0))
     app.port = listening.getsockname()[1]
@@ -147,6 +156,17 @@ async def test_waiting_requests_of_a_client_that_disconnects_are_dropped(
     await until(lambda: running.ended == len(running.asked))
     assert len(running.asked) < 11
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_stop_ends_answers_that_have_no_end(running: Running) -> None:
+    reader, writer = await connect(running)
+    writer.write(b"GET /endless HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    await asyncio.wait_for(reader.readuntil(b"begun\r\n"), 5)
+    assert running.server
+    running.server.should_exit = True
+    begun = time.monotonic()
+    assert await asyncio.wait_for(reader.read(-1), 5) == b"0\r\n\r\n"
+    assert time.monotonic() - begun < protocol.DRAIN_S + 0.8  # not the three seconds that the server would wait
 
 
 HOSTS = [
