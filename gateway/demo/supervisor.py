@@ -99,6 +99,7 @@ def _print_usage(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool
     click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, stored on disk; its password is in demo.env")
     click.echo(f"  100ms     {env['HMS_API_URL']}, a local 100ms without an account and without video")
     click.echo(f"  API       {base}/docs")
+    click.echo(f"  Console   {base}/operator, for the user named operator")
     click.echo("\nUsers" + ("" if fresh else " (kept from the previous start, with their data)"))
     click.echo("\n".join([*guide.logins(), "", *guide.trial()]))
     click.echo("\nCtrl-C stops everything. Data and passwords are kept.")

@@ -46,6 +46,8 @@ def _commands(users: Sequence[str], room: str) -> Iterator[tuple[str | int, ...]
                             yield "HINCRBY", f"{key}:{month}", f"*:{metric}", count
                             yield "HINCRBY", f"{key}:all", metric, count
                         yield "ZINCRBY", f"tp:1:{month}:{metric}", count, user
+                        if kind == "dn":
+                            yield "ZINCRBY", f"tp:1:{month}:denials", count, user
             if index == 0:
                 for metric in ("minutes.ok", "tokens.mint.ok"):
                     yield "HINCRBY", f"rc:1:{{{room}}}:{month}", f"{number}:{metric}", counts[metric] // 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.e2e.people import join, peers
 from tests.servers import NO_TLS, Installation, wait_until
 
 # The pictures of docs/console.md, and where to keep them.
-KEPT = {"usage-light", "user-dark", "rooms-light", "webhooks-dark", "user-phone", "room-phone"}
+KEPT = {"overview-light", "usage-light", "overview-phone", "user-dark", "webhooks-dark", "room-phone"}
 PICTURES = os.environ.get("PICTURES")
 REFUSED = re.compile(r"^Failed to load resource: .* status of [45]\d\d ")
 
@@ -48,11 +50,11 @@ class Site:
             )
         ]
         self.standup = self.rooms[-1]
+        self.asked: Counter[int] = Counter()
         write_history(installation, [self.ids[name] for name in ("hanna", "noor", "mira", "tilda")], self.standup)
         for who, relation in (("mira", "cohost"), ("tilda", "banned")):
             self.ask("hanna", "PUT", f"/rooms/{self.standup}/members/{who}", {"relation": relation})
-        for _ in range(33):
-            self.ask("mira", "POST", f"/rooms/{self.rooms[0]}/token")
+        self.mint_often("mira", 33)
         override = {"name": "rooms.create", "rate": "60/h", "burst": 20, "lasts_s": 7200, "reason": "conference"}
         self.ask("ada", "PUT", "/admin/limits/hanna/override", override)
         self.event(b'{"type": "peer.join.success", "data": {"room_id": 5}}')
@@ -60,6 +62,12 @@ class Site:
     def ask(self, who: str, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
         with self.gateway.client(self.token[who]) as client:
             return client.request(method, f"/api{path}", json=body, params=query)
+
+    def mint_often(self, who: str, times: int) -> None:
+        """Ask for so many join tokens that a limit denies some; `asked` has how many answers of each status came."""
+        with self.gateway.client(self.token[who]) as client:
+            path = f"/api/rooms/{self.rooms[0]}/token"
+            self.asked.update(client.post(path).status_code for _ in range(times))
 
     def join(self, who: str, room: str) -> None:
         token = self.ask(who, "POST", f"/rooms/{room}/token").json()["token"]
@@ -119,7 +127,17 @@ def assert_clean(console: Console) -> None:
 
 
 def screens(site: Site) -> list[str]:
-    return ["rooms", f"rooms/{site.standup}", "users", "users/hanna", "usage", "denials", "webhooks", "audit"]
+    return [
+        "overview?range=30d",
+        "rooms",
+        f"rooms/{site.standup}",
+        "users",
+        "users/hanna",
+        "usage",
+        "denials",
+        "webhooks",
+        "audit",
+    ]
 
 
 # --- the login ---
@@ -205,6 +223,28 @@ def test_page_forbids_inline_scripts_and_other_hosts_and_is_loaded_once(site: Si
 # --- the levers ---
 
 
+def number(console: Console, name: str) -> int:
+    """Return the number of a tile."""
+    names = "[...document.querySelectorAll('.tiles dt')]"
+    found = console.ask(f"{names}.find((one) => one.textContent === '{name}').nextSibling.firstChild.textContent")
+    return int(found.replace(",", ""))
+
+
+def test_overview_changes_with_every_request_while_it_is_open(site: Site, as_ada: Console) -> None:
+    as_ada.go("overview?range=1h")
+    as_ada.wait_for("document.querySelector('.head .mark').textContent === 'live'")
+
+    def denied() -> int:
+        shown = as_ada.ask("document.querySelectorAll('.chart .legend b')[1].textContent")
+        return int(shown.split()[0])
+
+    wait_until(lambda: denied() == site.asked[429], "what was denied before is shown")
+    requests = number(as_ada, "Requests")
+    site.mint_often("mira", 40)
+    wait_until(lambda: denied() == site.asked[429], "what was denied now is shown")
+    wait_until(lambda: number(as_ada, "Requests") >= requests + 40, "what was admitted is shown")
+
+
 def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as_ada: Console) -> None:
     as_ada.go("rooms")
     assert as_ada.table("Live now") == []
@@ -230,6 +270,7 @@ def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as
 
 
 def test_limit_is_reset_and_overridden(site: Site, as_ada: Console) -> None:
+    site.mint_often("mira", 20)
     as_ada.go("users/mira")
 
     def limit() -> dict[str, str]:
@@ -254,9 +295,9 @@ def test_limit_is_reset_and_overridden(site: Site, as_ada: Console) -> None:
     as_ada.said("tokens.mint is overridden")
     as_ada.settle()
     assert limit()["Left"] == "5 requests"
-    assert [site.ask("mira", "POST", f"/rooms/{site.rooms[0]}/token").status_code for _ in range(6)] == [200] * 5 + [
-        429
-    ]
+    before = site.asked[200]
+    site.mint_often("mira", 7)
+    assert site.asked[200] == before + 5
     as_ada.press("Remove the override of tokens.mint")
     as_ada.press("Remove", "dialog")
     as_ada.said("The override is removed.")
@@ -316,7 +357,7 @@ def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_a
         for row in counted
     ]
     assert as_ada.table("Usage by user") == [grouped(row) for row in shown]
-    as_ada.press("CSV of the whole report, all pages")
+    as_ada.press("CSV of all pages of the report")
     whole = saved(tmp_path, f"usage-by-user-{first}-to-{to}-utc.csv")
     printed = site.gateway.command("usage", "export", "--group-by", "user", "--from", first, "--to", to)
     assert not_of_ada(whole) == not_of_ada(printed.stdout)
@@ -343,6 +384,21 @@ def saved(folder: Path, pattern: str) -> str:
     return file.read_bytes().decode()
 
 
+def test_files_hold_no_formulas_and_lengths_have_two_units(as_ada: Console) -> None:
+    module = "import('/operator/format.js')"
+    cells = json.dumps([["=1+1", " +2", "a,b", 'say "x"', 0.5, None]])
+    assert as_ada.ask(f"{module}.then(({{ csv }}) => csv({cells}))") == '\'=1+1,\' +2,"a,b","say ""x""",0.5,\r\n'
+    spans = "[0, 0.004, 59, 3600, 7500, 90061].map(span)"
+    assert as_ada.ask(f"{module}.then(({{ span }}) => {spans})") == [
+        "0 s",
+        "4 ms",
+        "59 s",
+        "1 h",
+        "2 h 5 min",
+        "1 d 1 h",
+    ]
+
+
 def test_chart_is_read_with_the_keyboard_and_has_its_table(site: Site, as_ada: Console) -> None:
     as_ada.go("usage")
     plot = "document.querySelector('.plot')"
@@ -362,6 +418,7 @@ def test_chart_is_read_with_the_keyboard_and_has_its_table(site: Site, as_ada: C
 def test_moving_sets_the_title_and_the_focus(site: Site, as_ada: Console) -> None:
     as_ada.go("users/hanna")
     assert as_ada.ask("document.title") == "hanna · Users · 100ms gateway"
+    assert as_ada.ask("document.activeElement.textContent") == "hanna"
     as_ada.ask("document.querySelector('#nav a[href=\"#/audit\"]').click()")
     as_ada.wait_for("document.activeElement.tagName === 'H1' && document.activeElement.textContent === 'Audit trail'")
     as_ada.settle()
@@ -415,7 +472,7 @@ def test_login_is_accessible(console: Console, theme: str) -> None:
 
 
 def keep_picture(tab: Tab, path: str, kind: str) -> None:
-    name, _, one = path.partition("/")
+    name, _, one = path.partition("?")[0].partition("/")
     name = f"{name.removesuffix('s') if one else name}-{kind}"
     if PICTURES and name in KEPT:
         picture = tab.call("Page.captureScreenshot", format="webp", quality=70)["data"]

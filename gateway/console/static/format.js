@@ -10,12 +10,9 @@ export const number = (value) => (Number.isInteger(value) ? WHOLE : TWO).format(
 export const short = (value) => SHORT.format(value);
 export const sum = (parts) => Object.values(parts).reduce((total, part) => total + part, 0);
 
-const SAME = new Set(["people", "min"]);
-// `3 requests`, `1 request`.
-export function count(value, unit) {
-  const one = value === 1 && !SAME.has(unit) ? unit.replace(/ies$/, "y").replace(/s$/, "") : unit;
-  return `${number(value)} ${one}`;
-}
+// The unit of a number: `requests`, but of 1 `request`. `count` puts the number before it.
+export const unitOf = (value, unit) => (value === 1 ? unit.replace("people", "person").replace(/s$/, "") : unit);
+export const count = (value, unit) => `${number(value)} ${unitOf(value, unit)}`;
 
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 // A length of time in its two largest units: `2 h 5 min`.

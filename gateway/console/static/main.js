@@ -7,6 +7,7 @@ import { at, make, replace, say } from "./dom.js";
 import { plain } from "./format.js";
 import { resolve } from "./names.js";
 import { failure, link, words } from "./parts.js";
+import { overview } from "./overview.js";
 import { room } from "./room.js";
 import { rooms } from "./rooms.js";
 import { usage } from "./usage.js";
@@ -16,6 +17,7 @@ import { webhooks } from "./webhooks.js";
 
 // Each: the first part of the hash, its name, permissions of which one is enough, the screen, and that of one item.
 const SCREENS = [
+  { path: "overview", name: "Overview", needs: ["usage:read-any"], all: overview },
   { path: "rooms", name: "Rooms", needs: ["rooms:read-any"], all: rooms, one: room },
   { path: "users", name: "Users", needs: ["users:manage", "limits:manage", "usage:read-any"], all: users, one: user },
   { path: "usage", name: "Usage", needs: ["usage:read-any"], all: usage },
@@ -51,7 +53,9 @@ class View {
     at("main").setAttribute("aria-busy", "true");
     await work;
     this.#waiting -= 1;
-    if (!this.#waiting && !this.signal.aborted) at("main").removeAttribute("aria-busy");
+    if (this.#waiting || this.signal.aborted) return;
+    at("main").removeAttribute("aria-busy");
+    focusTitle();
   }
 
   // Repeats something while the page is visible.
@@ -65,31 +69,36 @@ let view = new View();
 function show(moved = true) {
   if (!api.user) return;
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, ref] = path.split("/").map(decodeURIComponent);
+  const [name, ref] = path.split("/").map(decoded);
   const screens = allowed();
   const screen = name ? screens.find((one) => one.path === name) : screens[0];
+  const render = ref && screen?.one ? screen.one : screen?.all;
   view.end();
   at("main").removeAttribute("aria-busy");
-  const current = (view = new View());
-  const render = ref && screen?.one ? screen.one : screen?.all;
-  let content;
+  view = new View();
+  replace(at("main"), render ? render(view, Object.fromEntries(new URLSearchParams(query)), ref) : failure(nothing(screens), null));
+  title(ref ? `${ref} · ${screen?.name}` : (screen?.name ?? "Not found"));
+  for (const one of at("nav").children) {
+    if (one.hash === `#/${screen?.path}`) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
+  openMenu(false);
+  if (!moved) return;
+  scrollTo(0, 0);
+  document.activeElement.blur();
+  focusTitle();
+}
+
+// The title of a screen about one thing comes with the thing.
+function focusTitle() {
+  if (document.activeElement === document.body) at("main").querySelector("h1")?.focus({ preventScroll: true });
+}
+
+function decoded(part) {
   try {
-    content = render ? render(current, Object.fromEntries(new URLSearchParams(query)), ref) : failure(nothing(screens), null);
-  } catch (error) {
-    content = failure(error, () => show());
-    throw error;
-  } finally {
-    replace(at("main"), content);
-    title(ref ? `${ref} · ${screen?.name}` : (screen?.name ?? "Not found"));
-    for (const one of at("nav").children) {
-      if (one.hash === `#/${screen?.path}`) one.setAttribute("aria-current", "page");
-      else one.removeAttribute("aria-current");
-    }
-    openMenu(false);
-    if (moved) {
-      scrollTo(0, 0);
-      at("main").querySelector("h1")?.focus({ preventScroll: true });
-    }
+    return decodeURIComponent(part);
+  } catch {
+    return part;
   }
 }
 

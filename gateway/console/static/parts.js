@@ -147,10 +147,10 @@ function valuesOf(form) {
 }
 
 // Asks before something is done, does it, and says what was done. A refusal is shown in the dialog, which stays open.
-export function ask({ title, says, fields = [], action, risky, act, done }) {
+export function ask({ title, says, fields = [], action, leave = "Cancel", risky, act, done }) {
   const wrong = make("p", { class: "wrong", role: "alert" });
   const go = make("button", { class: risky ? "risky" : "primary" }, action);
-  const cancel = make("button", { type: "button", click: () => dialog.close() }, "Cancel");
+  const cancel = make("button", { type: "button", click: () => dialog.close() }, leave);
   const form = make("form", {}, make("h2", { id: "asked" }, title), says && make("p", {}, says), fields.map(field), wrong, make("div", { class: "acts" }, cancel, go));
   const dialog = make("dialog", { "aria-labelledby": "asked", close: () => dialog.remove() }, form);
   form.addEventListener("submit", async (event) => {

@@ -4,12 +4,13 @@ import { api } from "./api.js";
 import { chart } from "./chart.js";
 import { make } from "./dom.js";
 import { count, daysAgo, plain, time } from "./format.js";
+import { followPeople } from "./live.js";
 import { person } from "./names.js";
 import { after, ask, button, facts, head, list, loaded, mark } from "./parts.js";
 import { people, state } from "./rooms.js";
 import { series } from "./series.js";
 
-const LIVE_S = 5;
+const MOST = 500; // rooms in an answer of the API
 
 const members = [
   { label: "Member", value: (one) => one.username || one.user_id, cell: (one) => person(one.user_id, one.username) },
@@ -71,14 +72,14 @@ function now(view, one, runs) {
   const columns = [...people];
   if (runs) columns.push({ label: "Actions", act: true, cell: (each) => each.user_id !== one.owner_id && button("Remove", () => ban(one, each, again)) });
   const { body, again } = loaded(view, async () => {
-    const { rooms } = await api.get("/api/admin/rooms/live", { limit: 500 }, view.signal);
+    const { rooms, all_rooms } = await api.get("/api/admin/rooms/live", { limit: MOST }, view.signal);
     const found = rooms.find(({ room_id }) => room_id === one.id)?.people ?? [];
     return list({
-      title: `In the room now: ${count(found.length, "people")}`, says: `As of ${plain(new Date().toISOString())} UTC, every ${LIVE_S} s.`,
-      columns, rows: found, empty: "Nobody is in this room.",
+      title: `In the room now: ${count(found.length, "people")}`, says: `As of ${plain(new Date().toISOString())} UTC; follows what 100ms reports.`,
+      columns, rows: found, empty: all_rooms > MOST ? `The room is not among the ${MOST} with the most people.` : "Nobody is in this room.",
     });
   });
-  view.every(LIVE_S, again);
+  followPeople(view, again);
   return body;
 }
 

@@ -2,11 +2,11 @@
 
 import { api } from "./api.js";
 import { make } from "./dom.js";
-import { number, plain, since, time } from "./format.js";
+import { number, plain, since, time, unitOf } from "./format.js";
+import { followPeople } from "./live.js";
 import { person } from "./names.js";
 import { head, link, list, loaded, mark, place, tiles } from "./parts.js";
 
-const LIVE_S = 5;
 
 export const people = [
   { label: "Person", value: (one) => one.username || one.user_id, cell: (one) => person(one.user_id, one.username) },
@@ -44,9 +44,9 @@ export function rooms(view) {
     const { all_rooms, all_people, rooms } = await api.get("/api/admin/rooms/live", { limit: 100 }, view.signal);
     const shown = rooms.length < all_rooms ? `The ${rooms.length} with the most people, of ${number(all_rooms)}. ` : "";
     return [
-      tiles([["People in rooms now", number(all_people), "people"], ["Rooms in use", number(all_rooms), "rooms"]]),
+      tiles([["People in rooms now", number(all_people), unitOf(all_people, "people")], ["Rooms in use", number(all_rooms), unitOf(all_rooms, "rooms")]]),
       list({
-        title: "Live now", says: `${shown}As of ${plain(new Date().toISOString())} UTC, every ${LIVE_S} s.`,
+        title: "Live now", says: `${shown}As of ${plain(new Date().toISOString())} UTC; follows what 100ms reports.`,
         columns: live, rows: rooms, empty: "Nobody is in a room. Somebody appears here when 100ms reports that they have joined.",
       }),
     ];
@@ -55,6 +55,6 @@ export function rooms(view) {
     const { rows, next } = await page();
     return list({ title: "All rooms", says: "The newest first.", columns: all, rows, next, empty: "No room has been created yet." });
   });
-  if (api.may("usage:read-any")) view.every(LIVE_S, now.again);
+  if (api.may("usage:read-any")) followPeople(view, now.again);
   return [head("Rooms", "Who is in which room, and every room there is."), api.may("usage:read-any") && now.body, stored.body];
 }

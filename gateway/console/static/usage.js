@@ -56,7 +56,7 @@ export function usage(view, { from = daysAgo(29), to = day(new Date()), group_by
   };
   const rows = loaded(view, async () => {
     const { rows, currency, next } = await page();
-    const whole = button("Whole report", () => file({ from, to, group_by }), { "aria-label": "CSV of the whole report, all pages" });
+    const whole = button("CSV of all pages", () => file({ from, to, group_by }), { "aria-label": "CSV of all pages of the report" });
     return list({ title: `Usage by ${group_by}`, says: `${from} to ${to}, UTC days.`, acts: [whole], columns: columns(group_by, currency), rows, next, empty: "Nothing was used in this time." });
   });
   return [head("Usage", "Requests and participant-minutes of everybody."), form, charts.body, rows.body, top.body];

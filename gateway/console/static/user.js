@@ -107,9 +107,14 @@ function accountActs(one, again) {
 function passwordLink({ token, expires_in }) {
   ask({
     title: "The code", says: `It works once, within ${span(expires_in)}, and is shown only now.`,
-    fields: [{ name: "code", label: "Code", value: token, readonly: true }], action: "Copy",
-    act: () => navigator.clipboard.writeText(token), done: () => say("Copied."),
+    fields: [{ name: "code", label: "Code", value: token, readonly: true }], action: "Copy", leave: "Close",
+    act: () => copy(token), done: () => say("Copied."),
   });
+}
+
+async function copy(text) {
+  if (!navigator.clipboard) throw new Error("This page was not loaded over HTTPS, so copy the code by hand.");
+  await navigator.clipboard.writeText(text);
 }
 
 function limits(view, one, redraw) {

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { make, say } from "./dom.js";
-import { count, number, plain, since, span, time } from "./format.js";
+import { count, number, plain, since, span, time, unitOf } from "./format.js";
 import { ask, button, head, list, loaded, tiles } from "./parts.js";
 
 const LIVE_S = 5;
@@ -21,9 +21,9 @@ export function webhooks(view) {
       tiles([
         ["Last event", now.last_at ? since(now.last_at) : "never", now.last_at ? "ago" : ""],
         ["Lag", span(now.lag_ms / 1000), "to work off"],
-        ["Waiting", number(now.waiting), now.waiting === 1 ? "event" : "events"],
+        ["Waiting", number(now.waiting), unitOf(now.waiting, "events")],
         ["Duplicates", number(now.counts.unchanged ?? 0), "stays"],
-        ["Dead letters", number(now.dead_letters), now.dead_letters === 1 ? "event" : "events"],
+        ["Dead letters", number(now.dead_letters), unitOf(now.dead_letters, "events")],
       ]),
       make("div", { class: "two" },
         list({
