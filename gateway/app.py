@@ -59,6 +59,7 @@ from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
 from gateway.metrics.tally import Tally
+from gateway.overview.heartbeat import Heartbeat, Vitals
 from gateway.overview.live import Live
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
@@ -221,6 +222,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 
+    def vitals() -> Vitals:
+        return Vitals(store.state, hms.state, hms.answered_ms, hms.failed_ms)
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         templates.look(hms)
@@ -230,6 +234,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             asyncio.create_task(_remove_expired_guests(guests)),
             asyncio.create_task(_leader(reports, stays, hms, policy, registry).run()),
         ]
+        chores.append(asyncio.create_task(Heartbeat(reports.execute, reports.now_ms, vitals).run()))
         if door.is_open:
             chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
         if monitor is not None:

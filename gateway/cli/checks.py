@@ -20,6 +20,7 @@ from gateway.policy.file import BUILT_IN
 from gateway.policy.model import Policy
 from gateway.policy.templates import missing_roles, privileged_mints
 from gateway.redis.durable import SYNC_S, DurableWrites, NotDurable
+from gateway.redis.info import info_of
 from gateway.redis.store import Store, StoreError
 
 LEAST_REDIS, LEAST_VALKEY = (7, 0), (8, 0)
@@ -60,7 +61,7 @@ def _guesses_log10(secret: str) -> float:
 async def check_redis(store: Store, durable: DurableWrites) -> list[Finding]:
     """Check the server's version, persistence, eviction, clock and memory."""
     try:
-        info = _info(await store.execute("INFO"))
+        info = info_of(await store.execute("INFO"))
     except StoreError as error:
         return [Finding("redis", "FAIL", f"REDIS_URL: {error}{start_hint()}")]
     except RedisError as error:
@@ -75,11 +76,6 @@ async def check_redis(store: Store, durable: DurableWrites) -> list[Finding]:
         await _clock(store),
         _memory(info),
     ]
-
-
-def _info(reply: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
 
 
 async def _config(store: Store, name: str) -> str:

@@ -74,6 +74,8 @@ class Calls:
         self._in_flight = 0
         self._breaker = Breaker()
         self._busy_until = 0.0
+        self.answered_ms: int | None = None  # when 100ms last did, whatever its answer was
+        self.failed_ms: int | None = None  # when it last gave none, or a 5xx
 
     @property
     def state(self) -> str:
@@ -102,18 +104,23 @@ class Calls:
             reply = await self._within_time(call)
         except (HmsTimeout, HmsUnreachable):
             self._breaker.failed(generation)
+            self.failed_ms = _now_ms()
             raise
         except HmsBusy as error:
             self._busy_until = max(self._busy_until, time.monotonic() + error.retry_after_s)
-            self._breaker.succeeded()
+            self._answered()
             raise
         except HmsRefused:
-            self._breaker.succeeded()  # 100ms answered, so it works
+            self._answered()  # 100ms answered, so it works
             raise
         finally:
             self._in_flight -= 1  # also if the caller is cancelled
-        self._breaker.succeeded()
+        self._answered()
         return reply
+
+    def _answered(self) -> None:
+        self._breaker.succeeded()
+        self.answered_ms = _now_ms()
 
     def _check_free(self) -> None:
         """Refuse a call while 100ms or the gateway is at its limit. Raises: HmsBusy"""
@@ -180,6 +187,10 @@ class Calls:
             return response.status_code, response.headers.get("retry-after", ""), bytes(content)
         finally:
             await response.aclose()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _interpret(call: Call, status: int, retry_after: str, content: bytes) -> dict[str, Any]:

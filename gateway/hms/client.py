@@ -74,6 +74,16 @@ class HmsClient:
         """The state of the circuit breaker."""
         return self._calls.state
 
+    @property
+    def answered_ms(self) -> int | None:
+        """When 100ms last answered this process, whatever it was (epoch ms)."""
+        return self._calls.answered_ms
+
+    @property
+    def failed_ms(self) -> int | None:
+        """When 100ms last did not answer, or answered 5xx (epoch ms)."""
+        return self._calls.failed_ms
+
     # --- rooms (api-reference/Rooms) ---
 
     async def create_room(

@@ -13,6 +13,7 @@ from gateway.metering.budgets import Budgets
 from gateway.metering.webhooks import Webhooks
 from gateway.policy.actions import MINUTES
 from gateway.policy.live import PolicyInForce
+from gateway.redis.info import info_of
 from gateway.redis.store import StoreError
 from limits import Execute
 from limits.counters import ALL
@@ -105,8 +106,7 @@ class Reader:
             reply = await self.execute("INFO", section)
         except ResponseError:
             return {}
-        text = reply.decode() if isinstance(reply, bytes) else str(reply)
-        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return info_of(reply)
 
     async def _budgets(self) -> dict[str, float]:
         if not self.policy.now.has_budgets("all"):

@@ -1,5 +1,6 @@
-"""/api/admin/overview, live and denials: what the whole installation does, for the operator's page."""
+"""/api/admin/overview, live, status and denials: what the whole installation does, for the operator's page."""
 
+import asyncio
 from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -9,13 +10,16 @@ from litestar import get
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from gateway import __version__
 from gateway.http.access import needs
 from gateway.http.admission import bearer_of
 from gateway.http.context import Call
 from gateway.http.dispatch import EventStream
+from gateway.overview.heartbeat import Worker
 from gateway.overview.points import Point, Sums
+from gateway.overview.status import status_of
 from gateway.overview.totals import Range, total_of
-from gateway.routes.schemas import Day
+from gateway.routes.schemas import Day, Instant, iso
 from gateway.routes.services import Injected
 from gateway.usage.query import span_of_days
 
@@ -37,6 +41,54 @@ class Overview(msgspec.Struct):
     totals: Annotated[Sums, Meta(description="Sums of all points.")]
     people_now: Annotated[int, Meta(description="How many people are in rooms; a second device counts again.")]
     rooms_now: Annotated[int, Meta(description="How many rooms anybody is in.")]
+
+
+class WorkerNow(msgspec.Struct):
+    """A worker process that has said in the last 15 s that it is alive."""
+
+    host: Annotated[str, Meta(description="Name of its machine or container.")]
+    pid: Annotated[int, Meta(description="Its process id there.")]
+    version: Annotated[str, Meta(description="Version of the gateway.")]
+    started_at: Annotated[Instant, Meta(description="When it started.")]
+    seen_at: Annotated[Instant, Meta(description="When it last said so; every 5 s.")]
+    lag_ms: Annotated[int, Meta(description="How late its event loop was at most in 5 s; requests wait as long.")]
+    redis: Annotated[
+        str, Meta(description="Its connection to Redis: `closed` works, `open` fails at once, or `half-open`.")
+    ]
+    upstream: Annotated[str, Meta(description="Its connection to 100ms, in the same words.")]
+    leads: Annotated[bool, Meta(description="Whether it performs the chores of metering.")]
+
+
+class RedisNow(msgspec.Struct):
+    server: Annotated[str, Meta(description="`Redis` or `Valkey`.")]
+    version: Annotated[str, Meta(description="Its version; empty if it does not say.")]
+    answered_in_ms: Annotated[float, Meta(description="How long a round trip to it just took.")]
+    memory_bytes: Annotated[int, Meta(description="Memory that it uses.")]
+    most_memory_bytes: Annotated[int | None, Meta(description="Memory that it may use; null without a limit.")]
+    aof: Annotated[bool | None, Meta(description="Whether it has an append-only file; null if it does not say.")]
+    aof_ok: Annotated[bool | None, Meta(description="Whether its last write succeeded; null if it does not say.")]
+
+
+class UpstreamNow(msgspec.Struct):
+    state: Annotated[str, Meta(description="The worst that a worker has: `closed` works, `half-open`, `open` fails.")]
+    last_answer_at: Annotated[Instant | None, Meta(description="When 100ms last answered a worker; null: never.")]
+    last_failure_at: Annotated[Instant | None, Meta(description="When it last did not, or with 5xx; null: never.")]
+
+
+class WebhooksNow(msgspec.Struct):
+    enabled: Annotated[bool, Meta(description="Whether webhooks of 100ms are taken.")]
+    last_at: Annotated[Instant | None, Meta(description="When the last event came; null: never.")]
+    lag_ms: Annotated[int, Meta(description="How long the last events waited at most.")]
+    waiting: Annotated[int, Meta(description="Events that are stored and not worked off yet.")]
+    dead_letters: Annotated[int, Meta(description="Events that could not be understood and are kept.")]
+
+
+class Status(msgspec.Struct):
+    version: Annotated[str, Meta(description="Version of the worker that answers.")]
+    workers: Annotated[list[WorkerNow], Meta(description="Of all machines; the one that started first first.")]
+    redis: Annotated[RedisNow, Meta(description="Redis.")]
+    upstream: Annotated[UpstreamNow, Meta(description="100ms, as the last calls of all workers went.")]
+    webhooks: Annotated[WebhooksNow, Meta(description="Webhooks of 100ms.")]
 
 
 class DayDenials(msgspec.Struct):
@@ -100,6 +152,30 @@ async def live(request: Call, services: Injected) -> EventStream:
     return EventStream(services.live.follow(request.user, bearer_of(request.scope)))
 
 
+@get("/api/admin/status", opt=needs("usage.read-any"))
+async def status(services: Injected) -> Status:
+    """Return the health of the installation: workers, Redis, 100ms and its webhooks."""
+    store = services.report_store
+    found, webhooks = await asyncio.gather(status_of(store.execute, store.now_ms), services.webhooks.state())
+    return Status(
+        __version__,
+        [_worker(one, leads=(one.host, one.pid) == found.leader) for one in found.workers],
+        RedisNow(
+            found.redis.server,
+            found.redis.version,
+            round(found.redis.answered_ms, 2),
+            found.redis.memory,
+            found.redis.most_memory or None,
+            found.redis.has_aof,
+            found.redis.writes_aof,
+        ),
+        UpstreamNow(found.hms.state, _instant(found.hms.answered_ms), _instant(found.hms.failed_ms)),
+        WebhooksNow(
+            services.door.is_open, _instant(webhooks.last_ms), webhooks.lag_ms, webhooks.waiting, webhooks.dead_letters
+        ),
+    )
+
+
 @get("/api/admin/denials", opt=needs("usage.read-any"))
 async def denials(services: Injected, from_: _From = None, to: _To = None) -> Denials:
     """Return how many requests of all users were denied, by limit, action and UTC day."""
@@ -117,3 +193,13 @@ async def denials(services: Injected, from_: _From = None, to: _To = None) -> De
         [ActionDenials(*pair) for pair in actions.most_common()],
         [DayDenials(one.day.isoformat(), one.limit, one.action, one.count) for one in found],
     )
+
+
+def _worker(one: Worker, *, leads: bool) -> WorkerNow:
+    started_at, seen_at = iso(one.started_ms / 1000), iso(one.at_ms / 1000)
+    states = one.vitals.redis, one.vitals.hms
+    return WorkerNow(one.host, one.pid, one.version, started_at, seen_at, one.lag_ms, *states, leads)
+
+
+def _instant(at_ms: int | None) -> str | None:
+    return None if at_ms is None else iso(at_ms / 1000)

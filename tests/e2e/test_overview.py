@@ -22,6 +22,7 @@ from tests.servers import Installation, wait_until
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     own = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=roomy())
     own.set_constant("gateway.overview.live", "EVERY_S", 0.2)
+    own.set_constant("gateway.overview.heartbeat", "EVERY_S", 0.5)
     with own:
         yield own
 
@@ -65,8 +66,27 @@ def test_totals_show_what_was_requested_by_outcome(watched: Installation) -> Non
         assert denied["actions"] == [{"action": "tokens.mint", "count": 1}]
         assert_problem(client.get("/api/admin/overview", params={"range": "1d"}), 400, "invalid_request")
     with watched.client(host.token) as client:
-        for name in ("overview", "denials", "live"):
+        for name in ("overview", "denials", "live", "status"):
             assert_problem(client.get(f"/api/admin/{name}"), 403, "forbidden")
+
+
+def test_status_shows_every_worker_and_when_100ms_last_answered(watched: Installation) -> None:
+    operator, host = newcomers(watched, "operator", "host")
+    with watched.client(host.token) as client:
+        assert client.post("/api/rooms", json={}).status_code == 201
+    with watched.client(operator.token) as client:
+
+        def status() -> dict[str, Any]:
+            return dict(client.get("/api/admin/status").json())
+
+        wait_until(lambda: status()["upstream"]["last_answer_at"] is not None, "a worker tells that 100ms answered")
+        found = status()
+    assert len({worker["pid"] for worker in found["workers"]}) == 2
+    assert [worker["leads"] for worker in found["workers"]].count(True) == 1
+    assert {worker["version"] for worker in found["workers"]} == {found["version"]}
+    assert (found["redis"]["server"], found["redis"]["aof"], found["redis"]["aof_ok"]) == ("Valkey", True, True)
+    assert found["redis"]["memory_bytes"] > 0
+    assert (found["upstream"]["state"], found["webhooks"]["enabled"]) == ("closed", False)
 
 
 def test_a_stream_tells_what_changes_and_ends_with_its_session(watched: Installation) -> None:

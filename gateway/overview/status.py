@@ -1,0 +1,92 @@
+"""The health of the installation: its workers, Redis, 100ms."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from gateway.metering.keys import LEADER
+from gateway.overview.heartbeat import Worker, workers_alive
+from gateway.redis.info import info_of
+from gateway.redis.store import Clock
+from limits import Execute
+
+
+@dataclass(frozen=True, slots=True)
+class RedisState:
+    """What Redis says of itself; None or an empty text if it does not say. `most_memory` is 0 without a limit."""
+
+    server: str
+    version: str
+    answered_ms: float
+    memory: int
+    most_memory: int
+    has_aof: bool | None
+    writes_aof: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class HmsState:
+    """Whether any worker finds 100ms broken (a circuit breaker's state), and when it last answered and failed."""
+
+    state: str
+    answered_ms: int | None
+    failed_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`leader`: the worker that performs the chores of metering, None if there is none at the moment."""
+
+    workers: list[Worker]
+    leader: tuple[str, int] | None
+    redis: RedisState
+    hms: HmsState
+
+
+async def status_of(execute: Execute, clock: Clock) -> Status:
+    """Return the health of the installation. What `execute` raises passes through."""
+    begun = time.perf_counter()
+    now_ms = await clock()
+    answered_ms = (time.perf_counter() - begun) * 1000
+    workers, leader, info = await asyncio.gather(workers_alive(execute, now_ms), execute("GET", LEADER), _info(execute))
+    return Status(workers, _leader(leader), _redis(info, answered_ms), _hms(workers))
+
+
+async def _info(execute: Execute) -> dict[str, str]:
+    try:
+        return info_of(await execute("INFO"))
+    except ResponseError:  # our account of Redis may not ask
+        return {}
+
+
+def _leader(holder: bytes | None) -> tuple[str, int] | None:
+    """Read the holder of the lock: host, process id and a random word."""
+    if holder is None:
+        return None
+    host, pid, _ = holder.decode().rsplit(":", 2)
+    return host, int(pid)
+
+
+def _redis(info: dict[str, str], answered_ms: float) -> RedisState:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    aof, written = info.get("aof_enabled"), info.get("aof_last_write_status")
+    return RedisState(
+        server=name,
+        version=info.get(f"{name.lower()}_version", ""),
+        answered_ms=answered_ms,
+        memory=int(info.get("used_memory", 0)),
+        most_memory=int(info.get("maxmemory", 0)),
+        has_aof=None if aof is None else aof == "1",
+        writes_aof=None if written is None else written == "ok",
+    )
+
+
+def _hms(workers: Sequence[Worker]) -> HmsState:
+    states = {one.vitals.hms for one in workers}
+    answered = [one.vitals.hms_answered_ms for one in workers if one.vitals.hms_answered_ms is not None]
+    failed = [one.vitals.hms_failed_ms for one in workers if one.vitals.hms_failed_ms is not None]
+    worst = next((state for state in ("open", "half-open") if state in states), "closed")
+    return HmsState(worst, max(answered, default=None), max(failed, default=None))
