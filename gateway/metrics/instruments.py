@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from gateway import __version__
 from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
-from gateway.metrics.tally import BOUNDS_S, Outcomes, Tally, Times
+from gateway.metrics.tally import BOUNDS_S, CALL_OUTCOMES, Outcomes, Tally, Times
 
 _SUMS = {
     "workers": "Worker processes",
@@ -65,6 +65,8 @@ class Instruments:
             self._gauges[name] = Gauge(f"gateway_{name}", text, registry=here, multiprocess_mode="livesum")
         self._children: dict[tuple[object, ...], Any] = {}
         self._seen_failures = 0
+        for outcome in CALL_OUTCOMES:
+            self._child(self._calls, outcome)  # zero: Prometheus sees no increase from nothing to one
         self._starts.inc()
         self._gauges["workers"].set(1)
 
@@ -85,7 +87,7 @@ class Instruments:
             self._child(self._requests, method, route, status).inc(times.count)
             _observe(self._child(self._request_s, method, route), times)
         for limit, outcomes in limits.items():
-            for name, count in _named(outcomes):  # zeros too: Prometheus sees no increase from nothing to one
+            for name, count in _named(outcomes):  # zeros too
                 self._child(self._decisions, limit, name).inc(count)
         for outcome, times in calls.items():
             self._child(self._calls, outcome).inc(times.count)

@@ -11,6 +11,9 @@ from limits.policy import Decision, State
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper ends of the histograms' buckets; a last one has no end."""
 
+CALL_OUTCOMES = ("ok", "refused", "not_found", "unauthorized", "busy", "timeout", "unreachable", "cancelled")
+"""How calls to 100ms end."""
+
 UNMATCHED = "(none)"
 """The route of requests that no route serves: unknown addresses and methods, floods, preflights."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.hms.errors import HmsError
 from gateway.metrics.instruments import Instruments
 from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
@@ -109,6 +110,18 @@ def test_histogram_has_the_buckets_of_the_tally(process: type[Process]) -> None:
     assert ends == [0, 0, *[1] * (len(BOUNDS_S) - 2), 2]
     assert found["gateway_hms_call_duration_seconds_sum"] == pytest.approx(5.503)
     assert found['gateway_hms_calls_total{outcome="timeout"}'] == 1
+
+
+def test_every_outcome_of_a_call_is_there_before_it_happens(process: type[Process]) -> None:
+    found = process(0).scrape()
+    outcomes = {"ok", "cancelled"} | {error.outcome for error in (HmsError, *all_below(HmsError))}
+    assert {name for name in found if name.startswith("gateway_hms_calls_total{")} == {
+        f'gateway_hms_calls_total{{outcome="{outcome}"}}' for outcome in outcomes
+    }
+
+
+def all_below(kind: type[HmsError]) -> list[type[HmsError]]:
+    return [one for below in kind.__subclasses__() for one in (below, *all_below(below))]
 
 
 def test_a_scrape_without_redis_says_so_and_has_no_stale_numbers(process: type[Process]) -> None:
