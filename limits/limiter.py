@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -174,7 +175,7 @@ class Limiter:
             is_new = status == 1 and allowed == 1 and lease.holder != ""
             lease_states.append(LeaseState(lease, allowed > 0, held, retry_us, is_new))
             at += 3
-        overridden = {reply[i] - 1: (reply[i + 1], reply[i + 2]) for i in range(at, len(reply), 3)}
+        overridden = {reply[i] - 1: tuple(reply[i + 1 : i + 4]) for i in range(at, len(reply), 4)}
         return Decision(
             next(self._ids),
             subject,
@@ -231,13 +232,15 @@ def _demand(  # noqa: PLR0913  exactly what the arguments depend on
     return _Demand(charges, quotas, metric, counters, tuple(map(str, words)), numbers)
 
 
-def _limit_states(demand: _Demand, reply: list[int], overridden: dict[int, tuple[int, int]]) -> tuple[LimitState, ...]:
+def _limit_states(demand: _Demand, reply: list[Any], overridden: dict[int, tuple[Any, ...]]) -> tuple[LimitState, ...]:
+    """Read the states of limits; `overridden` has the interval, the burst and the rate of those with an override."""
     states = []
     for i, (charge, numbers) in enumerate(zip(demand.charges, demand.numbers, strict=True)):
         full_again_us, retry_us = reply[3 + 2 * i], reply[4 + 2 * i]
-        emission_us, burst = overridden.get(i, numbers)
+        emission_us, burst, rate = overridden.get(i, (*numbers, b""))
         remaining = max(0, burst - -(-full_again_us // emission_us))
-        states.append(LimitState(charge.limit, retry_us == 0, remaining, retry_us, full_again_us, emission_us, burst))
+        now = (remaining, retry_us, full_again_us, emission_us, burst, rate.decode())
+        states.append(LimitState(charge.limit, retry_us == 0, *now))
     return tuple(states)
 
 

@@ -153,6 +153,7 @@ class LimitState(Struct, frozen=True):
     full_again_us: int
     emission_us: int  # in force, like `burst`: an override may differ from `limit`
     burst: int
+    override: str = ""  # the rate of an override in force, as it was written
 
     @property
     def name(self) -> str:
@@ -164,9 +165,8 @@ class LimitState(Struct, frozen=True):
 
     @property
     def rate(self) -> str:
-        """The rate in force; for an override the script only returns the time per unit."""
-        same = self.emission_us == self.limit.emission_us
-        return self.limit.rate if same else f"1/{self.emission_us / US_PER_S:g}s"
+        """The rate in force, as it was written."""
+        return self.override or self.limit.rate
 
     @property
     def window_s(self) -> int:

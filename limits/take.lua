@@ -19,7 +19,7 @@
 -- Reply {status, now_us, blocked until us or 0,
 --        per limit {us until full again, retry_us: 0 = allowed, -1 = never},
 --        per quota {allowed, used, amount, ends_us},   per lease {allowed (2: held already), held, retry_us},
---        per limit with an override in force {its position, T, burst}}, flat, all integers
+--        per limit with an override in force {its position, T, burst, its rate as it was written}}, flat, otherwise integers
 --       status 1 = allowed and charged, 0 = denied and nothing charged, -i = guard i did not hold, nothing written
 -- Cost  O(limits + quotas + leases + guards), plus O(log) of a lease's holders. What it is made of: each call into Redis
 --       0.5 us, each text of a number 0.3 us, each small table 0.3 us. So limits are read in one HMGET, and the reply is
@@ -101,7 +101,8 @@ for i = 1, n_limits do
   local till, set_T, set_burst = override(1 + i)
   if till then
     T, burst = set_T, tonumber(set_burst)
-    others[#others + 1], others[#others + 2], others[#others + 3] = i, tonumber(T), burst
+    local rate = match(set[1 + i], '"rate": "([^"]*)"') or ''   -- quotes within a reason are escaped: they do not match
+    others[#others + 1], others[#others + 2], others[#others + 3], others[#others + 4] = i, tonumber(T), burst, rate
   end
   intervals[i] = T
   local used, old_T = 0, T   -- used: us until this limit is full again
@@ -232,8 +233,8 @@ if metric ~= '' then
   end
 end
 
-for _, number in ipairs(others) do
+for _, word in ipairs(others) do
   n = n + 1
-  reply[n] = number
+  reply[n] = word
 end
 return reply

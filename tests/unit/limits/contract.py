@@ -709,7 +709,7 @@ class Operators(Bench):
 
     @staticmethod
     def until(clock: Clock, us: int = HOUR_US) -> dict[str, Any]:
-        return {"until_us": clock() + us, "reason": "a reason: with {braces}", "by": "op"}
+        return {"until_us": clock() + us, "reason": 'a reason: with {braces}, "rate": "9/s"', "by": "op"}
 
     async def test_an_override_applies_from_the_next_request_until_it_ends(
         self, limiter: Limiter, overrides: Overrides, clock: Clock, subject: str
@@ -718,6 +718,7 @@ class Operators(Bench):
         await overrides.set_limit(subject, self.ODD, **self.until(clock))
         state = (await limiter.peek(subject, charges(API))).limits[0]
         assert (state.remaining, state.burst, state.emission_us) == (5, 8, self.ODD.emission_us)
+        assert state.rate == self.ODD.rate
         assert await admitted(limiter, subject, API, tries=9) == 5
         clock.now_us += HOUR_US - 1
         assert (await limiter.peek(subject, charges(API))).limits[0].burst == 8
