@@ -1,5 +1,7 @@
 """Use cases of changing and ending a room: rules beyond the caller's relation, audit entries, removals."""
 
+from typing import Any
+
 from gateway.audit import Audit
 from gateway.hms.errors import HmsError
 from gateway.rooms.locks import check_unlock
@@ -24,6 +26,8 @@ class RoomControl:
         """
         if not by.relation and changes.fields != ["enabled"]:
             raise Forbidden("Only an owner or cohost of this room may change more than `enabled`.")
+        if not changes.fields:
+            return room
         if changes.enabled:
             check_unlock(room, by)
         said = {"by": by.uid, "subject": "", "room": room.id, "fields": " ".join(changes.fields)}
@@ -41,5 +45,11 @@ class RoomControl:
     async def end(self, room: Room, *, lock: bool, reason: str | None, by: Caller) -> bool:
         """Remove everyone from a room, and with `lock` refuse joins; tell whether anyone was there. Raises: HmsError"""
         why = reason or "the room was ended"
-        await self._audit.record("room.ended", by=by.uid, subject="", room=room.id, lock=int(lock), reason=why)
-        return await self._rooms.locks.end(room, lock=lock, held=by.is_operator, reason=why)
+        said: dict[str, Any] = {"by": by.uid, "subject": "", "room": room.id, "lock": int(lock), "reason": why}
+        try:
+            ended = await self._rooms.locks.end(room, lock=lock, held=by.is_operator, reason=why)
+        except HmsError:
+            await self._audit.record("room.end_failed", **said)  # the gateway may have locked it
+            raise
+        await self._audit.record("room.ended" if ended else "room.locked" if lock else "room.found_empty", **said)
+        return ended

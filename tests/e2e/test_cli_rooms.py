@@ -149,7 +149,7 @@ def test_an_owner_cannot_unlock_a_room_locked_from_the_command_line(installation
         assert said == f"{room_id} (Ended) can be joined.\n"
         again = assert_done(installation.command("rooms", "unlock", room_id), installation.env)
         assert again == f"{room_id} (Ended) can be joined; it was not locked.\n"
-    trail = assert_done(installation.command("audit", "tail", "--action", "room.ended", "--json"), installation.env)
+    trail = assert_done(installation.command("audit", "tail", "--action", "room.locked", "--json"), installation.env)
     assert "fire drill" in trail
     trail = assert_done(installation.command("audit", "tail", "--action", "room.changed", "--json"), installation.env)
     assert room_id in trail

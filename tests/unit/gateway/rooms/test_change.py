@@ -101,7 +101,39 @@ class TestRoomControl(RoomBench):
             room = await control.change(room, ChangeRoom(access="invited"), by=BY_OWNER)
         assert [line for line in ledger.upstream() if line[0] == "remove"] == [("remove", "p2")] * 2
 
-    async def test_an_end_is_audited_before_100ms_is_called(
+    async def test_an_empty_change_changes_and_audits_nothing(
+        self, control: RoomControl, rooms: Rooms, audit: Trail, ledger: Ledger
+    ) -> None:
+        room = await self.create(rooms)
+        before = len(ledger.lines)
+        assert await control.change(room, ChangeRoom(), by=BY_OWNER) == room
+        assert (audit.entries, len(ledger.lines)) == ([], before)
+
+    @pytest.mark.parametrize(
+        ("is_running", "lock", "action"),
+        [
+            (True, False, "room.ended"),
+            (True, True, "room.ended"),
+            (False, True, "room.locked"),
+            (False, False, "room.found_empty"),
+        ],
+    )
+    async def test_an_end_is_audited_as_what_happened(
+        self,
+        control: RoomControl,
+        rooms: Rooms,
+        hms: Fake100ms,
+        audit: Trail,
+        is_running: bool,
+        lock: bool,
+        action: str,
+    ) -> None:
+        room = await self.create(rooms)
+        hms.running = is_running
+        assert await control.end(room, lock=lock, reason="tea time", by=BY_OWNER) == is_running
+        assert audit.entries == [(action, {"by": OWNER, "room": room.id, "lock": int(lock), "reason": "tea time"})]
+
+    async def test_an_end_that_100ms_did_not_carry_out_is_audited_as_failed(
         self, control: RoomControl, rooms: Rooms, hms: Fake100ms, audit: Trail
     ) -> None:
         room = await self.create(rooms)
@@ -109,7 +141,7 @@ class TestRoomControl(RoomBench):
         with pytest.raises(HmsTimeout):
             await control.end(room, lock=False, reason=None, by=BY_OWNER)
         said = {"by": OWNER, "room": room.id, "lock": 0, "reason": "the room was ended"}
-        assert audit.entries == [("room.ended", said)]
+        assert audit.entries == [("room.end_failed", said)]
 
     @pytest.mark.parametrize(("by", "held"), [(BY_OWNER, False), (BY_OPERATOR, True)])
     async def test_only_an_operator_can_unlock_a_room_that_an_operator_ended_with_a_lock(
