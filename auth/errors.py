@@ -61,10 +61,12 @@ class BadUsername(AuthError):
 
 
 class WeakPassword(AuthError):
-    """The password breaks rules. `reasons` lists them."""
+    """The password breaks rules. `reasons` lists them, each as the end of a sentence that begins with `must`."""
 
     def __init__(self, reasons: list[str]) -> None:
-        super().__init__(f"The password {'; '.join(reasons)}.")
+        rules = [reason.removeprefix("must ") for reason in reasons]
+        listed = rules if len(rules) == 1 else [", ".join(rules[:-1]), rules[-1]]
+        super().__init__(f"The password must {' and '.join(listed)}.")
         self.reasons = reasons
 
 

@@ -166,7 +166,8 @@ def _unauthorized(code: str) -> Callable[[Any], Problem]:
 
 def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
     decision = exc.decision
-    names = ", ".join(_describe(state) for state in decision.violated)
+    names = _names(decision)
+    reached = "An operator has blocked this account for now" if decision.block else f"Limit reached: {names}"
     wait_s = retry_after_s(decision)
     if wait_s is None:
         return Problem(422, "cost_exceeds_limit", f"The request costs more than is ever allowed at once: {names}.")
@@ -176,7 +177,7 @@ def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
     extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated}
     if any(isinstance(state, QuotaState) and state.quota.metered for state in decision.violated):
         extra["budget_of"] = "user"
-    return Problem(429, code, f"Limit reached: {names}. Try again in {wait_s} s.", headers=headers, **extra)
+    return Problem(429, code, f"{reached}. Try again in {wait_s} s.", headers=headers, **extra)
 
 
 _WHOSE = {"owner": "The budget of the owner of this room", "all": "The budget of this installation"}
@@ -185,14 +186,19 @@ _WHOSE = {"owner": "The budget of the owner of this room", "all": "The budget of
 def _budget_spent(exc: BudgetSpent) -> Problem:
     spent = exc.decision.violated
     wait_s = retry_after_s(exc.decision) or 1
-    detail = f"{_WHOSE[exc.scope]} is spent: {', '.join(map(_describe, spent))}. Try again in {wait_s} s."
+    detail = f"{_WHOSE[exc.scope]} is spent: {_names(exc.decision)}. Try again in {wait_s} s."
     headers = {"Retry-After": str(wait_s), "Cache-Control": "no-store"}
     violated = [state.name for state in spent]
     extra: dict[str, Any] = {"type": QUOTA_EXCEEDED, "violated-policies": violated, "budget_of": exc.scope}
     return Problem(429, "quota_exceeded", detail, headers=headers, **extra)
 
 
-def _describe(state: State | BlockState) -> str:
+def _names(decision: Decision) -> str:
+    """Return the limits that denied a request, with their numbers."""
+    return ", ".join(_describe(state) for state in decision.violated if not isinstance(state, BlockState))
+
+
+def _describe(state: State) -> str:
     match state:
         case LimitState(name=name, rate=rate, burst=burst):
             return f"{name} ({rate}, burst {burst})"
@@ -200,7 +206,6 @@ def _describe(state: State | BlockState) -> str:
             return f"{quota.id} ({written(quota, amount)})"
         case LeaseState(lease=lease):
             return f"{lease.id} ({lease.most} at once)"
-    return "an operator has blocked this account temporarily"
 
 
 def _framework(exc: HTTPException) -> Problem:

@@ -151,6 +151,7 @@ def test_a_blocked_user_is_denied_and_the_answer_says_so(
         denied = mint(member, room)
         assert_problem(denied, 429, "rate_limited")
         assert denied.json()["violated-policies"] == ["block"]
+        assert denied.json()["detail"].startswith("An operator has blocked this account for now. Try again in ")
         usage = member.get("/api/usage")
         assert usage.status_code == 200
         assert usage.json()["blocked_until"] is not None

@@ -95,7 +95,7 @@ ROWS: list[tuple[Exception, int, str, str]] = [
     (UserExists("There is already a user named 'ada'."), 409, "user_exists", "There is already a user named 'ada'."),
     (UnknownUser("There is no user 'ada'."), 404, "not_found", "There is no user 'ada'."),
     (BadUsername("it is too short"), 400, "invalid_request", "username: it is too short"),
-    (WeakPassword(["must be long", "must differ"]), 422, "weak_password", "The password must be long; must differ."),
+    (WeakPassword(["must be long", "must differ"]), 422, "weak_password", "The password must be long and differ."),
     (Busy("Too many logins."), 503, "busy", "Too many logins."),
     (HmsBusy("100ms is limiting our calls.", 17), 503, "upstream_busy", "100ms is limiting our calls."),
     (HmsTimeout("100ms did not answer in time."), 504, "upstream_timeout", "100ms did not answer in time."),
