@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from litestar.enums import ScopeType
+from litestar.exceptions import NotFoundException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.client_address import ClientAddresses, site_of
@@ -40,6 +42,13 @@ _DEFAULT_NAMES = frozenset(name for name, _ in _DEFAULTS)
 # RFC 6797; without includeSubDomains, because subdomains may belong to other parties.
 _YEAR_OF_HTTPS = (b"strict-transport-security", b"max-age=31536000")
 _EXEMPT = frozenset({"/health/live", "/health/ready"})  # a monitor must never be rate-limited
+# The normal form of a path: no empty or dotted segment, and nothing encoded that needs no encoding or is a slash, a
+# backslash or a control (RFC 3986 section 6.2.2). Litestar finds a route by most other spellings too, and so past the
+# rules of a proxy for its path.
+_NORMAL = re.compile(
+    rb"/|(?:/(?!\.{0,2}(?:/|$))[^/%]*+"
+    rb"(?:%(?:2[0-9A-Ca-c]|3[A-Fa-f]|40|5[BDEbde]|60|7[BCDbcd]|[89A-Fa-f][0-9A-Fa-f])[^/%]*+)*+)++"
+)
 
 
 class Edge:
@@ -101,6 +110,8 @@ class Edge:
                 self._slow_down(site_of(address))
             if refused := inner.get(REFUSED):
                 raise refused
+            if not _NORMAL.fullmatch(inner["raw_path"]):
+                raise NotFoundException
             preflight = self._cors.preflight(method, scope["headers"], cors)
             if preflight is not None:
                 await finish({"type": "http.response.start", "status": 204, "headers": preflight})

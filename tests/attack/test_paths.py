@@ -116,6 +116,21 @@ def test_other_spelling_of_a_path_gives_no_data_of_another_user(target: Installa
         assert status == 404, path
 
 
+def test_other_spelling_of_a_path_is_not_found_whoever_asks(target: Installation) -> None:
+    """CWE-647: a proxy's rule for a path must not be passed by another spelling of the same path."""
+    token = target.log_in("hanna")["access_token"]
+    for path in (
+        "/api//rooms",
+        "/api/rooms/",
+        "/api%2frooms",
+        "/api/%72ooms",
+        "/health//live",
+        "/docs/",
+        "/openapi%2Ejson",
+    ):
+        assert ask(target, "GET", path, token=token)[0] == 404, path
+
+
 def every_path() -> list[str]:
     return sorted({path.replace("{room_id:str}", ROOM) for handler in ROUTES for path in handler.paths})
 

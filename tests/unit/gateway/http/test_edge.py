@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -121,7 +122,8 @@ async def test_the_app_sees_head_as_get_and_the_client_gets_no_content() -> None
         await send({"type": "http.response.body", "body": b"text", "more_body": False})
 
     edge = Edge(app, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, 60 * US_PER_S, 3))
-    scope: Any = {"type": "http", "method": "HEAD", "path": "/", "headers": [], "client": ("198.51.100.1", 1)}
+    given = {"method": "HEAD", "path": "/", "raw_path": b"/", "headers": []}
+    scope: Any = {"type": "http", "client": ("198.51.100.1", 1), **given}
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -178,3 +180,55 @@ async def test_every_response_is_reported_once_with_its_scope_and_status() -> No
         for path in ("/", "/boom", "/flood"):
             await http.get(path)
     assert seen == [("/", 200), ("/boom", 500), ("/flood", 429)]
+
+
+RESPELLED = [
+    "/api//rooms",
+    "/api/rooms/",
+    "//api/rooms",
+    "/api%2frooms",
+    "/api%2Frooms",
+    "/%61pi/rooms",
+    "/api/%72ooms",
+]
+DOTTED = [
+    "/api/./rooms",
+    "/api/rooms/.",
+    "/x/../api/rooms",
+    "/api/rooms/..",
+    "/api/%2e%2E/rooms",
+    "/api%5Crooms",
+    "/%00",
+    "/%zz",
+    "*",
+]
+
+
+@pytest.mark.parametrize("path", [*RESPELLED, *DOTTED, "/health/live/", "/health%2flive", "/docs/docs.cs%73"])
+async def test_another_spelling_of_a_path_is_not_found(path: str) -> None:
+    """A proxy's rule for `/api/rooms` would not apply to it. RFC 3986 section 6.2.2, CWE-647."""
+    assert await status_of(path) == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/rooms", "/operator/main.js", "/users/ann%40home%3Bx%25", "/users/%C3%A9a.b~c-d_e"]
+)
+async def test_a_path_with_necessary_escapes_is_served_whatever_its_query(path: str) -> None:
+    assert await status_of(path, query=b"next=/a//b/%2F/../") == 200
+
+
+async def status_of(path: str, query: bytes = b"") -> int:
+    """Return the status for a path exactly as sent; httpx would change some."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    edge = Edge(echo, addresses=ClientAddresses(()), flood=lambda: Limit("flood", 1, US_PER_S, 9))
+    given = {"path": unquote(path), "raw_path": path.encode(), "query_string": query}
+    scope: Any = {"type": "http", "method": "GET", "client": ("198.51.100.1", 1), "headers": [], **given}
+    await edge(scope, receive, send)
+    return int(sent[0]["status"])
