@@ -430,7 +430,14 @@ def test_body_without_a_type_is_refused(hanna: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
+    "content_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        'application/json;Charset="UTF\\-8";',
+        "Application/JSON",
+        'application/json ;x="a; charset=latin1"',
+    ],
 )
 def test_every_spelling_of_the_json_media_type_is_accepted(hanna: httpx.Client, content_type: str) -> None:
     answer = hanna.post("/api/rooms", content=b"{}", headers={"Content-Type": content_type})
