@@ -136,6 +136,7 @@ def screens(site: Site) -> list[str]:
         "usage",
         "denials",
         "webhooks",
+        "health",
         "audit",
     ]
 
@@ -243,6 +244,14 @@ def test_overview_changes_with_every_request_while_it_is_open(site: Site, as_ada
     site.mint_often("mira", 40)
     wait_until(lambda: denied() == site.asked[429], "what was denied now is shown")
     wait_until(lambda: number(as_ada, "Requests") >= requests + 40, "what was admitted is shown")
+
+
+def test_health_shows_the_worker_redis_and_100ms(as_ada: Console) -> None:
+    as_ada.go("health")
+    as_ada.wait_for("document.querySelectorAll('tbody tr').length")
+    [worker] = as_ada.table("Workers")
+    assert (worker["Redis"], worker["100ms"], worker["Chores"]) == ("works", "works", "performs them")
+    assert "Append-only file\non" in as_ada.text()
 
 
 def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as_ada: Console) -> None:

@@ -11,7 +11,7 @@ export const short = (value) => SHORT.format(value);
 export const sum = (parts) => Object.values(parts).reduce((total, part) => total + part, 0);
 
 // The unit of a number: `requests`, but of 1 `request`. `count` puts the number before it.
-export const unitOf = (value, unit) => (value === 1 ? unit.replace("people", "person").replace(/s$/, "") : unit);
+export const unitOf = (value, unit) => (value === 1 ? unit.replace("people", "person").replace("processes", "process").replace(/(?<!s)s$/, "") : unit);
 export const count = (value, unit) => `${number(value)} ${unitOf(value, unit)}`;
 
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];

@@ -7,6 +7,7 @@ import { at, make, replace, say } from "./dom.js";
 import { plain } from "./format.js";
 import { resolve } from "./names.js";
 import { failure, link, words } from "./parts.js";
+import { health } from "./health.js";
 import { overview } from "./overview.js";
 import { room } from "./room.js";
 import { rooms } from "./rooms.js";
@@ -23,6 +24,7 @@ const SCREENS = [
   { path: "usage", name: "Usage", needs: ["usage:read-any"], all: usage },
   { path: "denials", name: "Denials", needs: ["usage:read-any"], all: denials },
   { path: "webhooks", name: "Webhooks", needs: ["usage:read-any"], all: webhooks },
+  { path: "health", name: "Health", needs: ["usage:read-any"], all: health },
   { path: "audit", name: "Audit", needs: ["audit:read"], all: audit },
 ];
 const [door, nameField, password, enterButton, wrong, doorSays] = ["door", "door-name", "door-password", "door-enter", "door-wrong", "door-says"].map(at);

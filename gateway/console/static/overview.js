@@ -52,13 +52,13 @@ export function overview(view, { range = "24h" }) {
     const all = requests(totals);
     const [last] = now.points ?? [];
     replace(numbers, tiles([
-      ["Online now", number(now.people_now), unitOf(now.people_now, "people")],
-      ["Rooms in use now", number(now.rooms_now), unitOf(now.rooms_now, "rooms")],
+      ["Online", number(now.people_now), unitOf(now.people_now, "people")],
+      ["Rooms in use", number(now.rooms_now), unitOf(now.rooms_now, "rooms")],
       last && ["Last minute", number(requests(last)), unitOf(requests(last), "requests")],
       ["Requests", number(all), `requests in ${name}`],
       ["Denied", percent(totals.denied, all), "% of requests"],
       ["Failed", percent(totals.failed, all), "% of requests"],
-      ["Participant-minutes", number(totals.minutes), `min in ${name}`],
+      ["Minutes in rooms", number(totals.minutes < 1000 ? totals.minutes : Math.round(totals.minutes)), `min in ${name}`],
       currency && ["Price", totals.money, `${currency} in ${name}`],
     ].filter(Boolean)));
   }

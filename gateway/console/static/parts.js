@@ -41,7 +41,8 @@ export function gauge(used, most) {
 function line(columns, row) {
   const shown = ({ value, cell, number: isNumber }) => {
     const raw = value?.(row);
-    return cell ? cell(row) : isNumber && raw != null ? number(raw) : raw;
+    const made = cell ? cell(row) : isNumber && raw != null ? number(raw) : raw;
+    return Array.isArray(made) ? make("span", {}, made) : made;
   };
   return make("tr", { role: "row" }, columns.map((column) =>
     make("td", { role: "cell", class: column.act ? "act" : column.number ? "num" : null, "data-label": column.act ? "" : column.label }, shown(column)),
