@@ -59,6 +59,7 @@ from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
 from gateway.metrics.tally import Tally
+from gateway.overview.forecast import Forecasts
 from gateway.overview.heartbeat import Heartbeat, Vitals
 from gateway.overview.live import Live
 from gateway.overview.presence import Presence
@@ -175,9 +176,10 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     archive = Archive(settings.archive_url) if settings.archive_url else None
     history = History(Counters(reports.execute), archive)
     webhooks = Webhooks(reports.execute, audit)
+    report_budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
     monitor = None
     if tally:
-        reader = Reader(reports.execute, webhooks, Budgets(reports.execute, Limiter(reports.execute), policy), policy)
+        reader = Reader(reports.execute, webhooks, report_budgets, policy)
         workload = Workload((store, reports), hms, passwords)
         monitor = Monitor(settings.metrics_token, claim(workers=settings.workers), tally, reader, workload)
     totals, presence = Totals(reports.execute, history.daily), Presence(reports.execute)
@@ -211,6 +213,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         report_accounts=report_accounts,
         reports=Reports(reports.execute, report_accounts, history, derived),
         totals=totals,
+        forecasts=Forecasts(report_budgets, derived, policy),
         presence=presence,
         live=Live(totals, presence, webhooks, tokens, Sessions(reports.execute, refresh_keys), policy),
         door=door,

@@ -1,6 +1,7 @@
-"""/api/admin/overview, live, status and denials: what the whole installation does, for the operator's page."""
+"""/api/admin/overview, live, status, budgets, denials: what the whole installation does, for the operator's page."""
 
 import asyncio
+import time
 from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -10,11 +11,13 @@ from litestar import get
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from auth.users import User
 from gateway import __version__
 from gateway.http.access import needs
 from gateway.http.admission import bearer_of
 from gateway.http.context import Call
 from gateway.http.dispatch import EventStream
+from gateway.overview.forecast import Forecast
 from gateway.overview.heartbeat import Worker
 from gateway.overview.points import Point, Sums
 from gateway.overview.status import status_of
@@ -22,6 +25,7 @@ from gateway.overview.totals import Range, total_of
 from gateway.routes.schemas import Day, Instant, iso
 from gateway.routes.services import Injected
 from gateway.usage.query import span_of_days
+from gateway.usage.rows import minutes_of
 
 _From = Annotated[
     date | None, QueryParameter(name="from", description="First UTC day; by default 29 days before `to`.")
@@ -89,6 +93,32 @@ class Status(msgspec.Struct):
     redis: Annotated[RedisNow, Meta(description="Redis.")]
     upstream: Annotated[UpstreamNow, Meta(description="100ms, as the last calls of all workers went.")]
     webhooks: Annotated[WebhooksNow, Meta(description="Webhooks of 100ms.")]
+
+
+class BudgetNow(msgspec.Struct):
+    """A budget of minutes: what is used of it, and what will be at the end of its period."""
+
+    scope: Annotated[str, Meta(description="Whose minutes: a `user`'s own, all in the rooms of an `owner`, or `all`.")]
+    user_id: Annotated[str, Meta(description="Id of the user or owner; empty if `scope` is `all`.")]
+    username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
+    name: Annotated[str, Meta(description="Name of the budget in the policy.")]
+    unit: Annotated[str, Meta(description="What `amount`, `used` and `forecast` count; always `minutes`.")]
+    amount: Annotated[int, Meta(description="Units per period.")]
+    used: Annotated[float, Meta(description="Units used so far, to two decimals.")]
+    used_percent: Annotated[float, Meta(description="The same as a percentage of `amount`, to one decimal.")]
+    forecast: Annotated[float, Meta(description="Units used at the end, if it goes on as since the period began.")]
+    runs_out_at: Annotated[Instant | None, Meta(description="When it will then be spent; null: not in this period.")]
+    period: Annotated[str, Meta(description="`day`, `week` or `month`.")]
+    time_zone: Annotated[str, Meta(description="Time zone in which periods begin and end.")]
+    ends_at: Annotated[Instant, Meta(description="When the period ends.")]
+    on_exhausted: Annotated[str, Meta(description="`refuse`: no join tokens any more; `end`: rooms end, too.")]
+    shadow: Annotated[bool, Meta(description="True: it is counted but denies nothing yet.")]
+
+
+class BudgetsNow(msgspec.Struct):
+    items: Annotated[
+        list[BudgetNow], Meta(description="Those of the installation, then those with the largest share used.")
+    ]
 
 
 class DayDenials(msgspec.Struct):
@@ -176,6 +206,23 @@ async def status(services: Injected) -> Status:
     )
 
 
+@get("/api/admin/budgets", opt=needs("usage.read-any"))
+async def budgets(
+    request: Call,
+    services: Injected,
+    limit: Annotated[int, QueryParameter(ge=1, le=200, description="How many budgets to return at most.")] = 20,
+) -> BudgetsNow:
+    """Return the budgets of minutes that are nearest to their end, with a forecast; empty if the policy has none.
+
+    Of users and owners, the 200 with the most minutes in a period are looked at.
+    """
+    found = await services.forecasts.nearest(limit, time.time_ns() // 1000)
+    users = await services.report_accounts.several([one.subject for one in found if one.scope != "all"])
+    services.audit.note_reading("budgets", by=request.user.uid)
+    ending = services.policy.now.ending
+    return BudgetsNow([_budget(one, users.get(one.subject), ends=one.state.name in ending) for one in found])
+
+
 @get("/api/admin/denials", opt=needs("usage.read-any"))
 async def denials(services: Injected, from_: _From = None, to: _To = None) -> Denials:
     """Return how many requests of all users were denied, by limit, action and UTC day."""
@@ -199,6 +246,27 @@ def _worker(one: Worker, *, leads: bool) -> WorkerNow:
     started_at, seen_at = iso(one.started_ms / 1000), iso(one.at_ms / 1000)
     states = one.vitals.redis, one.vitals.hms
     return WorkerNow(one.host, one.pid, one.version, started_at, seen_at, one.lag_ms, *states, leads)
+
+
+def _budget(one: Forecast, user: User | None, *, ends: bool) -> BudgetNow:
+    state, quota = one.state, one.state.quota
+    return BudgetNow(
+        scope=one.scope,
+        user_id="" if one.scope == "all" else one.subject,
+        username=user.username if user else "",
+        name=state.name,
+        unit="minutes",
+        amount=state.amount,
+        used=minutes_of(state.counted),
+        used_percent=round(one.share * 100, 1),
+        forecast=minutes_of(one.expected_s),
+        runs_out_at=None if one.runs_out_us is None else iso(one.runs_out_us / 1_000_000),
+        period=quota.period,
+        time_zone=quota.zone,
+        ends_at=iso(state.ends_us / 1_000_000),
+        on_exhausted="end" if ends else "refuse",
+        shadow=quota.shadow,
+    )
 
 
 def _instant(at_ms: int | None) -> str | None:

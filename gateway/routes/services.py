@@ -25,6 +25,7 @@ from gateway.metering.budgets import Budgets
 from gateway.metering.intake import Door, Intake
 from gateway.metering.webhooks import Webhooks
 from gateway.metrics.monitor import Monitor
+from gateway.overview.forecast import Forecasts
 from gateway.overview.live import Live
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
@@ -79,6 +80,7 @@ class Services:
     reports: Reports
     totals: Totals
     presence: Presence
+    forecasts: Forecasts
     live: Live
     door: Door
     intake: Intake

@@ -68,6 +68,7 @@ ACTION_OF = {
     ("GET", "/api/admin/overview"): "usage.read-any",
     ("GET", "/api/admin/live"): "usage.read-any",
     ("GET", "/api/admin/status"): "usage.read-any",
+    ("GET", "/api/admin/budgets"): "usage.read-any",
     ("GET", "/api/admin/denials"): "usage.read-any",
     ("GET", "/api/admin/limits/{user}"): "limits.manage",
     ("POST", "/api/admin/limits/{user}/reset"): "limits.manage",

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,19 @@ from tests.e2e.people import newcomers
 from tests.e2e.policies import roomy
 from tests.servers import Installation, wait_until
 
+BUDGET = """
+[quotas.everybody]
+counter = "minutes"
+scope = "all"
+period = "month"
+amount = 500
+on_exhausted = "end"
+"""
+
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    own = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=roomy())
+    own = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=roomy() + BUDGET)
     own.set_constant("gateway.overview.live", "EVERY_S", 0.2)
     own.set_constant("gateway.overview.heartbeat", "EVERY_S", 0.5)
     with own:
@@ -66,7 +76,7 @@ def test_totals_show_what_was_requested_by_outcome(watched: Installation) -> Non
         assert denied["actions"] == [{"action": "tokens.mint", "count": 1}]
         assert_problem(client.get("/api/admin/overview", params={"range": "1d"}), 400, "invalid_request")
     with watched.client(host.token) as client:
-        for name in ("overview", "denials", "live", "status"):
+        for name in ("overview", "denials", "live", "status", "budgets"):
             assert_problem(client.get(f"/api/admin/{name}"), 403, "forbidden")
 
 
@@ -87,6 +97,18 @@ def test_status_shows_every_worker_and_when_100ms_last_answered(watched: Install
     assert (found["redis"]["server"], found["redis"]["aof"], found["redis"]["aof_ok"]) == ("Valkey", True, True)
     assert found["redis"]["memory_bytes"] > 0
     assert (found["upstream"]["state"], found["webhooks"]["enabled"]) == ("closed", False)
+
+
+def test_budgets_are_shown_with_what_is_used_of_them(watched: Installation) -> None:
+    (operator,) = newcomers(watched, "operator")
+    with watched.valkey.client() as redis:
+        redis.hset(f"uc:1:{{all}}:{datetime.now(UTC):%Y-%m}", "*:minutes.ok", 100 * 60 + 15)
+    with watched.client(operator.token) as client:
+        (item,) = client.get("/api/admin/budgets").json()["items"]
+    assert (item["scope"], item["user_id"], item["name"], item["unit"]) == ("all", "", "everybody", "minutes")
+    assert (item["amount"], item["used"], item["used_percent"], item["on_exhausted"]) == (500, 100.25, 20.1, "end")
+    assert item["forecast"] >= item["used"]
+    assert datetime.fromisoformat(item["ends_at"]) > datetime.now(UTC)
 
 
 def test_a_stream_tells_what_changes_and_ends_with_its_session(watched: Installation) -> None:
