@@ -164,7 +164,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     overrides = Overrides(store.execute, limiter)
     audit = Audit(store.execute, store.post)
     throttle = Throttle(store.execute, limiter, accounts, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
-    registry = Rooms(store.execute, hms, limiter, policy)
+    registry, idempotency = Rooms(store.execute, hms, limiter, policy), Idempotency(store.execute)
     room_members = Members(store.execute, hms, policy)
     links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
@@ -199,7 +199,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         audit=audit,
         report_audit=Audit(reports.execute),
         rooms=registry,
-        creation=RoomCreation(registry, Idempotency(store.execute), policy, audit),
+        creation=RoomCreation(registry, idempotency, policy, audit),
         control=RoomControl(registry, room_members, audit),
         members=room_members,
         membership=Membership(room_members, accounts, policy, audit),
@@ -264,8 +264,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             if monitor is not None:
                 monitor.close()
 
+    dispatch = Dispatch(services)
     admission = Admission(
-        tokens, sessions, limiter, counters, registry, policy, throttle, derived, audit, door, Dispatch(services)
+        tokens, sessions, limiter, counters, registry, policy, throttle, derived, idempotency, audit, door, dispatch
     )
     routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ()), *(MONITORING if monitor else ())]
     app = Litestar(

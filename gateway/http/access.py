@@ -21,7 +21,8 @@ class Access:
     `guests`: without an Authorization header the route is public. `throttled`: a public request is charged to its
     client address. `check` judges the request's headers and raises FieldError. `refuses` are the problem codes that
     only this route answers with. `unready`: the route answers 503 itself. `webhook`: 100ms calls the route; its
-    secret is checked before its body is read, which may be anything.
+    secret is checked before its body is read, which may be anything. `repeatable`: the handler's `key` is an
+    Idempotency-Key, and a repetition of what was carried out costs nothing of the action's own limits.
     """
 
     action: str = ""
@@ -31,6 +32,7 @@ class Access:
     refuses: tuple[str, ...] = ()
     unready: bool = False
     webhook: bool = False
+    repeatable: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.refuses) - set(STATUS):
@@ -62,12 +64,18 @@ def webhook(*, refuses: tuple[str, ...]) -> dict[str, Any]:
 
 
 def needs(
-    action: str, *, guests: bool = False, check: Callable[[Headers], None] | None = None, refuses: tuple[str, ...] = ()
+    action: str,
+    *,
+    guests: bool = False,
+    check: Callable[[Headers], None] | None = None,
+    refuses: tuple[str, ...] = (),
+    repeatable: bool = False,
 ) -> dict[str, Any]:
     """Return the `opt` of a route that takes a login and the policy's permission for an action of the policy."""
     if action not in ACTIONS:
         raise ValueError(f"the policy has no action {action!r}")
-    return {_KEY: Access(action, guests=guests, throttled=guests, check=check, refuses=refuses)}
+    access = Access(action, guests=guests, throttled=guests, check=check, refuses=refuses, repeatable=repeatable)
+    return {_KEY: access}
 
 
 def access_of(handler: BaseRouteHandler) -> Access:

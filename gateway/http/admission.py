@@ -7,7 +7,9 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import msgspec
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from msgspec import structs
 from redis.exceptions import RedisError
 
 from auth.errors import InvalidToken, TokenExpired
@@ -26,6 +28,7 @@ from gateway.policy.decide import Verdict, decide
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
 from gateway.redis.store import StoreError
+from gateway.rooms.idempotency import Idempotency
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
 from gateway.text import FieldError
@@ -56,6 +59,7 @@ class Admission:
     _policy: PolicyInForce
     _throttle: Throttle
     _derived: Derived
+    _idempotency: Idempotency
     _audit: Audit
     _door: Door
     _dispatch: Dispatch
@@ -76,7 +80,10 @@ class Admission:
             else:
                 principal = self._tokens.verify(bearer_of(scope))
                 arguments, refusal = await _read_input(scope, receive)
-                admitted = await self._admit(access, principal, scope, refusal)
+                if access.repeatable and (made := await self._made(access, principal, arguments)):
+                    admitted = await self._admit_repetition(access, principal, made)
+                else:
+                    admitted = await self._admit(access, principal, scope, refusal)
                 context_of(scope).admitted = admitted
                 scope["user"], scope["auth"] = principal, admitted
                 send = self._counting(access, scope, admitted, send)
@@ -93,6 +100,35 @@ class Admission:
         """Charge a request and decide on it. Raises: InvalidToken, TokenExpired, RateLimited (nothing was charged)"""
         policy = self._policy.now  # read once: a decision must not mix two policies
         decision, found, usage = await self._flush(access, principal, policy, scope, refusal)
+        self._check(access, decision, found)
+        verdict = decide(policy, principal.roles, access.action, found.facts if found else None)
+        return Admitted(principal, decision, verdict, found, usage)
+
+    async def _made(self, access: Access, principal: Principal, arguments: dict[str, Any]) -> str:
+        """Return the room that an earlier, equal request with the same Idempotency-Key made, if any."""
+        if not (key := arguments.get("key")):
+            return ""
+        asked = msgspec.json.encode(arguments["data"])
+        return await self._idempotency.made(principal.uid, access.action, key, asked)
+
+    async def _admit_repetition(self, access: Access, principal: Principal, made: str) -> Admitted:
+        """Admit a request that has been carried out already: it costs what all requests cost, and no more.
+
+        Otherwise a client that missed the answer would be denied it once its limit is used up. Raises: as `_admit`
+        """
+        policy, uid, roles = self._policy.now, principal.uid, principal.roles
+        own, quotas = policy.own_charges(roles, access.action), policy.quotas(roles, access.action)
+        charges = [charge for charge in policy.charges(roles, access.action) if charge not in own]
+        seen = await self._limiter.peek(uid, own, quotas=quotas)  # before this request is counted: quotas count it
+        guards = self._sessions.guards(principal)
+        decision = await self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards)
+        self._check(access, decision, None)
+        shown = structs.replace(decision, limits=(*decision.limits, *seen.limits), quotas=seen.quotas)
+        verdict = decide(policy, roles, access.action, None)
+        return Admitted(principal, decision, verdict, made=made, shown=shown)
+
+    def _check(self, access: Access, decision: Decision, found: Found | None) -> None:
+        """Refuse what was not charged. Raises: InvalidToken, TokenExpired, RateLimited"""
         if decision.failed_guard == 0:
             raise InvalidToken("The session has ended. Log in again.")
         if decision.failed_guard is not None:
@@ -100,8 +136,6 @@ class Admission:
         if access.is_charged and not decision.allowed:
             self._derive(decision, found, f"denied.{decision.worst.name}")
             raise RateLimited(decision)
-        verdict = decide(policy, principal.roles, access.action, found.facts if found else None)
-        return Admitted(principal, decision, verdict, found, usage)
 
     async def _flush(
         self,
@@ -156,9 +190,8 @@ class Admission:
 
     def _counting(self, access: Access, scope: HTTPScope, admitted: Admitted, send: Send) -> Send:
         """Return a `send` that adds the RateLimit fields, audits a denial and corrects the count of a refusal."""
-        fields = [
-            (name.lower().encode(), value.encode()) for name, value in ratelimit_fields(admitted.decision).items()
-        ]
+        shown = ratelimit_fields(admitted.shown or admitted.decision)
+        fields = [(name.lower().encode(), value.encode()) for name, value in shown.items()]
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -22,7 +22,8 @@ class Admitted:
     """What admission determined about a request of a logged-in caller.
 
     `found` is the room of the path, None if the path has none or the registry does not have it. `usage` is read
-    only for the route that shows it.
+    only for the route that shows it. `made` is the room that an earlier, equal request with the same Idempotency-Key
+    made, and `shown` then has the state of all of the caller's limits, of which the decision has only a part.
     """
 
     principal: Principal
@@ -32,6 +33,8 @@ class Admitted:
     usage: Usage | None = None
     outcome: str = ""
     refund: bool = False
+    made: str = ""
+    shown: Decision | None = None
 
     def room(self) -> tuple[Found, str | None]:
         """Return the room of the path and the caller's relation to it; only for routes whose action concerns a room."""

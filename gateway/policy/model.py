@@ -148,9 +148,13 @@ class Policy:
 
     def common_charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
         """Return those charges of an action that all actions have in common; all of its charges if there are none."""
+        charges, own = self.charges(roles, action), self.own_charges(roles, action)
+        return tuple(charge for charge in charges if charge not in own) or charges
+
+    def own_charges(self, roles: tuple[str, ...], action: str) -> tuple[Charge, ...]:
+        """Return those charges of an action that not all actions have in common."""
         charges = self.charges(roles, action)
-        common = tuple(charge for charge in charges if self.applies_to[charge.limit.id] >= LIMITED_ACTIONS)
-        return common or charges
+        return tuple(charge for charge in charges if not self.applies_to[charge.limit.id] >= LIMITED_ACTIONS)
 
     def quotas(self, roles: tuple[str, ...], action: str) -> tuple[Quota, ...]:
         """Return the quotas that an action charges; for `*`, all of these roles.

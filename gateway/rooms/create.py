@@ -59,11 +59,18 @@ class RoomCreation:
             asked = msgspec.json.encode(wish)
             attempt = await self._idempotency.begin(caller.uid, "rooms.create", key, asked, name=upstream)
             if attempt.room_id:
-                return await self._replay(caller, attempt.room_id, is_charged=False)
+                return await self.replay(caller, attempt.room_id)
             room, is_new = await self._create_once(caller, new, attempt)
         self._audit.note("room.created", by=caller.uid, subject=caller.uid, room=room.id)
         # An attempt that crashed may have registered the room without an audit entry.
-        return Created(room) if is_new else await self._replay(caller, room.id, is_charged=room.enabled)
+        return Created(room) if is_new else await self.replay(caller, room.id, is_charged=room.enabled)
+
+    async def replay(self, caller: Principal, room_id: str, *, is_charged: bool = False) -> Created:
+        """Return the room of an earlier request as it is now. Raises: RoomGone"""
+        found = await self._rooms.find(room_id, caller.uid)
+        if found is None or not decide(self._policy.now, caller.roles, "rooms.read", found.facts).allowed:
+            raise RoomGone("The room no longer exists, or you have no relation to it.")
+        return Created(found.room, is_replayed=True, is_charged=is_charged)
 
     def _new_room(self, wish: CreateRoom, roles: tuple[str, ...]) -> NewRoom:
         defaults, known = self._policy.now.rooms_of(roles), sorted(self._policy.now.templates)
@@ -101,10 +108,3 @@ class RoomCreation:
                 await locks.give_place_back(uid, holder)
             await self._idempotency.finish(attempt, room.id)
         return room, is_new
-
-    async def _replay(self, caller: Principal, room_id: str, *, is_charged: bool) -> Created:
-        """Return the room of an earlier request as it is now."""
-        found = await self._rooms.find(room_id, caller.uid)
-        if found is None or not decide(self._policy.now, caller.roles, "rooms.read", found.facts).allowed:
-            raise RoomGone("The room no longer exists, or you have no relation to it.")
-        return Created(found.room, is_replayed=True, is_charged=is_charged)

@@ -70,6 +70,7 @@ def _check_key(headers: Iterable[tuple[bytes, bytes]]) -> None:
     opt=needs(
         "rooms.create",
         check=_check_key,
+        repeatable=True,
         refuses=(
             "template_not_allowed",
             "name_taken",
@@ -96,7 +97,10 @@ async def create_room(
 ) -> Response[RoomCreated]:
     """Create a room at 100ms. The caller owns it."""
     try:
-        created = await services.creation.create(request.user, key, data)
+        if request.auth.made:
+            created = await services.creation.replay(request.user, request.auth.made)
+        else:
+            created = await services.creation.create(request.user, key, data)
     except (InFlight, TooManyRooms) as error:  # neither uses up what limits creates
         request.auth.count_as(error.outcome, refund=True)
         raise

@@ -26,6 +26,8 @@ from tests.e2e.people import (
 from tests.e2e.volley import post
 from tests.servers import Installation, wait_until
 
+BLOCK = {"block": True, "lasts_s": 600, "reason": "a test"}
+
 
 @pytest.fixture
 def host(house: Installation) -> Person:
@@ -74,6 +76,28 @@ def test_repetition_returns_the_first_room_free_of_charge(house: Installation, h
     assert usage(house, host, "rooms.create")["refused"] == {"replayed": 3}
     assert places(house, host) == 1
     assert "r=9999" in left  # so that the units below are those of this create
+
+
+def test_a_used_up_limit_of_creates_denies_no_repetition_and_the_header_shows_what_is_left(
+    house: Installation, host: Person
+) -> None:
+    with house.client_of("ada") as ada:
+        override = {"name": "rooms.create", "rate": "1/d", "burst": 2, "lasts_s": 600, "reason": "a test"}
+        assert ada.put(f"/api/admin/limits/{host.id}/override", json=override).status_code == 200
+    left = []
+    for key in ("a", "a", "b", "b", "a"):
+        answer = create(house, host, key)
+        assert answer.status_code == 201, answer.text
+        left.append(answer.headers["ratelimit"].partition('"rooms.create";r=')[2][:1])
+    assert left == ["1", "1", "0", "0", "0"]
+    assert_problem(create(house, host, "c"), 429, "rate_limited")
+    assert_problem(create(house, host, "a", name="Other"), 429, "rate_limited")
+    [other] = newcomers(house, "host")
+    assert "idempotency-replayed" not in create(house, other, "a").headers
+    assert usage(house, host, "rooms.create")["refused"] == {"replayed": 3}
+    with house.client_of("ada") as ada:
+        assert ada.put(f"/api/admin/limits/{host.id}/override", json=BLOCK).status_code == 200
+    assert_problem(create(house, host, "a"), 429, "rate_limited")
 
 
 async def test_fifty_concurrent_requests_make_one_room(house: Installation) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from auth.tokens import Principal
@@ -121,6 +122,21 @@ class RoomCreationContract(RoomBench):
             await ledger("HSET", keys.relations(room.id), OWNER, "banned")
         with pytest.raises(RoomGone):
             await creation.create(HOST, "k", CreateRoom(name="Tea"))
+
+    async def test_only_a_completed_request_of_the_same_user_with_the_same_body_was_made(
+        self, creation: RoomCreation, ledger: Ledger
+    ) -> None:
+        idempotency, tea = creation._idempotency, CreateRoom(name="Tea")
+
+        async def made(uid: str = OWNER, key: str = "k", wish: CreateRoom = tea) -> str:
+            return await idempotency.made(uid, "rooms.create", key, msgspec.json.encode(wish))
+
+        await idempotency.begin(OWNER, "rooms.create", "begun", msgspec.json.encode(tea), name="x")
+        assert await made(key="begun") == await made() == ""
+        room = (await creation.create(HOST, "k", tea)).room
+        assert await made() == room.id
+        assert [await made(STRANGER), await made(key="l"), await made(wish=CreateRoom())] == [""] * 3
+        assert (await creation.replay(HOST, room.id)).is_charged is False
 
     async def test_another_request_with_the_same_key_is_refused(self, creation: RoomCreation) -> None:
         await creation.create(HOST, "k", CreateRoom(name="Tea", access="open"))
