@@ -54,7 +54,6 @@ from gateway.metering.reconcile import Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import Sweep
 from gateway.metering.webhooks import Webhooks
-from gateway.metrics.monitor import PATH as METRICS
 from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
@@ -261,8 +260,6 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             if archive is not None:
                 await archive.close()
             passwords.close()
-            if monitor is not None:
-                monitor.close()
 
     dispatch = Dispatch(services)
     admission = Admission(
@@ -285,7 +282,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         """Spare 100ms, which sends from few addresses as many events as there are peers, and Prometheus."""
         if scope["path"] == WEBHOOKS:
             return door.admits(scope["headers"])
-        return monitor is not None and scope["path"] == METRICS and monitor.admits(scope["headers"])
+        return monitor is not None and monitor.spares(scope["path"], scope["headers"])
 
     return Edge(
         app,

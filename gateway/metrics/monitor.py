@@ -67,17 +67,24 @@ class Monitor:
         sent = [value for name, value in headers if name == b"authorization"]
         return hmac.compare_digest(sent[0] if len(sent) == 1 else b"", self._authorization)
 
+    def spares(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Tell whether a request is a scrape, which no limit may refuse."""
+        return path == PATH and self.admits(headers)
+
     async def run(self) -> None:
-        """Flush once a second until cancelled."""
+        """Flush once a second until cancelled; then write what is left, and give the slot up."""
         loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + FLUSH_S
-            await asyncio.sleep(FLUSH_S)
-            self._lags.append(max(0.0, loop.time() - due))
-            try:
-                self.flush()
-            except Exception:  # a full disk must not end the chore
-                log.exception("metrics could not be written")
+        try:
+            while True:
+                due = loop.time() + FLUSH_S
+                await asyncio.sleep(FLUSH_S)
+                self._lags.append(max(0.0, loop.time() - due))
+                try:
+                    self.flush()
+                except Exception:  # a full disk must not end the chore
+                    log.exception("metrics could not be written")
+        finally:
+            self.close()
 
     def flush(self) -> None:
         """Write what this process has counted, and its present values, where every process can read them."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.checks import assert_problem
+from tests.e2e.policies import BUILT_IN
 from tests.e2e.workers import TELLS_WORKERS_APART, on_every_worker, workers_of
 from tests.servers import REPOSITORY, Installation, wait_until
 
@@ -22,7 +23,9 @@ MINTS = 'gateway_http_requests_total{method="POST",route="/api/rooms/{room_id}/t
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    running = Installation(tmp_path_factory.mktemp("watched"), workers=2)
+    policy, changed = re.subn(r"(?m)^flood = [^#]*", 'flood = { rate = "1/s", burst = 500 } ', BUILT_IN.read_text())
+    assert changed == 1
+    running = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=policy)
     running.env["GATEWAY_METRICS_TOKEN"] = secrets.token_urlsafe(48)
     running.env["TMPDIR"] = str(running.folder)
     with running:
@@ -89,9 +92,15 @@ def test_counters_survive_a_killed_worker_and_files_do_not_become_more(watched: 
     assert {path.name: path.stat().st_size for path in folder.iterdir()} == files
 
 
-def test_without_a_token_there_is_no_such_address(installation: Installation) -> None:
-    with installation.client() as client:
-        assert_problem(client.get("/metrics"), 404, "not_found")
+def test_a_flood_from_its_address_does_not_stop_prometheus(watched: Installation) -> None:
+    wrong = {"Authorization": "Bearer " + "x" * 40}
+    with watched.client() as client:  # one connection, so one worker
+        for _ in range(600):
+            if client.get("/metrics", headers=wrong).status_code == 429:
+                break
+        assert client.get("/health/none").status_code == 429
+        token = {"Authorization": f"Bearer {watched.env['GATEWAY_METRICS_TOKEN']}"}
+        assert client.get("/metrics", headers=token).status_code == 200
 
 
 def test_without_a_token_nothing_of_prometheus_is_imported(tmp_path: Path) -> None:

@@ -290,6 +290,7 @@ async def test_a_server_that_stops_answering_fails_every_caller_and_recovers(
     own.pause()
     begun = time.monotonic()
     assert all_failed(await outcomes(*(hasty.execute("ECHO", f"lost {n}") for n in range(200))))
+    assert hasty.failures == 200
     assert DEADLINE_S * 0.9 <= time.monotonic() - begun < 10
     for _ in range(3):  # the kernel still accepts connections; each caller waits at most for their own deadline
         begun = time.monotonic()
