@@ -71,7 +71,7 @@ async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
     if refusal is not None:
         raise refusal
     if access.webhook:
-        return arguments | {"data": raw}
+        return arguments | {"body": raw}
     body = handler.parsed_data_field
     data = _decode(raw or b"{}", body.annotation if body else None)
     return arguments | {"data": data} if body else arguments

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import get, post
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, QueryParameter, RawBody
 from msgspec import Meta
 
 from gateway.http.access import needs, webhook
@@ -57,9 +57,9 @@ class LetterPage(msgspec.Struct):
 
 
 @post(PATH, status_code=200, opt=webhook(refuses=("busy",)))
-async def receive_webhook(data: bytes, services: Injected) -> Stored:
+async def receive_webhook(body: RawBody, services: Injected) -> Stored:
     """Store an event of 100ms, to be worked off later. 100ms sends an event again that is not answered 200."""
-    await services.intake.store(data)
+    await services.intake.store(body)
     return Stored()
 
 
