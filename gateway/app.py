@@ -97,7 +97,7 @@ from gateway.routes import limits as limits_routes
 from gateway.routes import metrics as metrics_routes
 from gateway.routes.services import Services
 from gateway.settings import Settings
-from gateway.usage.archive import Archive, ArchiveError
+from gateway.usage.archive import Archive
 from gateway.usage.feed import Feed
 from gateway.usage.history import History
 from gateway.usage.reports import Reports
@@ -108,9 +108,6 @@ from limits.limiter import Limiter
 from limits.overrides import Overrides
 
 log = logging.getLogger("gateway")
-
-GUESTS_SWEEP_S = 60.0
-ARCHIVE_S = 60.0
 
 
 def _handlers(*modules: ModuleType) -> list[Any]:
@@ -224,6 +221,10 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 
+    others = [Chore("expired guests", guests.remove_expired)]
+    if archive is not None:
+        others.append(Chore("archive", RollUp(reports.execute, report_accounts, archive).work))
+
     def vitals() -> Vitals:
         return Vitals(store.state, hms.state, hms.answered_ms, hms.failed_ms)
 
@@ -233,16 +234,13 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         await _warm((store, reports), durable, passwords)
         chores = [
             asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
-            asyncio.create_task(_remove_expired_guests(guests)),
-            asyncio.create_task(_leader(reports, stays, hms, policy, registry).run()),
+            asyncio.create_task(_leader(reports, stays, hms, policy, registry, *others).run()),
         ]
         chores.append(asyncio.create_task(Heartbeat(reports.execute, reports.now_ms, vitals).run()))
         if door.is_open:
             chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
         if monitor is not None:
             chores.append(asyncio.create_task(monitor.run()))
-        if archive is not None:
-            chores.append(asyncio.create_task(_fill_archive(RollUp(reports.execute, report_accounts, archive))))
         try:
             yield
         finally:
@@ -295,8 +293,10 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     )
 
 
-def _leader(reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms) -> Leader:
-    """Return the leader with the chores that keep minutes exact and within their budgets."""
+def _leader(
+    reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms, *others: Chore
+) -> Leader:
+    """Return the leader with the chores that keep minutes exact and within their budgets, and others."""
     audit = Audit(reports.execute, reports.post)
     reconciliation = Reconciliation(reports.execute, stays, audit, reports.now_ms)
     accrual = Accrual(reports.execute, stays, reports.now_ms)
@@ -307,7 +307,7 @@ def _leader(reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce,
         reports.execute, budgets, policy, consequences, reports.now_ms, lambda: accrual.credited_ms
     )
     chores = (Chore("accrual", accrual.work), Chore("reconciliation", sweep.work), Chore("budgets", enforcement.work))
-    return Leader(reports.execute, *chores)
+    return Leader(reports.execute, *chores, *others)
 
 
 async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:
@@ -319,34 +319,3 @@ async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Pa
         await durable.check()
     except (StoreError, RedisError):
         log.warning("Redis does not answer yet; every request is answered 503 until it does")
-
-
-async def _remove_expired_guests(guests: GuestBook) -> None:
-    """Remove expired guests, for as long as the process runs."""
-    while True:
-        await asyncio.sleep(GUESTS_SWEEP_S)
-        try:
-            while await guests.sweep():
-                pass
-        except (StoreError, RedisError):
-            pass  # the next sweep finds them
-        except Exception:
-            log.exception("expired guests could not be removed")
-
-
-async def _fill_archive(roll_up: RollUp) -> None:
-    """Copy finished days to the archive, for as long as the process runs. An outage is reported once."""
-    failed = False
-    while True:
-        try:
-            await roll_up.run_if_due()
-            failed = False
-        except (StoreError, RedisError):
-            pass  # the next attempt continues
-        except ArchiveError as error:
-            if not failed:
-                log.error("%s", error)
-            failed = True
-        except Exception:
-            log.exception("the usage of past days could not be archived")
-        await asyncio.sleep(ARCHIVE_S)

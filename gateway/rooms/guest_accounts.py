@@ -22,6 +22,7 @@ from gateway.rooms.room import Room
 
 log = logging.getLogger("gateway")
 
+_SWEEP_S = 60.0
 _RETRY_S = 3600  # how long to keep asking 100ms to remove an expired guest, who gets no more tokens
 
 
@@ -56,6 +57,12 @@ class GuestBook:
         """Return when a guest expires, in epoch seconds; None for a user who is not a guest."""
         score = await self._execute("ZSCORE", keys.GUESTS, uid)
         return None if score is None else float(score)
+
+    async def remove_expired(self) -> float:
+        """Remove all expired guests; return how many seconds to wait before the next time."""
+        while await self.sweep():
+            pass
+        return _SWEEP_S
 
     async def sweep(self, *, most: int = 50) -> int:
         """Remove expired guests, from sessions too if 100ms does so within an hour; return how many. Usage stays."""

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from auth import Execute
 from auth.accounts import Accounts
-from gateway.usage.archive import Archive, Kind, Row
+from gateway.usage.archive import Archive, ArchiveError, Kind, Row
 from limits.counters import Counters
 from limits.periods import months_between
 
@@ -24,7 +24,7 @@ THROUGH = "through"
 """The state of the archive that holds the last day it has."""
 
 _SETTLED = timedelta(minutes=10)  # after midnight UTC; a request is amended up to a minute later
-_LOCK, _LOCK_S = "lk:1:archive", 3600  # a roll-up that crashed is repeated after this
+_EVERY_S = 60.0
 _TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
 _LONGEST_DAYS = 400  # how long Redis keeps counters
 _PAGE = 500
@@ -44,6 +44,7 @@ class RollUp:
         self._accounts = accounts
         self._counters = Counters(execute)
         self._archive = archive
+        self._has_failed = False
 
     async def run(self, *, today: date | None = None, progress: Progress | None = None) -> list[date]:
         """Copy every finished day that is not in the archive yet or has changed since; return these days.
@@ -66,20 +67,24 @@ class RollUp:
             await self._execute("SREM", _TAKEN, *(day.isoformat() for day in changed))
         return days
 
-    async def run_if_due(self) -> None:
-        """Run if a finished day is missing or has changed, and no other process has begun with it."""
-        now = datetime.now(UTC)
-        yesterday = (now - _SETTLED).date() - timedelta(days=1)
-        through = await self._through()
-        if through is not None and through >= yesterday and not await self._execute("SCARD", CHANGED):
-            return
-        if await self._execute("SET", _LOCK, "", "NX", "EX", _LOCK_S):
-            try:
+    async def work(self) -> float:
+        """Run if a finished day is missing or has changed; return how many seconds to wait before the next time.
+
+        Reports once that the archive cannot be used.
+        """
+        yesterday = (datetime.now(UTC) - _SETTLED).date() - timedelta(days=1)
+        try:
+            through = await self._through()
+            if through is None or through < yesterday or await self._execute("SCARD", CHANGED):
                 days = await self.run(today=yesterday + timedelta(days=1))
-            finally:
-                await self._execute("DEL", _LOCK)
-            if days:
-                log.info("copied the usage of %d days up to %s to the archive", len(days), days[-1])
+                if days:
+                    log.info("copied the usage of %d days up to %s to the archive", len(days), days[-1])
+            self._has_failed = False
+        except ArchiveError as error:
+            if not self._has_failed:
+                log.error("%s", error)
+            self._has_failed = True
+        return _EVERY_S
 
     async def through(self) -> date | None:
         """Return the last day that the archive holds, None before the first roll-up."""

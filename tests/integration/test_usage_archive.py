@@ -137,6 +137,24 @@ async def test_a_roll_up_copies_finished_days_once_and_changed_days_again(store:
     assert await store.execute("SMEMBERS", CHANGED) == [tomorrow.isoformat().encode()], "it is not finished"
 
 
+async def test_the_gateway_copies_what_is_due_and_reports_an_outage_once(
+    store: Store, archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    roll_up = roll_up_of(store, archive)
+    with monkeypatch.context() as broken:
+
+        async def fail(*_: object) -> None:
+            raise ArchiveError("the disk is full")
+
+        broken.setattr(archive, "write", fail)
+        await count(store, "all", datetime.now(UTC).date() - timedelta(days=2), "api.ok", 1)
+        for _ in range(2):
+            assert await roll_up.work() > 0
+    assert caplog.messages == ["the disk is full"]
+    await roll_up.work()
+    assert await roll_up.through() in {datetime.now(UTC).date() - timedelta(days=n) for n in (1, 2)}
+
+
 async def test_a_roll_up_that_crashed_is_continued(
     store: Store, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
