@@ -48,7 +48,7 @@ from gateway.metering.consequences import Consequences
 from gateway.metering.consumer import Consumer
 from gateway.metering.enforcement import Enforcement
 from gateway.metering.intake import PATH as WEBHOOKS
-from gateway.metering.intake import Door, Intake
+from gateway.metering.intake import Intake, SecretCheck
 from gateway.metering.leader import Chore, Leader
 from gateway.metering.reconcile import Reconciliation
 from gateway.metering.stays import Stays
@@ -166,7 +166,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
     report_accounts = Accounts(reports.execute, passwords)
-    door = Door(settings.webhook_secrets, settings.webhook_header)
+    secret = SecretCheck(settings.webhook_secrets, settings.webhook_header)
     intake = Intake(store.execute, store.post)
     stays = Stays(reports.execute, derived, calendars=lambda: policy.now.metered_calendars)
     archive = Archive(settings.archive_url) if settings.archive_url else None
@@ -212,7 +212,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         forecasts=Forecasts(report_budgets, derived, policy),
         presence=presence,
         live=Live(totals, presence, webhooks, tokens, Sessions(reports.execute, refresh_keys), policy),
-        door=door,
+        secret_check=secret,
         intake=intake,
         webhooks=webhooks,
         feed=Feed(reports.execute),
@@ -237,7 +237,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             asyncio.create_task(_leader(reports, stays, hms, policy, registry, *others).run()),
         ]
         chores.append(asyncio.create_task(Heartbeat(reports.execute, reports.now_ms, vitals).run()))
-        if door.is_open:
+        if secret.is_set:
             chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
         if monitor is not None:
             chores.append(asyncio.create_task(monitor.run()))
@@ -261,7 +261,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
 
     dispatch = Dispatch(services)
     admission = Admission(
-        tokens, sessions, limiter, counters, registry, policy, throttle, derived, idempotency, audit, door, dispatch
+        tokens, sessions, limiter, counters, registry, policy, throttle, derived, idempotency, audit, secret, dispatch
     )
     routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ()), *(MONITORING if monitor else ())]
     app = Litestar(
@@ -279,7 +279,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     def is_exempt(scope: Scope) -> bool:
         """Spare 100ms, which sends from few addresses as many events as there are peers, and Prometheus."""
         if scope["path"] == WEBHOOKS:
-            return door.admits(scope["headers"])
+            return secret.accepts(scope["headers"])
         return monitor is not None and monitor.spares(scope["path"], scope["headers"])
 
     return Edge(

@@ -17,7 +17,7 @@ from .limiter import KEEP_COUNTERS_MS, metered_field
 from .periods import US_PER_DAY, Span, day_of, span_of
 
 OPEN, ENDED, CONFIRMED = 0, 1, 2
-"""Ranks of what is known about an interval: it goes on, somebody reported its end, or an authority did."""
+"""Ranks of what is known about an interval: it is open, its end was reported, or its end was confirmed."""
 
 MS_PER_DAY = 86_400_000
 MOST_MS = 25 * 3_600_000  # of one interval: three UTC days at most, and two months

@@ -39,7 +39,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 def reconcile(first: datetime, last: datetime | None, as_json: bool) -> None:
     """Ask 100ms for the sessions of these days, and correct the minutes that webhooks reported wrong or not at all.
 
-    Repeat it as often as you like: only what differs changes. It makes 30 calls a minute, each for 100 sessions.
+    It may be repeated: only what differs is changed. It makes 30 calls a minute, each for 100 sessions.
     """
     days = _days(first.date(), last.date() if last else None)
     with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as shown:
@@ -58,7 +58,7 @@ def _days(first: date, last: date | None) -> tuple[date, date]:
     return first, last
 
 
-def _with_reconciliation(days: tuple[date, date], tell: Callable[[str], None]) -> list[Finding]:
+def _with_reconciliation(days: tuple[date, date], report: Callable[[str], None]) -> list[Finding]:
     settings = Settings.from_env(load_env())
     policy = policy_of(settings)
 
@@ -68,7 +68,7 @@ def _with_reconciliation(days: tuple[date, date], tell: Callable[[str], None]) -
         reconciliation = Reconciliation(store.execute, stays, audit, store.now_ms)
         async with connect(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
-            findings = await _replay(hms, reconciliation, days, tell)
+            findings = await _replay(hms, reconciliation, days, report)
         derived.flush()
         totals = _totals(findings)
         span = {"first": days[0].isoformat(), "last": days[1].isoformat()}
@@ -79,7 +79,7 @@ def _with_reconciliation(days: tuple[date, date], tell: Callable[[str], None]) -
 
 
 async def _replay(
-    hms: HmsClient, reconciliation: Reconciliation, days: tuple[date, date], tell: Callable[[str], None]
+    hms: HmsClient, reconciliation: Reconciliation, days: tuple[date, date], report: Callable[[str], None]
 ) -> list[Finding]:
     # A stay on the first day may belong to a session that began up to twelve hours before.
     after_ms = _midnight_ms(days[0]) - MOST_STAY_MS
@@ -88,23 +88,23 @@ async def _replay(
     for active in (True, False):  # in this order: a session that ends meanwhile is then in both lists, not in none
         start, more = "", True
         while more:
-            page, start = await _page(hms, active, (after_ms, before_ms), start, tell)
+            page, start = await _page(hms, active, (after_ms, before_ms), start, report)
             for session in page:
                 findings[session.id] = await reconciliation.apply(session, by=CLI)
-                tell(f"{len(findings)} sessions compared")
+                report(f"{len(findings)} sessions compared")
             if more := bool(start):
                 await asyncio.sleep(EVERY_S)
     return list(findings.values())
 
 
 async def _page(
-    hms: HmsClient, active: bool, span_ms: tuple[int, int], start: str, tell: Callable[[str], None]
+    hms: HmsClient, active: bool, span_ms: tuple[int, int], start: str, report: Callable[[str], None]
 ) -> tuple[list[HmsSession], str]:
     while True:
         try:
             return await hms.list_sessions(active=active, after_ms=span_ms[0], before_ms=span_ms[1], start=start)
         except HmsBusy as error:
-            tell(f"100ms asks to wait {error.retry_after_s} s")
+            report(f"100ms asks to wait {error.retry_after_s} s")
             await asyncio.sleep(error.retry_after_s)
 
 
@@ -129,10 +129,10 @@ def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool) -
     if as_json:
         print_json(totals | {"changed": changed})
         return
-    said = f"Compared {days[0]} to {days[1]}: sessions {totals['sessions']} ({totals['running']} running), "
-    said += f"stays {totals['stays']}. "
+    summary = f"Compared {days[0]} to {days[1]}: sessions {totals['sessions']} ({totals['running']} running), "
+    summary += f"stays {totals['stays']}. "
     if not changed:
-        click.echo(f"{said}Nothing had to be corrected.")
+        click.echo(f"{summary}Nothing had to be corrected.")
         return
     # These fit in 80 columns; JSON has the rest.
     columns = [Column(name, no_wrap=True) for name in ("Room", "Session")]
@@ -144,4 +144,4 @@ def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool) -
     hidden = len(changed) - _MOST_ROWS
     notes = [f"and {hidden} more sessions; --json lists all of them"] if hidden > 0 else []
     print_table(table_of(columns, rows, title="Corrected sessions"), *notes)
-    click.echo(f"{said}Corrected: stays {totals['corrected']}, minutes {totals['seconds'] / 60:+.2f}.")
+    click.echo(f"{summary}Corrected: stays {totals['corrected']}, minutes {totals['seconds'] / 60:+.2f}.")

@@ -22,7 +22,7 @@ from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
 from gateway.http.request_input import read_input
-from gateway.metering.intake import Door
+from gateway.metering.intake import SecretCheck
 from gateway.policy.actions import counter_of
 from gateway.policy.decide import Verdict, decide
 from gateway.policy.live import PolicyInForce
@@ -61,7 +61,7 @@ class Admission:
     _derived: Derived
     _idempotency: Idempotency
     _audit: Audit
-    _door: Door
+    _secret_check: SecretCheck
     _dispatch: Dispatch
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
@@ -73,7 +73,7 @@ class Admission:
         try:
             if access.is_public or (access.guests and not _has_login(scope)):
                 if access.webhook:
-                    self._door.check(scope["headers"])
+                    self._secret_check.check(scope["headers"])
                 if access.throttled:
                     await self._throttle.request(context_of(scope).client)
                 arguments = await read_input(scope, receive)

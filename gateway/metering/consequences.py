@@ -74,9 +74,9 @@ class Consequences:
         period = span_of(state.quota.period, state.quota.zone, now_us).id
         words = (f"{state.name}:{percent}", period, _KEEP_NOTICES_MS)
         if await self._execute("EVAL", _NOTICE, 1, budget_notices(subject), *words):
-            whom = NOBODY if scope == "all" else subject
-            said: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
-            await self._audit.record("budget.reached", by=NOBODY, subject=whom, **said, minutes=state.amount)
+            about = NOBODY if scope == "all" else subject
+            detail: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
+            await self._audit.record("budget.reached", by=NOBODY, subject=about, **detail, minutes=state.amount)
 
     async def end(self, spent: Iterable[tuple[Payer, str]], stays: Sequence[OpenStay], now_ms: int) -> None:
         """End what spent budgets, given by whose they are and their names, must end of all open stays."""
@@ -101,8 +101,8 @@ class Consequences:
             return
         why = _WHY["all" if of_all else "owner"]
         await self._rooms.locks.end(room, lock=not of_all, held=False, reason=why)
-        said = {"room": room.id, "reason": why, "budget": order.budget}
-        await self._audit.record("room.ended", by=NOBODY, subject=stay.owner, **said, lock=int(not of_all))
+        detail = {"room": room.id, "reason": why, "budget": order.budget}
+        await self._audit.record("room.ended", by=NOBODY, subject=stay.owner, **detail, lock=int(not of_all))
 
     async def _remove(self, order: _Order) -> None:
         stay = order.stay
@@ -111,7 +111,7 @@ class Consequences:
 
 
 def _orders(payer: Payer, budget: str, stays: Iterable[OpenStay]) -> Iterable[_Order]:
-    """Say what ends: the rooms of an owner, and of a user also their stays in rooms of others, which go on."""
+    """Return what ends: the rooms of an owner, and of a user also their stays in rooms of others, which go on."""
     scope, subject = payer
     for stay in stays:
         if scope == "all" or stay.owner == subject:

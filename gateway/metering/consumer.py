@@ -1,4 +1,4 @@
-"""Works webhook events off, in every process: reads them, credits stays, acknowledges what has been credited.
+"""Processes webhook events, in every worker: reads them, credits stays, acknowledges what has been credited.
 
 A process that dies in between leaves its events to the others, which credit them again: that changes nothing twice.
 """
@@ -29,14 +29,14 @@ log = logging.getLogger("gateway")
 
 GROUP = "metering"
 POLL_S = 0.25  # events that another process has stored wait so long at most
-RECLAIM_MS = 10_000  # a batch takes milliseconds; whoever holds an event for longer has died
+RECLAIM_MS = 10_000  # a batch takes milliseconds; a consumer that holds an event for longer has died
 BATCH = 100
 MOST_FAILURES = 3
 _TIDY_S = 60.0
 _GONE_MS = 300_000  # a live consumer asks several times a second
 _LATER_S = 1.0
 
-# KEYS the stream. ARGV group, ids. Both in one step: nobody would find an event that is acknowledged and not deleted.
+# KEYS the stream. ARGV group, ids. Both in one step: an event that is acknowledged and not deleted would stay forever.
 _DONE = """
 local ids = {unpack(ARGV, 2)}
 redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
@@ -64,7 +64,7 @@ class Received(Struct, frozen=True):
 
 
 class Consumer:
-    """Works off batches until it is cancelled. `wake`: set when this process has stored an event."""
+    """Processes batches until it is cancelled. `wake`: set when this process has stored an event."""
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class Consumer:
         self._tidy_at = 0.0
 
     async def run(self) -> None:
-        """Work off events for as long as the process runs. An outage of Redis only delays them."""
+        """Process events for as long as the worker runs. An outage of Redis only delays them."""
         while True:
             try:
                 self._wake.clear()
-                while await self.work_once():
+                while await self.process_once():
                     pass
                 await self._rest(POLL_S)
             except (StoreError, RedisError) as error:
@@ -98,14 +98,14 @@ class Consumer:
                     log_refusal(error)
                 await asyncio.sleep(_LATER_S)
             except Exception:
-                log.exception("webhook events could not be worked off; they are tried again")
+                log.exception("webhook events could not be processed; they are tried again")
                 await asyncio.sleep(_LATER_S)
 
-    async def work_once(self) -> int:
-        """Work off one batch; return how many events it had. Those of dead consumers come first."""
+    async def process_once(self) -> int:
+        """Process one batch; return how many events it had. Those of dead consumers come first."""
         batch = await self._read()
         if batch:
-            await self._work(batch)
+            await self._process(batch)
         await self._tidy()
         return len(batch)
 
@@ -139,7 +139,7 @@ class Consumer:
                 raise
         self._has_group = True
 
-    async def _work(self, batch: list[Received]) -> None:
+    async def _process(self, batch: list[Received]) -> None:
         now_ms = self._now_ms()
         counts: Counter[str] = Counter()
         events: list[tuple[Received, Event]] = []
@@ -147,13 +147,13 @@ class Consumer:
             try:
                 events.append((one, read_event(one.body, now_ms)))
             except Malformed as error:
-                await self._bury(one, str(error), counts)
+                await self._add_dead_letter(one, str(error), counts)
         try:
             await self._credit([event for _, event in events], counts)
         except Exception as error:
             if _is_outage(error):
                 raise
-            events = await self._credit_each(events, counts)  # it may be the fault of a single one
+            events = await self._credit_each(events, counts)  # a single one may be the cause
         await self._done([one.place for one, _ in events])
         await self._count(counts, min(one.at_ms for one in batch), now_ms)
 
@@ -184,10 +184,10 @@ class Consumer:
             except Exception as error:
                 if _is_outage(error):
                     raise
-                log.exception("a webhook event could not be worked off")
+                log.exception("a webhook event could not be processed")
                 if await self._attempts(one) < MOST_FAILURES:
                     continue
-                await self._bury(one, f"it failed {MOST_FAILURES} times: {type(error).__name__}", counts)
+                await self._add_dead_letter(one, f"it failed {MOST_FAILURES} times: {type(error).__name__}", counts)
             else:
                 done.append((one, event))
         return done
@@ -198,8 +198,8 @@ class Consumer:
         found = await self._execute("XPENDING", keys.EVENTS, GROUP, place, place, 1)
         return int(found[0][3]) if found else 0
 
-    async def _bury(self, one: Received, why: str, counts: Counter[str]) -> None:
-        """Keep an event as a dead letter, then forget it: after a crash in between there are two letters."""
+    async def _add_dead_letter(self, one: Received, why: str, counts: Counter[str]) -> None:
+        """Keep an event as a dead letter, then acknowledge it. After a crash in between there are two letters."""
         await self._dead.add(one.body, why, one.at_ms)
         await self._done([one.place])
         counts["dead"] += 1

@@ -1,6 +1,6 @@
-"""Events that could not be understood: kept for an operator, who may read them and send them through again.
+"""Events that could not be understood: kept for an operator, who may read them and have them processed again.
 
-They are shown without secrets: an event can hold addresses that admit to a recording, or a token to join a room.
+They are shown without secrets: an event can hold addresses of recordings, or a token to join a room.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMES = "meeting_url|presigned_url|rtmp|token|secret|password|authorization"
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
 _FIELD = re.compile(
     rf'"([^"]*(?:{_NAMES})[^"]*)"\s*:\s*(?:"[^"]*"?|\[[^\]]*\]?|[^,}}]*)', re.IGNORECASE
-)  # of what is no JSON
+)  # in a body that is not JSON
 _JWT = re.compile(r"eyJ[\w-]*\.[\w-]*(?:\.[\w-]*)*")
 _ADDRESS = re.compile(r"\b(?:https?|rtmps?|wss?):(?:\\*/){2}[^\s\"'<>]*", re.IGNORECASE)  # \\ in JSON within JSON
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -40,7 +40,7 @@ return 1
 
 
 class DeadLetter(Struct, frozen=True):
-    """One event that could not be worked off: why, and its body without secrets, cut if it is long."""
+    """One event that could not be processed: why, and its body without secrets, cut if it is long."""
 
     id: str
     at_ms: int
@@ -88,7 +88,7 @@ class DeadLetters:
 
 
 def without_secrets(body: bytes) -> str:
-    """Return a body as a text to show: without tokens, addresses and fields whose names promise a secret."""
+    """Return a body as a text to show: without tokens, addresses and fields whose names suggest a secret."""
     try:
         # Decoded and encoded again, so that an escape such as \u0065yJ cannot hide a token.
         text = msgspec.json.encode(_masked(msgspec.json.decode(body))).decode()

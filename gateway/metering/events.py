@@ -143,7 +143,7 @@ def read_event(body: bytes, now_ms: int) -> Event:
 
 
 def is_recorder(role: object, user: object) -> bool:
-    """Tell whether a peer is one of 100ms's own, which records a room."""
+    """Return whether a peer is one of 100ms's own, which records a room."""
     return role == RECORDER_ROLE or (isinstance(user, str) and user.startswith(RECORDER_USER))
 
 

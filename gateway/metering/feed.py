@@ -16,22 +16,22 @@ _PART = 100  # entries sent at once; others run in between
 
 
 class Feed:
-    """Appends confirmed stays to the stream, and remembers per session how many seconds of each it has told."""
+    """Appends confirmed stays to the stream, and remembers per session how many seconds of each it has published."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     async def publish(self, owner: str, stays: Sequence[Stay]) -> int:
-        """Append what is new about the stays of one session, and return how many entries that took.
+        """Append what is new about the stays of one session; return how many entries were appended.
 
         The first entry of a stay has its digest as id and all its seconds. A later correction has the digest and a
-        number, and the difference. An entry is noted after it was appended: a process that dies in between, or two at
-        the same time, append it twice under the same id.
+        number, and the difference. An entry is noted after it was appended: it is appended twice,
+        under the same id, if a process dies in between, or if two publish at the same time.
         """
         if not stays:
             return 0
-        told = published(stays[0].room, stays[0].session)
-        noted: dict[bytes, bytes] = await self._execute("HGETALL", told)
+        key = published(stays[0].room, stays[0].session)
+        noted: dict[bytes, bytes] = await self._execute("HGETALL", key)
         entries: list[tuple[Any, ...]] = []
         notes: list[str] = []
         for stay in stays:
@@ -45,8 +45,8 @@ class Feed:
             await asyncio.gather(
                 *(self._execute("XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", *e) for e in entries)
             )
-            await self._execute("HSET", told, *notes)
-            await self._execute("PEXPIRE", told, KEEP_LEDGER_MS)
+            await self._execute("HSET", key, *notes)
+            await self._execute("PEXPIRE", key, KEEP_LEDGER_MS)
         return len(entries)
 
 

@@ -1,4 +1,4 @@
-"""Takes webhooks of 100ms in: whoever knows the secret may store an event, which a consumer then works off."""
+"""Receives webhooks of 100ms: checks their secret and stores the event, which a consumer processes later."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ return 1
 
 
 class NoWebhook(Exception):
-    """No secret is set, so that no webhook is taken."""
+    """No secret is set, so no webhook is accepted."""
 
 
 class WrongSecret(Exception):
@@ -36,29 +36,29 @@ class IntakeFull(Exception):
     """Too many events wait for a consumer. 100ms sends an event again that is not answered 200."""
 
 
-class Door:
-    """Knows who may store events: those whose header has one of the secrets. A list of secrets allows rotation."""
+class SecretCheck:
+    """Checks the secret that a webhook has in a header. A list of secrets allows rotation: each is accepted."""
 
     def __init__(self, secrets: Sequence[str], header: str) -> None:
         self._digests = [_digest(secret.encode()) for secret in secrets]
         self._header = header.lower().encode()
 
     @property
-    def is_open(self) -> bool:
+    def is_set(self) -> bool:
         return bool(self._digests)
 
-    def admits(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Tell whether there is one such header, and it has a secret. Compares with all, in the same time."""
+    def accepts(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether there is one such header and it holds a secret. Takes the same time for every value."""
         sent = [value for name, value in headers if name == self._header]
         digest = _digest(sent[0] if len(sent) == 1 else b"")
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches)
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Refuse whom it does not admit. Raises: NoWebhook, WrongSecret"""
-        if not self.is_open:
+        """Refuse a webhook without a secret. Raises: NoWebhook, WrongSecret"""
+        if not self.is_set:
             raise NoWebhook("This address does not exist.")
-        if not self.admits(headers):
+        if not self.accepts(headers):
             raise WrongSecret("The header with the webhook's secret is missing or wrong.")
 
 
@@ -77,7 +77,7 @@ class Intake:
         now_ms = time.time_ns() // 1_000_000
         if not await self._execute("EVAL", _STORE, 1, keys.EVENTS, self._most_waiting, body, now_ms):
             self._say_full()
-            raise IntakeFull("Too many events wait to be worked off.")
+            raise IntakeFull("Too many events are waiting to be processed.")
         self._post("HINCRBY", keys.STATISTICS, "received", 1)
         self._post("HSET", keys.STATISTICS, "last_ms", now_ms)
         self.wake.set()
@@ -86,7 +86,7 @@ class Intake:
         now = time.monotonic()
         if now - self._said_at >= _SAID_EVERY_S:
             self._said_at = now
-            log.error("%d webhook events wait to be worked off; more are refused", self._most_waiting)
+            log.error("%d webhook events are waiting to be processed; more are refused", self._most_waiting)
 
 
 def _digest(value: bytes) -> bytes:

@@ -79,7 +79,7 @@ def _of(
 
 
 def published(room: str, session_id: str) -> str:
-    """Return the key of what the feed has told about the stays of a session: a hash."""
+    """Return the key of what the feed has published of the stays of a session: a hash."""
     return f"sp:1:{{{room}}}:{session_id}"
 
 

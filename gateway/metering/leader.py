@@ -1,4 +1,4 @@
-"""One process performs the chores of metering: the holder of a lock, which ends soon after its process does."""
+"""One process performs the chores of metering: the holder of a lock, which expires soon after its process ends."""
 
 import asyncio
 import contextlib
@@ -24,15 +24,15 @@ log = logging.getLogger("gateway.metering")
 LEASE_S, RENEW_S = 3.5, 1.0
 STORE_RETRY_S, BUG_RETRY_S = 1.0, 30.0
 
-# KEYS  1 the lock   ARGV  1 who asks   2 ms to hold it   Reply 1: holds it from now on, 0: somebody else does
+# KEYS  1 the lock   ARGV  1 the asking process   2 ms to hold it   Reply 1: this process holds it, 0: another one does
 _HOLD = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
-# KEYS  1 the lock   ARGV  1 who gives it up
-_GIVE_UP = """
+# KEYS  1 the lock   ARGV  1 the process that releases it
+_RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
@@ -52,18 +52,18 @@ class Leader:
     def __init__(self, execute: Execute, *chores: Chore) -> None:
         self._execute = execute
         self._chores = chores
-        # Says to an operator which process it is.
+        # Shows an operator which process it is.
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
         self._leads = asyncio.Event()
         self._until = 0.0
 
     @property
     def leads(self) -> bool:
-        """Tell whether this process holds the lock."""
+        """Whether this process holds the lock."""
         return self._leads.is_set()
 
     async def run(self) -> None:
-        """Go on until cancelled, then give up the lock so that another process need not wait for its end."""
+        """Run until cancelled, then release the lock, so that another process need not wait until it expires."""
         tasks = [asyncio.create_task(self._repeat(chore)) for chore in self._chores]
         try:
             while True:
@@ -74,7 +74,7 @@ class Leader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             with contextlib.suppress(StoreError, RedisError):
-                await self._execute("EVAL", _GIVE_UP, 1, LEADER, self._name)
+                await self._execute("EVAL", _RELEASE, 1, LEADER, self._name)
 
     async def _compete(self) -> None:
         asked_at = asyncio.get_running_loop().time()

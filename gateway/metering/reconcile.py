@@ -44,15 +44,15 @@ class Reconciliation:
     async def apply(self, found: HmsSession, *, by: str = NOBODY) -> Finding:
         """Credit a session as 100ms describes it now."""
         known = await self.known(found.room_id, found.id)
-        # Ended and without anybody: 100ms has forgotten the peers, as every session has had some.
+        # It ended and has no peers: 100ms has forgotten them, as every session has had some.
         if known and not found.active and not found.stays:
-            return await self.give_up(found.room_id, found.id, by=by)
+            return await self.apply_unknown(found.room_id, found.id, by=by)
         ended_ms = None if found.active else found.changed_ms
         fact = SessionFact(found.room_id, found.id, found.started_ms, ended_ms, has_closed=not found.active)
         stays = settle(found, known, await self._clock())
         return await self._finish(fact, stays, "running" if found.active else "ended", by)
 
-    async def give_up(self, room_id: str, session_id: str, *, by: str = NOBODY) -> Finding:
+    async def apply_unknown(self, room_id: str, session_id: str, *, by: str = NOBODY) -> Finding:
         """Confirm the stays of a session that 100ms does not know as they were last credited."""
         stays = settle_unknown(await self.known(room_id, session_id), await self._clock())
         ended_ms = max((stay.left_ms for stay in stays), default=None)
@@ -70,7 +70,7 @@ class Reconciliation:
         owner = (await self._stays.learn({at: fact}))[at].owner
         changes = [seconds for seconds in await self._stays.credit(stays) if seconds]
         finding = Finding(*at, state, len(stays), len(changes), sum(changes))
-        await self._tell(finding, owner, moved_s=sum(map(abs, changes)), by=by)
+        await self._record(finding, owner, moved_s=sum(map(abs, changes)), by=by)
         await self._feed.publish(owner, [stay for stay in stays if stay.rank == CONFIRMED])
         if state != "running":
             # Only now: a process that dies before leaves the session in the queue, for another look.
@@ -78,7 +78,7 @@ class Reconciliation:
             await self._execute("ZREM", SESSIONS_DUE, queued(*at))
         return finding
 
-    async def _tell(self, finding: Finding, owner: str, *, moved_s: int, by: str) -> None:
+    async def _record(self, finding: Finding, owner: str, *, moved_s: int, by: str) -> None:
         place = {"room": finding.room_id, "session": finding.session_id}
         if finding.corrected:
             words = {"stays": finding.corrected, "seconds": finding.seconds}

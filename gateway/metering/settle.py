@@ -38,13 +38,13 @@ def settle_unknown(known: Iterable[Stay], now_ms: int) -> list[Stay]:
 
 
 def _of_peer(session: HmsSession, shown: Iterable[HmsStay], known: Sequence[Stay], now_ms: int) -> list[Stay]:
-    told = [_told(session, one, known, now_ms) for one in shown]
-    places = {stay.place for stay in told}
-    untold = (_untold(session, stay, told, known, now_ms) for stay in known if stay.place not in places)
-    return told + [stay for stay in untold if stay is not None]
+    stays = [_shown(session, one, known, now_ms) for one in shown]
+    places = {stay.place for stay in stays}
+    missing = (_not_shown(session, stay, stays, known, now_ms) for stay in known if stay.place not in places)
+    return stays + [stay for stay in missing if stay is not None]
 
 
-def _told(session: HmsSession, one: HmsStay, known: Iterable[Stay], now_ms: int) -> Stay:
+def _shown(session: HmsSession, one: HmsStay, known: Iterable[Stay], now_ms: int) -> Stay:
     # The ledger says when it began if it is there: that is part of its name.
     near = [stay.joined_ms for stay in known if abs(stay.joined_ms - one.joined_ms) < SAME_MS]
     joined_ms = min(near, key=lambda joined_ms: abs(joined_ms - one.joined_ms), default=one.joined_ms)
@@ -55,14 +55,16 @@ def _told(session: HmsSession, one: HmsStay, known: Iterable[Stay], now_ms: int)
     return stay_of(*who, joined_ms, left_ms=left_ms, confirmed_ms=now_ms)
 
 
-def _untold(session: HmsSession, stay: Stay, told: Sequence[Stay], known: Sequence[Stay], now_ms: int) -> Stay | None:
+def _not_shown(
+    session: HmsSession, stay: Stay, shown: Sequence[Stay], known: Sequence[Stay], now_ms: int
+) -> Stay | None:
     """Return a stay that the session does not show as it must be, or None if that is not known yet."""
-    if not told:
+    if not shown:
         return None if session.active else _confirmed(stay, stay.joined_ms, now_ms)
     # Within the one that is shown: counted there. One that is still open contains nothing yet.
-    if any(one.joined_ms <= stay.joined_ms < one.left_ms for one in told):
+    if any(one.joined_ms <= stay.joined_ms < one.left_ms for one in shown):
         return _confirmed(stay, stay.joined_ms, now_ms)
-    begins = [one.joined_ms for one in (*told, *known) if one.joined_ms > stay.joined_ms]
+    begins = [one.joined_ms for one in (*shown, *known) if one.joined_ms > stay.joined_ms]
     if begins:
         return _confirmed(stay, min(begins) if stay.rank == OPEN else min(stay.left_ms, *begins), now_ms)
     if session.active:

@@ -32,7 +32,7 @@ _MOST_REMEMBERED = 10_000
 _MOST_AT_ONCE = 100  # stays; building the calls for one takes some 40 us, in which no request is served
 
 # KEYS the session, its room. ARGV opened_ms or '', closed_ms or '', ms to keep. Reply owner, template, reconciled_ms.
-# The owner is the one at first sight: what is credited to somebody stays theirs when the room is handed over.
+# The owner is the one at first sight: what is credited to a user stays theirs when the room is handed over.
 _LEARN = """
 if redis.call('HEXISTS', KEYS[1], 'owner') == 0 then
   local row = redis.call('HMGET', KEYS[2], 'owner', 'template')
@@ -102,7 +102,7 @@ class Stays:
         return [one.change_s for part in parts for one in await self.apply(part)]
 
     async def apply(self, stays: Sequence[Stay]) -> list[Credited]:
-        """Like `credit`; tell of each stay also whether it is new to its room, or known better now."""
+        """Credit stays like `credit`; return for each also whether it is new to its room, and whether it changed."""
         sessions = await self.learn({(stay.room, stay.session): SessionFact(stay.room, stay.session) for stay in stays})
         work: dict[Account, list[Interval]] = {}
         places: list[tuple[Account, int]] = []

@@ -23,8 +23,8 @@ RETRY_MS = 60_000
 LONGEST_BACKOFF_S = 300.0
 UNKNOWN_FROM_MS = 10 * 60_000  # of age; a younger session that 100ms does not know may only not be there yet
 
-# KEYS 1 the queue. ARGV: entry, when it was due, when it is due next. If it has been made due at another time
-# meanwhile, as by its close, that counts.
+# KEYS 1 the queue. ARGV: entry, when it was due, when it is due next. Nothing changes if it has
+# become due at another time meanwhile, for example because the session closed.
 _POSTPONE = """
 if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1])) == tonumber(ARGV[2]) then
   redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
@@ -57,7 +57,7 @@ class Sweep:
         except HmsError as error:
             self._failures += 1
             wait_s: float = min(EVERY_S * 2 ** min(self._failures, 10), LONGEST_BACKOFF_S)
-            log.warning("100ms was asked about a session in vain; next try in %.0f s: %s", wait_s, error)
+            log.warning("100ms did not answer about a session; next try in %.0f s: %s", wait_s, error)
             return max(wait_s, float(error.retry_after_s)) if isinstance(error, HmsBusy) else wait_s
         self._failures = 0
         if found is not None and found.room_id == room_id:
@@ -67,7 +67,7 @@ class Sweep:
         elif await self._is_young(room_id, session_id, now_ms):
             await self._postpone(entry, retry_ms, now_ms + SOONEST_MS)
         else:
-            await self._reconciliation.give_up(room_id, session_id)
+            await self._reconciliation.apply_unknown(room_id, session_id)
         return EVERY_S
 
     async def _pause_ms(self, age_ms: int) -> int:

@@ -17,7 +17,7 @@ _COUNTS = ("received", "applied", "unchanged", "ignored", "recorder", "dead", "c
 class WebhookState(Struct, frozen=True):
     """Numbers of events since the installation began, when the last one came, and what waits.
 
-    `counts`: by what became of them; `types`: by type, unknown ones together. `lag_ms`: how long the last ones waited.
+    `counts`: by what became of them; `types`: by type, unknown ones together. `lag_ms`: longest wait of the last ones.
     """
 
     last_ms: int | None
@@ -29,7 +29,7 @@ class WebhookState(Struct, frozen=True):
 
 
 class Webhooks:
-    """Reads the state of webhooks, and dead letters; sends these through again."""
+    """Reads the state of webhooks, and dead letters; has these processed again."""
 
     def __init__(self, execute: Execute, audit: Audit) -> None:
         self._execute = execute
@@ -51,14 +51,14 @@ class Webhooks:
         return await self._letters.page(before=before, size=size)
 
     async def replay(self, letter_id: str, *, by: str) -> bool:
-        """Send one letter through again; return whether there is one of that id."""
+        """Have one letter processed again; return whether there is one with that id."""
         if not re.fullmatch(ID, letter_id) or not await self._letters.replay(letter_id, _now_ms()):
             return False
         await self._audit.record("webhooks.replayed", by=by, subject="", letter=letter_id)
         return True
 
     async def replay_all(self, *, by: str) -> int:
-        """Send all letters through again; return how many."""
+        """Have all letters processed again; return how many."""
         count = await self._letters.replay_all(_now_ms())
         if count:
             await self._audit.record("webhooks.replayed", by=by, subject="", count=count)

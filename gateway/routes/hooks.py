@@ -1,4 +1,4 @@
-"""POST /hooks/100ms takes webhooks; /api/admin/webhooks shows operators what became of them."""
+"""POST /hooks/100ms receives webhooks; /api/admin/webhooks shows operators what became of them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Stored(msgspec.Struct):
 
 
 class WebhookReport(msgspec.Struct):
-    enabled: Annotated[bool, Meta(description="Whether a secret is set, so that webhooks are taken.")]
-    last_at: Annotated[Instant | None, Meta(description="When the last event came; null if none ever did.")]
-    lag_ms: Annotated[int, Meta(description="How long the last events waited at most.")]
-    waiting: Annotated[int, Meta(description="Events that are stored and not worked off yet.")]
+    enabled: Annotated[bool, Meta(description="Whether a secret is set, so that webhooks are accepted.")]
+    last_at: Annotated[Instant | None, Meta(description="When the last event came; null if none has.")]
+    lag_ms: Annotated[int, Meta(description="Longest time that one of the last events waited.")]
+    waiting: Annotated[int, Meta(description="Events that are stored and not processed yet.")]
     dead_letters: Annotated[int, Meta(description="Events that could not be understood and are kept.")]
     counts: Annotated[
         dict[str, int],
@@ -58,7 +58,7 @@ class LetterPage(msgspec.Struct):
 
 @post(PATH, status_code=200, opt=webhook(refuses=("busy",)))
 async def receive_webhook(body: RawBody, services: Injected) -> Stored:
-    """Store an event of 100ms, to be worked off later. 100ms sends an event again that is not answered 200."""
+    """Store an event of 100ms, to be processed later. 100ms sends an event again that is not answered 200."""
     await services.intake.store(body)
     return Stored()
 
@@ -69,7 +69,7 @@ async def webhook_state(services: Injected) -> WebhookReport:
     state = await services.webhooks.state()
     last_at = None if state.last_ms is None else iso(state.last_ms / 1000)
     numbers = (state.lag_ms, state.waiting, state.dead_letters, state.counts, state.types)
-    return WebhookReport(services.door.is_open, last_at, *numbers)
+    return WebhookReport(services.secret_check.is_set, last_at, *numbers)
 
 
 @get("/api/admin/webhooks/dead", opt=needs("usage.read-any"))
@@ -93,7 +93,7 @@ async def list_dead_letters(
     opt=needs("limits.manage", refuses=("not_found",)),
 )
 async def replay_dead_letter(letter_id: FromPath[_LetterId], request: Call, services: Injected) -> None:
-    """Work an event off again. If it cannot be understood this time either, it becomes a new dead letter."""
+    """Process an event again. If it cannot be understood this time either, it becomes a new dead letter."""
     if not await services.webhooks.replay(letter_id, by=request.user.uid):
         raise Problem(404, "not_found", "There is no such dead letter.")
     services.intake.wake.set()

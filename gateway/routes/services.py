@@ -22,7 +22,7 @@ from gateway.http.context import Call
 from gateway.http.cursors import Cursors
 from gateway.http.login_throttle import Throttle
 from gateway.metering.budgets import Budgets
-from gateway.metering.intake import Door, Intake
+from gateway.metering.intake import Intake, SecretCheck
 from gateway.metering.webhooks import Webhooks
 from gateway.metrics.monitor import Monitor
 from gateway.overview.forecast import Forecasts
@@ -82,7 +82,7 @@ class Services:
     presence: Presence
     forecasts: Forecasts
     live: Live
-    door: Door
+    secret_check: SecretCheck
     intake: Intake
     webhooks: Webhooks
     feed: Feed

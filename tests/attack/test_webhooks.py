@@ -1,4 +1,4 @@
-"""Webhooks: whoever does not know the secret costs nothing, and whoever knows it harms nothing. OWASP API2, API4."""
+"""Webhooks: a sender without the secret costs nothing, and one with it can do no harm. OWASP API2, API4."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 256 * 1024
 
 @pytest.fixture(scope="module")
 def hook(target: Installation) -> Iterator[httpx.Client]:
-    """A client that knows the secret."""
+    """A client that sends the secret."""
     with target.client() as client:
         client.headers[HEADER] = secrets_of(target)[0]
         yield client
@@ -83,7 +83,7 @@ def test_a_body_over_256_kib_is_refused_however_it_is_sent(target: Installation,
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_any_content_type_is_taken(hook: httpx.Client, kind: str | None) -> None:
+def test_any_content_type_is_accepted(hook: httpx.Client, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
     assert hook.post(PATH, content=b'{"type": "x"}', headers=headers).status_code == 200
 
@@ -93,7 +93,7 @@ def test_other_methods_are_refused(hook: httpx.Client, method: str) -> None:
     assert_problem(hook.request(method, PATH), 405, "method_not_allowed")
 
 
-def test_events_that_cannot_be_understood_are_taken_and_delay_no_other(
+def test_events_that_cannot_be_understood_are_stored_and_delay_no_other(
     target: Installation, hook: httpx.Client
 ) -> None:
     bombs = [
@@ -111,7 +111,7 @@ def test_events_that_cannot_be_understood_are_taken_and_delay_no_other(
         before = int(redis.hget("wm:1", "dead") or 0)  # type: ignore[arg-type]
         for bomb in bombs:
             assert hook.post(PATH, content=bomb).status_code == 200
-        wait_until(lambda: redis.xlen("wh:1") == 0, "all events are worked off")
+        wait_until(lambda: redis.xlen("wh:1") == 0, "all events are processed")
         assert int(redis.hget("wm:1", "dead") or 0) - before == 7  # type: ignore[arg-type]
         assert all(len(name) < 60 for name in redis.hkeys("wm:1"))  # type: ignore[union-attr]
     with target.client_of("otto") as operator:

@@ -55,7 +55,7 @@ def hms(metered: Installation) -> Iterator[httpx.Client]:
         yield client
 
 
-def tell_of_a_stay(metered: Installation, room: str, user: str, seconds: int) -> None:
+def report_stay(metered: Installation, room: str, user: str, seconds: int) -> None:
     """Send what 100ms sends when a peer has left after so many seconds."""
     left = int(time.time()) - 5
     at = [datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z") for moment in (left - seconds, left)]
@@ -66,7 +66,7 @@ def tell_of_a_stay(metered: Installation, room: str, user: str, seconds: int) ->
         secret = {HEADER: metered.env["HMS_WEBHOOK_SECRET"]}
         assert client.post("/hooks/100ms", json=event, headers=secret).status_code == 200
     with metered.valkey.client() as redis:
-        wait_until(lambda: redis.xlen("wh:1") == 0, "the event is worked off")
+        wait_until(lambda: redis.xlen("wh:1") == 0, "the event is processed")
 
 
 def messages(hms: httpx.Client, kind: str, field: str) -> list[str]:
@@ -89,7 +89,7 @@ def test_a_member_whose_minutes_are_used_up_is_removed_and_gets_no_token(
     with metered.client_of("hanna") as host, metered.client_of("mira") as member:
         room = host.post("/api/rooms", json={}).json()["room"]["id"]
         mira = member.get("/api/auth/me").json()["user"]["id"]
-        tell_of_a_stay(metered, room, mira, 52)
+        report_stay(metered, room, mira, 52)
         quota = quota_of(member)
         assert (quota["unit"], quota["amount"], quota["used"], quota["remaining"]) == ("minutes", 1, 1, 0)
         minted = mint(member, room)
@@ -119,7 +119,7 @@ def test_rooms_of_an_owner_end_with_their_budget(metered: Installation, hms: htt
     with metered.client_of("hanna") as host, metered.client_of("mark") as member:
         room, empty = (host.post("/api/rooms", json={}).json()["room"]["id"] for _ in range(2))
         hms.post("peers", json={"token": mint(member, room).json()["token"]})
-        tell_of_a_stay(metered, room, "a guest of another system", 300)
+        report_stay(metered, room, "a guest of another system", 300)
         wait_until(lambda: peers(metered, room) == set(), "the room has ended", within_s=10)
         assert set(messages(hms, "room.end.success", "reason")) == {"the minutes of the owner of this room are used up"}
         assert_problem(mint(member, room), 409, "room_disabled")

@@ -76,7 +76,7 @@ async def drained(store: Store) -> bool:
 async def test_events_become_minutes_and_are_forgotten(store: Store, intake: Intake, owned: None) -> None:
     for body in (event("session.open.success"), LEAVE, JOIN, LEAVE, event("track.recording.success"), b'{"type":"x"}'):
         await intake.store(body)
-    assert await consumer(store).work_once() == 6
+    assert await consumer(store).process_once() == 6
     assert await minutes(store) == 60
     assert int(await store.execute("HGET", f"uc:1:{{{BOB}}}:all", "owned.ok")) == 60
     assert await drained(store)
@@ -100,7 +100,7 @@ async def test_a_close_counts_whatever_else_a_batch_says_about_its_session(store
     stopped_ms = JOINED_MS + 70_000
     for body in (JOIN, event("session.close.success", session_stopped_at=at(stopped_ms)), LEAVE):
         await intake.store(body)
-    await consumer(store).work_once()
+    await consumer(store).process_once()
     assert await store.execute("HGET", keys.session(ROOM, SESSION), "closed_ms") == b"%d" % stopped_ms
     due_ms = await store.execute("ZSCORE", keys.SESSIONS_DUE, f"{ROOM}|{SESSION}")
     assert due_ms < time.time() * 1000 + 10_000
@@ -109,7 +109,7 @@ async def test_a_close_counts_whatever_else_a_batch_says_about_its_session(store
 async def test_a_recorder_is_counted_and_credited_to_nobody(store: Store, intake: Intake) -> None:
     await intake.store(event("peer.leave.success", role="__internal_recorder"))
     await intake.store(event("peer.leave.success", user="100ms_5"))
-    await consumer(store).work_once()
+    await consumer(store).process_once()
     assert await store.execute("KEYS", "?c:1:*") == []
     assert (await counts(store))["recorder"] == 2
     assert await drained(store)
@@ -118,7 +118,7 @@ async def test_a_recorder_is_counted_and_credited_to_nobody(store: Store, intake
 async def test_what_cannot_be_understood_is_a_dead_letter_and_delays_nothing(store: Store, intake: Intake) -> None:
     for body in (b"[" * 100_000, event("peer.leave.success", joined_at="20XX"), LEAVE, b'{"type":"peer.join.success"}'):
         await intake.store(body)
-    await consumer(store).work_once()
+    await consumer(store).process_once()
     assert await minutes(store) == 60
     assert await drained(store)
     letters, _ = await DeadLetters(store.execute).page(size=10)
@@ -148,9 +148,9 @@ async def test_an_event_whose_consumer_died_between_two_credits_is_credited_once
     await intake.store(JOIN)
     await intake.store(LEAVE)
     with pytest.raises(StoreError):
-        await consumer(store, Dying(store, StoreError("killed"))).work_once()
+        await consumer(store, Dying(store, StoreError("killed"))).process_once()
     assert not await drained(store)
-    assert await consumer(store).work_once() == 2
+    assert await consumer(store).process_once() == 2
     assert await minutes(store) == 60
     assert int(await store.execute("HGET", "uc:1:{all}:all", "minutes.ok")) == 60
     assert await drained(store)
@@ -169,10 +169,10 @@ async def test_a_cancelled_consumer_leaves_its_events_to_the_next(store: Store, 
     task = asyncio.create_task(consumer(store, Hanging(store.execute, Derived(store.execute, store.post))).run())
     await reached.wait()
     patient = consumer(store, reclaim_ms=60_000)
-    assert await patient.work_once() == 0  # it may still be at work
+    assert await patient.process_once() == 0  # it may still be at work
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert await consumer(store).work_once() == 1
+    assert await consumer(store).process_once() == 1
     assert await minutes(store) == 60
 
 
@@ -183,7 +183,7 @@ async def test_two_consumers_at_once_credit_each_event_once(store: Store, intake
     workers = [consumer(store) for _ in range(3)]
 
     async def work(one: Consumer) -> None:
-        while await one.work_once():
+        while await one.process_once():
             pass
 
     await asyncio.gather(*map(work, workers))
@@ -205,7 +205,7 @@ async def test_an_event_that_fails_three_times_is_a_dead_letter_and_the_others_a
     worker = consumer(store, Poisoned(store.execute, Derived(store.execute, store.post)))
     for n in range(3):
         assert await minutes(store) == (120 if n else 0)
-        await worker.work_once()
+        await worker.process_once()
     assert await minutes(store) == 120
     assert await drained(store)
     ((letter,), _) = await DeadLetters(store.execute).page(size=10)
@@ -216,32 +216,32 @@ async def test_an_event_that_fails_three_times_is_a_dead_letter_and_the_others_a
 async def test_a_replayed_letter_is_worked_off_again(store: Store, intake: Intake) -> None:
     await DeadLetters(store.execute).add(LEAVE, "a former version could not read it", 0)
     worker = consumer(store)
-    await worker.work_once()
+    await worker.process_once()
     assert await DeadLetters(store.execute).replay_all(NOW_MS) == 1
-    await worker.work_once()
+    await worker.process_once()
     assert await minutes(store) == 60
 
 
 async def test_consumers_go_on_after_redis_has_lost_its_data(store: Store, intake: Intake) -> None:
     worker = consumer(store)
-    await worker.work_once()
+    await worker.process_once()
     await store.execute("FLUSHALL")
-    assert await worker.work_once() == 0
+    assert await worker.process_once() == 0
     await intake.store(LEAVE)
-    await worker.work_once()
+    await worker.process_once()
     assert await minutes(store) == 60
 
 
 async def test_consumers_that_are_gone_and_hold_nothing_are_deleted(
     store: Store, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await consumer(store).work_once()
+    await consumer(store).process_once()
     await intake.store(LEAVE)
     holder = "holder"
     await store.execute("XREADGROUP", "GROUP", GROUP, holder, "STREAMS", keys.EVENTS, ">")
     await asyncio.sleep(0.03)
     monkeypatch.setattr("gateway.metering.consumer._GONE_MS", 20)
-    await consumer(store, reclaim_ms=60_000).work_once()
+    await consumer(store, reclaim_ms=60_000).process_once()
     rows = await store.execute("XINFO", "CONSUMERS", keys.EVENTS, GROUP)
     names = [row[b"name"] if isinstance(row, dict) else row[1] for row in rows]
     assert holder.encode() in names

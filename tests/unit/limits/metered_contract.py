@@ -133,7 +133,9 @@ class MeteredContract:
         await metered.credit(ACCOUNT, [interval("b", earlier, earlier + 1000)])
         assert await execute("PTTL", ACCOUNT.ledger) / day > 40
 
-    async def test_many_intervals_of_several_days_are_told_apart(self, metered: Metered, execute: Execute) -> None:
+    async def test_many_intervals_of_several_days_are_credited_to_their_days(
+        self, metered: Metered, execute: Execute
+    ) -> None:
         start = ms("2026-11-20T10:00:00")
         starts = [start + n % 3 * 86_400_000 for n in range(350)]
         many = [interval(f"i{n}", at, at + n * 1000) for n, at in enumerate(starts)]

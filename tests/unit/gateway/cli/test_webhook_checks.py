@@ -30,7 +30,7 @@ def settings(**changes: Any) -> Settings:
         ({"public_url": "https://v.example", "webhook_header": "X-Mine"}, "ok", ["header X-Mine"]),
     ],
 )
-def test_what_to_enter_at_100ms_is_said_without_the_secret(
+def test_what_to_enter_at_100ms_is_shown_without_the_secret(
     changes: dict[str, Any], status: str, words: list[str]
 ) -> None:
     found = judge_webhooks(settings(**changes))
@@ -47,7 +47,7 @@ def test_wrong_settings_are_not_judged() -> None:
 @pytest.mark.parametrize(
     ("ago_s", "said"), [(0, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (86_400 * 9, "9 d")]
 )
-def test_the_age_of_the_last_event_is_said(ago_s: int, said: str) -> None:
+def test_the_age_of_the_last_event_is_shown(ago_s: int, said: str) -> None:
     found = judge_arrival(time.time_ns() // 10**6 - ago_s * 1000)
     assert (found.status, found.text) == ("ok", f"the last one arrived {said} ago")
 

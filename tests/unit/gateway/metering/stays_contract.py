@@ -68,9 +68,7 @@ class StaysContract:
             assert await execute("ZSCORE", f"tp:1:{MONTH}:{metric}.ok", uid) == 60
             assert await execute("ZSCORE", f"tp:1:{MONTH}-22:{metric}.ok", uid) == 60
 
-    async def test_time_is_also_counted_in_its_minutes_once_and_corrections_take_it_back(
-        self, execute: Execute
-    ) -> None:
+    async def test_time_is_also_counted_by_minute_once_and_corrections_subtract_it(self, execute: Execute) -> None:
         sent: list[tuple[Any, ...]] = []
         derived = Derived(execute, lambda *words: sent.append(words))
         stays = Stays(execute, derived, now_ms=lambda: JOINED + 100_000)
@@ -97,7 +95,7 @@ class StaysContract:
         assert [await seconds(execute, counters, f"*:{metric}.ok") for metric in ("minutes", "owned")] == [60, 60]
 
     @pytest.mark.parametrize("user", ["", "somebody", "all", "u" + "A" * 20, f"{ANN}x", "}x{"])
-    async def test_a_user_that_is_none_of_ours_has_no_account(self, stays: Stays, execute: Execute, user: str) -> None:
+    async def test_an_unknown_user_id_has_no_account(self, stays: Stays, execute: Execute, user: str) -> None:
         await stays.credit([stay(user=user)])
         assert await seconds(execute, f"rc:1:{{{ROOM}}}:{MONTH}") == 60
         assert await seconds(execute, f"uc:1:{{all}}:{MONTH}") == 60
@@ -175,7 +173,7 @@ class StaysContract:
         assert noted[3] == ("EVAL",)
         assert list(await execute("SMEMBERS", CHANGED)) == [b"2026-11-12"]
 
-    async def test_a_crash_between_two_accounts_is_mended_by_the_repetition(
+    async def test_a_repetition_completes_what_a_crash_between_two_accounts_left_out(
         self, execute: Execute, owned: None
     ) -> None:
         for fails_at in range(1, 7):

@@ -1,4 +1,4 @@
-"""Dead letters are kept in bounded number, shown without secrets, and sent through again."""
+"""Dead letters are kept in bounded number, shown without secrets, and processed again on request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("cut", [0, 1, 3])
 @pytest.mark.parametrize("secret", SECRETS, ids=lambda one: next(iter(one))[:20])
-def test_no_secret_is_shown_even_of_what_is_no_json(secret: dict[str, object], cut: int) -> None:
+def test_no_secret_is_shown_even_if_the_body_is_not_json(secret: dict[str, object], cut: int) -> None:
     raw = json.dumps({"type": "peer.join.success", "data": secret}).encode()
     shown = without_secrets(raw[: len(raw) - cut])
     assert "peer.join.success" in shown

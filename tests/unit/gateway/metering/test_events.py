@@ -1,4 +1,4 @@
-"""Webhook events are read tolerantly; only what a stay or a session cannot do without is malformed."""
+"""Webhook events are read tolerantly; only an event without what a stay or a session needs is malformed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_sender_cannot_choose_the_name_under_which_an_unknown_type_is_counte
 @pytest.mark.parametrize(
     "who", [{"role": "__internal_recorder"}, {"user_id": "100ms_0b1c"}, {"user_id": "100ms_", "peer_id": ...}]
 )
-def test_the_peer_of_a_recording_is_no_person(who: dict[str, Any]) -> None:
+def test_the_peer_of_a_recording_is_not_a_person(who: dict[str, Any]) -> None:
     event = read(body(**who))
     assert (event.stay, event.is_recorder) == (None, True)
     assert not is_recorder("guest", "x100ms_")
@@ -191,7 +191,7 @@ def test_unusual_texts_of_clients_become_a_hash_and_stay_distinct(text: str) -> 
 
 
 @pytest.mark.parametrize("value", [None, 5, ["x"], {}])
-def test_a_user_that_is_no_text_is_nobody(value: object) -> None:
+def test_a_user_id_that_is_not_a_text_becomes_empty(value: object) -> None:
     assert text_of(value) == ""
 
 

@@ -1,4 +1,4 @@
-"""Who may store events, and what the intake does when Redis or the stream cannot take them."""
+"""Which webhooks are accepted, and what happens when Redis or a full stream cannot store them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.metering import keys
-from gateway.metering.intake import Door, Intake, IntakeFull, NoWebhook, WrongSecret
+from gateway.metering.intake import Intake, IntakeFull, NoWebhook, SecretCheck, WrongSecret
 from limits import Execute
 from tests.fake_redis import fake_redis
 
@@ -16,13 +16,13 @@ HEADER = b"x-gateway-webhook-secret"
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door((NEW, OLD), "X-Gateway-Webhook-Secret")
+def secret_check() -> SecretCheck:
+    return SecretCheck((NEW, OLD), "X-Gateway-Webhook-Secret")
 
 
 @pytest.mark.parametrize("secret", [NEW, OLD])
-def test_each_of_the_secrets_admits(door: Door, secret: str) -> None:
-    door.check([(b"host", b"x"), (HEADER, secret.encode())])
+def test_each_of_the_secrets_is_accepted(secret_check: SecretCheck, secret: str) -> None:
+    secret_check.check([(b"host", b"x"), (HEADER, secret.encode())])
 
 
 @pytest.mark.parametrize(
@@ -40,20 +40,20 @@ def test_each_of_the_secrets_admits(door: Door, secret: str) -> None:
         [(b"authorization", NEW.encode())],
     ],
 )
-def test_everything_else_is_refused(door: Door, headers: list[tuple[bytes, bytes]]) -> None:
-    assert not door.admits(headers)
+def test_everything_else_is_refused(secret_check: SecretCheck, headers: list[tuple[bytes, bytes]]) -> None:
+    assert not secret_check.accepts(headers)
     with pytest.raises(WrongSecret) as refused:
-        door.check(headers)
+        secret_check.check(headers)
     assert NEW not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [b"", b"anything"])
-def test_without_a_secret_nobody_is_admitted(value: bytes) -> None:
-    door = Door((), "X-Gateway-Webhook-Secret")
-    assert not door.is_open
-    assert not door.admits([(HEADER, value)])
+def test_without_a_secret_no_webhook_is_accepted(value: bytes) -> None:
+    secret_check = SecretCheck((), "X-Gateway-Webhook-Secret")
+    assert not secret_check.is_set
+    assert not secret_check.accepts([(HEADER, value)])
     with pytest.raises(NoWebhook):
-        door.check([(HEADER, value)])
+        secret_check.check([(HEADER, value)])
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ async def test_only_the_holder_of_the_lock_performs_the_chores(execute: Execute)
     assert (second.done, first.leader.leads, second.leader.leads) == (0, True, False)
 
 
-async def test_a_process_that_ends_gives_up_the_lock(execute: Execute) -> None:
+async def test_a_process_that_ends_releases_the_lock(execute: Execute) -> None:
     first = Process(execute)
     async with first.running():
         await settled(lambda: first.done)

@@ -1,4 +1,4 @@
-"""How the stays of the ledger and those that 100ms shows are brought together."""
+"""How the stays of the ledger are compared with those that 100ms shows."""
 
 from __future__ import annotations
 

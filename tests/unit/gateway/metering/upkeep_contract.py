@@ -81,7 +81,7 @@ class Bench:
         return self.now_ms
 
     async def hear(self, *stays: Stay) -> None:
-        """Credit what webhooks tell."""
+        """Credit what webhooks report."""
         await self.stays.credit(stays)
 
     async def closes(self, after_s: int) -> None:
