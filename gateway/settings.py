@@ -121,14 +121,19 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
     If neither has REDIS_URL, `demo.env` in the demo's data folder is read instead of `.env`: commands find a running
     `gateway demo` without configuration. An empty value counts as not set.
     """
-    env = _without_demo(folder)
+    env = given_env(folder)
     demo = _demo_env(env)
     return {**_read_env_file(demo), **env} if demo else env
 
 
+def given_env(folder: Path | None = None) -> dict[str, str]:
+    """Return the process environment over `.env` of a folder (default: the current one), without those of a demo."""
+    return {**_read_env_file((folder or Path.cwd()) / ".env"), **process_env()}
+
+
 def demo_in_use() -> Path | None:
     """Return the `demo.env` that `load_env` reads, if it reads one."""
-    return _demo_env(_without_demo())
+    return _demo_env(given_env())
 
 
 def process_env() -> dict[str, str]:
@@ -206,10 +211,6 @@ def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:
     names = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
     missing = [name for name in names if not env.get(name)]
     return len(missing) < len(names), missing
-
-
-def _without_demo(folder: Path | None = None) -> dict[str, str]:
-    return {**_read_env_file((folder or Path.cwd()) / ".env"), **process_env()}
 
 
 def _demo_env(env: Mapping[str, str]) -> Path | None:

@@ -19,7 +19,7 @@ from gateway.policy.effective import policy_of
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.setting_values import SettingsError
-from gateway.settings import DEMO_ENV, Settings, data_folder, hms_given, load_env, redis_url
+from gateway.settings import DEMO_ENV, Settings, data_folder, given_env, hms_given, load_env, policy_path, redis_url
 
 HOST = "127.0.0.1"
 USERS = ("host", "member", "operator")
@@ -72,10 +72,11 @@ def guide_of(env: Mapping[str, str], base: str, command: str) -> Guide:
 
 def environment(folder: Path, port: int) -> dict[str, str]:
     """Return the caller's environment, overridden by all that the demo sets, including its passwords."""
-    before = saved(folder)
+    before, given = saved(folder), given_env()
     redis_port = free_port(port_of(before.get("REDIS_URL")))
     emulator_port = free_port(port_of(before.get("HMS_API_URL")) or _EMULATOR_PORT)
     password = before.get("DEMO_REDIS_PASSWORD") or secrets.token_urlsafe(24)
+    policy = policy_path(given)
     env = _write_env(
         folder,
         {
@@ -83,10 +84,13 @@ def environment(folder: Path, port: int) -> dict[str, str]:
             "HMS_API_URL": f"http://{HOST}:{emulator_port}/v2",
             "DEMO_REDIS_PASSWORD": password,
             "GATEWAY_PORT": str(port),
+            # As given now, so that commands in another shell use them too.
+            "GATEWAY_ARCHIVE": given.get("GATEWAY_ARCHIVE") or f"sqlite:///{folder}/usage.db",
+            "GATEWAY_POLICY": str(policy.absolute()) if policy else "",
         },
     )
     write_whole(folder / "valkey.conf", _valkey_config(folder, redis_port, password))
-    caller = {name: value for name, value in load_env().items() if not name.startswith("HMS_")}
+    caller = {name: value for name, value in given.items() if not name.startswith("HMS_")}
     return {**caller, **env, "GATEWAY_LOG": caller.get("GATEWAY_LOG", "console"), "GATEWAY_DATA": str(folder)}
 
 

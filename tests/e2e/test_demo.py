@@ -168,9 +168,16 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
     assert f"is the demo of {demo.folder / 'data'} stopped? Start it: `gateway demo`" in stopped.stderr
 
     forget(demo, "HMS_WEBHOOK_SECRET")  # as a demo from before there were webhooks
+    (demo.folder / "mine.toml").write_bytes((REPOSITORY / "gateway/policy/policy.toml").read_bytes())
+    given = demo.folder / ".env"
+    given.write_text("GATEWAY_POLICY=mine.toml\n")
     demo.start()
+    given.unlink()  # commands in another folder find the policy of the running demo, too
+    assert demo.settings()["GATEWAY_POLICY"] == str(demo.folder / "mine.toml")
     assert demo.logins() == logins
     assert "HMS_WEBHOOK_SECRET" in demo.settings()
+    assert demo.command("archive", "update").returncode == 0
+    assert (demo.folder / "data" / "usage.db").is_file()
     with demo.client_of("host") as client:
         assert room in client.get("/api/rooms").json()["rooms"]
         assert client.post(f"/api/rooms/{room['id']}/token", json={}).status_code == 200
