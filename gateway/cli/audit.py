@@ -80,5 +80,5 @@ def _print(newest_first: list[Entry], *, as_json: bool) -> None:
         at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         whom = f" -> {entry.subject}" if entry.subject and entry.subject != entry.by else ""
         details = "".join(f" {name}={value}" for name, value in entry.details.items())
-        text = f"{at} {entry.action:20} {entry.by or '(no login)'}{whom}{details}"
+        text = f"{at} {entry.action:20} {entry.by or '-'}{whom}{details}"
         click.echo("".join(char if char.isprintable() else "?" for char in text))  # a reason is free text

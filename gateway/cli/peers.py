@@ -171,12 +171,20 @@ class _Local:
             click.echo(f"{peer.name} has left.")
 
     async def why_gone(self, peer: _Peer) -> str:
-        """Say why a peer is no longer in the room; empty while it is."""
+        """Return why a peer is no longer in the room; empty while it is."""
         if await self._exists("GET", f"{self._control}/peers/{peer.id}"):
             return ""
+        message = await self._message(peer)
+        said = f' with the message "{message}"' if message else ""
         if await self._exists("GET", f"{self._rest}/active-rooms/{quote(peer.room_id)}"):
-            return "removed by the server; the room goes on"
-        return "removed by the server; the room's session has ended"
+            return f"removed by the server{said}; the room goes on"
+        return f"removed by the server{said}; the room's session has ended"
+
+    async def _message(self, peer: _Peer) -> str:
+        """Return the message that a removed peer got, as its event has it; empty if no event was sent."""
+        sent = (await self._ask("GET", f"{self._control}/deliveries"))["deliveries"]
+        events = (one["event"] for one in sent if one["event"].get("type") == "peer.leave.success")
+        return next((str(one["data"]["message"]) for one in events if one["data"].get("peer_id") == peer.id), "")
 
     async def _exists(self, method: str, url: str) -> bool:
         return (await self._send(method, url)).status_code != _GONE

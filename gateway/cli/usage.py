@@ -20,7 +20,7 @@ from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.reconcile import reconcile
 from gateway.cli.terminal import JSON, print_json, progress
-from gateway.cli.usage_views import live_view, now_utc, print_report, print_top
+from gateway.cli.usage_views import live_view, now_utc, print_peak, print_report, print_top
 from gateway.files import writing_whole
 from gateway.policy.file import load_policy
 from gateway.policy.model import Prices
@@ -32,9 +32,9 @@ from gateway.usage.history import History
 from gateway.usage.live import Now, who_is_where
 from gateway.usage.query import GroupBy, Query, span_of_days
 from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
-from gateway.usage.rows import TopRow, UsageRow
+from gateway.usage.rows import TopRow, UsageDay, UsageRow
 from gateway.usage.tables import csv_of, json_of
-from limits.counters import Counters
+from limits.counters import ALL, Counters
 from limits.derived import Derived
 
 _MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
@@ -90,6 +90,7 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
                     break
         if rows:
             print_report(query, rows[:_MOST_SHOWN], more=len(rows) > _MOST_SHOWN)
+            print_peak(query, await _days(reports, query))
         else:
             click.echo(f"Nothing was used from {query.days[0]} to {query.days[1]} (UTC days).")
 
@@ -257,6 +258,15 @@ async def _query(  # noqa: PLR0913  one argument per option
     report = "rooms" if "room_id" in query.keys else "users"
     await Audit(store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
     return query
+
+
+async def _days(reports: Reports, query: Query) -> list[UsageDay]:
+    """Return the days of what a daily report is about: one room, one user, or the whole installation."""
+    if not query.is_daily or query.pages_of != "nothing":
+        return []
+    if query.room:
+        return await reports.of_room(query.room, query.days)
+    return await reports.of_user(query.user or ALL, query.days)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gateway.usage.live import LiveRoom, Now
 from gateway.usage.query import Days, Query
-from gateway.usage.rows import TopRow, UsageRow
+from gateway.usage.rows import TopRow, UsageDay, UsageRow
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 60
@@ -44,6 +44,14 @@ def print_report(query: Query, rows: Sequence[UsageRow], *, more: bool) -> None:
     elif query.is_daily and query.pages_of == "nothing":
         for line in courses(query.days, rows):
             console.print(line, soft_wrap=True)
+
+
+def print_peak(query: Query, days: Sequence[UsageDay]) -> None:
+    """Print when most people were in rooms at the same time, if anybody was."""
+    most = max(days, key=lambda day: day.people_peak, default=None)
+    if most and most.people_peak:
+        where = "the room" if query.room else "rooms of this user" if query.user else "all rooms"
+        _console().print(f"Most people at the same time in {where}: {most.people_peak}, on {most.date}", soft_wrap=True)
 
 
 def print_top(title: str, rows: Sequence[TopRow], currency: str) -> None:

@@ -7,13 +7,16 @@ import click
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
-from gateway.cli.terminal import JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.cli.terminal import JSON, print_json, print_result, print_table, table_of
 from gateway.metering.dead_letters import DeadLetter
 from gateway.metering.webhooks import Webhooks
 from gateway.redis.store import Store
 from gateway.routes.schemas import iso
 
 T = TypeVar("T")
+
+_MOST_CHARS = 200  # of a body; JSON has more
+_NONE = "There are no dead letters."
 
 
 @click.group()
@@ -31,8 +34,8 @@ def status(as_json: bool) -> None:
         return
     rows = [(name, str(count)) for name, count in state.counts.items()]
     rows += [(f"  {name}", str(count)) for name, count in state.types.items()]
-    last = "never" if state.last_ms is None else f"{iso(state.last_ms / 1000)}, worked off after {state.lag_ms} ms"
-    waiting = f"{state.waiting} events wait; {state.dead_letters} dead letters are kept."
+    last = "never" if state.last_ms is None else f"{iso(state.last_ms / 1000)}, processed after {state.lag_ms} ms"
+    waiting = f"Waiting events: {state.waiting}. Dead letters: {state.dead_letters}."
     print_table(table_of(("Events", "Count"), rows), f"Last event: {last}.", waiting)
 
 
@@ -45,17 +48,17 @@ def dead(as_json: bool) -> None:
         return await every(lambda before: hooks.dead(before=before, size=50), None)
 
     found = _with_webhooks(work)
-    rows = [(one.id, iso(one.at_ms / 1000), one.why, one.body[:200]) for one in found]
-    table = table_of(("Id", "Received", "Why", "Body"), rows)
-    print_list(found, table, none="There are no dead letters.", as_json=as_json)
+    # Lines, because a table of 80 columns has no room for a body.
+    lines = [f"{one.id}  {iso(one.at_ms / 1000)}  {one.why}\n    {one.body[:_MOST_CHARS]}" for one in found]
+    print_result(found, "\n".join(lines) or _NONE, as_json=as_json)
 
 
 @webhooks.command("replay")
 @click.argument("letter", required=False)
-@click.option("--all", "all_", is_flag=True, help="All that there are.")
+@click.option("--all", "all_", is_flag=True, help="All dead letters.")
 @click.option("--json", "as_json", is_flag=True, help="Print how many as JSON.")
 def replay(letter: str | None, all_: bool, as_json: bool) -> None:
-    """Work a dead letter off again, or all of them. The gateway must be running to do it."""
+    """Process a dead letter again, or all of them. The running gateway does this."""
     if all_ == (letter is not None):
         raise click.UsageError("Give the id of a dead letter, or --all.")
     if letter is not None:
@@ -64,7 +67,10 @@ def replay(letter: str | None, all_: bool, as_json: bool) -> None:
         count = 1
     else:
         count = _with_webhooks(lambda hooks: hooks.replay_all(by=CLI))
-    print_result({"replayed": count}, f"{count} events are worked off again.", as_json=as_json)
+    text = (
+        _NONE if not count else "1 event is processed again." if count == 1 else f"{count} events are processed again."
+    )
+    print_result({"replayed": count}, text, as_json=as_json)
 
 
 def _with_webhooks(work: Callable[[Webhooks], Coroutine[Any, Any, T]]) -> T:

@@ -70,7 +70,7 @@ def test_minutes_of_a_peer_reach_its_user_the_room_and_its_owner(metered: Instal
         assert hash_of(metered, f"uc:1:{{{owner}}}:all")["owned.ok"] == expected
         assert "minutes" in member.get("/api/usage").json()["usage"]["total"]
     with metered.valkey.client() as redis:
-        wait_until(lambda: redis.xlen("wh:1") == 0, "all events are worked off")
+        wait_until(lambda: redis.xlen("wh:1") == 0, "all events are processed")
         assert redis.keys("op:1:*") == []
         assert redis.hget(f"se:1:{{{room}}}:{left[peers[0]]['session_id']}", "owner") == owner.encode()
     month = hash_of(metered, f"rc:1:{{{room}}}:{datetime.fromisoformat(left[peers[0]]['joined_at'][:10]):%Y-%m}")
@@ -94,7 +94,7 @@ def test_operators_see_that_events_arrive_and_replay_what_was_not_understood(
     (letter,) = json.loads(metered.command("webhooks", "dead", "--json").stdout)
     assert letter["why"] == "joined_at is not a time"
     done = metered.command("webhooks", "replay", letter["id"])
-    assert (done.returncode, done.stdout) == (0, "1 events are worked off again.\n")
+    assert (done.returncode, done.stdout) == (0, "1 event is processed again.\n")
     assert metered.command("webhooks", "replay", letter["id"]).returncode == 1
     assert metered.command("webhooks", "replay").returncode == 2
     with metered.client_of("otto") as operator:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.commands import assert_done, assert_failed
 from tests.e2e.people import peers, upstream
-from tests.servers import Installation, Service
+from tests.servers import NO_TLS, Installation, Service
 
 REMOVED = 3
 
@@ -83,6 +84,22 @@ def test_peers_of_an_ended_room_say_so_and_exit_with_a_code_of_their_own(
     assert service.output().splitlines()[-2:] == [
         f"{name}: removed by the server; the room's session has ended" for name in ("mira", "mark")
     ]
+
+
+def test_a_removed_peer_shows_the_message_that_its_event_has(
+    installation: Installation, room: dict[str, Any], tmp_path: Path
+) -> None:
+    webhook = f"{installation.emulator_url}/emulator/webhook"
+    own = {"timeout": 5, "verify": NO_TLS, "trust_env": False}
+    assert httpx.post(webhook, json={"url": "http://127.0.0.1:9", "headers": {}}, **own).status_code == 200
+    try:
+        service = joined(installation, tmp_path, room["id"], "mira")
+        with installation.client_of("hanna") as client:
+            assert client.post(f"/api/rooms/{room['id']}/end", json={"reason": "Time is up"}).status_code == 202
+        assert ended(service) == REMOVED
+    finally:
+        httpx.delete(webhook, **own)
+    assert service.output().splitlines()[-1].startswith('mira: removed by the server with the message "Time is up"; ')
 
 
 def test_a_room_is_found_by_a_name_that_only_one_has(installation: Installation, room: dict[str, Any]) -> None:

@@ -114,6 +114,8 @@ def test_people_in_rooms_are_shown_by_name_until_they_leave(
     assert not present()
     (day,) = operator.get(f"/api/admin/usage/rooms/{room['id']}").json()["items"]
     assert (day["usage"]["minutes"]["seconds"], day["people_peak"]) == (126, 1)
+    shown = installation.command("usage", "show", "--room", room["id"]).stdout
+    assert "Most people at the same time in the room: 1, on " in shown
     by_room = operator.get("/api/admin/usage", params={"group_by": "room", "action": "minutes"}).json()["items"]
     assert [(row["room_id"], row["ok"]) for row in by_room] == [(room["id"], 2.1)]
     top = operator.get("/api/admin/usage/top", params={"counter": "owned"}).json()["items"]

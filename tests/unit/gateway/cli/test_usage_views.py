@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from gateway.cli import usage_views
-from gateway.cli.usage_views import bars, courses, live_view, print_report
+from gateway.cli.usage_views import bars, courses, live_view, print_peak, print_report
 from gateway.policy.model import Prices
 from gateway.usage.live import LivePerson, LiveRoom, Now
 from gateway.usage.query import GroupBy, Query
-from gateway.usage.rows import rows_of
+from gateway.usage.rows import UsageDay, rows_of
 
 DAYS = date(2026, 11, 1), date(2026, 11, 30)
 UID, ROOM = "u" + "x" * 20, "64f0c0ffee64f0c0ffee64f0"
@@ -65,6 +65,23 @@ def test_a_report_of_one_user_shows_the_course_of_days(capsys: pytest.CaptureFix
     shown = lines(capsys)
     assert shown[1] == f"hanna  {UID}"
     assert shown[-1] == f"minutes      ▂{' ' * 28}█  at most 8 a day"
+
+
+@pytest.mark.parametrize(
+    ("query", "where"),
+    [
+        (Query(DAYS, user=UID), "rooms of this user"),
+        (Query(DAYS, room=ROOM), "the room"),
+        (Query(DAYS, "day"), "all rooms"),
+    ],
+)
+def test_the_day_with_most_people_at_the_same_time_is_shown(
+    query: Query, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_peak(query, [UsageDay("2026-11-01", {}, 2), UsageDay("2026-11-02", {}, 7), UsageDay("2026-11-03", {}, 0)])
+    assert lines(capsys) == [f"Most people at the same time in {where}: 7, on 2026-11-02"]
+    print_peak(query, [UsageDay("2026-11-03", {}, 0)])
+    assert not lines(capsys)
 
 
 def test_days_of_a_long_report_share_bars() -> None:
