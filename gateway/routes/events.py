@@ -12,6 +12,7 @@ from gateway.routes.schemas import iso
 from gateway.routes.services import Injected
 from gateway.usage.feed import PLACE, Entry
 
+_MEDIA_TYPE = "application/x-ndjson"
 _LINES = msgspec.json.Encoder()
 
 
@@ -47,7 +48,7 @@ class StayEvent(msgspec.Struct):
         return cls(entry.id, source, entry.user, ended_at, entry.place, data)
 
 
-@get("/api/admin/events", opt=needs("usage.read-any"))
+@get("/api/admin/events", media_type=_MEDIA_TYPE, opt=needs("usage.read-any"))
 async def read_events(
     request: Call,
     services: Injected,
@@ -57,8 +58,8 @@ async def read_events(
     ] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=1000, description="How many events to return at most.")] = 100,
 ) -> Response[bytes]:
-    """Return confirmed stays as CloudEvents 1.0, one JSON object per line, oldest first; at the end nothing."""
+    """Return confirmed stays as CloudEvents 1.0, one JSON object per line, oldest first; empty at the end."""
     entries = await services.feed.page(after, limit)
     services.audit.note_reading("events", by=request.user.uid)
     lines = _LINES.encode_lines([StayEvent.of(entry, services.feed_source) for entry in entries])
-    return Response(lines, media_type="application/x-ndjson")
+    return Response(lines, media_type=_MEDIA_TYPE)

@@ -201,7 +201,11 @@ async def status(services: Injected) -> Status:
         ),
         UpstreamNow(found.hms.state, _instant(found.hms.answered_ms), _instant(found.hms.failed_ms)),
         WebhooksNow(
-            services.secret_check.is_set, _instant(webhooks.last_ms), webhooks.lag_ms, webhooks.waiting, webhooks.dead_letters
+            services.secret_check.is_set,
+            _instant(webhooks.last_ms),
+            webhooks.lag_ms,
+            webhooks.waiting,
+            webhooks.dead_letters,
         ),
     )
 
