@@ -40,6 +40,7 @@ from gateway.http.cors import Cors
 from gateway.http.cursors import Cursors
 from gateway.http.dispatch import SERVICES, Dispatch
 from gateway.http.edge import Edge
+from gateway.http.listeners import OperatorListener
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import problem_response
 from gateway.metering.accrual import Accrual
@@ -289,6 +290,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         cors=Cors(settings.cors_origins),
         https=settings.public_url.startswith("https://"),
         is_exempt=is_exempt,
+        hides=OperatorListener(settings.operator_bind[1]).hides if settings.operator_bind else None,
         on_response=tally.responded if tally else None,
     )
 

@@ -2,11 +2,13 @@
 
 import gc
 import socket
-from contextlib import nullcontext
+import sys
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from gateway import logs
@@ -25,6 +27,8 @@ def run(settings: Settings) -> None:
     """Serve the gateway until SIGINT or SIGTERM. Raises: SettingsError"""
     logs.configure(settings.log_format)
     check_free(settings.host, settings.port, ways="--port or GATEWAY_PORT")
+    if settings.operator_bind is not None:
+        check_free(*settings.operator_bind, ways="GATEWAY_OPERATOR_BIND")
     options: dict[str, Any] = {
         "factory": True,
         "host": settings.host,
@@ -39,18 +43,31 @@ def run(settings: Settings) -> None:
         "proxy_headers": False,  # uvicorn would trust X-Forwarded-For from every local peer
         "timeout_graceful_shutdown": GRACE_S,
     }
-    if settings.workers == 1:
-        gc.disable()  # until `from_env`: collections took 50 of the 650 ms of a start, and free nothing
-        uvicorn.run("gateway.app:from_env", **options)
-    else:
-        config = uvicorn.Config("gateway.app:from_env", **options)
+    config = uvicorn.Config("gateway.app:from_env", **options)
+    if settings.workers > 1:
         with shared_folder() if settings.metrics_token else nullcontext():
-            _Workers(config, [config.bind_socket()]).run()
+            _Workers(config, _sockets(config, settings)).run()
+        return
+    gc.disable()  # until `from_env`: collections took 50 of the 650 ms of a start, and free nothing
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(_sockets(config, settings))
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _sockets(config: uvicorn.Config, settings: Settings) -> list[socket.socket]:
+    """Return the sockets to accept on: the public one and, if there is one, that of operators."""
+    found = [config.bind_socket()]
+    if settings.operator_bind is not None:
+        host, port = settings.operator_bind
+        found.append(uvicorn.Config(config.app, host=host, port=port, log_config=None).bind_socket())
+    return found
 
 
 class _Workers(Multiprocess):
     def terminate_all(self) -> None:
-        """Close the listening socket first: a connection that it accepts is served by no worker any more."""
+        """Close the listening sockets first: a connection that they accept is served by no worker any more."""
         for listener in self.sockets:
             listener.close()
         super().terminate_all()

@@ -77,6 +77,17 @@ def header(env: Mapping[str, str], name: str, default: str) -> str:
     return value
 
 
+def address(env: Mapping[str, str], name: str) -> tuple[str, int] | None:
+    """Return host and port to listen on, None if the setting is not set. An IPv6 address stands in brackets."""
+    value = env.get(name)
+    if not value:
+        return None
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})", value)
+    if found is None or not 1 <= int(found[3]) <= 65535:
+        raise SettingsError(f"{name} must look like 127.0.0.1:8001 or [::1]:8001")
+    return found[1] or found[2], int(found[3])
+
+
 def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     text = env.get(name) or str(default)
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:

@@ -17,6 +17,7 @@ from auth.passwords import MEMORY_KIB, MOST_MEMORY_KIB, MOST_PASSES, PASSES
 from gateway.setting_values import (
     Network,
     SettingsError,
+    address,
     choice,
     header,
     http_url,
@@ -63,6 +64,7 @@ class Settings:
     argon2_memory_kib: int = MEMORY_KIB
     argon2_passes: int = PASSES
     redis_timeout_ms: int = REDIS_TIMEOUT_MS
+    operator_bind: tuple[str, int] | None = None
     archive_url: str = field(default="", repr=False)
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     webhook_header: str = WEBHOOK_HEADER
@@ -98,6 +100,7 @@ class Settings:
             archive_url=archive_url(env),
             webhook_secrets=secrets(env, "HMS_WEBHOOK_SECRET") if env.get("HMS_WEBHOOK_SECRET") else (),
             webhook_header=header(env, "HMS_WEBHOOK_HEADER", WEBHOOK_HEADER),
+            operator_bind=address(env, "GATEWAY_OPERATOR_BIND"),
             metrics_token=secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
@@ -110,6 +113,8 @@ class Settings:
             raise SettingsError(
                 "HMS_WEBHOOK_SECRET must differ from GATEWAY_SECRET and HMS_APP_SECRET: 100ms sends it with every event"
             )
+        if settings.operator_bind is not None and settings.operator_bind[1] == settings.port:
+            raise SettingsError("GATEWAY_OPERATOR_BIND must have another port than the gateway (GATEWAY_PORT)")
         if settings.metrics_token in {settings.hms_app_secret, *settings.gateway_secrets, *settings.webhook_secrets}:
             raise SettingsError("GATEWAY_METRICS_TOKEN must differ from all other secrets: Prometheus stores it")
         return settings

@@ -22,6 +22,7 @@ from gateway.policy.templates import missing_roles, privileged_mints
 from gateway.redis.durable import SYNC_S, DurableWrites, NotDurable
 from gateway.redis.info import info_of
 from gateway.redis.store import Store, StoreError
+from gateway.settings import Settings
 
 LEAST_REDIS, LEAST_VALKEY = (7, 0), (8, 0)
 MOST_SKEW_S = 1.0
@@ -52,6 +53,16 @@ def check_secrets(secrets: tuple[str, ...]) -> Finding:
         return Finding("secret", "WARN", text + GENERATE)
     rotating = f"; the first of {len(secrets)} signs, all verify" if len(secrets) > 1 else ""
     return Finding("secret", "ok", f"GATEWAY_SECRET looks random{rotating}")
+
+
+def judge_operators(settings: Settings) -> Finding:
+    """Judge who can reach what is for operators."""
+    if settings.operator_bind is not None:
+        host, port = settings.operator_bind
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Finding("operators", "ok", f"/operator and /api/admin answer only at {where}")
+    text = "/operator and /api/admin answer at the public address; GATEWAY_OPERATOR_BIND=127.0.0.1:8001 moves them"
+    return Finding("operators", "ok", text)
 
 
 def _guesses_log10(secret: str) -> float:

@@ -54,7 +54,8 @@ _NORMAL = re.compile(
 class Edge:
     """Adds the request id and the fixed headers to every response, logs it, and answers uncaught exceptions.
 
-    `is_exempt` names requests that the flood limit spares. `on_response` receives each request's scope, the status
+    `is_exempt` names requests that the flood limit spares, `hides` those that are answered as if there were no such
+    address. `on_response` receives each request's scope, the status
     (0: the client had gone) and when it began, by `time.perf_counter`. Everything inside sees a HEAD request as GET, so
     that both pass the same checks (RFC 9110 section 9.3.2).
     """
@@ -68,6 +69,7 @@ class Edge:
         cors: Cors | None = None,
         https: bool = False,
         is_exempt: Callable[[Scope], bool] = lambda _: False,
+        hides: Callable[[Scope], bool] | None = None,
         on_response: Callable[[Any, int, float], None] | None = None,
     ) -> None:
         self._app = app
@@ -76,6 +78,7 @@ class Edge:
         self._cors = cors or Cors(())
         self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if https else [*_ALWAYS]
         self._is_exempt = is_exempt
+        self._hides = hides
         self._on_response = on_response
         self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
 
@@ -110,7 +113,7 @@ class Edge:
                 self._slow_down(site_of(address))
             if refused := inner.get(REFUSED):
                 raise refused
-            if not _NORMAL.fullmatch(inner["raw_path"]):
+            if not _NORMAL.fullmatch(inner["raw_path"]) or (self._hides is not None and self._hides(scope)):
                 raise NotFoundException
             preflight = self._cors.preflight(method, scope["headers"], cors)
             if preflight is not None:

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.checks import assert_problem
 from tests.e2e.people import newcomers
 from tests.e2e.policies import roomy
-from tests.servers import Installation, wait_until
+from tests.servers import HOST, Installation, free_port, wait_until
 
 BUDGET = """
 [quotas.everybody]
@@ -138,6 +138,29 @@ def test_head_of_a_stream_has_an_end(watched: Installation) -> None:
             answer = client.head("/api/admin/live")
             assert (answer.status_code, answer.content) == (200, b"")
             assert answer.headers["content-type"] == "text/event-stream"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_operators_have_a_listener_of_their_own_on_every_worker(tmp_path: Path, workers: int) -> None:
+    own = Installation(tmp_path, workers=workers, policy=roomy())
+    private = free_port()
+    own.env["GATEWAY_OPERATOR_BIND"] = f"{HOST}:{private}"
+    with own:
+        (operator,) = newcomers(own, "operator")
+        for _ in range(6 * workers):  # each on a connection of its own
+            with own.client(operator.token) as public:
+                unknown = public.get("/api/nowhere").json()
+                for path in ("/operator", "/operator/main.js", "/api/admin/overview", "/api/admin/nowhere"):
+                    for method in ("GET", "POST", "OPTIONS"):
+                        answer = public.request(method, path)
+                        assert_problem(answer, 404, "not_found")
+                        assert answer.json()["detail"] == unknown["detail"]
+                assert public.get("/api/auth/me").status_code == 200
+                public.base_url = httpx.URL(f"http://{HOST}:{private}")
+                for path in ("/operator", "/operator/main.js", "/api/admin/overview", "/api/auth/me"):
+                    assert public.get(path).status_code == 200
+        busy = own.command("serve", "--port", str(free_port()))
+        assert (busy.returncode, "GATEWAY_OPERATOR_BIND" in busy.stderr) == (1, True)
 
 
 def test_open_streams_do_not_delay_a_stop(tmp_path: Path) -> None:

@@ -558,3 +558,26 @@ def test_the_demos_file_is_never_read_with_a_real_account(tmp_path: Path, monkey
 )
 def test_a_random_secret_is_never_taken_for_a_placeholder(name: str, value: str) -> None:
     assert Settings.from_env(GOOD | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "bind"),
+    [("127.0.0.1:8001", ("127.0.0.1", 8001)), ("[::1]:1", ("::1", 1)), ("localhost:65535", ("localhost", 65535))],
+)
+def test_operators_may_have_a_listener_of_their_own(value: str, bind: tuple[str, int]) -> None:
+    assert Settings.from_env(GOOD | {"GATEWAY_OPERATOR_BIND": value}).operator_bind == bind
+    assert Settings.from_env(GOOD).operator_bind is None
+
+
+@pytest.mark.parametrize(
+    "value", ["8001", ":8001", "127.0.0.1", "127.0.0.1:0", "::1:8001", "a:65536", "a b:1", "a:1/x"]
+)
+def test_a_malformed_operators_listener_is_refused(value: str) -> None:
+    assert refusal(GATEWAY_OPERATOR_BIND=value).startswith("GATEWAY_OPERATOR_BIND must look like")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.1"])
+def test_the_operators_listener_must_not_have_the_public_port(host: str) -> None:
+    text = refusal(GATEWAY_OPERATOR_BIND=f"{host}:8000")
+    assert text.startswith("GATEWAY_OPERATOR_BIND must have another port")
+    assert refusal(GATEWAY_OPERATOR_BIND=f"{host}:9000", GATEWAY_PORT="9000") == text
