@@ -328,6 +328,37 @@ def test_user_is_blocked_and_unblocked(site: Site, as_ada: Console) -> None:
     assert site.ask("noor", "GET", "/rooms").status_code == 200
 
 
+def test_account_is_added_given_a_password_link_disabled_and_deleted(site: Site, as_ada: Console) -> None:
+    as_ada.go("users")
+    as_ada.press("Add user")
+    as_ada.fill("dialog [name=username]", "petra.s")
+    as_ada.fill("dialog [name=roles]", "member, host")
+    as_ada.press("Add", "dialog")
+    as_ada.wait_for("document.querySelector('h1')?.textContent === 'petra.s'")
+    as_ada.settle()
+    as_ada.press("Password link")
+    as_ada.press("Create", "dialog")
+    as_ada.wait_for("document.querySelector('dialog [name=code]')")
+    code = {"token": as_ada.ask("document.querySelector('dialog [name=code]').value")}
+    with site.gateway.client() as client:
+        answer = client.post("/api/auth/password/setup", json=code | {"new_password": secrets.token_hex(16)})
+    assert answer.status_code == 204
+    as_ada.press("Close", "dialog")
+    as_ada.press("Disable")
+    as_ada.press("Disable", "dialog")
+    as_ada.said("Saved.")
+    account = site.ask("ada", "GET", "/admin/users/petra.s").json()["user"]
+    assert (account["status"], account["roles"]) == ("disabled", ["member", "host"])
+    as_ada.press("Delete")
+    as_ada.fill("dialog [name=name]", "petra")
+    as_ada.press("Delete", "dialog")
+    as_ada.wait_for("document.querySelector('dialog .wrong').textContent === 'That is another name.'")
+    as_ada.fill("dialog [name=name]", "petra.s")
+    as_ada.press("Delete", "dialog")
+    as_ada.said("The account is deleted.")
+    assert_problem(site.ask("ada", "GET", "/admin/users/petra.s"), 404, "not_found")
+
+
 def test_dead_letter_is_replayed(site: Site, as_ada: Console) -> None:
     as_ada.go("webhooks")
     [letter] = as_ada.table("Dead letters")
@@ -433,6 +464,9 @@ def test_moving_sets_the_title_and_the_focus(site: Site, as_ada: Console) -> Non
     as_ada.settle()
     assert as_ada.ask("document.title") == "Audit · 100ms gateway"
     assert as_ada.ask("document.querySelector('#nav [aria-current]').textContent") == "Audit"
+    as_ada.go("audit?action=limits&user=hanna&from=2026-01-01T00%3A00")
+    assert {row["Action"] for row in as_ada.table("Entries")} == {"limits.override"}
+    assert {(row["By"], row["About"]) for row in as_ada.table("Entries")} == {("ada", "hanna")}
     as_ada.go("users?name=zz")
     assert "No user's name begins with “zz”." in as_ada.text()
     as_ada.go("users/nobody-of-this-name")

@@ -98,8 +98,12 @@ function accountActs(one, again) {
     })),
     button("Delete", () => ask({
       title: `Delete ${one.username}?`, says: "Their name, password, roles and sessions are deleted. Their usage counters stay, under their id.", action: "Delete", risky: true,
-      fields: [{ name: "name", label: "Type the user name to confirm", required: true, pattern: one.username.replace(/[^\w]/g, "\\$&") }],
-      act: () => api.delete(path), done: () => (say("The account is deleted."), (location.hash = "#/users")),
+      fields: [{ name: "name", label: "Type the user name to confirm", required: true }],
+      act: async ({ name }) => {
+        if (name !== one.username) throw new Error("That is another name.");
+        await api.delete(path);
+      },
+      done: () => (say("The account is deleted."), (location.hash = "#/users")),
     }), { class: "risky" }),
   ];
 }
