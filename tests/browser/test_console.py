@@ -23,11 +23,29 @@ from tests.browser.console import Console, require_axe
 from tests.browser.console_history import write_history
 from tests.e2e.checks import assert_problem
 from tests.e2e.people import join, peers
+from tests.e2e.policies import BUILT_IN
 from tests.servers import NO_TLS, Installation, wait_until
 
 # The pictures of docs/console.md, and where to keep them.
 KEPT = {"overview-light", "usage-light", "overview-phone", "user-dark", "webhooks-dark", "room-phone"}
 PICTURES = os.environ.get("PICTURES")
+# So generous that nothing is refused.
+BUDGETS = """
+[quotas.everybody]
+counter = "minutes"
+scope = "all"
+period = "month"
+amount = 20_000
+on_exhausted = "end"
+[quotas.own-minutes]
+counter = "minutes"
+scope = "user"
+period = "month"
+amount = 8_000
+[prices]
+currency = "EUR"
+per_1000_minutes = 4.0
+"""
 REFUSED = re.compile(r"^Failed to load resource: .* status of [45]\d\d ")
 
 
@@ -82,7 +100,9 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require_chromium()
-    own = Installation(tmp_path_factory.mktemp("console"), workers=1, fsync="always")
+    own = Installation(
+        tmp_path_factory.mktemp("console"), workers=1, policy=BUILT_IN.read_text() + BUDGETS, fsync="always"
+    )
     own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(32)
     own.env["EMULATOR_WEBHOOK_URL"] = f"{own.url}/hooks/100ms"
     own.env["EMULATOR_WEBHOOK_HEADER"] = f"X-Gateway-Webhook-Secret={own.env['HMS_WEBHOOK_SECRET']}"
@@ -135,6 +155,7 @@ def screens(site: Site) -> list[str]:
         "users/hanna",
         "usage",
         "denials",
+        "budgets",
         "webhooks",
         "health",
         "audit",
@@ -252,6 +273,16 @@ def test_health_shows_the_worker_redis_and_100ms(as_ada: Console) -> None:
     [worker] = as_ada.table("Workers")
     assert (worker["Redis"], worker["100ms"], worker["Chores"]) == ("works", "works", "performs them")
     assert "Append-only file\non" in as_ada.text()
+
+
+def test_budgets_are_shown_with_their_forecast(site: Site, as_ada: Console) -> None:
+    as_ada.go("budgets")
+    first, second = as_ada.table("Nearest to their end")[:2]
+    items = site.ask("ada", "GET", "/admin/budgets").json()["items"]
+    assert (first["Budget"], first["Whose"], first["When spent"]) == ("everybody", "whole installation", "rooms end")
+    assert (first["Used (min)"], first["Of (min)"]) == (f"{items[0]['used']:,.2f}", "20,000")
+    assert (second["Budget"], second["Whose"], second["When spent"]) == ("own-minutes", "hanna", "no tokens")
+    assert second["Used (%)"] == f"{items[1]['used_percent']:.1f}"
 
 
 def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as_ada: Console) -> None:
@@ -393,6 +424,7 @@ def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_a
             "Denied (requests)": str(sum(row["denied"].values())),
             "Refused (requests)": str(sum(row["refused"].values())),
             "Failed (requests)": str(row["failed"]),
+            "Price (EUR)": row.get("money", ""),
         }
         for row in counted
     ]
@@ -408,7 +440,7 @@ def grouped(row: dict[str, str]) -> dict[str, str]:
     shown = dict(row)
     for name in ("Ok", "Denied (requests)", "Refused (requests)", "Failed (requests)"):
         number = float(row[name])
-        shown[name] = f"{number:,.0f}" if number.is_integer() else f"{number:,.2f}"
+        shown[name] = f"{number:,.2f}" if name == "Ok" and row["Unit"] == "minutes" else f"{number:,.0f}"
     return shown
 
 
@@ -498,7 +530,10 @@ def test_every_screen_is_accessible_and_fits(site: Site, as_ada: Console, theme:
     for path in screens(site):
         as_ada.go(path)
         assert as_ada.findings() == [], path
-        assert as_ada.ask("document.documentElement.scrollWidth") <= width, path
+        for wide in (width, width if width < 600 else 1120):  # where the widest tables are still tables
+            as_ada.show(theme, wide)
+            assert as_ada.ask("document.documentElement.scrollWidth") <= wide, path
+        as_ada.show(theme, width)
         keep_picture(as_ada.tab, path, theme if width > 600 else "phone")
     as_ada.go("users/hanna")
     as_ada.press("Block")

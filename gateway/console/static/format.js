@@ -7,6 +7,8 @@ const TWO = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFract
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export const number = (value) => (Number.isInteger(value) ? WHOLE : TWO).format(value);
+// Minutes always have two decimals.
+export const minutes = (value) => TWO.format(value);
 export const short = (value) => SHORT.format(value);
 export const sum = (parts) => Object.values(parts).reduce((total, part) => total + part, 0);
 

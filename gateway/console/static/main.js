@@ -2,6 +2,7 @@
 
 import { api, Problem } from "./api.js";
 import { audit } from "./audit.js";
+import { budgets } from "./budgets.js";
 import { denials } from "./denials.js";
 import { at, make, replace, say } from "./dom.js";
 import { plain } from "./format.js";
@@ -23,6 +24,7 @@ const SCREENS = [
   { path: "users", name: "Users", needs: ["users:manage", "limits:manage", "usage:read-any"], all: users, one: user },
   { path: "usage", name: "Usage", needs: ["usage:read-any"], all: usage },
   { path: "denials", name: "Denials", needs: ["usage:read-any"], all: denials },
+  { path: "budgets", name: "Budgets", needs: ["usage:read-any"], all: budgets },
   { path: "webhooks", name: "Webhooks", needs: ["usage:read-any"], all: webhooks },
   { path: "health", name: "Health", needs: ["usage:read-any"], all: health },
   { path: "audit", name: "Audit", needs: ["audit:read"], all: audit },

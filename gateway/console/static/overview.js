@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { chart, OUTCOMES } from "./chart.js";
 import { make, replace } from "./dom.js";
-import { number, unitOf } from "./format.js";
+import { count, minutes, number, unitOf } from "./format.js";
 import { follow } from "./live.js";
 import { person } from "./names.js";
 import { head, link, list, loaded, mark, tiles } from "./parts.js";
@@ -39,10 +39,10 @@ export function overview(view, { range = "24h" }) {
       charts.forEach((one) => one.show(points));
       return kept;
     }
-    const minutes = [{ key: "minutes", label: "In rooms", tone: "ok" }];
+    const inRooms = [{ key: "minutes", label: "In rooms", tone: "ok" }];
     charts = [
       chart({ title: "Requests by outcome", says: `Last ${name}, by ${step}.`, unit: "requests", series: OUTCOMES, points }),
-      chart({ title: "Participant-minutes", says: `Last ${name}, by ${step}.`, unit: "min", whole: false, series: minutes, points }),
+      chart({ title: "Participant-minutes", says: `Last ${name}, by ${step}.`, unit: "min", whole: false, series: inRooms, points }),
     ];
     kept = make("div", { class: "body" }, numbers, make("div", { class: "two" }, charts));
     return kept;
@@ -52,8 +52,7 @@ export function overview(view, { range = "24h" }) {
     const all = requests(totals);
     const [last] = now.points ?? [];
     replace(numbers, tiles([
-      ["Online", number(now.people_now), unitOf(now.people_now, "people")],
-      ["Rooms in use", number(now.rooms_now), unitOf(now.rooms_now, "rooms")],
+      ["Online", number(now.people_now), `${unitOf(now.people_now, "people")} in ${count(now.rooms_now, "rooms")}`],
       last && ["Last minute", number(requests(last)), unitOf(requests(last), "requests")],
       ["Requests", number(all), `requests in ${name}`],
       ["Denied", percent(totals.denied, all), "% of requests"],
@@ -86,14 +85,14 @@ export function overview(view, { range = "24h" }) {
   const most = loaded(view, async () => {
     const month = new Date().toISOString().slice(0, 7);
     const top = async (counter) => (await api.get("/api/admin/usage/top", { counter, period: month, limit: 5 }, view.signal)).items;
-    const [minutes, denials] = await Promise.all([top("minutes"), top("denials")]);
-    const columns = (unit) => [
+    const [longest, denied] = await Promise.all([top("minutes"), top("denials")]);
+    const columns = (unit, written) => [
       { label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) },
-      { label: unit, number: true, value: (row) => row.count },
+      { label: unit, number: true, value: (row) => row.count, cell: (row) => written(row.count) },
     ];
     return make("div", { class: "two" },
-      list({ title: "Most minutes", says: `${month}, a UTC month.`, columns: columns("In rooms (min)"), rows: minutes, empty: "Nobody has been in a room." }),
-      list({ title: "Most denials", says: `${month}, a UTC month.`, columns: columns("Denied (requests)"), rows: denials, empty: "Nobody was denied." }),
+      list({ title: "Most minutes", says: `${month}, a UTC month.`, columns: columns("In rooms (min)", minutes), rows: longest, empty: "Nobody has been in a room." }),
+      list({ title: "Most denials", says: `${month}, a UTC month.`, columns: columns("Denied (requests)", number), rows: denied, empty: "Nobody was denied." }),
     );
   });
   return [head("Overview", ["Everybody's requests and time in rooms. ", pulse], make("nav", { class: "choice", "aria-label": "Range" }, ranges)), found.body, most.body];

@@ -53,7 +53,7 @@ export function table(caption, columns, rows) {
   const heads = columns.map(({ label, number: isNumber, act }) =>
     make("th", { role: "columnheader", scope: "col", class: isNumber ? "num" : null }, act ? make("span", { class: "hidden" }, label) : label),
   );
-  // On a phone a wide table shows each row as a list of its cells. Roles, because another display would undo them.
+  // In a narrow panel a wide table shows each row as a list of its cells. Roles, because another display would undo them.
   return make("table", { role: "table", class: columns.length > 2 ? "tall" : null },
     make("caption", { class: "hidden" }, caption),
     make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, heads)),

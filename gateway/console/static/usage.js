@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { chart, OUTCOMES } from "./chart.js";
 import { make, say } from "./dom.js";
-import { day, daysAgo, number, save, sum } from "./format.js";
+import { day, daysAgo, minutes, number, save, sum } from "./format.js";
 import { person } from "./names.js";
 import { button, filters, head, link, list, loaded, place, words } from "./parts.js";
 import { days, outcomes } from "./series.js";
@@ -27,7 +27,7 @@ function columns(group, currency) {
   const found = [
     ...KEYS[group],
     { label: "Action", value: (row) => row.action },
-    { label: "Ok", number: true, value: (row) => row.ok },
+    { label: "Ok", number: true, value: (row) => row.ok, cell: (row) => (METERED.has(row.action) ? minutes : number)(row.ok) },
     { label: "Unit", value: (row) => (METERED.has(row.action) ? "minutes" : "requests") },
     { label: "Denied (requests)", number: true, value: (row) => sum(row.denied) },
     { label: "Refused (requests)", number: true, value: (row) => sum(row.refused) },
@@ -80,7 +80,7 @@ async function leaders(counter, period, signal) {
   const [, text, unit] = COUNTERS.find(([key]) => key === counter) ?? [counter, counter, "requests"];
   const found = [
     { label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) },
-    { label: `Count (${unit})`, number: true, value: (row) => row.count },
+    { label: `Count (${unit})`, number: true, value: (row) => row.count, cell: (row) => (unit === "min" ? minutes : number)(row.count) },
   ];
   if (report.currency && METERED.has(counter)) found.push({ label: `Price (${report.currency})`, number: true, value: (row) => row.money, cell: (row) => row.money ?? "" });
   return list({ title: `Top users by ${text}`, says: `${report.period}, UTC.`, columns: found, rows: report.items, empty: "Nobody has any." });

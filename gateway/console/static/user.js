@@ -174,7 +174,7 @@ const numbers = ({ block, rate, burst, amount }) => (block ? "every request deni
 function rowsOf({ limits: rates, quotas, leases }) {
   return [
     ...rates.map((one) => ({ ...one, kind: one.rate, most: one.burst, used: one.burst - one.remaining, unit: "requests", again: one.full_again_at })),
-    ...quotas.map((one) => ({ ...one, kind: `per ${one.period}, ${one.time_zone}`, most: one.amount, again: one.full_again_at })),
+    ...quotas.map((one) => ({ ...one, unit: one.unit === "minutes" ? "min" : one.unit, kind: `per ${one.period}, ${one.time_zone}`, most: one.amount, again: one.full_again_at })),
     ...leases.map((one) => ({ ...one, kind: "at once", most: one.most, used: one.held, unit: "rooms" })),
   ];
 }
