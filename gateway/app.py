@@ -59,6 +59,11 @@ from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
 from gateway.metrics.tally import Tally
+from gateway.outgoing.control import Outgoing
+from gateway.outgoing.deliveries import Deliveries
+from gateway.outgoing.messages import Announcer
+from gateway.outgoing.outbox import Outbox
+from gateway.outgoing.sender import Sender
 from gateway.overview.forecast import Forecasts
 from gateway.overview.heartbeat import Heartbeat, Vitals
 from gateway.overview.live import Live
@@ -88,6 +93,7 @@ from gateway.routes import (
     join_tokens,
     login,
     members,
+    outgoing,
     overview,
     rooms,
     usage,
@@ -117,7 +123,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
-ROUTES += _handlers(limits_routes, users, hooks, events, audit_routes)
+ROUTES += _handlers(limits_routes, users, hooks, outgoing, events, audit_routes)
 CONSOLE = _handlers(console)
 DOCS = _handlers(description)
 MONITORING = _handlers(metrics_routes)
@@ -159,7 +165,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     hms = HmsClient(http, hms_tokens, on_roles=templates.seen, on_call=tally.called if tally else None)
     derived = Derived(reports.execute, store.post)
     overrides = Overrides(store.execute, limiter)
-    audit = Audit(store.execute, store.post)
+    audit = Audit(store.execute, store.post, Announcer(policy))
     throttle = Throttle(store.execute, limiter, accounts, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
     registry, idempotency = Rooms(store.execute, hms, limiter, policy), Idempotency(store.execute)
     room_members = Members(store.execute, hms, policy)
@@ -174,6 +180,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     history = History(Counters(reports.execute), archive)
     webhooks = Webhooks(reports.execute, audit)
     report_budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
+    outbox, sender = Outbox(reports.execute), Sender(settings.signing_keys)
+    deliveries = Deliveries(outbox, sender, policy, reports.now_ms)
     monitor = None
     if tally:
         reader = Reader(reports.execute, webhooks, report_budgets, policy)
@@ -216,13 +224,14 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         secret_check=secret,
         intake=intake,
         webhooks=webhooks,
+        outgoing=Outgoing(outbox, sender, policy, audit),
         feed=Feed(reports.execute),
         feed_source=settings.public_url or "hms-gateway",
         monitor=monitor,
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 
-    others = [Chore("expired guests", guests.remove_expired)]
+    others = [Chore("expired guests", guests.remove_expired), Chore("deliveries", deliveries.work)]
     if archive is not None:
         others.append(Chore("archive", RollUp(reports.execute, report_accounts, archive).work))
 
@@ -249,6 +258,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await services.live.close()
+            await deliveries.close()
             await hms.close()
             await http.aclose()
             derived.flush()
@@ -299,7 +309,7 @@ def _leader(
     reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms, *others: Chore
 ) -> Leader:
     """Return the leader with the chores that keep minutes exact and within their budgets, and others."""
-    audit = Audit(reports.execute, reports.post)
+    audit = Audit(reports.execute, reports.post, Announcer(policy))
     reconciliation = Reconciliation(reports.execute, stays, audit, reports.now_ms)
     accrual = Accrual(reports.execute, stays, reports.now_ms)
     sweep = Sweep(reports.execute, hms, reconciliation, reports.now_ms)

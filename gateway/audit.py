@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,9 @@ _REFUSED_ONCE_PER_S = 60
 _READ_ONCE_PER_S = 60  # a page that polls is one reader
 _MOST_REMEMBERED = 10_000
 ACTION = r"[a-z][a-z._-]{0,40}"
+Facts = Mapping[str, str | int]
+"""What an entry says, beside its action: `by`, `subject` and details."""
+
 PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -80,17 +83,27 @@ class Origin:
 
 
 class Audit:
-    """Writes entries, to the stream and as log lines, and reads them. `post` sends a command without waiting."""
+    """Writes entries, to the stream and as log lines, and reads them. `post` sends a command without waiting.
 
-    def __init__(self, execute: Callable[..., Awaitable[Any]], post: Callable[..., None] | None = None) -> None:
+    `announce` returns the command that stores the event of an entry for outgoing webhooks, if it has one.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[..., Awaitable[Any]],
+        post: Callable[..., None] | None = None,
+        announce: Callable[[str, Facts], tuple[Any, ...] | None] | None = None,
+    ) -> None:
         self._execute = execute
         self._post = post
+        self._announce = announce
         self._trimmed_at = 0.0
         self._seen: dict[tuple[Any, ...], float] = {}
 
     async def record(self, action: str, *, by: str, subject: str, **details: str | int) -> None:
         """Write one entry and wait for it. If this raises StoreError, what must be audited must not be done."""
-        await self._execute(*_words(action, by, subject, details))
+        for words in self._commands(action, {"by": by, "subject": subject, **details}):
+            await self._execute(*words)
 
     def note(
         self,
@@ -107,9 +120,11 @@ class Audit:
             details = {"source": origin.source, **details}
         if once_per_s and self._is_repeated((action, by, subject, *details.values()), once_per_s):
             return
-        words = _words(action, by, subject, details, origin.address if origin else "")
+        facts: Facts = {"by": by, "subject": subject, **details}
+        commands = self._commands(action, facts, origin.address if origin else "")
         if self._post is not None:
-            self._post(*words)
+            for words in commands:
+                self._post(*words)
             now = time.monotonic()
             if now - self._trimmed_at > _TRIM_EVERY_S:
                 self._trimmed_at = now
@@ -153,6 +168,14 @@ class Audit:
                 return found, None
         return found, newest[1:]
 
+    def _commands(self, action: str, facts: Facts, address: str = "") -> list[tuple[Any, ...]]:
+        """Log an entry; return the commands that store it and, if it is one that operators' systems want, its event."""
+        event(log, action, {**facts, "address": address} if address else {**facts})
+        text = to_json({"action": action, **facts, "request_id": request_id.get()})
+        words = ("XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text)
+        announcement = self._announce(action, facts) if self._announce else None
+        return [words] if announcement is None else [words, announcement]
+
     def _is_repeated(self, key: tuple[Any, ...], once_per_s: float) -> bool:
         now = time.monotonic()
         if now < self._seen.get(key, 0.0):
@@ -161,13 +184,6 @@ class Audit:
             self._seen.clear()
         self._seen[key] = now + once_per_s
         return False
-
-
-def _words(action: str, by: str, subject: str, details: dict[str, str | int], address: str = "") -> tuple[Any, ...]:
-    fields: dict[str, str | int] = {"by": by, "subject": subject, **details}
-    event(log, action, fields | ({"address": address} if address else {}))
-    text = to_json({"action": action} | fields | {"request_id": request_id.get()})
-    return "XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text
 
 
 def _entry(place: str, words: list[bytes]) -> Entry:

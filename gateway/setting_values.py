@@ -106,7 +106,7 @@ def http_url(env: Mapping[str, str], name: str, default: str) -> str:
     value = (env.get(name) or default).rstrip("/")
     try:
         parts = urlsplit(value)
-        local = parts.hostname is not None and _is_local(parts.hostname)
+        local = parts.hostname is not None and is_local(parts.hostname)
         valid = bool(parts.hostname) and parts.port != 0
     except ValueError:
         local = valid = False
@@ -118,7 +118,7 @@ def http_url(env: Mapping[str, str], name: str, default: str) -> str:
     return value
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
     """Return whether a host is local: a bare name (compose), or a loopback or private address."""
     try:
         return ipaddress.ip_address(host).is_private

@@ -28,6 +28,7 @@ from gateway.setting_values import (
     secret,
     secrets,
 )
+from gateway.signing import read_secrets
 
 DEFAULT_HMS_API_URL = "https://api.100ms.live/v2"
 DEFAULT_DATA = ".gateway"
@@ -69,6 +70,7 @@ class Settings:
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     webhook_header: str = WEBHOOK_HEADER
     metrics_token: str = field(default="", repr=False)
+    signing_keys: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -102,6 +104,7 @@ class Settings:
             webhook_header=header(env, "HMS_WEBHOOK_HEADER", WEBHOOK_HEADER),
             operator_bind=address(env, "GATEWAY_OPERATOR_BIND"),
             metrics_token=secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
+            signing_keys=signing_keys(env),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -209,6 +212,14 @@ def archive_url(env: Mapping[str, str]) -> str:
             "GATEWAY_ARCHIVE must look like sqlite:///folder/usage.db or postgresql://user@host/database"
         )
     return url
+
+
+def signing_keys(env: Mapping[str, str]) -> Mapping[str, tuple[bytes, ...]]:
+    """Return the keys that sign outgoing webhooks, by endpoint: GATEWAY_WEBHOOK_SECRETS. Raises: SettingsError"""
+    try:
+        return read_secrets(env.get("GATEWAY_WEBHOOK_SECRETS", ""))
+    except ValueError as error:
+        raise SettingsError(f"GATEWAY_WEBHOOK_SECRETS: {error}") from None
 
 
 def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:

@@ -14,6 +14,7 @@ from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
 from gateway.accounts.registration import Registration
 from gateway.audit import Audit
+from gateway.outgoing.messages import Announcer
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.redis.durable import DurableWrites
@@ -52,10 +53,10 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         accounts = Accounts(execute, hashing, passwords, write=durable.execute)
         # Ending a session needs no signing key, so the commands work without GATEWAY_SECRET.
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
-        audit = Audit(execute)
+        audit = Audit(execute, store.post, Announcer(policy))
         admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"))
         limiter = Limiter(execute)
-        limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, Audit(execute, store.post))
+        limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, audit)
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
         return await work(Office(accounts, sessions, admin, limits, registration, mode))

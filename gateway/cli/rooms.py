@@ -18,6 +18,7 @@ from gateway.cli.failures import CommandError
 from gateway.cli.terminal import JSON, print_list, print_result, table_of
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.tokens import HmsTokens
+from gateway.outgoing.messages import Announcer
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
@@ -218,7 +219,7 @@ def _with_services(work: Callable[[_Services], Coroutine[Any, Any, T]]) -> T:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
             rooms = Rooms(store.execute, hms, Limiter(store.execute), policy)
             members = Members(store.execute, hms, policy)
-            accounts, audit = Accounts(store.execute), Audit(store.execute)
+            accounts, audit = Accounts(store.execute), Audit(store.execute, announce=Announcer(policy))
             membership = Membership(members, accounts, policy, audit)
             control = RoomControl(rooms, members, audit)
             return await work(_Services(rooms, members, membership, control, accounts, audit, policy))

@@ -7,6 +7,7 @@ import click
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
+from gateway.cli.outgoing import out
 from gateway.cli.terminal import JSON, print_json, print_result, print_table, table_of
 from gateway.metering.dead_letters import DeadLetter
 from gateway.metering.webhooks import Webhooks
@@ -21,7 +22,10 @@ _NONE = "There are no dead letters."
 
 @click.group()
 def webhooks() -> None:
-    """Webhook events of 100ms: status, dead letters, replay."""
+    """Webhook events of 100ms: status, dead letters, replay. `out`: events for your own systems."""
+
+
+webhooks.add_command(out)
 
 
 @webhooks.command("status")

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, MINUTES, PERMISSIONS, POWERS, RELATIONS, SCOPES
+from gateway.policy.endpoints import EVENTS, MOST_ENDPOINTS, Endpoint, check_endpoint
 from gateway.policy.model import Anonymous, Guests, Policy, Prices, Registration, Role, RoomDefaults
 from gateway.policy.tables import (
     GuestsTable,
@@ -28,8 +29,10 @@ from gateway.policy.tables import (
     Table,
     TemplateTable,
     Units,
+    WebhookTable,
     in_words,
 )
+from gateway.signing import ENDPOINT
 from limits.limiter import MOST_LIMITS
 from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
 
@@ -131,6 +134,7 @@ class _Reader:
                 if table.scope == "all"
             ),
             ending=frozenset(name for name, table in quotas.items() if table.on_exhausted == "end"),
+            endpoints=self._endpoints(file.webhooks),
         )
 
     def _role(self, name: str, data: Any, limits: Mapping[str, LimitTable], quotas: Mapping[str, QuotaTable]) -> Role:
@@ -301,6 +305,27 @@ class _Reader:
                 f"[roles.{table.role}] must have open_rooms = false and at most rooms:join, usage:read-own",
             )
         return Guests(table.role, self._seconds("guests.lasts", table.lasts, 300, 7 * 86_400))
+
+    def _endpoints(self, tables: dict[str, Any]) -> tuple[Endpoint, ...]:
+        if len(tables) > MOST_ENDPOINTS:
+            self._refuse("webhooks", f"there may be {MOST_ENDPOINTS} endpoints")
+        return tuple(self._endpoint(name, data) for name, data in tables.items())
+
+    def _endpoint(self, name: str, data: Any) -> Endpoint:
+        key = f"webhooks.{name}"
+        if not re.fullmatch(ENDPOINT, name):
+            self._refuse(key, "an endpoint's name is 1 to 32 of a-z 0-9 _ -, starting with a letter")
+        table = self._table(key, data, WebhookTable)
+        for event in sorted({*table.events} - EVENTS):
+            self._refuse(f"{key}.events", f"unknown event {event!r}")
+        if not table.events:
+            self._refuse(f"{key}.events", f"names no event; there are {', '.join(sorted(EVENTS))}")
+        endpoint = Endpoint(name, table.url, frozenset(table.events), table.allow_private)
+        try:
+            check_endpoint(endpoint)
+        except ValueError as error:
+            self._refuse(f"{key}.url", str(error))
+        return endpoint
 
     def _seconds(self, key: str, duration: str, least: int, most: int) -> int:
         count = duration.rstrip(ascii_lowercase)

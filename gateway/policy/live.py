@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 from gateway.policy.effective import policy_of
 from gateway.policy.file import PolicyError
 from gateway.policy.model import Policy
 from gateway.settings import Settings
+from gateway.threads import in_daemon_thread
 
 log = logging.getLogger("gateway")
 
@@ -62,7 +61,7 @@ class PolicyReload:
 
     async def _read(self) -> Policy | None:
         """Look at the file in a thread. Waits as long as the thread takes, so that at most one thread waits."""
-        looking = asyncio.wrap_future(_in_daemon_thread(self._look))
+        looking = asyncio.wrap_future(in_daemon_thread(self._look, "policy"))
         try:
             if not (await asyncio.wait({looking}, timeout=READ_S))[0]:
                 log.error("the policy file was not read within %g s; the old policy stays in force", READ_S)
@@ -81,21 +80,6 @@ class PolicyReload:
             return None
         self._seen = stamp
         return policy_of(self._settings)
-
-
-def _in_daemon_thread(work: Callable[[], Policy | None]) -> Future[Policy | None]:
-    """Start work that may never end. A thread of asyncio's pool would keep the process from ending."""
-    future: Future[Policy | None] = Future()
-    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001  it is raised where the future is awaited
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="policy", daemon=True).start()
-    return future
 
 
 def stamp_of(path: Path | None) -> Stamp:

@@ -8,6 +8,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from gateway.policy.actions import LIMITED_ACTIONS, MINUTES, OWNED, counter_of
+from gateway.policy.endpoints import Endpoint
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 _MOST_REMEMBERED = 1000  # combinations of roles
@@ -122,6 +123,7 @@ class Policy:
     prices: Prices | None = None
     installation: tuple[Quota, ...] = ()
     ending: frozenset[str] = frozenset()
+    endpoints: tuple[Endpoint, ...] = ()
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
         default_factory=dict, compare=False, init=False
     )

@@ -54,6 +54,7 @@ class PolicyTable(Table):
     prices: Subtable = {}
     rooms: Subtable = {}
     guests: Subtable = {}
+    webhooks: Subtable = {}
     anonymous: Subtable = {}
 
 
@@ -151,6 +152,14 @@ class GuestsTable(Table):
 
     role: Annotated[str, Meta(description="the name of a role")]
     lasts: Duration = "12h"
+
+
+class WebhookTable(Table):
+    """[webhooks.NAME]"""
+
+    url: Annotated[str, Meta(description="a string")]
+    events: Strings
+    allow_private: Flag = False
 
 
 def in_words(message: str, table: type[Table]) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from gateway.metering.budgets import Budgets
 from gateway.metering.intake import Intake, SecretCheck
 from gateway.metering.webhooks import Webhooks
 from gateway.metrics.monitor import Monitor
+from gateway.outgoing.control import Outgoing
 from gateway.overview.forecast import Forecasts
 from gateway.overview.live import Live
 from gateway.overview.presence import Presence
@@ -85,6 +86,7 @@ class Services:
     secret_check: SecretCheck
     intake: Intake
     webhooks: Webhooks
+    outgoing: Outgoing
     feed: Feed
     feed_source: str
     monitor: Monitor | None

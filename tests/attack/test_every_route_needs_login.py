@@ -85,6 +85,10 @@ ACTION_OF = {
     ("GET", "/api/admin/webhooks"): "usage.read-any",
     ("GET", "/api/admin/webhooks/dead"): "usage.read-any",
     ("POST", "/api/admin/webhooks/dead/{letter_id}/replay"): "limits.manage",
+    ("GET", "/api/admin/webhooks/out"): "usage.read-any",
+    ("GET", "/api/admin/webhooks/out/dead"): "usage.read-any",
+    ("POST", "/api/admin/webhooks/out/dead/{letter_id}/replay"): "limits.manage",
+    ("POST", "/api/admin/webhooks/out/{name}/test"): "limits.manage",
     ("GET", "/api/admin/audit"): "audit.read",
 }
 # Actions without a permission of their own: a login is enough, or the room in the path decides.

@@ -25,6 +25,7 @@ class Receiver:
     def __init__(self) -> None:
         self.answers: list[str] = []
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.bodies: list[bytes] = []
         self.pause_s = 0.0
         self.port = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -58,6 +59,7 @@ class Receiver:
                 line, *fields = head.strip().split("\r\n")
                 headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
                 body = await reader.readexactly(int(headers["content-length"]))
+                self.bodies.append(body)
                 self.requests.append((line, headers, json.loads(body)))
                 await asyncio.sleep(self.pause_s)
                 answer = self.answers.pop(0) if self.answers else "200 OK"

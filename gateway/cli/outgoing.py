@@ -1,0 +1,117 @@
+"""`gateway webhooks out`: the events that the gateway sends to an operator's own systems."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from gateway.audit import CLI, Audit
+from gateway.cli.connection import every, with_store
+from gateway.cli.terminal import JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.outgoing.control import EndpointState, Outgoing, Trial, UnknownEndpoint
+from gateway.outgoing.outbox import DeadMessage, Outbox
+from gateway.outgoing.sender import Sender
+from gateway.policy.file import load_policy
+from gateway.policy.live import PolicyInForce
+from gateway.redis.store import Store
+from gateway.routes.schemas import iso
+from gateway.settings import load_env, policy_path, signing_keys
+
+T = TypeVar("T")
+
+
+@click.group("out")
+def out() -> None:
+    """Events for your own systems: status, dead letters, replay, test."""
+
+
+@out.command("status")
+@JSON
+def status(as_json: bool) -> None:
+    """Show the endpoints of the policy, and whether events reach them."""
+
+    async def work(outgoing: Outgoing) -> tuple[list[EndpointState], int]:
+        return await outgoing.state(), await outgoing.count_dead()
+
+    found, letters = _with_outgoing(work)
+    if as_json:
+        print_json({"endpoints": found, "dead_letters": letters})
+    elif not found:
+        click.echo("The policy has no endpoint; see docs/webhooks.md.")
+    else:
+        columns = ("Endpoint", "Waiting", "Delivered", "Failed", "Dead", "State")
+        rows = [(one.name, *map(str, (one.waiting, one.delivered, one.failed, one.dead)), _state(one)) for one in found]
+        print_table(table_of(columns, rows), f"{letters} dead letters are kept.")
+
+
+@out.command("dead")
+@JSON
+def dead(as_json: bool) -> None:
+    """List the events that could not be delivered, newest first."""
+
+    async def work(outgoing: Outgoing) -> list[DeadMessage]:
+        return await every(lambda before: outgoing.dead(before=before, size=100), None)
+
+    found = _with_outgoing(work)
+    rows = [(one.id, one.endpoint, one.message.type, iso(one.at_ms / 1000), one.why) for one in found]
+    table = table_of(("Id", "Endpoint", "Event", "Given up", "Why"), rows)
+    print_list(found, table, none="There are no dead letters.", as_json=as_json)
+
+
+@out.command("replay")
+@click.argument("letter", required=False)
+@click.option("--all", "all_", is_flag=True, help="All that there are.")
+@click.option("--json", "as_json", is_flag=True, help="Print how many as JSON.")
+def replay(letter: str | None, all_: bool, as_json: bool) -> None:
+    """Deliver a dead letter after all, or all of them. The gateway must be running to do it."""
+    if all_ == (letter is not None):
+        raise click.UsageError("Give the id of a dead letter, or --all.")
+    if letter is not None:
+        if not _with_outgoing(lambda outgoing: outgoing.replay(letter, by=CLI)):
+            raise click.ClickException(f"there is no dead letter {letter!r}")
+        count = 1
+    else:
+        count = _with_outgoing(lambda outgoing: outgoing.replay_all(by=CLI))
+    print_result({"replayed": count}, f"{count} events are delivered again.", as_json=as_json)
+
+
+@out.command("test")
+@click.argument("name")
+@JSON
+def test(name: str, as_json: bool) -> None:
+    """Send an endpoint an event `webhook.test` from this machine and print the answer; exit code 1 if it failed."""
+    trial = _with_outgoing(lambda outgoing: outgoing.test(name, by=CLI))
+    if not as_json and not trial.delivered:
+        raise click.ClickException(f"{name}: {_answer(trial)}")
+    print_result(trial, f"{name}: {_answer(trial)}", as_json=as_json)
+    if not trial.delivered:
+        raise SystemExit(1)
+
+
+def _answer(trial: Trial) -> str:
+    said = trial.failure if trial.status is None else f"answered {trial.status}"
+    return f"{said} after {trial.took_ms} ms"
+
+
+def _state(one: EndpointState) -> str:
+    if one.gone_ms is not None:
+        return f"disabled: answered 410 at {iso(one.gone_ms / 1000)}"
+    if one.last_failure:
+        return f"fails: {one.last_failure}"
+    return "never used" if one.last_delivered_ms is None else f"ok, last at {iso(one.last_delivered_ms / 1000)}"
+
+
+def _with_outgoing(work: Callable[[Outgoing], Coroutine[Any, Any, T]]) -> T:
+    env = load_env()
+    policy, keys = PolicyInForce(load_policy(policy_path(env))), signing_keys(env)
+
+    async def inner(store: Store) -> T:
+        sender = Sender(keys)
+        try:
+            return await work(Outgoing(Outbox(store.execute), sender, policy, Audit(store.execute)))
+        except UnknownEndpoint as error:
+            raise click.ClickException(str(error)) from None
+        finally:
+            await sender.close()
+
+    return with_store(inner)

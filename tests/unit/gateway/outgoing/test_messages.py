@@ -1,0 +1,72 @@
+"""What is told about entries of the audit trail: ids, and nothing that a person wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from gateway.outgoing.messages import Announcer
+from gateway.policy.endpoints import EVENTS, Endpoint
+from gateway.policy.file import load_policy
+from gateway.policy.live import PolicyInForce
+
+ALL = PolicyInForce(replace(load_policy(), endpoints=(Endpoint("a", "https://a.test/", EVENTS),)))
+BUDGET: dict[str, str | int] = {"budget": "month", "scope": "owner", "percent": 80, "period": "2026-11", "minutes": 300}
+ENDED: dict[str, str | int] = {"room": "R", "lock": 1, "reason": "Hanna said so"}
+CASES: list[tuple[str, dict[str, str | int], str, dict[str, Any]]] = [
+    ("budget.reached", {"by": "", "subject": "U", **BUDGET}, "budget.reached", {"user": "U", **BUDGET}),
+    ("budget.reached", {"by": "", "subject": "", **BUDGET}, "budget.reached", {"user": None, **BUDGET}),
+    (
+        "room.ended",
+        {"by": "B", "subject": "", **ENDED},
+        "room.ended",
+        {"room": "R", "by": "B", "why": "requested", "budget": None, "locked": True},
+    ),
+    (
+        "room.ended",
+        {"by": "", "subject": "O", **ENDED, "budget": "month", "lock": 0},
+        "room.ended",
+        {"room": "R", "by": None, "why": "budget", "budget": "month", "locked": False},
+    ),
+    (
+        "limits.override",
+        {"by": "B", "subject": "U", "name": "*", "until_us": 1_795_341_600_000_000, "reason": "rude", "amount": 0},
+        "user.blocked",
+        {"user": "U", "by": "B", "until": "2026-11-22T10:00:00Z"},
+    ),
+    ("limits.lift", {"by": "cli", "subject": "U", "name": "*"}, "user.unblocked", {"user": "U", "by": "cli"}),
+    ("user.disabled", {"by": "B", "subject": "U"}, "user.disabled", {"user": "U", "by": "B"}),
+    ("user.enabled", {"by": "B", "subject": "U"}, "user.enabled", {"user": "U", "by": "B"}),
+]
+
+
+@pytest.mark.parametrize(("action", "facts", "kind", "data"), CASES)
+def test_an_entry_becomes_an_event(action: str, facts: dict[str, str | int], kind: str, data: dict[str, Any]) -> None:
+    words = Announcer(ALL)(action, facts)
+    assert words is not None
+    message = json.loads(words[-1])
+    body = json.loads(message["body"])
+    assert (message["type"], body["type"], body["data"]) == (kind, kind, data)
+    assert datetime.fromisoformat(body["timestamp"]).utcoffset() is not None
+    assert "." not in message["id"], "it would make the signature ambiguous"
+
+
+def test_every_event_of_the_policy_has_an_entry() -> None:
+    assert {kind for _, _, kind, _ in CASES} == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("action", "facts"),
+    [
+        ("limits.override", {"name": "api", "until_us": 0}),
+        ("limits.lift", {"name": "api"}),
+        ("login", {}),
+        ("room.changed", {"room": "R"}),
+    ],
+)
+def test_other_entries_are_told_to_nobody(action: str, facts: dict[str, str | int]) -> None:
+    assert Announcer(ALL)(action, {"by": "B", "subject": "U", **facts}) is None
