@@ -6,7 +6,10 @@ answer may stay unread. h11, used where httptools is missing, bounds the size of
 """
 
 import asyncio
+import fcntl
 import re
+import sys
+import termios
 from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -188,8 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
         reads nothing is stopped by the buffer's high-water mark: above it no answer is written.
         """
         self._forget_unread()
-        unread = self.transport.get_write_buffer_size()
-        if unread:
+        if unread := self._unread():
             self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_unread, unread)
 
     def _forget_unread(self) -> None:
@@ -199,11 +201,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _check_unread(self, before: int) -> None:
         self._unread_timer = None
-        unread = self.transport.get_write_buffer_size()
+        unread = self._unread()
         if unread > max(0, before - _LEAST_READ_BYTES):
             self.transport.abort()
         elif unread:
             self._watch_unread()
+
+    def _unread(self) -> int:
+        """Return how many bytes of answers the client has not acknowledged, or 0 if the kernel holds all of them.
+
+        The kernel buffers up to 4 MB, and takes more only when a third of that has been read: by what waits here alone,
+        a client on a slow line would seem to read nothing for longer than the timeout.
+        """
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting:
+            return 0
+        try:
+            held = fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # the socket is closed, or the system cannot tell
+            return waiting
+        return waiting + int.from_bytes(held, sys.byteorder)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: uvicorn logs two lines of advice for developers for each request that offers an upgrade."""

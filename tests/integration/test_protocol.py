@@ -144,6 +144,21 @@ async def test_slowly_read_answer_is_sent_in_full(running: Running, monkeypatch:
     assert time.monotonic() - begun > 3 * protocol.UNREAD_TIMEOUT_S
 
 
+async def test_an_answer_that_is_read_steadily_is_not_cut_off_although_the_kernel_buffers_megabytes(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes no more of an answer until a third of what it buffers is read: 1 MB and more."""
+    monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 0.4)
+    reader, writer = await connect(running)
+    writer.write(LARGE_GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    size, slow_until = 0, time.monotonic() + 4 * protocol.UNREAD_TIMEOUT_S
+    while part := await asyncio.wait_for(reader.read(2048), 5):
+        size += len(part)
+        if time.monotonic() < slow_until:
+            await asyncio.sleep(0.01)
+    assert size > len(LARGE)
+
+
 async def test_waiting_requests_of_a_client_that_disconnects_are_dropped(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
