@@ -55,9 +55,8 @@ class Edge:
     """Adds the request id and the fixed headers to every response, logs it, and answers uncaught exceptions.
 
     `is_exempt` names requests that the flood limit spares, `hides` those that are answered as if there were no such
-    address. `on_response` receives each request's scope, the status
-    (0: the client had gone) and when it began, by `time.perf_counter`. Everything inside sees a HEAD request as GET, so
-    that both pass the same checks (RFC 9110 section 9.3.2).
+    address. `on_response` receives each request's scope, the status (0: the client had gone) and the seconds it took.
+    Everything inside sees a HEAD request as GET, so that both pass the same checks (RFC 9110 section 9.3.2).
     """
 
     def __init__(  # noqa: PLR0913  each concerns every request
@@ -126,9 +125,10 @@ class Edge:
                 raise  # the response has begun: the server can only close the connection
             await send_problem(error, inner, finish)
         finally:
+            seconds = time.perf_counter() - begun
             if self._on_response is not None:
-                self._on_response(inner, status, begun)
-            _log(inner, method, status, begun)
+                self._on_response(inner, status, seconds)
+            _log(inner, method, status, seconds)
             request_id.reset(token)
 
     def _slow_down(self, site: str) -> None:
@@ -146,12 +146,12 @@ def _headers(given: Any, added: Headers) -> Headers:
     return [*given, *(field for field in _DEFAULTS if field[0] not in names), *added]
 
 
-def _log(scope: Any, method: str, status: int, begun: float) -> None:
+def _log(scope: Any, method: str, status: int, seconds: float) -> None:
     """Write the access log line: the path without its query, and the user if logged in; no header and no body."""
     if status == 200 and scope["path"] in _EXEMPT:
         return  # health checks come every few seconds; only those that fail are logged
     fields = {"method": method, "path": path_to_log(scope["path"]), "status": status}
-    fields["ms"] = round((time.perf_counter() - begun) * 1000, 1)
+    fields["ms"] = round(seconds * 1000, 1)
     if admitted := context_of(scope).admitted:
         fields["user"] = admitted.principal.uid
     event(log, "request", fields)

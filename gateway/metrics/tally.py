@@ -1,6 +1,5 @@
 """What has happened in this process since the last flush, in plain numbers: all that a request pays for metrics."""
 
-import time
 from bisect import bisect_left
 from typing import Any
 
@@ -51,15 +50,15 @@ class Tally:
         self.limits: dict[str, Outcomes] = {}
         self.calls: dict[str, Times] = {}
 
-    def responded(self, scope: Any, status: int, begun: float) -> None:
-        """Count a response. `scope` has been routed, or not; `begun` is a time of `time.perf_counter`."""
+    def responded(self, scope: Any, status: int, seconds: float) -> None:
+        """Count a response. `scope` has been routed, or not."""
         template = scope.get("path_template")
         # A method that no route has is the client's text.
         key = (UNMATCHED, UNMATCHED, status) if template is None else (scope["method"], template, status)
         times = self.responses.get(key)
         if times is None:
             times = self.responses[key] = _times()
-        times.add(time.perf_counter() - begun)
+        times.add(seconds)
 
     def decided(self, decision: Decision) -> None:
         """Count a decision for each limit, quota and lease that it asked."""

@@ -104,7 +104,7 @@ async def test_a_scrape_with_10_000_users_and_every_route_takes_less_than_50_ms(
     for route in range(60):
         scope = {"method": "GET", "path_template": f"/api/some/long/path/of/route/{route}"}
         for status in (200, 401, 429):
-            monitor._tally.responded(scope, status, time.perf_counter() - BOUNDS_S[route % len(BOUNDS_S)])
+            monitor._tally.responded(scope, status, BOUNDS_S[route % len(BOUNDS_S)])
     times_s = []
     for _ in range(10):
         begun = time.perf_counter()

@@ -31,7 +31,7 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The names of all series that a gateway can have."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     instruments, tally = Instruments(Slot(tmp_path, 0)), Tally()
-    tally.responded({"method": "GET", "path_template": "/"}, 200, 0.0)
+    tally.responded({"method": "GET", "path_template": "/"}, 200, 0.001)
     tally.decided(decision(limit_state(1)))
     tally.called("ok", 0.1)
     instruments.flush(tally)
