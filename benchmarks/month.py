@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.month [--users 10000] [--rooms 3000] [--stays 200000] [--seed 1]
 
-Stores the webhooks in a real Valkey and works them off in two processes, one of which is killed (kill -9) and replaced
+Stores the webhooks in a real Valkey and processes them in two processes, one of which is killed (kill -9) and replaced
 now and then. Then reconciles every session with what 100ms would say, in a process that is killed as well and
 started again. Prints the error before and after, in seconds, and exits with 1 unless the second is 0.
 """
@@ -45,7 +45,7 @@ def stays_of(store: Store) -> Stays:
 
 
 async def consume(url: str) -> None:
-    """Work off events until killed."""
+    """Process events until killed."""
     store = Store(connect(url), deadline_s=DEADLINE_S)
     await Consumer(store.execute, stays_of(store), asyncio.Event(), reclaim_ms=1000).run()
 
@@ -86,7 +86,7 @@ def disturb(processes: list[subprocess.Popen[bytes]], *arguments: str) -> int:
 
 
 def work_off(valkey: Valkey) -> int:
-    """Wait until all events are worked off; return how many processes were killed meanwhile."""
+    """Wait until all events are processed; return how many processes were killed meanwhile."""
     processes, kills = [start("--consume", valkey.url) for _ in range(2)], 0
     with valkey.client() as client:
         step = client.xlen(keys.EVENTS) // (KILLS + 1)
@@ -147,7 +147,7 @@ def error_s(truth: dict[str, Counter[tuple[str, str]]], found: dict[str, Counter
 
 
 def run(valkey: Valkey, folder: Path, month: Month, bodies: list[bytes]) -> tuple[dict[str, int], dict[str, int]]:
-    """Store, work off and reconcile a month; return the errors before and after the reconciliation."""
+    """Store, process and reconcile a month; return the errors before and after the reconciliation."""
     truth = month.minutes()
     months = sorted({day[:7] for _, day in truth["all"]})
     now_ms = time.time_ns() // 1_000_000
@@ -161,7 +161,7 @@ def run(valkey: Valkey, folder: Path, month: Month, bodies: list[bytes]) -> tupl
     begun = time.monotonic()
     kills = work_off(valkey)
     took_s = time.monotonic() - begun
-    print(f"{len(bodies):,} events worked off in {took_s:.0f} s ({len(bodies) / took_s:,.0f}/s), {kills} kills")
+    print(f"{len(bodies):,} events processed in {took_s:.0f} s ({len(bodies) / took_s:,.0f}/s), {kills} kills")
     before = error_s(truth, asyncio.run(counted(valkey.url, month, months)))
     path = folder / "sessions.jsonl"
     path.write_text("".join(json.dumps(session.reply()) + "\n" for session in month.sessions))

@@ -83,7 +83,7 @@ class WebhooksNow(msgspec.Struct):
     enabled: Annotated[bool, Meta(description="Whether webhooks of 100ms are taken.")]
     last_at: Annotated[Instant | None, Meta(description="When the last event came; null: never.")]
     lag_ms: Annotated[int, Meta(description="How long the last events waited at most.")]
-    waiting: Annotated[int, Meta(description="Events that are stored and not worked off yet.")]
+    waiting: Annotated[int, Meta(description="Events that are stored and not processed yet.")]
     dead_letters: Annotated[int, Meta(description="Events that could not be understood and are kept.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,26 @@ async def test_every_running_room_of_an_owner_ends_with_the_budget_of_their_room
         await bench.stay(user, room.id, 29, goes_on=True)
     await bench.stay("somebody", theirs.id, 42)
     assert sorted(await bench.look()) == [("end", theirs.id, True), ("end", more.id, True)]
+
+
+async def test_fifty_rooms_end_in_one_look_ten_at_a_time(bench: Bench) -> None:
+    """So the time that it takes grows with a tenth of the rooms, and users keep most of the connections to 100ms."""
+    rooms = [await bench.room_of(OWNER) for _ in range(50)]
+    for room in rooms:
+        await bench.stay("guest", room.id, 3, goes_on=True)
+    at_once, most, end = 0, 0, bench.hms.end_room
+
+    async def slow_end(*words: object, **more: object) -> bool:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.001)
+        at_once -= 1
+        return bool(await end(*words, **more))  # type: ignore[arg-type]
+
+    bench.hms.end_room = slow_end  # type: ignore[method-assign]
+    assert len(await bench.look()) == 50
+    assert most == 10
 
 
 async def test_the_budget_of_all_ends_every_room_of_the_gateway_and_locks_none(bench: Bench) -> None:
