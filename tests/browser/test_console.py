@@ -45,6 +45,9 @@ amount = 8_000
 [prices]
 currency = "EUR"
 per_1000_minutes = 4.0
+[webhooks.billing]
+url = "https://localhost/"
+events = ["user.blocked"]
 """
 REFUSED = re.compile(r"^Failed to load resource: .* status of [45]\d\d ")
 
@@ -104,6 +107,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         tmp_path_factory.mktemp("console"), workers=1, policy=BUILT_IN.read_text() + BUDGETS, fsync="always"
     )
     own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(32)
+    own.env["GATEWAY_WEBHOOK_SECRETS"] = f"billing=whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     own.env["EMULATOR_WEBHOOK_URL"] = f"{own.url}/hooks/100ms"
     own.env["EMULATOR_WEBHOOK_HEADER"] = f"X-Gateway-Webhook-Secret={own.env['HMS_WEBHOOK_SECRET']}"
     with own as running:
@@ -400,6 +404,14 @@ def test_dead_letter_is_replayed(site: Site, as_ada: Console) -> None:
     wait_until(lambda: [one["Id"] for one in as_ada.table("Dead letters")] not in ([letter["Id"]], []), "a new letter")
     replayed = site.ask("ada", "GET", "/admin/audit", action="webhooks.replayed").json()["items"]
     assert [one["details"]["letter"] for one in replayed] == [letter["Id"]]
+
+
+def test_endpoint_is_sent_a_test(as_ada: Console) -> None:
+    as_ada.go("webhooks")
+    [endpoint] = as_ada.table("To your own systems")
+    assert endpoint["Endpoint"] == "billing localhost"
+    as_ada.press("Send a test to billing")
+    as_ada.said("billing: not delivered, ")
 
 
 # --- what is shown ---

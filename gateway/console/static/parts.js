@@ -4,8 +4,15 @@ import { Expired, Problem, Unreachable } from "./api.js";
 import { make, replace, say } from "./dom.js";
 import { csv, number, save } from "./format.js";
 
-export const button = (label, click, more = {}) =>
-  make("button", { type: "button", "data-key": label, click, ...more }, label);
+// What goes wrong when it is pressed is said.
+export const button = (label, press, more = {}) =>
+  make("button", { type: "button", "data-key": label, click: async () => {
+    try {
+      await press();
+    } catch (error) {
+      say(words(error));
+    }
+  }, ...more }, label);
 export const link = (address, text, more = {}) => make("a", { href: address, "data-key": address, ...more }, text);
 export const mark = (text, tone = "") => make("span", { class: `mark ${tone}` }, text);
 export const place = (name, ref) => `#/${name}/${encodeURIComponent(ref)}`;
@@ -85,9 +92,8 @@ export function list({ title, says, acts = [], columns, rows, empty, next }) {
         body.dispatchEvent(new Event("rows", { bubbles: true }));
         follow(page.next);
         say(`${page.rows.length} more rows`);
-      } catch (error) {
+      } finally {
         act.disabled = false;
-        say(words(error));
       }
     });
     replace(more, act);

@@ -2,10 +2,10 @@
 
 import { api } from "./api.js";
 import { chart, OUTCOMES } from "./chart.js";
-import { make, say } from "./dom.js";
+import { make } from "./dom.js";
 import { day, daysAgo, minutes, number, save, sum } from "./format.js";
 import { person } from "./names.js";
-import { button, filters, head, link, list, loaded, place, words } from "./parts.js";
+import { button, filters, head, link, list, loaded, place } from "./parts.js";
 import { days, outcomes } from "./series.js";
 
 const METERED = new Set(["minutes", "owned"]);
@@ -88,10 +88,6 @@ async function leaders(counter, period, signal) {
 
 // The gateway's own file has all pages, not only those that are shown.
 async function file(query) {
-  try {
-    const response = await api.open("/api/admin/usage", { ...query, format: "csv" });
-    save(`usage-by-${query.group_by}-${query.from}-to-${query.to}-utc.csv`, await response.text());
-  } catch (error) {
-    say(words(error));
-  }
+  const response = await api.open("/api/admin/usage", { ...query, format: "csv" });
+  save(`usage-by-${query.group_by}-${query.from}-to-${query.to}-utc.csv`, await response.text());
 }

@@ -3,6 +3,7 @@
 import { api } from "./api.js";
 import { make, say } from "./dom.js";
 import { count, number, plain, since, span, time, unitOf } from "./format.js";
+import { outgoing } from "./outgoing.js";
 import { ask, button, head, list, loaded, tiles } from "./parts.js";
 
 const LIVE_S = 5;
@@ -57,5 +58,5 @@ export function webhooks(view) {
     return list({ title: "Dead letters", says: "Events that could not be understood, the newest first; without addresses and tokens.", columns, rows, next, empty: "Every event was understood." });
   });
   view.every(LIVE_S, state.again);
-  return [head("Webhooks", "Events by which 100ms reports who is in a room, and by which minutes are counted."), state.body, dead.body];
+  return [head("Webhooks", "Events by which 100ms reports who is in a room, and by which minutes are counted; and events for your own systems."), state.body, dead.body, outgoing(view)];
 }
