@@ -182,9 +182,10 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     report_budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
     outbox, sender = Outbox(reports.execute), Sender(settings.signing_keys)
     deliveries = Deliveries(outbox, sender, policy, reports.now_ms)
+    to_others = Outgoing(outbox, sender, policy, audit)
     monitor = None
     if tally:
-        reader = Reader(reports.execute, webhooks, report_budgets, policy)
+        reader = Reader(reports.execute, webhooks, to_others, report_budgets, policy)
         workload = Workload((store, reports), hms, passwords)
         monitor = Monitor(settings.metrics_token, claim(workers=settings.workers), tally, reader, workload)
     totals, presence = Totals(reports.execute, history.daily), Presence(reports.execute)
@@ -224,7 +225,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         secret_check=secret,
         intake=intake,
         webhooks=webhooks,
-        outgoing=Outgoing(outbox, sender, policy, audit),
+        outgoing=to_others,
         feed=Feed(reports.execute),
         feed_source=settings.public_url or "hms-gateway",
         monitor=monitor,

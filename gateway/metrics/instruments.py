@@ -142,10 +142,24 @@ class _Shared(Collector):
         for result, count in now.events.items():
             events.add_metric([result], count)
         yield events
+        yield from _outgoing(now)
         used = GaugeMetricFamily("gateway_budget_used_ratio", "Used share of the installation's", labels=["budget"])
         for name, share in now.budgets.items():
             used.add_metric([name], share)
         yield used
+
+
+def _outgoing(now: Readings) -> Iterator[Metric]:
+    """Yield what became of the events for other systems."""
+    yield _gauge("outgoing_dead_letters", "Events that no attempt could deliver and are kept", now.outgoing_dead)
+    waiting = GaugeMetricFamily("gateway_outgoing_events_waiting", "Events to be delivered", labels=["endpoint"])
+    results = CounterMetricFamily("gateway_outgoing_events", "Attempts to deliver", labels=["endpoint", "result"])
+    for one in now.outgoing:
+        waiting.add_metric([one.name], one.waiting)
+        for result in ("delivered", "failed", "dead"):
+            results.add_metric([one.name, result], getattr(one, result))
+    yield waiting
+    yield results
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 from gateway.metering import keys
 from gateway.metering.budgets import Budgets
 from gateway.metering.webhooks import Webhooks
+from gateway.outgoing.control import EndpointState, Outgoing
 from gateway.policy.actions import MINUTES
 from gateway.policy.live import PolicyInForce
 from gateway.redis.info import info_of
@@ -29,7 +30,7 @@ class Readings:
 
     `seconds`: for the first round trip. `most_memory`: 0 without a limit. `is_persisted`: whether the last write of
     the append-only file succeeded; None if Redis does not say. `leads`: whether a process performs the chores.
-    `budgets`: of the installation, the share of each that is used.
+    `budgets`: of the installation, the share of each that is used. `outgoing`: by endpoint of the policy.
     """
 
     up: bool
@@ -48,6 +49,8 @@ class Readings:
     oldest_s: float = 0.0
     dead_letters: int = 0
     budgets: dict[str, float] = field(default_factory=dict)
+    outgoing: list[EndpointState] = field(default_factory=list)
+    outgoing_dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Reader:
 
     execute: Execute
     webhooks: Webhooks
+    outgoing: Outgoing
     budgets: Budgets
     policy: PolicyInForce
 
@@ -98,6 +102,8 @@ class Reader:
             oldest_s=_age_s(await oldest, now_ms),
             dead_letters=events.dead_letters,
             budgets=await self._budgets(),
+            outgoing=await self.outgoing.state(),
+            outgoing_dead=await self.outgoing.count_dead(),
         )
 
     async def _info(self, section: str) -> dict[str, str]:

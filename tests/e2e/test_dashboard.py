@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import subprocess
@@ -17,13 +18,15 @@ from tests.servers import HOST, NO_TLS, REPOSITORY, Installation, free_port, wai
 
 DEPLOY = REPOSITORY / "deploy"
 BUDGET = '\n[quotas.everybody]\ncounter = "minutes"\nscope = "all"\nperiod = "month"\namount = 500\n'
+ENDPOINT = '\n[webhooks.billing]\nurl = "https://billing.invalid/"\nevents = ["room.ended"]\n'
 EMPTY = {"gateway_redis_memory_max_bytes > 0"}  # this Redis has no maxmemory
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    running = Installation(tmp_path_factory.mktemp("scraped"), workers=2, policy=roomy() + BUDGET)
+    running = Installation(tmp_path_factory.mktemp("scraped"), workers=2, policy=roomy() + BUDGET + ENDPOINT)
     running.env["GATEWAY_METRICS_TOKEN"] = secrets.token_urlsafe(48)
+    running.env["GATEWAY_WEBHOOK_SECRETS"] = f"billing=whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     running.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(48)
     with running:
         running.add_users(hanna="host")

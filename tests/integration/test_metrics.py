@@ -17,6 +17,9 @@ from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
 from gateway.metrics.tally import BOUNDS_S, Tally
+from gateway.outgoing.control import Outgoing
+from gateway.outgoing.outbox import Outbox
+from gateway.outgoing.sender import Sender
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store, connect
 from limits.limiter import Limiter
@@ -24,16 +27,19 @@ from tests.servers import Valkey
 from tests.unit.gateway.metering.budget_bench import BUDGETS, policy_with
 
 USERS = 10_000
+ENDPOINT = '[webhooks.billing]\nurl = "https://billing.example/"\nevents = ["room.ended"]\n'
 
 
 def reader_of(store: Store, policy: PolicyInForce) -> Reader:
     webhooks = Webhooks(store.execute, Audit(store.execute))
-    return Reader(store.execute, webhooks, Budgets(store.execute, Limiter(store.execute), policy), policy)
+    outbox = Outbox(store.execute)
+    outgoing = Outgoing(outbox, Sender({}), policy, Audit(store.execute))
+    return Reader(store.execute, webhooks, outgoing, Budgets(store.execute, Limiter(store.execute), policy), policy)
 
 
 @pytest.fixture
 def policy() -> PolicyInForce:
-    return policy_with(BUDGETS.format(more=""))
+    return policy_with(BUDGETS.format(more="") + ENDPOINT)
 
 
 @pytest.fixture
@@ -61,6 +67,9 @@ async def test_readings_are_what_redis_holds(store: Store, policy: PolicyInForce
         ("ZADD", keys.SESSIONS_DUE, 1, "r|s", 4_000_000_000_000, "r|t"),
         ("HSET", keys.STATISTICS, "received", 9, "last_ms", 5, "corrected_s", -7),
         ("XADD", keys.EVENTS, f"{time.time_ns() // 1_000_000 - 60_000}-0", "body", "{}", "at", 1),
+        ("XADD", "od:1", "*", "endpoint", "billing", "message", "{}", "why", "-", "at", 1),
+        ("ZADD", "oq:1:{billing}", 1, "{}"),
+        ("HSET", "os:1:{billing}", "delivered", 3, "failed", 2),
         ("XADD", keys.DEAD_LETTERS, "*", "body", "{}", "why", "-", "at", 1),
     ):
         await store.execute(*words)
@@ -72,6 +81,8 @@ async def test_readings_are_what_redis_holds(store: Store, policy: PolicyInForce
     assert found.events["received"] == 9
     assert set(found.events) == {"received", "applied", "unchanged", "ignored", "recorder", "dead", "corrected"}
     assert found.budgets == {"everybody": 0.0}, "quotas in UTC read the counter of their own period"
+    assert [(one.name, one.waiting, one.delivered, one.failed) for one in found.outgoing] == [("billing", 1, 3, 2)]
+    assert found.outgoing_dead == 1
     assert found.memory > 100_000
     assert found.is_persisted
 

@@ -16,6 +16,7 @@ from gateway.metrics.instruments import Instruments
 from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
 from gateway.metrics.tally import Tally
+from gateway.outgoing.control import EndpointState
 from tests.unit.gateway.metrics.test_tally import decision, limit_state
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ ALERTS = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
 TESTS = (ROOT / "deploy" / "prometheus" / "alerts.test.yml").read_text()
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "gateway.json").read_text())
 PAGE = (ROOT / "docs" / "operations.md").read_text()
+BILLING = EndpointState("billing", "billing.example", [], 1, 2, 3, 4, None, None, "", None)
 NAME = re.compile(r"\bgateway_[a-z0-9_]+")
 
 
@@ -36,7 +38,8 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     tally.called("ok", 0.1)
     instruments.flush(tally)
     instruments.set(event_loop_lag_seconds=0, password_hashes_waiting=0, redis_breaker_open=0, hms_breaker_open=0)
-    text = instruments.render(Readings(up=True, is_persisted=True, events={"received": 1}, budgets={"b": 0.5}))
+    shared = Readings(up=True, is_persisted=True, events={"received": 1}, budgets={"b": 0.5}, outgoing=[BILLING])
+    text = instruments.render(shared)
     instruments.close()
     return {re.split("[{ ]", line)[0] for line in text.decode().splitlines() if not line.startswith("#")}
 

@@ -13,10 +13,12 @@ from gateway.metrics.instruments import Instruments
 from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
 from gateway.metrics.tally import BOUNDS_S, Tally
+from gateway.outgoing.control import EndpointState
 from tests.unit.gateway.metrics.test_tally import decision, limit_state
 
 MINT = {"method": "POST", "path_template": "/api/rooms/{room_id}/token"}
 LABELS = '{method="POST",route="/api/rooms/{room_id}/token"'
+RESULTS = ("delivered", "failed", "dead")
 DOWN = Readings(up=False)
 
 
@@ -131,10 +133,16 @@ def test_a_scrape_without_redis_says_so_and_has_no_stale_numbers(process: type[P
 
 
 def test_numbers_of_redis_are_written_in_base_units(process: type[Process]) -> None:
-    readings = Readings(up=True, users=7, participant_s=90, is_persisted=False, budgets={"everybody": 0.5})
+    billing = EndpointState("billing", "billing.example", [], 1, 2, 3, 4, None, None, "", None)
+    readings = Readings(
+        up=True, users=7, participant_s=90, is_persisted=False, budgets={"everybody": 0.5}, outgoing=[billing]
+    )
     found = process(0).scrape(readings)
     assert found["gateway_redis_up"] == 1
     assert found["gateway_users"] == 7
     assert found["gateway_participant_minutes"] == 1.5
     assert found["gateway_redis_persistence_ok"] == 0
     assert found['gateway_budget_used_ratio{budget="everybody"}'] == 0.5
+    assert found['gateway_outgoing_events_waiting{endpoint="billing"}'] == 1
+    results = [found[f'gateway_outgoing_events_total{{endpoint="billing",result="{one}"}}'] for one in RESULTS]
+    assert results == [2, 3, 4]
