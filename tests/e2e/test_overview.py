@@ -146,7 +146,7 @@ def test_operators_have_a_listener_of_their_own_on_every_worker(tmp_path: Path) 
     own.env["GATEWAY_OPERATOR_BIND"] = f"{HOST}:{private}"
     with own:
         (operator,) = newcomers(own, "operator")
-        for _ in range(12):  # each on a connection of its own
+        for _ in range(6):  # each on a connection of its own
             with own.client(operator.token) as public:
                 unknown = public.get("/api/nowhere").json()
                 for path in ("/operator", "/operator/main.js", "/api/admin/overview", "/api/admin/nowhere"):
