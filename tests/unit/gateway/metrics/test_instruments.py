@@ -82,6 +82,7 @@ def test_counters_go_on_after_a_restart_and_files_do_not_grow(process: type[Proc
         if restart == 0:
             first_files = files
     assert files == first_files
+    assert {name.rpartition("_")[2] for name in files} == {"0.db"}, "named by the slot, not by the process"
 
 
 def test_present_values_are_those_of_now(process: type[Process]) -> None:
