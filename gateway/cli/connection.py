@@ -1,11 +1,12 @@
 """Runs the work of one command with a connection to Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from auth.accounts import Accounts
+from auth.errors import UnknownUser
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
@@ -20,6 +21,7 @@ from gateway.policy.live import PolicyInForce
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url
+from limits.counters import Counters
 from limits.limiter import Limiter
 from limits.overrides import Overrides
 
@@ -36,6 +38,8 @@ class Office:
     admin: UserAdmin
     limits: UserLimits
     registration: Registration
+    audit: Audit
+    counters: Counters
     registration_mode: str  # closed, invite or open
 
 
@@ -59,7 +63,7 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, audit)
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
-        return await work(Office(accounts, sessions, admin, limits, registration, mode))
+        return await work(Office(accounts, sessions, admin, limits, registration, audit, Counters(execute), mode))
 
     return with_store(inner)
 
@@ -71,6 +75,19 @@ async def every(page: Callable[[C], Awaitable[tuple[list[T], C | None]]], start:
         more, place = await page(place)
         found += more
     return found
+
+
+async def names_of(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
+    """Return names by user id; for a deleted user, the id."""
+
+    async def name(uid: str) -> str:
+        try:
+            return (await accounts.get(uid)).username
+        except UnknownUser:
+            return uid
+
+    wanted = list(dict.fromkeys(uids))
+    return dict(zip(wanted, await asyncio.gather(*map(name, wanted)), strict=True))
 
 
 def with_store(work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:

@@ -8,7 +8,7 @@ import msgspec
 from gateway.accounts.actor import Actor
 from gateway.accounts.limits import SetOverride, Standing
 from gateway.cli.connection import with_office
-from gateway.cli.terminal import DURATION, JSON, fields, print_json, print_result, print_table, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, fields, print_csv, print_json, print_result, print_table, table_of
 from gateway.routes.schemas import LimitsNow, iso
 from limits.overrides import BLOCK, Override
 
@@ -22,8 +22,9 @@ def limits() -> None:
 
 @limits.command("show")
 @click.argument("user")
+@CSV
 @JSON
-def show(user: str, as_json: bool) -> None:
+def show(user: str, as_csv: bool, as_json: bool) -> None:
     """Show the state of a user's limits and quotas, and the overrides set for them."""
     standing = with_office(lambda office: office.limits.show(user, by=_BY))
     states = msgspec.to_builtins(LimitsNow.of(standing.decision))
@@ -31,7 +32,7 @@ def show(user: str, as_json: bool) -> None:
         plain = {"user": standing.user.username, **states, "overrides": [_plain(one) for one in standing.overrides]}
         print_json(plain)
     else:
-        _print(standing, states)
+        _print(standing, states, as_csv=as_csv)
 
 
 @limits.command("reset")
@@ -71,7 +72,7 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
     click.echo(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")
 
 
-def _print(standing: Standing, states: dict[str, Any]) -> None:
+def _print(standing: Standing, states: dict[str, Any], *, as_csv: bool) -> None:
     rows = []
     for one in states["limits"]:
         rows.append((one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"]))
@@ -85,7 +86,11 @@ def _print(standing: Standing, states: dict[str, Any]) -> None:
     for what in map(_plain, standing.overrides):
         notes.append("Set by {by} until {until}: {name} {numbers} ({reason})".format_map(what))
     title = f"Limits of {standing.user.username} ({' '.join(standing.user.roles)})"
-    print_table(table_of(("Name", "Allows", "Left", "Full again"), rows, title), *notes)
+    table = table_of(("Name", "Allows", "Left", "Full again"), rows, title)
+    if as_csv:
+        print_csv(table)
+    else:
+        print_table(table, *notes)
 
 
 def _plain(override: Override) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The commands `gateway rooms ...`."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,12 +9,11 @@ import msgspec
 from rich.table import Column
 
 from auth.accounts import Accounts
-from auth.errors import UnknownUser
 from auth.users import User
 from gateway.audit import CLI, Audit
-from gateway.cli.connection import every, with_store
+from gateway.cli.connection import every, names_of, with_store
 from gateway.cli.failures import CommandError
-from gateway.cli.terminal import JSON, print_list, print_result, table_of
+from gateway.cli.terminal import CSV, JSON, print_list, print_result, table_of
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.tokens import HmsTokens
 from gateway.outgoing.messages import Announcer
@@ -102,14 +100,15 @@ def give(room_id: str, user: str, as_json: bool) -> None:
 
 @rooms.command("list")
 @click.option("--user", help="Only the rooms in the list of this user (name or id).")
+@CSV
 @JSON
-def list_rooms(user: str | None, as_json: bool) -> None:
+def list_rooms(user: str | None, as_csv: bool, as_json: bool) -> None:
     """List all rooms, or those of one user, newest first."""
 
     async def work(services: _Services) -> tuple[list[Room], dict[str, str]]:
         uid = (await services.accounts.lookup(user)).id if user is not None else None
         found = await every(lambda before: services.rooms.page(uid, before=before, size=_PAGE), None)
-        return found, await _names(services.accounts, (room.owner_id for room in found))
+        return found, await names_of(services.accounts, (room.owner_id for room in found))
 
     found, names = _with_services(work)
     # These fit in 80 columns; `show` and JSON have the rest.
@@ -117,7 +116,9 @@ def list_rooms(user: str | None, as_json: bool) -> None:
     columns = (Column("Room", no_wrap=True), *texts, Column("Created", no_wrap=True))
     rows = ((one.id, one.name, names[one.owner_id], _state(one), RoomShape.of(one).created_at[:10]) for one in found)
     none = f"{user} has no rooms." if user else "No rooms yet."
-    print_list([_plain(room, names) for room in found], table_of(columns, rows), none=none, as_json=as_json)
+    print_list(
+        [_plain(room, names) for room in found], table_of(columns, rows), none=none, as_json=as_json, as_csv=as_csv
+    )
 
 
 @rooms.command("show")
@@ -129,7 +130,7 @@ def show(room_id: str, as_json: bool) -> None:
     async def work(services: _Services) -> tuple[Room, list[tuple[str, str]], dict[str, str]]:
         room = await _room(services, room_id)
         members = await services.members.all(room)
-        return room, members, await _names(services.accounts, (uid for uid, _ in members))
+        return room, members, await names_of(services.accounts, (uid for uid, _ in members))
 
     room, members, names = _with_services(work)
     listed = [{"user_id": uid, "username": names[uid], "relation": relation} for uid, relation in members]
@@ -195,19 +196,6 @@ async def _heir(services: _Services, name: str) -> User:
     if not may_own(services.policy.now, user):
         raise CommandError(f"{name} cannot own a room: an owner must be an active user who may create rooms")
     return user
-
-
-async def _names(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
-    """Return names by user id; for a deleted user, the id."""
-
-    async def name(uid: str) -> str:
-        try:
-            return (await accounts.get(uid)).username
-        except UnknownUser:
-            return uid
-
-    wanted = list(dict.fromkeys(uids))
-    return dict(zip(wanted, await asyncio.gather(*map(name, wanted)), strict=True))
 
 
 def _with_services(work: Callable[[_Services], Coroutine[Any, Any, T]]) -> T:

@@ -1,5 +1,7 @@
-"""What the commands share: options, and results as JSON, lines and tables."""
+"""What the commands share: options, and results as JSON, CSV, lines and tables."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -7,11 +9,14 @@ from typing import Any
 
 import click
 import msgspec
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 from rich.table import Column, Table
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
 
 
@@ -50,26 +55,76 @@ def print_result(value: object, text: str, *, as_json: bool) -> None:
         click.echo(text)
 
 
-def print_list(values: Sequence[object], table: Table, *, none: str, as_json: bool) -> None:
-    """Print a list as JSON, or its table; an empty one as a sentence."""
-    if values and not as_json:
+def print_list(values: Sequence[object], table: Table, *, none: str, as_json: bool, as_csv: bool = False) -> None:
+    """Print a list as JSON, as CSV or its table; an empty one, except as CSV, as a sentence."""
+    if as_csv:
+        print_csv(table)
+    elif values and not as_json:
         print_table(table)
     else:
         print_result(values, none, as_json=as_json)
 
 
-def table_of(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+def table_of(columns: Sequence[Column | str], rows: Iterable[Sequence[str]] = (), title: str | None = None) -> Table:
     """Return a table of these rows."""
-    table = Table(*columns, title=title)
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
     return table
 
 
 def print_table(table: Table, *notes: str) -> None:
-    """Print a table and lines below it. Markup is off: names of users may contain brackets."""
-    for part in (table, *notes):
-        Console(markup=False).print(part)
+    """Print a table and lines below it; where no terminal shows it, plain columns of whatever width they need.
+
+    Markup is off: names of users may contain brackets.
+    """
+    console, title = Console(markup=False, highlight=False), str(table.title or "")
+    table.title = None  # rich would wrap it at the width of the table
+    if title:
+        click.echo(title)
+    print_rows(table, console)
+    for note in notes:
+        click.echo(note)
+
+
+def print_rows(table: Table, console: Console) -> None:
+    """Print a table as wide as a terminal is, and elsewhere as plain lines."""
+    if console.is_terminal:
+        console.print(table)
+    else:
+        click.echo("\n".join(plain_lines(table)))
+
+
+def plain_lines(table: Table) -> list[str]:
+    """Return a table as aligned columns, with a line for each row and nothing cut."""
+    columns = [[_one_line(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    for cells, column in zip(columns, table.columns, strict=True):
+        width = max(map(cell_len, cells))
+        for at, cell in enumerate(cells):
+            blanks = " " * (width - cell_len(cell))
+            cells[at] = blanks + cell if column.justify == "right" else cell + blanks
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def print_csv(table: Table) -> None:
+    """Print a table as CSV (RFC 4180), with a header even if it has no rows."""
+    from gateway.usage.tables import harmless  # only here: it imports all of the reports
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(str(column.header).lower().replace(" ", "_") for column in table.columns)
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        writer.writerow(harmless(_one_line(cell)) for cell in row)
+    click.echo(text.getvalue().encode(), nl=False)
+
+
+def printable(text: str) -> str:
+    """Return a text of users or of 100ms without what could change the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _one_line(cell: object) -> str:
+    return ", ".join(printable(line) for line in str(cell).split("\n"))
 
 
 def progress(*columns: ProgressColumn) -> Progress:

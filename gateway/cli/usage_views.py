@@ -9,11 +9,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from msgspec import UNSET, UnsetType
-from rich import box
 from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from gateway.cli.terminal import print_rows, printable, table_of
 from gateway.usage.live import LiveRoom, Now
 from gateway.usage.query import Days, Query
 from gateway.usage.rows import TopRow, UsageDay, UsageRow
@@ -38,7 +38,7 @@ def print_report(query: Query, rows: Sequence[UsageRow], *, more: bool) -> None:
     console.print(Text(title_of(query)), soft_wrap=True)
     if query.user or query.room:
         console.print(Text(_whose(rows[0])), soft_wrap=True)
-    console.print(_report_table(query, rows))
+    print_rows(_report_table(query, rows), console)
     if more:
         console.print(f"Only the first {len(rows)} rows are shown. All of them: gateway usage export", soft_wrap=True)
     elif query.is_daily and query.pages_of == "nothing":
@@ -58,13 +58,13 @@ def print_top(title: str, rows: Sequence[TopRow], currency: str) -> None:
     """Print a top list."""
     count = Column("Minutes" if rows and rows[0].seconds is not UNSET else "Count", justify="right")
     money = [Column(currency, justify="right")] if any(row.money is not UNSET for row in rows) else []
-    table = _table([Column("User", overflow="fold"), count, *money])
+    table = table_of([Column("User", overflow="fold"), count, *money])
     for row in rows:
         cells = [_number(row.count, row.seconds), *([str(row.money)] if money else [])]
-        table.add_row(_printable(row.username) or row.user_id, *cells)
+        table.add_row(printable(row.username) or row.user_id, *cells)
     console = _console()
     console.print(Text(title), soft_wrap=True)
-    console.print(table)
+    print_rows(table, console)
 
 
 def live_view(now: Now, at: datetime) -> Group:
@@ -73,7 +73,7 @@ def live_view(now: Now, at: datetime) -> Group:
     rooms = "a room" if now.all_rooms == 0 else "1 room" if now.all_rooms == 1 else f"{now.all_rooms} rooms"
     lines: list[Text | Table] = [Text(f"{people} in {rooms} at {at:%Y-%m-%d %H:%M:%S} UTC", no_wrap=True)]
     if now.rooms:
-        table = _table(["Room", "Person", "Role", Column("For", justify="right")])
+        table = table_of(["Room", "Person", "Role", Column("For", justify="right")])
         for room in now.rooms:
             table.add_row(*_live_cells(room, at))
         lines.append(table)
@@ -113,7 +113,7 @@ def _report_table(query: Query, rows: Sequence[UsageRow]) -> Table:
     numbers = [(name, cells) for name, cells in numbers if any(cells)]
     titles = ["Done", *(query.prices.currency if name == "Money" and query.prices else name for name, _ in numbers)]
     counts = [Column(title, justify="right", no_wrap=True) for title in titles]
-    table = _table([*columns, Column("Action", no_wrap=True), *counts])
+    table = table_of([*columns, Column("Action", no_wrap=True), *counts])
     for at, row in enumerate(rows):
         texts = [_key(row, name) for name in keys]
         table.add_row(*texts, row.action, _number(row.ok, row.seconds), *(cells[at] for _, cells in numbers))
@@ -126,14 +126,14 @@ _STYLE: dict[str, dict[str, Any]] = {"date": {"no_wrap": True}, "room_id": {"no_
 def _whose(row: UsageRow) -> str:
     """Return whom or which room a report of only one is about, as far as its rows say."""
     texts = (row.username, row.user_id, row.room_name, row.room_id)
-    return "  ".join(_printable(text) for text in texts if text)
+    return "  ".join(printable(text) for text in texts if text)
 
 
 def _key(row: UsageRow, name: str) -> str:
     text = getattr(row, name)
     if name == "username" and not text:  # of a deleted account
         text = row.user_id
-    return _cut(text) if name == "room_name" else _printable(text)  # the room's id is beside it
+    return _cut(text) if name == "room_name" else printable(text)  # the room's id is beside it
 
 
 def _cell(row: UsageRow, name: str) -> str:
@@ -162,19 +162,10 @@ def _lasted(time: timedelta) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _printable(text: str) -> str:
-    """Return a text of users or of 100ms without what could change the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def _cut(text: str) -> str:
     """Return a text that leaves room for other columns."""
-    text = _printable(text)
+    text = printable(text)
     return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
-
-
-def _table(columns: Sequence[Column | str]) -> Table:
-    return Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def _console() -> Console:

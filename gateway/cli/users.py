@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,13 @@ from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes
 from gateway.accounts.registration import MOST_INVITE_S, MOST_INVITE_USES
+from gateway.audit import Audit, Filter
 from gateway.cli.connection import Office, every, with_office
 from gateway.cli.failures import CommandError
-from gateway.cli.terminal import DURATION, JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.routes.schemas import iso
 from gateway.text import plain_text
+from limits.counters import METERED, Tally, Usage
 
 _MOST_SHOWN = 100
 _CLI = Actor.command_line()
@@ -47,8 +51,9 @@ def add_user(username: str, roles: tuple[str, ...], display_name: str, no_passwo
 
 @users.command("list")
 @click.option("--name", default="", help="Only users whose names begin with this text.")
+@CSV
 @JSON
-def list_users(name: str, as_json: bool) -> None:
+def list_users(name: str, as_csv: bool, as_json: bool) -> None:
     """List all accounts, the oldest first, or with --name the matching ones by name."""
 
     async def read(office: Office) -> list[User]:
@@ -60,15 +65,36 @@ def list_users(name: str, as_json: bool) -> None:
     none = (
         f"No user's name begins with {name!r}." if name else "No users yet. Add one: gateway users add NAME --role host"
     )
-    print_list([_plain(user) for user in found], _table(found), none=none, as_json=as_json)
+    print_list([_plain(user) for user in found], _table(found), none=none, as_json=as_json, as_csv=as_csv)
 
 
 @users.command("show")
 @click.argument("username")
 @JSON
 def show_user(username: str, as_json: bool) -> None:
-    """Show one account, by name or id."""
-    _print_user(with_office(lambda office: office.accounts.lookup(username)), as_json=as_json)
+    """Show one account, by name or id: its last login, where it is logged in, and what it has used."""
+
+    async def read(office: Office) -> tuple[User, int | None, list[Session], Usage]:
+        user = await office.accounts.lookup(username)
+        sessions = await office.sessions.current(user.id)
+        logins = [one.opened_ms for one in sessions] + [await _last_login(office.audit, user.id)]
+        return user, max(logins) or None, sessions, await office.counters.usage(user.id, time.time_ns() // 1000)
+
+    user, login_ms, sessions, used = with_office(read)
+    if as_json:
+        login = iso(login_ms / 1000) if login_ms else None
+        print_json(_plain(user) | {"last_login": login, "sessions": len(sessions), "usage": used})
+        return
+    print_table(_table([user]))
+    click.echo(f"\nLast login: {_time(login_ms) if login_ms else 'none is known'}; sessions: {len(sessions)}.\n")
+    actions = sorted({*used.today, *used.month, *used.total})
+    if not actions:
+        click.echo("Nothing was used yet.")
+        return
+    spans = (used.today, used.month, used.total)
+    columns = [Column(name, justify="right") for name in ("Today", "This month", "In all")]
+    rows = [(action, *(_done(action, span.get(action, Tally())) for span in spans)) for action in actions]
+    print_table(table_of(["Used", *columns], rows))
 
 
 @users.command("roles")
@@ -205,6 +231,22 @@ def _ask_password() -> str:
         raise click.BadParameter("the password on standard input is not valid UTF-8") from None
 
 
+async def _last_login(audit: Audit, uid: str) -> int:
+    """Return when a user last logged in (ms), as far back as the audit trail reaches, or 0."""
+    before = None
+    while True:
+        page, before = await audit.page(Filter(user=uid, action="login"), before=before)
+        for entry in page:
+            if entry.action == "login":  # the filter also admits those that failed
+                return entry.at_ms
+        if before is None:
+            return 0
+
+
+def _done(action: str, tally: Tally) -> str:
+    return f"{tally.ok / 60:.2f} min" if action in METERED else str(tally.ok)
+
+
 def _print_user(user: User, *, as_json: bool) -> None:
     if as_json:
         print_json(_plain(user))
@@ -214,7 +256,8 @@ def _print_user(user: User, *, as_json: bool) -> None:
 
 def _table(found: list[User]) -> Table:
     rows = ((one.username, " ".join(one.roles), one.status, _time(one.created_ms), one.id) for one in found)
-    return table_of(("User", "Roles", "Status", "Created", "Id"), rows)
+    texts = [Column(name, overflow="fold") for name in ("User", "Roles", "Status", "Created", "Id")]
+    return table_of(texts, rows)
 
 
 def _plain(user: User) -> dict[str, Any]:

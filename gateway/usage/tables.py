@@ -62,7 +62,7 @@ def _cells(query: Query, row: UsageRow) -> list[str]:
     is_time = row.seconds is not UNSET
     by_kind = {kind: getattr(row, kind) for kind in _BY_KIND}
     details = (f"{kind}.{name}={count}" for kind, parts in by_kind.items() for name, count in sorted(parts.items()))
-    cells = [_harmless(getattr(row, name)) for name in query.keys]
+    cells = [harmless(getattr(row, name)) for name in query.keys]
     cells += [row.action, f"{row.ok:.2f}" if is_time else str(row.ok), str(row.seconds) if is_time else ""]
     cells += [str(sum(row.denied.values())), str(sum(row.refused.values())), str(row.failed)]
     cells += [str(sum(row.would_deny.values())), " ".join(details)]
@@ -71,6 +71,6 @@ def _cells(query: Query, row: UsageRow) -> list[str]:
     return cells
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Return a text that a spreadsheet shows and does not calculate."""
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import uuid
 
 from tests.e2e.commands import assert_done, assert_failed, parsed
@@ -109,7 +112,10 @@ def test_rooms_are_listed_for_all_and_for_one(installation: Installation) -> Non
     assert room_id in table  # not shortened, because the other commands need it
     assert "[red]" in table
     assert "\u2026" not in table
-    assert max(map(len, table.splitlines())) <= 80
+    assert not re.search("[\u2500-\u257f]", table)  # no frames, where no terminal shows it
+    assert all(line[:24].isalnum() for line in table.splitlines()[1:]), "a line for each room"
+    listed = csv.DictReader(io.StringIO(assert_done(installation.command("rooms", "list", "--csv"), installation.env)))
+    assert [row["room"] for row in listed] == [row["id"] for row in everything]
     assert_failed(installation.command("rooms", "list", "--user", "nobody"), installation.env, "nobody")
 
 

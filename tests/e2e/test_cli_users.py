@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -99,9 +103,16 @@ def test_an_account_can_be_managed_by_the_command_line_alone(guarded_installatio
 
     [listed] = json.loads(own.command("users", "sessions", name, "--json").stdout)
     assert listed["id"] == login["session_id"]
-    shown = own.command("users", "sessions", name).stdout  # without a terminal: 80 columns
-    assert login["session_id"] in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    head, line = own.command("users", "sessions", name).stdout.splitlines()
+    assert head.startswith("Session ")
+    assert line.startswith(f"{login['session_id']}  ")
+    account = own.command("users", "show", name).stdout
+    assert f"Last login: {datetime.now(UTC):%Y-%m-%d}" in account
+    assert "sessions: 1." in account
+    assert re.search(r"^login +1 +1 +1$", account, re.MULTILINE)
+    details = json.loads(own.command("users", "show", name, "--json").stdout)
+    assert (details["sessions"], details["usage"]["today"]["login"]["ok"]) == (1, 1)
+    assert details["last_login"].startswith(f"{datetime.now(UTC):%Y-%m-%d}T")
     assert own.command("users", "logout", name.lower()).stdout == f"1 session of {name.lower()} ended.\n"
     assert_problem(ask(own, "GET", "/api/auth/me", token=login["access_token"]), 401, "invalid_token")
     assert "has no sessions" in own.command("users", "sessions", name).stdout
@@ -130,11 +141,13 @@ def test_the_trail_is_printed_oldest_first_and_as_json(guarded_installation: Ins
         ["audit", "tail", "--user", "u" + "a" * 20],
     )
     lines = text.stdout.splitlines()
-    assert [line.split()[2] for line in lines] == ["user.created", "user.disabled"]
-    assert f"{admin.id} -> {person.id}" in lines[0]
+    assert [line.split()[1] for line in lines] == ["user.created", "user.disabled"]
+    assert re.match(r"[0-9-]{10}T[0-9:.]+Z ", lines[0])
+    assert f"ada ({admin.id}) -> {person.name} ({person.id})" in lines[0]
     entries = [json.loads(line) for line in plain.stdout.splitlines()]
     assert [entry["action"] for entry in entries] == ["user.created", "user.disabled"]
-    assert all(entry["by"] == admin.id for entry in entries)
+    assert all((entry["by"], entry["by_name"]) == (admin.id, "ada") for entry in entries)
+    assert all((entry["subject"], entry["subject_name"]) == (person.id, person.name) for entry in entries)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "No entry matches" in nothing.stderr
 
@@ -171,11 +184,38 @@ def test_tail_finds_old_entries(guarded_installation: Installation, admin: Admin
     assert done.stdout.count("user.created") == done.stdout.count("\n") == 1
 
 
+def test_tail_prints_all_entries_since_a_time_also_as_csv(guarded_installation: Installation, admin: Admin) -> None:
+    person = admin.add()
+    for _ in range(25):
+        admin.ask("PATCH", f"/api/admin/users/{person.id}", json={"display_name": secrets.token_hex(4)})
+    with guarded_installation.valkey.client() as client:
+        old = json.dumps({"action": "login", "by": person.id, "subject": person.id, "request_id": ""})
+        first_ms = int(client.xrange("audit:1", count=1)[0][0].partition(b"-")[0])  # type: ignore[index]
+        client.xadd("audit:later", {"entry": old}, id=f"{first_ms - 3 * 3_600_000}-0")
+        for place, words in client.xrange("audit:1"):  # type: ignore[union-attr]
+            client.xadd("audit:later", words, id=place)
+        client.rename("audit:later", "audit:1")
+    mine = ["audit", "tail", "--user", person.name]
+    recent, everything, table = run(
+        guarded_installation, [*mine, "--since", "2h"], [*mine, "--lines", "100"], [*mine, "--since", "2h", "--csv"]
+    )
+    assert (recent.stdout.count("\n"), everything.stdout.count("\n")) == (26, 27)
+    rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    assert {row["action"] for row in rows} == {"user.created", "user.renamed"}
+    assert {row["subject_name"] for row in rows} == {person.name}
+    assert len(rows) == 26
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--user", "nobody-of-that-name"], "gateway: There is no user named"),
         (["--action", "LOGIN"], "gateway: Invalid value for --action: must look like login"),
+        (
+            ["--action", "room.create"],
+            "gateway: Invalid value for --action: there is no 'room.create'; there are: account",
+        ),
+        (["--since", "2 hours"], "gateway: Invalid value for '--since': must look like 90s"),
     ],
 )
 def test_tail_with_invalid_filters_is_refused(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import fakeredis
 import pytest
 
 from gateway import audit as module
-from gateway.audit import KEEP_S, MOST_ENTRIES, STREAM, Audit, Filter, Origin
+from gateway.audit import ACTIONS, KEEP_S, MOST_ENTRIES, STREAM, Audit, Filter, Origin
 from gateway.logs import request_id
 from tests.fake_redis import fake_redis
 
@@ -199,3 +201,11 @@ async def test_without_post_a_note_is_only_logged(
     await asyncio.sleep(0)
     assert [record.message for record in caplog.records] == ["denied"]
     assert await redis.xlen(STREAM) == 0
+
+
+def test_every_action_is_known_and_documented() -> None:
+    """The command line refuses to search for an unknown one, and people look them up."""
+    code = "".join(path.read_text() for path in Path("gateway").rglob("*.py"))
+    assert set(re.findall(r'audit\.(?:note|record)\(\s*"([a-z._]+)"', code)) <= set(ACTIONS)
+    described = Path("docs/security.md").read_text().partition("The audit (")[2].partition("\n\n")[0]
+    assert set(ACTIONS) <= set(re.findall(r"`([a-z._]+)`", described))

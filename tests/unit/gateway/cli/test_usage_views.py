@@ -28,7 +28,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, markup=False, highlight=False))
+    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, force_terminal=True, color_system=None))
 
 
 @pytest.mark.parametrize("group_by", [None, "day", "user", "action", "room", "template"])
