@@ -11,6 +11,7 @@ from auth.passwords import Passwords
 from gateway.cli.connection import with_store
 from gateway.cli.terminal import JSON, print_result, progress
 from gateway.redis.store import Store
+from gateway.rooms.keys import ALL_ROOMS
 from gateway.setting_values import SettingsError
 from gateway.settings import archive_url, load_env
 from gateway.usage.archive import Archive
@@ -36,7 +37,7 @@ def status(as_json: bool) -> None:
     kind = archive_url(load_env()).partition(":")[0]
     text = f"The archive ({kind}) holds every day up to {through}." if through else f"The archive ({kind}) is empty."
     if changed:
-        text += f" {changed} days have changed since and will be copied again."
+        text += f" Days that have changed since and will be copied again: {changed}."
     print_result({"kind": kind, "through": through, "changed_days": changed}, text, as_json=as_json)
 
 
@@ -47,12 +48,16 @@ def update(as_json: bool) -> None:
 
     async def work(store: Store, roll_up: RollUp) -> list[date]:
         with progress() as shown:
-            total = await store.execute("ZCARD", "ui:1") + await store.execute("ZCARD", "ra:1") + 1
+            total = await Accounts(store.execute).count() + await store.execute("ZCARD", ALL_ROOMS) + 1
             task = shown.add_task("Copying counters", total=total)
             return await roll_up.run(progress=lambda done: shown.update(task, completed=done))
 
     days = _with_archive(work)
-    text = f"{len(days)} days up to {days[-1]} were copied." if days else "The archive was up to date."
+    text = (
+        f"Copied {len(days)} {'day' if len(days) == 1 else 'days'} up to {days[-1]}."
+        if days
+        else "The archive was up to date."
+    )
     print_result({"days": days}, text, as_json=as_json)
 
 

@@ -160,7 +160,7 @@ def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
     elif rows:
         print_top(f"{counter}, {period} (UTC)", rows, prices.currency if prices else "")
     else:
-        click.echo(f"{counter} in {period}: nobody.")
+        click.echo(f"No user has any {counter} in {period} (UTC).")
 
 
 @usage.command("live")

@@ -48,7 +48,7 @@ async def check_events(store: Store) -> list[Finding]:
 def judge_arrival(last_ms: int | None) -> Finding:
     """Judge when the last event arrived; None: none has."""
     if last_ms is None:
-        text = "none has arrived; check the URL and the header at 100ms, then let somebody join a room"
+        text = "none has arrived; check the URL and the header at 100ms, then join a room"
         return Finding("events", "WARN", text)
     return Finding("events", "ok", f"the last one arrived {_ago(max(0, time.time() - last_ms / 1000))} ago")
 
@@ -57,7 +57,7 @@ def judge_lag(lag_ms: int, waiting: int) -> Finding:
     """Judge how long the last event waited until it was counted, and how many wait now."""
     text = f"{waiting} wait; the last one was counted {lag_ms} ms after it had arrived"
     if lag_ms > _MOST_LAG_MS or waiting > _MOST_WAITING:
-        return Finding("event lag", "WARN", f"{text}: start the gateway, or set more GATEWAY_WORKERS")
+        return Finding("event lag", "WARN", f"{text}: start the gateway, or raise GATEWAY_WORKERS")
     return Finding("event lag", "ok", text)
 
 

@@ -1,6 +1,6 @@
 """The feed for billing systems: every stay that 100ms has confirmed, once, and every later correction of one.
 
-Entries are appended at least once: an entry that is repeated has the id that it had. The seconds of all entries with
+Entries are appended at least once: a repeated entry has the same id. The seconds of all entries with
 different ids add up to what the counters say.
 """
 
@@ -16,7 +16,7 @@ PLACE = r"^[0-9]{1,15}-[0-9]{1,15}$"
 class Entry(Struct, frozen=True):
     """A stay of a user (`user`, the user_id at 100ms) in a room of `owner`, both empty if they are not known.
 
-    `place` is where the entry stands in the feed; `seconds` may be negative in a correction.
+    `place` is the entry's position in the feed; `seconds` may be negative in a correction.
     """
 
     place: str

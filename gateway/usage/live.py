@@ -39,7 +39,7 @@ class LivePerson(msgspec.Struct):
 
 
 class LiveRoom(msgspec.Struct):
-    """A room in which somebody is."""
+    """A room with people in it."""
 
     room_id: Annotated[str, Meta(description="Id of the room.")]
     name: Annotated[str, Meta(description="Name of the room; empty if it is not registered.")]

@@ -8,8 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 
 from auth import Execute
 from auth.accounts import Accounts
+from gateway.rooms import keys
 from gateway.usage.archive import Archive, ArchiveError, Kind, Row
-from limits.counters import Counters
+from limits.counters import ALL, Counters
 from limits.periods import months_between
 
 log = logging.getLogger("gateway")
@@ -28,7 +29,6 @@ _EVERY_S = 60.0
 _TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
 _LONGEST_DAYS = 400  # how long Redis keeps counters
 _PAGE = 500
-_ROOMS = "ra:1"  # ids of all rooms; `gateway.rooms` is beside this package
 _FORGET_S = 86_400
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -53,7 +53,7 @@ class RollUp:
         """
         today = today or datetime.now(UTC).date()
         changed = await self._take_changed(today)
-        through = await self._through()
+        through = await self.through()
         first_new = through + timedelta(days=1) if through else today - timedelta(days=_LONGEST_DAYS)
         new = {first_new + timedelta(days=n) for n in range((today - first_new).days)}
         # Once more before Redis forgets it: a process that died may have changed a day without noting it.
@@ -74,7 +74,7 @@ class RollUp:
         """
         yesterday = (datetime.now(UTC) - _SETTLED).date() - timedelta(days=1)
         try:
-            through = await self._through()
+            through = await self.through()
             if through is None or through < yesterday or await self._execute("SCARD", CHANGED):
                 days = await self.run(today=yesterday + timedelta(days=1))
                 if days:
@@ -88,9 +88,6 @@ class RollUp:
 
     async def through(self) -> date | None:
         """Return the last day that the archive holds, None before the first roll-up."""
-        return await self._through()
-
-    async def _through(self) -> date | None:
         found = await self._archive.state(THROUGH)
         return date.fromisoformat(found) if found else None
 
@@ -115,10 +112,10 @@ class RollUp:
         while after is not None:
             users, after = await self._accounts.page(after=after, size=_PAGE)
             yield "user", [user.id for user in users]
-        for at in range(0, await self._execute("ZCARD", _ROOMS), _PAGE):
-            rooms = await self._execute("ZRANGE", _ROOMS, at, at + _PAGE - 1)
+        for at in range(0, await self._execute("ZCARD", keys.ALL_ROOMS), _PAGE):
+            rooms = await self._execute("ZRANGE", keys.ALL_ROOMS, at, at + _PAGE - 1)
             yield "room", [room.decode() for room in rooms]
-        yield "all", ["all"]
+        yield "all", [ALL]
 
     async def _rows(self, kind: Kind, subject: str, days: frozenset[date]) -> list[Row]:
         read = self._counters.raw_room_month if kind == "room" else self._counters.raw_month
@@ -140,6 +137,6 @@ class RollUp:
             return
         async for kind, subjects in self._everyone():
             stems = ("rc",) if kind == "room" else ("uc", "dn")
-            keys = [f"{stem}:1:{{{one}}}:{month}" for one in subjects for month in months for stem in stems]
-            await asyncio.gather(*(self._execute("EXPIRE", key, _FORGET_S) for key in keys))
+            old = [f"{stem}:1:{{{one}}}:{month}" for one in subjects for month in months for stem in stems]
+            await asyncio.gather(*(self._execute("EXPIRE", key, _FORGET_S) for key in old))
         await self._archive.set_state("forgotten", last.replace(day=1).isoformat())

@@ -36,7 +36,7 @@ def test_an_update_copies_finished_days_and_reports_read_them(at: Installation) 
     assert_done(done, at.env)
     assert done.stdout == "The archive (sqlite) is empty.\n"
     done = at.command("archive", "update")
-    assert assert_done(done, at.env) == f"400 days up to {YESTERDAY} were copied.\n"
+    assert assert_done(done, at.env) == f"Copied 400 days up to {YESTERDAY}.\n"
     assert at.command("archive", "update").stdout == "The archive was up to date.\n"
     assert json.loads(at.command("archive", "status", "--json").stdout) == {
         "kind": "sqlite",
@@ -48,7 +48,7 @@ def test_an_update_copies_finished_days_and_reports_read_them(at: Installation) 
     assert (at.folder / "archive" / "usage.db").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_wrong_is_said_in_one_line(at: Installation) -> None:
+def test_errors_are_one_line_without_the_password(at: Installation) -> None:
     assert_failed(at.command("archive", "status", GATEWAY_ARCHIVE=""), at.env, "GATEWAY_ARCHIVE is not set")
     url = "postgresql://gateway:hunter2@127.0.0.1:1/usage"
     failed = at.command("archive", "update", GATEWAY_ARCHIVE=url)
