@@ -1,21 +1,23 @@
 """`gateway archive`: the usage of past days in SQL."""
 
 from collections.abc import Callable, Coroutine
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from gateway.cli.checks import Finding
 from gateway.cli.connection import with_store
 from gateway.cli.terminal import JSON, print_result, progress
 from gateway.redis.store import Store
 from gateway.rooms.keys import ALL_ROOMS
 from gateway.setting_values import SettingsError
 from gateway.settings import archive_url, load_env
-from gateway.usage.archive import Archive
-from gateway.usage.rollup import CHANGED, RollUp
+from gateway.usage.archive import Archive, ArchiveError
+from gateway.usage.rollup import CHANGED, THROUGH, RollUp
 
 T = TypeVar("T")
 
@@ -59,6 +61,30 @@ def update(as_json: bool) -> None:
         else "The archive was up to date."
     )
     print_result({"days": days}, text, as_json=as_json)
+
+
+async def check_archive(url: str) -> Finding:
+    """Judge whether the archive of this URL can be read and has the last days."""
+    if not url:
+        return Finding("archive", "ok", "none; reports reach back 400 days")
+    if _is_missing(url):  # reading would create it
+        return Finding("archive", "WARN", "its file does not exist yet; a running gateway creates it within a minute")
+    archive = Archive(url)
+    try:
+        found = await archive.state(THROUGH)
+    except ArchiveError as error:
+        return Finding("archive", "FAIL", str(error))
+    finally:
+        await archive.close()
+    kind = url.partition(":")[0]
+    if found is None or date.fromisoformat(found) < datetime.now(UTC).date() - timedelta(days=2):
+        held = f"holds days up to {found}" if found else "is empty"
+        return Finding("archive", "WARN", f"{kind}, {held}: start the gateway, or run `gateway archive update`")
+    return Finding("archive", "ok", f"{kind}, holds every day up to {found}")
+
+
+def _is_missing(url: str) -> bool:
+    return url.startswith("sqlite:") and not Path(url.removeprefix("sqlite:///")).exists()
 
 
 def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:

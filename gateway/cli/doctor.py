@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
 from gateway.cli import checks
+from gateway.cli.archive import check_archive
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
 from gateway.cli.terminal import JSON, print_json
@@ -30,7 +31,7 @@ _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check settings, policy, Redis, 100ms and its webhooks; print one line each, with what to do.
+    """Check settings, policy, archive, Redis, 100ms and its webhooks; print one line each, with what to do.
 
     The exit code is 1 after a FAIL.
 
@@ -52,7 +53,7 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
     settings = _settings(env, findings)
     policy = _policy(env, settings, findings)
     if settings is not None:
-        findings.append(checks.check_secrets(settings.gateway_secrets))
+        findings += [checks.check_secrets(settings.gateway_secrets), await check_archive(settings.archive_url)]
     events: list[Finding] = []
     findings += await _redis(env, policy, events)
     if settings is not None and policy is not None:

@@ -54,3 +54,18 @@ def test_errors_are_one_line_without_the_password(at: Installation) -> None:
     failed = at.command("archive", "update", GATEWAY_ARCHIVE=url)
     assert_failed(failed, at.env, "the archive cannot be used: ")
     assert "hunter2" not in failed.stderr
+
+
+def test_the_doctor_says_up_to_which_day_the_archive_is_complete(at: Installation) -> None:
+    def found(**env: str) -> tuple[str, str]:
+        checks = json.loads(at.command("doctor", "--json", **env).stdout)["checks"]
+        return next((one["status"], one["text"]) for one in checks if one["check"] == "archive")
+
+    assert found(GATEWAY_ARCHIVE="") == ("ok", "none; reports reach back 400 days")
+    status, text = found()
+    assert (status, "does not exist yet" in text) == ("WARN", True)
+    assert not (at.folder / "archive").exists()
+    assert_done(at.command("archive", "update"), at.env)
+    assert found() == ("ok", f"sqlite, holds every day up to {YESTERDAY}")
+    status, text = found(GATEWAY_ARCHIVE="postgresql://gateway:hunter2@127.0.0.1:1/usage")
+    assert (status, "hunter2" in text) == ("FAIL", False)
