@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ _REFUSED_ONCE_PER_S = 60
 _READ_ONCE_PER_S = 60  # a page that polls is one reader
 _MOST_REMEMBERED = 10_000
 ACTION = r"[a-z][a-z._-]{0,40}"
-Facts = Mapping[str, str | int]
+Facts = dict[str, str | int]
 """What an entry says, beside its action: `by`, `subject` and details."""
 
 ACTIONS = (
@@ -182,8 +182,8 @@ class Audit:
 
     def _commands(self, action: str, facts: Facts, address: str = "") -> list[tuple[Any, ...]]:
         """Log an entry; return the commands that store it and, if it is one that operators' systems want, its event."""
-        event(log, action, {**facts, "address": address} if address else {**facts})
-        text = to_json({"action": action, **facts, "request_id": request_id.get()})
+        event(log, action, facts | ({"address": address} if address else {}))
+        text = to_json({"action": action} | facts | {"request_id": request_id.get()})
         words = ("XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text)
         announcement = self._announce(action, facts) if self._announce else None
         return [words] if announcement is None else [words, announcement]

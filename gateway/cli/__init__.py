@@ -44,7 +44,7 @@ def _die(text: str, *, code: int = 1) -> NoReturn:
 _ELSEWHERE = {
     "archive": "The usage of past days in SQL (GATEWAY_ARCHIVE).",
     "audit": "The audit trail: who did what to whom.",
-    "doctor": "Check settings, policy, Redis, 100ms and its webhooks.",
+    "doctor": "Check settings, policy, archive, Redis, 100ms and webhooks.",
     "emulator": "Run a local 100ms for development.",
     "init": "Write `.env` with new secrets into this folder.",
     "limits": "One user's limits: show, reset, override.",

@@ -13,7 +13,7 @@ from gateway.cli.archive import check_archive
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
 from gateway.cli.terminal import JSON, print_json
-from gateway.cli.webhook_checks import check_events, judge_webhooks
+from gateway.cli.webhook_checks import check_events, check_outgoing, judge_webhooks
 from gateway.hms.client import HmsClient
 from gateway.hms.client import connect as connect_100ms
 from gateway.hms.tokens import HmsTokens
@@ -31,7 +31,7 @@ _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check settings, policy, archive, Redis, 100ms and its webhooks; print one line each, with what to do.
+    """Check settings, policy, archive, Redis, 100ms and webhooks; print one line each, with what to do.
 
     The exit code is 1 after a FAIL.
 
@@ -108,6 +108,7 @@ async def _redis(env: Mapping[str, str], policy: Policy | None, events: list[Fin
         findings = await checks.check_redis(store, DurableWrites(redis))
         if policy is not None and len(findings) > 1:
             findings.append(await checks.check_admins(Accounts(store.execute), policy))
+            findings += await check_outgoing(store, policy)
             events += await check_events(store)
         return findings
     except (StoreError, RedisError) as error:

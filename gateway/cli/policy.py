@@ -71,6 +71,9 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield _entry(
         "Guests", guests.role or "none", f"for {_span(guests.lasts_s)}" if guests.role else "no invites for guests"
     )
+    for one in policy.endpoints:
+        private = "; may be in your own network" if one.allow_private else ""
+        yield _entry("Webhook", one.name, f"{one.host} is told {' '.join(sorted(one.events))}{private}")
 
 
 def _budget(policy: Policy, quota: Quota) -> str:
@@ -125,4 +128,8 @@ def _plain_policy(policy: Policy) -> dict[str, Any]:
         "rooms": msgspec.to_builtins(policy.rooms),
         "registration": msgspec.to_builtins(policy.registration),
         "guests": msgspec.to_builtins(policy.guests) if policy.guests.role else None,
+        "webhooks": {
+            one.name: {"host": one.host, "events": sorted(one.events), "allow_private": one.allow_private}
+            for one in policy.endpoints
+        },
     }

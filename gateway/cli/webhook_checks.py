@@ -1,4 +1,4 @@
-"""Checks whether 100ms can send its events to the gateway, whether they arrive, and whether the gateway keeps up."""
+"""Checks whether events of 100ms arrive and are counted, and whether the gateway's own reach their endpoints."""
 
 import time
 from urllib.parse import urlsplit
@@ -9,6 +9,11 @@ from gateway.audit import Audit
 from gateway.cli.checks import GENERATE, Finding
 from gateway.metering.intake import PATH
 from gateway.metering.webhooks import Webhooks
+from gateway.outgoing.control import EndpointState, Outgoing
+from gateway.outgoing.outbox import Outbox
+from gateway.outgoing.sender import Sender
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import Policy
 from gateway.redis.store import Store, StoreError
 from gateway.settings import Settings
 
@@ -66,6 +71,37 @@ def judge_dead_letters(count: int) -> Finding:
     if count:
         return Finding("dead letters", "WARN", f"{count} events could not be counted; see `gateway webhooks dead`")
     return Finding("dead letters", "ok", "none")
+
+
+async def check_outgoing(store: Store, policy: Policy) -> list[Finding]:
+    """Check whether events reach the endpoints of the policy. Sends nothing."""
+    if not policy.endpoints:
+        return []
+    outgoing = Outgoing(Outbox(store.execute), Sender({}), PolicyInForce(policy), Audit(store.execute))
+    try:
+        return judge_outgoing(await outgoing.state(), await outgoing.count_dead())
+    except (StoreError, RedisError) as error:
+        return [Finding("webhooks out", "WARN", f"could not be read: {type(error).__name__}")]
+
+
+def judge_outgoing(endpoints: list[EndpointState], letters: int) -> list[Finding]:
+    """Judge whether events reach endpoints, and whether some were given up."""
+    findings = []
+    for one in endpoints:
+        check = f"endpoint {one.name}"
+        if one.gone_ms is not None:
+            text = "answered 410, so nothing is sent to it until the gateway restarts; remove it from the policy"
+            findings.append(Finding(check, "WARN", text))
+        elif one.last_failure:
+            text = f"{one.waiting} events wait; {one.last_failure}; try `gateway webhooks out test {one.name}`"
+            findings.append(Finding(check, "WARN", text))
+        else:
+            text = f"{one.delivered} events delivered to {one.host}, {one.waiting} wait"
+            findings.append(Finding(check, "ok", text))
+    if letters:
+        text = f"{letters} events could not be delivered; see `gateway webhooks out dead`"
+        findings.append(Finding("webhooks out", "WARN", text))
+    return findings
 
 
 def _ago(seconds: float) -> str:

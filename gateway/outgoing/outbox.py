@@ -95,8 +95,8 @@ class Outbox:
 
     async def delivered(self, endpoint: str, message: Message, now_ms: int) -> None:
         """Forget a message."""
-        await self._settle(endpoint, message, now_ms, "", "")
-        await self._count(endpoint, "delivered", last_delivered_ms=now_ms, last_failure="")
+        if await self._settle(endpoint, message, now_ms, "", ""):
+            await self._count(endpoint, "delivered", last_delivered_ms=now_ms, last_failure="")
 
     async def failed(self, endpoint: str, message: Message, why: str, now_ms: int) -> bool:
         """Put a message off after a failed attempt, for longer each time; tell whether it is a dead letter now."""
@@ -106,14 +106,15 @@ class Outbox:
         else:
             later = structs.replace(message, attempts=message.attempts + 1)
             due_ms = now_ms + BACKOFF_S[message.attempts] * 1000
-            await self._settle(endpoint, message, due_ms, msgspec.json.encode(later).decode(), "")
+            if not await self._settle(endpoint, message, due_ms, msgspec.json.encode(later).decode(), ""):
+                return False
         await self._count(endpoint, "failed", last_failed_ms=now_ms, last_failure=why)
         return is_dead
 
     async def bury(self, endpoint: str, message: Message, why: str, now_ms: int) -> None:
         """Keep a message as a dead letter, to be tried no more."""
-        await self._settle(endpoint, message, now_ms, "", why)
-        await self._count(endpoint, "dead")
+        if await self._settle(endpoint, message, now_ms, "", why):
+            await self._count(endpoint, "dead")
 
     async def numbers(self, endpoint: str) -> tuple[int, dict[str, str]]:
         """Return how many messages wait for an endpoint, and what has been counted."""
@@ -148,10 +149,12 @@ class Outbox:
         keys = (messages.DEAD, messages.queue(letter.endpoint))
         return bool(await self._execute("EVAL", _REPLAY, 2, *keys, letter.id, text, now_ms, _KEEP_MS))
 
-    async def _settle(self, endpoint: str, message: Message, at_ms: int, later: str, why: str) -> None:
+    async def _settle(self, endpoint: str, message: Message, at_ms: int, later: str, why: str) -> bool:
+        """Replace a message; tell whether it still waited. If not, another process has delivered it meanwhile."""
         keys = (messages.queue(endpoint), messages.DEAD)
         text = msgspec.json.encode(message)
-        await self._execute("EVAL", _SETTLE, 2, *keys, text, at_ms, later, _KEEP_MS, why, MOST_DEAD, endpoint)
+        words = (text, at_ms, later, _KEEP_MS, why, MOST_DEAD, endpoint)
+        return bool(await self._execute("EVAL", _SETTLE, 2, *keys, *words))
 
     async def _count(self, endpoint: str, name: str, **values: Any) -> None:
         key = messages.statistics(endpoint)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 
 import httpx
 
@@ -137,6 +138,7 @@ async def _new_transport() -> httpx.AsyncHTTPTransport:
     )
 
 
+@cache
 def _trust() -> ssl.SSLContext:
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()  # an operator's own authority that the machine trusts

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -20,6 +22,8 @@ from gateway.outgoing.messages import Message
 from gateway.outgoing.sender import MOST_READ_BYTES, NotSent, Sender, resolve
 from gateway.policy.endpoints import Endpoint
 from gateway.policy.file import PolicyError, built_in_text, parse_policy
+
+module._trust()  # reading all certificates takes longer than the time limits of these tests
 
 KEYS = {"mine": (secrets.token_bytes(32),)}
 MESSAGE = Message("msg_1", "user.blocked", '{"type":"user.blocked"}')
@@ -151,6 +155,37 @@ async def test_numbers_that_resolvers_take_for_loopback_are_checked_as_addresses
             await Sender(KEYS).send(endpoint(f"https://{host}/"), MESSAGE)
 
 
+async def test_name_servers_that_do_not_answer_end_with_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOTAL_S", 0.1)
+    done = threading.Event()
+    monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_, **__: done.wait(10))
+    begun = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(NotSent, match="no answer"):
+            await Sender(KEYS).send(endpoint("https://good.test/"), MESSAGE)
+    assert time.monotonic() - begun < 5
+    assert await asyncio.to_thread(lambda: True), "lookups take no thread that other work needs"
+    done.set()
+
+
+async def test_tls_asks_for_and_verifies_the_name_although_it_connects_to_an_address() -> None:
+    hello = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        hello.set_result(await reader.read(4096))
+
+    async with server(serve, read=False) as port:
+        sender = Sender(KEYS, names("127.0.0.1"))
+        with pytest.raises(NotSent, match="the connection failed"):
+            await sender.send(endpoint(f"https://receiver.test:{port}/", private=True), MESSAGE)
+        await sender.close()
+    assert b"receiver.test" in await hello  # the name for which TLS wants a certificate (RFC 6066)
+    assert b"127.0.0.1" not in await hello
+    context = module._trust()
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
 # --- What the other side answers ---
 
 
@@ -257,20 +292,25 @@ async def test_what_is_no_http_is_a_failure(head: bytes) -> None:
             await sent_to(port)
 
 
-async def test_a_compressed_answer_is_not_expanded_and_a_cookie_is_not_kept() -> None:
-    heads: list[bytes] = []
+async def test_no_compression_is_expanded_no_cookie_kept_and_no_connection_used_again() -> None:
+    heads: list[list[bytes]] = []  # of each connection
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nxx")
+        heads.append([])
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                heads[-1].append(await reader.readuntil(b"\r\n\r\n"))
+                await reader.readexactly(len(MESSAGE.body))
+                fields = b"content-encoding: gzip\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nxx"
+                writer.write(b"HTTP/1.1 200 OK\r\n" + fields)
 
     async with server(answer, read=False) as port:
         sender = Sender(KEYS)
         for _ in range(2):
             assert await sender.send(endpoint(f"http://127.0.0.1:{port}/", private=True), MESSAGE) == 200
         await sender.close()
-    assert len(heads) == 2, "a connection is used once"
-    assert b"cookie" not in heads[1].lower()
+    assert [len(one) for one in heads] == [1, 1], "TLS has verified the name of a connection for one endpoint only"
+    assert b"cookie" not in heads[1][0].lower()
 
 
 async def test_a_failure_names_neither_the_url_nor_a_secret(caplog: pytest.LogCaptureFixture) -> None:

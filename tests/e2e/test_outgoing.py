@@ -103,6 +103,7 @@ def test_a_blocked_user_and_an_ended_room_are_told_with_signatures_that_the_docu
         assert ended.json() == {"ended": True, "locked": True}
         blocked = operator.put("/api/admin/limits/mira/override", json={"block": True, "lasts_s": 60, "reason": "x"})
         assert blocked.status_code < 300, blocked.text
+        assert operator.delete("/api/admin/limits/mira/override", params={"name": "*"}).status_code == 204
     headers, body = receiver.wait_for("room.ended")
     told = json.loads(body)["data"]
     assert told == {"room": room, "by": uid, "why": "requested", "budget": None, "locked": True}
@@ -113,6 +114,7 @@ def test_a_blocked_user_and_an_ended_room_are_told_with_signatures_that_the_docu
     assert not verify(NEW, headers | {"webhook-id": "msg_x"}, body)
     assert not verify(NEW, headers | {"webhook-timestamp": str(int(time.time()) - 301)}, body)
     assert json.loads(receiver.wait_for("user.blocked")[1])["data"]["by"] == by
+    assert json.loads(receiver.wait_for("user.unblocked")[1])["data"]["by"] == by
     script = documented("javascript") + (
         "const [secrets, headers, body] = JSON.parse(process.argv[1]);"
         "console.log(JSON.stringify(secrets.map((one) => verify(one, headers, Buffer.from(body)))));"

@@ -204,6 +204,16 @@ def test_a_metrics_token_must_not_be_another_secret(value: str) -> None:
     assert text.startswith("GATEWAY_METRICS_TOKEN must differ")
 
 
+def test_secrets_of_outgoing_webhooks_are_checked_and_not_shown() -> None:
+    secret = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    settings = Settings.from_env(GOOD | {"GATEWAY_WEBHOOK_SECRETS": f"billing=whsec_{secret}"})
+    assert list(settings.signing_keys) == ["billing"]
+    assert repr(settings.signing_keys["billing"][0])[2:12] not in repr(settings)
+    text = refusal(GATEWAY_WEBHOOK_SECRETS=f"billing={secret}")
+    assert text.startswith("GATEWAY_WEBHOOK_SECRETS: the secret of billing must be whsec_")
+    assert secret not in text
+
+
 @pytest.mark.parametrize("value", ["a b", "x:", "x\n", "é", "-x", "x" * 65, "Host", "content-length", "Content-Type"])
 def test_the_webhook_header_must_be_one_of_its_own(value: str) -> None:
     assert refusal(HMS_WEBHOOK_HEADER=value).startswith("HMS_WEBHOOK_HEADER must be the name of a header")

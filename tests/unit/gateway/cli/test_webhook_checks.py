@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.cli.webhook_checks import check_events, judge_arrival, judge_dead_letters, judge_lag, judge_webhooks
+from gateway.cli.webhook_checks import (
+    check_events,
+    check_outgoing,
+    judge_arrival,
+    judge_dead_letters,
+    judge_lag,
+    judge_outgoing,
+    judge_webhooks,
+)
+from gateway.outgoing.control import EndpointState
+from gateway.policy.endpoints import Endpoint
+from gateway.policy.file import load_policy
 from gateway.redis.store import StoreError
 from gateway.settings import Settings
 
@@ -75,3 +87,29 @@ async def test_a_store_that_fails_is_one_warning() -> None:
 
     [found] = await check_events(Away())  # type: ignore[arg-type]
     assert (found.check, found.status) == ("events", "WARN")
+    policy = load_policy()
+    assert await check_outgoing(Away(), policy) == []  # type: ignore[arg-type]
+    policy = replace(policy, endpoints=(Endpoint("a", "https://a.test/", frozenset()),))
+    [found] = await check_outgoing(Away(), policy)  # type: ignore[arg-type]
+    assert (found.check, found.status) == ("webhooks out", "WARN")
+
+
+def state(**changes: Any) -> EndpointState:
+    given: dict[str, Any] = {"waiting": 2, "delivered": 7, "failed": 1, "dead": 0, "last_delivered_ms": 1}
+    given |= {"last_failed_ms": None, "last_failure": "", "gone_ms": None}
+    return EndpointState(name="a", host="a.test", events=[], **given | changes)
+
+
+def test_an_endpoint_that_fails_is_a_warning_with_what_to_do() -> None:
+    found = judge_outgoing([state(), state(last_failure="answered 500"), state(gone_ms=1, last_failure="x")], 3)
+    assert [(one.check, one.status) for one in found] == [
+        ("endpoint a", "ok"),
+        ("endpoint a", "WARN"),
+        ("endpoint a", "WARN"),
+        ("webhooks out", "WARN"),
+    ]
+    assert found[0].text == "7 events delivered to a.test, 2 wait"
+    assert found[1].text == "2 events wait; answered 500; try `gateway webhooks out test a`"
+    assert "answered 410" in found[2].text
+    assert "gateway webhooks out dead" in found[3].text
+    assert judge_outgoing([state()], 0) == [found[0]]

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from gateway.outgoing.messages import Announcer
+from gateway.audit import Audit
+from gateway.outgoing.messages import INBOX, Announcer
 from gateway.policy.endpoints import EVENTS, Endpoint
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
+from tests.unit.gateway.metering.budget_bench import ANN, OWNER
+from tests.unit.gateway.metering.test_enforcement import Bench
 
 ALL = PolicyInForce(replace(load_policy(), endpoints=(Endpoint("a", "https://a.test/", EVENTS),)))
 BUDGET: dict[str, str | int] = {"budget": "month", "scope": "owner", "percent": 80, "period": "2026-11", "minutes": 300}
@@ -70,3 +73,24 @@ def test_every_event_of_the_policy_has_an_entry() -> None:
 )
 def test_other_entries_are_told_to_nobody(action: str, facts: dict[str, str | int]) -> None:
     assert Announcer(ALL)(action, {"by": "B", "subject": "U", **facts}) is None
+
+
+async def test_budgets_are_told_as_the_watch_over_them_audits_them() -> None:
+    bench = Bench()
+    bench.consequences._audit = Audit(bench.ledger, announce=Announcer(ALL))
+    await bench.account(ANN, "member")
+    room = await bench.room_of(OWNER)
+    await bench.stay("guest", room.id, 400, goes_on=True)
+    await bench.stay(ANN, room.id, 31, goes_on=True)
+    await bench.look()
+    bodies = [json.loads(json.loads(words[1])["body"]) for _, words in await bench.ledger("XRANGE", INBOX, "-", "+")]
+    reached = [one["data"] for one in bodies if one["type"] == "budget.reached"]
+    assert {(one["user"], one["scope"], one["budget"], one["percent"]) for one in reached} == {
+        (ANN, "user", "mine", 80),
+        (ANN, "user", "mine", 100),
+        (OWNER, "owner", "rooms", 80),
+        (OWNER, "owner", "rooms", 100),
+        (None, "all", "everybody", 80),
+    }
+    ended = [one["data"] for one in bodies if one["type"] == "room.ended"]
+    assert ended == [{"room": room.id, "by": None, "why": "budget", "budget": "rooms", "locked": True}]

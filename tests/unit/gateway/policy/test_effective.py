@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,18 @@ def settings(path: Path, text: str, *, registration: str = "", template_id: str 
         policy_path=path,
         registration=registration,
     )
+
+
+def test_an_endpoint_without_a_secret_is_refused(path: Path) -> None:
+    hook = "[webhooks.billing]\nurl = 'https://a.test/x'\nevents = ['room.ended']\n"
+    given = settings(path, MINIMAL + hook)
+    with pytest.raises(PolicyError) as refused:
+        policy_of(given)
+    assert str(refused.value) == (
+        "mine.toml: webhooks.billing: has no secret; add billing=whsec_... to GATEWAY_WEBHOOK_SECRETS"
+    )
+    [endpoint] = policy_of(replace(given, signing_keys={"billing": (b"key",), "other": (b"key",)})).endpoints
+    assert (endpoint.name, endpoint.host, endpoint.events) == ("billing", "a.test", {"room.ended"})
 
 
 @pytest.fixture

@@ -47,8 +47,20 @@ def test_the_built_in_file_can_be_copied_and_loaded(tmp_path: Path) -> None:
     assert (copied.templates, copied.rooms) == (built_in.templates, built_in.rooms)
 
 
+HOOK = "[webhooks.a]\nurl = 'https://a.test/'\n"
 BAD: dict[str, tuple[str, str, str, str]] = {
     # name: (old text, new text, key, reason)
+    "secret of a webhook": ("[roles.member]", f"{HOOK}secret = 'x'\n[roles.member]", "webhooks.a.secret", "unknown"),
+    "webhook without URL": ("[roles.member]", "[webhooks.a]\nevents=[]\n[roles.member]", "webhooks.a.url", "missing"),
+    "webhook without events": ("[roles.member]", f"{HOOK}events = []\n[roles.member]", "webhooks.a.events", "no event"),
+    "unknown event": ("[roles.member]", f"{HOOK}events = ['x']\n[roles.member]", "webhooks.a.events", "'x'"),
+    "name of a webhook": ("[roles.member]", "[webhooks.A]\n[roles.member]", "webhooks.A", "1 to 32 of a-z 0-9 _ -"),
+    "too many webhooks": (
+        "[roles.member]",
+        "".join(f"[webhooks.a{n}]\n" for n in range(9)) + "[roles.member]",
+        "webhooks",
+        "there may be 8 endpoints",
+    ),
     "unknown section": ("[roles.member]", "[quota.x]\n[roles.member]", "quota", "unknown key"),
     "unknown key of a role": ("permissions =", "permission =", "roles.member.permission", "unknown key"),
     "unknown key of a number": ("burst = 60", "burst = 60, brust = 1", "roles.member.limits.api.brust", "unknown key"),
