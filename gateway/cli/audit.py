@@ -123,7 +123,7 @@ def _print(newest_first: list[Entry], names: dict[str, str], *, as_json: bool) -
             more = {"at": at, "by_name": by_name, "subject_name": subject_name}
             click.echo(json.dumps(msgspec.to_builtins(entry) | more))
             continue
-        by = _who(entry.by, names) or "(no login)"
+        by = _who(entry.by, names) or "-"
         whom = f" -> {_who(entry.subject, names)}" if entry.subject and entry.subject != entry.by else ""
         click.echo(printable(f"{at} {entry.action:20} {by}{whom}{_details(entry)}"))  # a reason is free text
 
