@@ -274,6 +274,8 @@ def _codes(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> list[str]
     if not access.unready:
         codes += ["unavailable", "rate_limited", "internal"]
     order = list(STATUS)
+    if any("{" in path for path in handler.paths):
+        codes.append("not_found")  # for a value that is written in another than the normal form
     return sorted(set(codes), key=order.index)
 
 

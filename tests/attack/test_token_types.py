@@ -26,7 +26,14 @@ TAKES = {
     ("POST", "/api/invites/{code}/accept", "code"): "room invite",
 }
 TOKEN_NAME = re.compile(r"token|invite$|^code$|jwt|secret|assertion|grant")
-VALUES = {"room_id": "0" * 24, "user": "mira", "sid": "0" * 20, "invite_id": "0" * 32, "letter_id": "1-0"}
+VALUES = {
+    "room_id": "0" * 24,
+    "user": "mira",
+    "sid": "0" * 20,
+    "invite_id": "0" * 32,
+    "letter_id": "1-0",
+    "name": "billing",
+}
 
 
 @pytest.fixture(scope="module")
