@@ -33,7 +33,7 @@ class Presence:
             self._rooms = 0
             self._again_at = 0.0
         elif self._clock() >= self._again_at:
-            self._again_at = self._clock() + max(_LEAST_S, people / _PEOPLE_PER_S)
             stays = await self._execute("HVALS", _OPEN)
             self._rooms = len({msgspec.json.decode(stay, type=_Stay).room for stay in stays})
+            self._again_at = self._clock() + max(_LEAST_S, people / _PEOPLE_PER_S)
         return people, self._rooms

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.metering.keys import open_stays
 from gateway.overview.presence import Presence
 from tests.fake_redis import fake_redis
@@ -25,4 +27,12 @@ async def test_people_are_counted_at_once_and_rooms_seconds_later() -> None:
     assert await presence.now() == (3, 2)
     await redis.execute_command("DEL", open_stays("all"))
     assert await presence.now() == (0, 0)
+    await redis.aclose()
+
+
+async def test_two_who_ask_at_once_get_the_same_rooms() -> None:
+    redis = fake_redis()
+    presence = Presence(redis.execute_command)
+    await redis.execute_command("HSET", open_stays("all"), "p", '{"room":"a","joined_ms":1}')
+    assert await asyncio.gather(presence.now(), presence.now()) == [(1, 1), (1, 1)]
     await redis.aclose()
