@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ def own(tmp_path: Path) -> Iterator[Installation]:
     valkey = Valkey(tmp_path, options=("--enable-debug-command", "local"))
     own = Installation(tmp_path, policy=roomy(), valkey=valkey)
     own.env["GATEWAY_REGISTRATION"] = "open"
+    own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(48)
     with own as running:
         running.add_users(hanna="host", mira="member")
         yield running
@@ -69,10 +72,27 @@ async def load(own: Installation, token: str, room_id: str, stopped: Callable[[]
     return answers
 
 
+def report_stays(own: Installation, room_id: str, user: str) -> None:
+    """Report ten peers that have left, and ten that are in the room, whose time accrues from then on."""
+    begun = datetime.now(UTC) - timedelta(minutes=5)
+    joined_at, left_at = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (begun, begun + timedelta(minutes=1)))
+    header = {"X-Gateway-Webhook-Secret": own.env["HMS_WEBHOOK_SECRET"]}
+    with own.client() as client:
+        for number in range(20):
+            data = {"room_id": room_id, "session_id": "a-session", "peer_id": f"peer-{number}", "user_id": user}
+            data |= {"role": "guest", "joined_at": joined_at, "left_at": left_at}
+            event = {"type": "peer.leave.success" if number < 10 else "peer.join.success", "data": data}
+            assert client.post("/hooks/100ms", json=event, headers=header).status_code == 200
+    with own.valkey.client() as client:
+        wait_until(lambda: client.hlen("op:1:{all}") == 10, "the stays are credited")
+
+
 async def test_a_snapshot_under_load_is_restored_into_an_empty_server(own: Installation, tmp_path: Path) -> None:
     token = own.log_in("hanna")["access_token"]
     with own.client(token) as client:
-        room_id = client.post("/api/rooms", json={"name": "Standup"}).json()["room"]["id"]
+        room = client.post("/api/rooms", json={"name": "Standup"}).json()["room"]
+    room_id = room["id"]
+    await asyncio.to_thread(report_stays, own, room_id, room["owner_id"])
     stop = asyncio.Event()
     running = asyncio.create_task(load(own, token, room_id, stop.is_set))
     await asyncio.sleep(1.5)
@@ -83,7 +103,7 @@ async def test_a_snapshot_under_load_is_restored_into_an_empty_server(own: Insta
     answers = await running
     assert {answer.status for answer in answers} == {200, 201}
     kinds = {key.split(b":")[0] for key in keys}
-    assert {b"u", b"un", b"uc", b"rm", b"ur", b"rc", b"audit"} <= kinds
+    assert {b"u", b"un", b"uc", b"rm", b"ur", b"rc", b"audit", b"sl", b"op", b"se", b"sq", b"wm"} <= kinds
 
     folder = tmp_path / "restored"
     folder.mkdir()
@@ -102,4 +122,5 @@ async def test_a_snapshot_under_load_is_restored_into_an_empty_server(own: Insta
         own.start_gateway()
         with own.client_of("hanna") as hanna:
             assert hanna.get(f"/api/rooms/{room_id}").json()["room"]["name"] == "Standup"
+            assert hanna.get("/api/usage").json()["usage"]["total"]["owned"]["seconds"] >= 10 * 60 + 10 * 300
         own.gateway.stop()

@@ -213,7 +213,7 @@ async def test_an_event_that_fails_three_times_is_a_dead_letter_and_the_others_a
     assert len(caplog.records) == 3
 
 
-async def test_a_replayed_letter_is_worked_off_again(store: Store, intake: Intake) -> None:
+async def test_a_replayed_letter_is_processed_again(store: Store, intake: Intake) -> None:
     await DeadLetters(store.execute).add(LEAVE, "a former version could not read it", 0)
     worker = consumer(store)
     await worker.process_once()
@@ -248,7 +248,7 @@ async def test_consumers_that_are_gone_and_hold_nothing_are_deleted(
     assert len(names) == 2
 
 
-async def test_an_event_of_this_process_is_worked_off_at_once(store: Store, intake: Intake) -> None:
+async def test_an_event_of_this_process_is_processed_at_once(store: Store, intake: Intake) -> None:
     worker = Consumer(store.execute, stays(store), intake.wake)
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
