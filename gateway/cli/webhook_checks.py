@@ -93,7 +93,7 @@ def judge_outgoing(endpoints: list[EndpointState], letters: int) -> list[Finding
             text = "answered 410, so nothing is sent to it until the gateway restarts; remove it from the policy"
             findings.append(Finding(check, "WARN", text))
         elif one.last_failure:
-            text = f"{one.waiting} events wait; {one.last_failure}; try `gateway webhooks out test {one.name}`"
+            text = f"{one.last_failure}; {one.waiting} waiting; try `gateway webhooks out test {one.name}`"
             findings.append(Finding(check, "WARN", text))
         else:
             text = f"{one.delivered} events delivered to {one.host}, {one.waiting} wait"

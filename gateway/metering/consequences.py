@@ -31,15 +31,6 @@ _WHY = {
     "all": "the minutes of this service are used up",
 }
 
-# KEYS  1 the subject's notices   ARGV  1 budget and percentage   2 period   3 ms to keep
-# Reply 1: it is the first of the period, else 0
-_NOTICE = """
-if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
-
 Payer = tuple[str, str]
 """A scope, and the user whose budget it is or `keys.INSTALLATION`."""
 
@@ -72,11 +63,15 @@ class Consequences:
         """Audit that so much of a budget is used: once in each of its periods."""
         scope, subject = payer
         period = span_of(state.quota.period, state.quota.zone, now_us).id
-        words = (f"{state.name}:{percent}", period, _KEEP_NOTICES_MS)
-        if await self._execute("EVAL", _NOTICE, 1, budget_notices(subject), *words):
-            about = NOBODY if scope == "all" else subject
-            detail: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
-            await self._audit.record("budget.reached", by=NOBODY, subject=about, **detail, minutes=state.amount)
+        key, name = budget_notices(subject), f"{state.name}:{percent}"
+        if await self._execute("HGET", key, name) == period.encode():
+            return
+        about = NOBODY if scope == "all" else subject
+        detail: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
+        # Before it is marked as audited: after a crash in between it is told twice, not never.
+        await self._audit.record("budget.reached", by=NOBODY, subject=about, **detail, minutes=state.amount)
+        await self._execute("HSET", key, name, period)
+        await self._execute("PEXPIRE", key, _KEEP_NOTICES_MS)
 
     async def end(self, spent: Iterable[tuple[Payer, str]], stays: Sequence[OpenStay], now_ms: int) -> None:
         """End what spent budgets, given by whose they are and their names, must end of all open stays."""

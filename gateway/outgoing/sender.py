@@ -101,7 +101,8 @@ class Sender:
 
     async def _post(self, request: httpx.Request, status: list[int]) -> None:
         if self._transport is None:
-            self._transport = await _new_transport()
+            context = await asyncio.to_thread(_trust)  # reading all certificates takes 20 ms
+            self._transport = self._transport or _new_transport(context)
         response = await self._transport.handle_async_request(request)
         try:
             status.append(response.status_code)
@@ -127,10 +128,10 @@ def _headers(url: httpx.URL, message: Message, keys: tuple[bytes, ...], body: by
     }
 
 
-async def _new_transport() -> httpx.AsyncHTTPTransport:
+def _new_transport(context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     """Return a transport: unlike a client of httpx it follows no redirect and keeps no cookie."""
     return httpx.AsyncHTTPTransport(
-        verify=await asyncio.to_thread(_trust),  # reading all certificates takes 20 ms
+        verify=context,
         # A connection is never used again: the pool knows it by its address only, and another endpoint with the same
         # address would get it although TLS has verified another name.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -148,4 +149,6 @@ def _trust() -> ssl.SSLContext:
 def _words(error: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "the certificate is not valid for this host, or nobody trusts its issuer"
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return "no connection could be made"
     return f"the connection failed: {type(error).__name__}"

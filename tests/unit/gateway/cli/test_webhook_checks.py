@@ -109,7 +109,7 @@ def test_an_endpoint_that_fails_is_a_warning_with_what_to_do() -> None:
         ("webhooks out", "WARN"),
     ]
     assert found[0].text == "7 events delivered to a.test, 2 wait"
-    assert found[1].text == "2 events wait; answered 500; try `gateway webhooks out test a`"
+    assert found[1].text == "answered 500; 2 waiting; try `gateway webhooks out test a`"
     assert "answered 410" in found[2].text
     assert "gateway webhooks out dead" in found[3].text
     assert judge_outgoing([state()], 0) == [found[0]]

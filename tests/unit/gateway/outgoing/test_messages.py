@@ -14,6 +14,7 @@ from gateway.outgoing.messages import INBOX, Announcer
 from gateway.policy.endpoints import EVENTS, Endpoint
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
+from gateway.redis.store import StoreError
 from tests.unit.gateway.metering.budget_bench import ANN, OWNER
 from tests.unit.gateway.metering.test_enforcement import Bench
 
@@ -94,3 +95,20 @@ async def test_budgets_are_told_as_the_watch_over_them_audits_them() -> None:
     }
     ended = [one["data"] for one in bodies if one["type"] == "room.ended"]
     assert ended == [{"room": room.id, "by": None, "why": "budget", "budget": "rooms", "locked": True}]
+
+
+async def test_a_budget_that_could_not_be_audited_is_told_with_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    await bench.account(ANN, "member")
+    await bench.stay(ANN, (await bench.room_of(OWNER)).id, 24.5, goes_on=True)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("no connection")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.audit, "record", fail)
+        with pytest.raises(StoreError):
+            await bench.look()
+    assert await bench.audited("budget.reached") == []
+    await bench.look(10)
+    assert [said["percent"] for said in await bench.audited("budget.reached")] == [80]
