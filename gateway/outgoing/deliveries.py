@@ -23,7 +23,7 @@ log = logging.getLogger("gateway.outgoing")
 
 EVERY_S = 0.5
 IDLE_S = 5.0  # without an endpoint in the policy
-BATCH = 20  # attempts of an endpoint before this process looks again whether it still performs the chores
+BATCH = 20  # events of an endpoint before this process looks again whether it still performs the chores
 GONE = 410
 _MOST_SHARED = 100
 
@@ -82,7 +82,8 @@ class Deliveries:
     async def _work_off(self, endpoint: Endpoint) -> None:
         try:
             for message in await self._outbox.due(endpoint.name, await self._clock(), BATCH):
-                await self._attempt(endpoint, message)
+                if not await self._attempt(endpoint, message):
+                    break  # an endpoint that is down gets two attempts a second, however many events wait
         except StoreError:  # reported by the store
             pass
         except RedisError as error:
@@ -90,11 +91,12 @@ class Deliveries:
         except Exception:
             log.exception("the events of the endpoint %s cannot be delivered", endpoint.name)
 
-    async def _attempt(self, endpoint: Endpoint, message: Message) -> None:
+    async def _attempt(self, endpoint: Endpoint, message: Message) -> bool:
+        """Send a message and note what has become of it; tell whether the next may follow at once."""
         name, outbox = endpoint.name, self._outbox
         if name in self._gone:
             await outbox.bury(name, message, "the endpoint has answered 410 Gone", await self._clock())
-            return
+            return True
         try:
             status = await self._sender.send(endpoint, message)
             why = f"answered {status}"
@@ -107,15 +109,17 @@ class Deliveries:
         if 200 <= status < 300:
             await outbox.delivered(name, message, now_ms)
             self._say_works(name)
-        elif status == GONE:
+            return True
+        if status == GONE:
             self._gone.add(name)
             await outbox.note(name, "gone_ms", now_ms)
             await outbox.bury(name, message, why, now_ms)
             log.error("the endpoint %s answered 410 Gone; nothing is sent to it until the gateway restarts", name)
-        else:
-            self._say_fails(name, why)
-            if await outbox.failed(name, message, why, now_ms):
-                log.error("the event %s was not delivered to the endpoint %s: %s", message.id, name, why)
+            return True
+        self._say_fails(name, why)
+        if await outbox.failed(name, message, why, now_ms):
+            log.error("the event %s was not delivered to the endpoint %s: %s", message.id, name, why)
+        return False
 
     def _say_fails(self, name: str, why: str) -> None:
         if name not in self._failing:

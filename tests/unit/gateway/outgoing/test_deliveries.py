@@ -168,6 +168,17 @@ async def test_an_endpoint_that_does_not_answer_delays_no_other(bench: Bench) ->
     assert [name for name, _ in bench.sender.sent].count("billing") == 3
 
 
+async def test_an_endpoint_that_is_down_gets_one_attempt_at_a_time_and_everything_once_it_works(bench: Bench) -> None:
+    bench.sender.answers["billing"] = "no connection could be made"
+    for _ in range(4):
+        await bench.happen()
+    assert len(await bench.work()) == 1
+    assert len(await bench.work()) == 1
+    bench.sender.answers.clear()
+    assert len(await bench.work()) == 2
+    assert len(await bench.work(5)) == 2
+
+
 async def test_an_attempt_that_was_cut_off_by_the_end_of_the_process_is_made_again(bench: Bench) -> None:
     bench.sender.slow = "billing"
     await bench.happen()
