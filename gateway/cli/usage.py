@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
@@ -76,7 +77,7 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
     """
 
     async def work(store: Store, reports: Reports) -> None:
-        query = await _query(store, reports, **selected)
+        query = await _query(store, reports, _Selected(**selected))
         if as_json or kind != "table":
             async for chunk in _encoded("json" if as_json else kind, query, reports.pages(query)):
                 sys.stdout.buffer.write(chunk)
@@ -105,7 +106,7 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
     """Write usage into a file, however much it is. The file appears only when it is complete."""
 
     async def work(store: Store, reports: Reports) -> None:
-        query = await _query(store, reports, **selected)
+        query = await _query(store, reports, _Selected(**selected))
         total = await Accounts(store.execute).count() if query.pages_of == "users" else None
         with progress(TextColumn("{task.description}"), BarColumn()) as shown:
             pages = _with_progress(reports.pages(query), shown, total)
@@ -240,21 +241,23 @@ def _prices() -> Prices | None:
     return load_policy(policy_path(load_env())).prices
 
 
-async def _query(  # noqa: PLR0913  one argument per option
-    store: Store,
-    reports: Reports,
-    group_by: GroupBy | None,
-    user: str | None,
-    room: str | None,
-    action: str | None,
-    first: datetime | None,
-    last: datetime | None,
-) -> Query:
+class _Selected(msgspec.Struct):
+    """The options that choose rows."""
+
+    group_by: GroupBy | None
+    user: str | None
+    room: str | None
+    action: str | None
+    first: datetime | None
+    last: datetime | None
+
+
+async def _query(store: Store, reports: Reports, options: _Selected) -> Query:
     """Return what the options ask for, and note in the audit trail that it was read. Raises UnknownUser."""
     with _as_option():
-        days = span_of_days(first.date() if first else None, last.date() if last else None)
-        uid = (await reports.find_user(user)).id if user else None
-        query = Query(days, group_by, uid, action, room, _prices())
+        days = span_of_days(*(day.date() if day else None for day in (options.first, options.last)))
+        uid = (await reports.find_user(options.user)).id if options.user else None
+        query = Query(days, options.group_by, uid, options.action, options.room, _prices())
     report = "rooms" if "room_id" in query.keys else "users"
     await Audit(store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
     return query

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.hms.replies import ROOM_ID, epoch_ms
+from gateway.hms.replies import ROOM_ID, HmsStay, epoch_ms
 from limits.metered import CONFIRMED, ENDED, MOST_MS, MS_PER_DAY, OPEN
 
 RECORDER_ROLE = "__internal_recorder"
@@ -147,30 +147,21 @@ def is_recorder(role: object, user: object) -> bool:
     return role == RECORDER_ROLE or (isinstance(user, str) and user.startswith(RECORDER_USER))
 
 
-def stay_of(  # noqa: PLR0913  what a stay is made of
-    room: str,
-    session: str,
-    peer: object,
-    user: object,
-    role: object,
-    joined_ms: int,
-    *,
-    left_ms: int | None,
-    confirmed_ms: int | None = None,
-) -> Stay:
-    """Make a stay of a peer as 100ms reports it. `left_ms` None: it is open; `confirmed_ms`: when its API said so."""
+def stay_of(room: str, session: str, one: HmsStay, *, confirmed_ms: int | None = None) -> Stay:
+    """Make a stay of a peer as 100ms reports it; `confirmed_ms`: when its sessions API said so."""
+    left_ms = one.left_ms
     rank = OPEN if left_ms is None else ENDED if confirmed_ms is None else CONFIRMED
-    until = joined_ms if left_ms is None else left_ms
+    until = one.joined_ms if left_ms is None else left_ms
     stamp = until if confirmed_ms is None or left_ms is None else confirmed_ms
-    return Stay(room, session, text_of(peer), text_of(user), text_of(role), joined_ms, until, rank, stamp)
+    who = (text_of(one.peer_id), text_of(one.user_id), text_of(one.role))
+    return Stay(room, session, *who, one.joined_ms, until, rank, stamp)
 
 
-def text_of(value: object) -> str:
+def text_of(text: str) -> str:
     """Return a text that a client chose in a form that is safe in keys and logs: at most 64 characters of ASCII.
 
     Another one becomes `~` and a hash of it, so that it stays distinct.
     """
-    text = value if isinstance(value, str) else ""
     if len(text) <= _MOST_CHARS and text.isascii() and text.isprintable() and not text.startswith("~"):
         return text
     return "~" + digest_of(text)
@@ -196,8 +187,8 @@ def _stay(data: dict[str, Any], now_ms: int, *, has_left: bool) -> Stay:
     peer = data.get("peer_id")
     if not isinstance(peer, str) or not peer:
         raise Malformed("peer_id is missing")
-    ids = _ids(data)
-    return stay_of(*ids, peer, data.get("user_id"), data.get("role"), joined_ms, left_ms=left_ms)
+    user, role = (value if isinstance(value := data.get(name), str) else "" for name in ("user_id", "role"))
+    return stay_of(*_ids(data), HmsStay(peer, user, role, joined_ms, left_ms))
 
 
 def _session(data: dict[str, Any], now_ms: int, *, has_closed: bool) -> SessionFact:

@@ -51,8 +51,8 @@ def _shown(session: HmsSession, one: HmsStay, known: Iterable[Stay], now_ms: int
     left_ms = one.left_ms if one.left_ms is not None or session.active else session.changed_ms
     if left_ms is not None:
         left_ms = min(max(left_ms, joined_ms), joined_ms + MOST_MS)
-    who = (session.room_id, session.id, one.peer_id, one.user_id, one.role)
-    return stay_of(*who, joined_ms, left_ms=left_ms, confirmed_ms=now_ms)
+    shown = HmsStay(one.peer_id, one.user_id, one.role, joined_ms, left_ms)
+    return stay_of(session.room_id, session.id, shown, confirmed_ms=now_ms)
 
 
 def _not_shown(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from gateway.hms.replies import HmsStay
 from gateway.metering import keys
 from gateway.metering.events import SessionFact, Stay, digest_of, stay_of
 from gateway.metering.stays import Stays, read_open
@@ -26,7 +27,7 @@ MONTH = "2026-11"
 
 def stay(peer: str = "p", user: str = ANN, *, left: int | None = 60, room: str = ROOM, joined: int = JOINED) -> Stay:
     left_ms = None if left is None else joined + left * 1000
-    return stay_of(room, SESSION, peer, user, "guest", joined, left_ms=left_ms)
+    return stay_of(room, SESSION, HmsStay(peer, user, "guest", joined, left_ms))
 
 
 async def seconds(execute: Execute, key: str, field: str = "*:minutes.ok") -> int:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.hms.replies import HmsStay
 from gateway.metering.events import (
     KNOWN_TYPES,
     OTHER,
@@ -192,11 +193,13 @@ def test_unusual_texts_of_clients_become_a_hash_and_stay_distinct(text: str) -> 
 
 @pytest.mark.parametrize("value", [None, 5, ["x"], {}])
 def test_a_user_id_that_is_not_a_text_becomes_empty(value: object) -> None:
-    assert text_of(value) == ""
+    stay = read(body(user_id=value)).stay
+    assert stay is not None
+    assert stay.user == ""
 
 
 def test_a_confirmed_stay_is_of_when_it_was_confirmed_unless_it_is_open() -> None:
-    ended = stay_of(ROOM, SESSION, "p", "u", "r", 1000, left_ms=5000, confirmed_ms=9000)
+    ended = stay_of(ROOM, SESSION, HmsStay("p", "u", "r", 1000, 5000), confirmed_ms=9000)
     assert (ended.rank, ended.left_ms, ended.stamp_ms) == (CONFIRMED, 5000, 9000)
-    goes_on = stay_of(ROOM, SESSION, "p", "u", "r", 1000, left_ms=None, confirmed_ms=9000)
+    goes_on = stay_of(ROOM, SESSION, HmsStay("p", "u", "r", 1000, None), confirmed_ms=9000)
     assert (goes_on.rank, goes_on.left_ms, goes_on.stamp_ms) == (OPEN, 1000, 1000)

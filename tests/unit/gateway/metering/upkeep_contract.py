@@ -12,6 +12,7 @@ import pytest
 
 from gateway.audit import Audit
 from gateway.hms.client import HmsClient
+from gateway.hms.replies import HmsStay
 from gateway.hms.tokens import HmsTokens
 from gateway.metering import keys
 from gateway.metering.accrual import MOST_STAY_MS, Accrual
@@ -122,7 +123,7 @@ class Bench:
 
 def stay(peer: str = "p", joined_s: int = 0, left_s: int | None = None) -> Stay:
     left_ms = None if left_s is None else BEGUN + left_s * 1000
-    return stay_of(ROOM, SESSION, peer, ANN, "guest", BEGUN + joined_s * 1000, left_ms=left_ms)
+    return stay_of(ROOM, SESSION, HmsStay(peer, ANN, "guest", BEGUN + joined_s * 1000, left_ms))
 
 
 class UpkeepContract:
@@ -297,7 +298,7 @@ class UpkeepContract:
         bench.shows(("p", 0, 60), ended_s=60)
         await bench.hear(stay())
         bench.later(1)
-        await bench.hear(stay_of(ROOM, "8" * 24, "q", ANN, "guest", BEGUN, left_ms=None))
+        await bench.hear(stay_of(ROOM, "8" * 24, HmsStay("q", ANN, "guest", BEGUN, None)))
         bench.later(300)
         with pytest.raises(ValueError, match="a bug"):
             await bench.sweep.work()
