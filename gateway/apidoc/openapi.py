@@ -261,8 +261,6 @@ def _codes(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> list[str]
     access = access_of(handler)
     # A query parameter that a route does not have is refused everywhere.
     codes: list[str] = ["invalid_request", *access.refuses]
-    if any("{" in path for path in handler.paths):  # a path may be malformed by what is filled in
-        codes.append("not_found")
     if "requestBody" in operation and not access.webhook:
         codes += ["payload_too_large", "unsupported_media_type"]
     if access.concerns_room:
