@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from litestar.enums import ScopeType
@@ -51,46 +52,39 @@ _NORMAL = re.compile(
 )
 
 
+@dataclass(slots=True)
 class Edge:
     """Adds the request id and the fixed headers to every response, logs it, and answers uncaught exceptions.
 
-    `is_exempt` names requests that the flood limit spares, `hides` those that are answered as if there were no such
-    address. `on_response` receives each request's scope, the status (0: the client had gone) and the seconds it took.
     Everything inside sees a HEAD request as GET, so that both pass the same checks (RFC 9110 section 9.3.2).
     """
 
-    def __init__(  # noqa: PLR0913  each concerns every request
-        self,
-        app: ASGIApp,
-        *,
-        addresses: ClientAddresses,
-        flood: Callable[[], Limit],
-        cors: Cors | None = None,
-        https: bool = False,
-        is_exempt: Callable[[Scope], bool] = lambda _: False,
-        hides: Callable[[Scope], bool] | None = None,
-        on_response: Callable[[Any, int, float], None] | None = None,
-    ) -> None:
-        self._app = app
-        self._addresses = addresses
-        self._flood = flood  # called for every request: the policy may have changed
-        self._cors = cors or Cors(())
-        self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if https else [*_ALWAYS]
-        self._is_exempt = is_exempt
-        self._hides = hides
-        self._on_response = on_response
+    app: ASGIApp
+    _: KW_ONLY
+    addresses: ClientAddresses
+    flood: Callable[[], Limit]  # called for every request: the policy may have changed
+    cors: Cors = field(default_factory=lambda: Cors(()))
+    https: bool = False
+    is_exempt: Callable[[Scope], bool] = lambda _: False  # the flood limit spares these requests
+    hides: Callable[[Scope], bool] | None = None  # these do not exist on the listener that they came to
+    on_response: Callable[[Any, int, float], None] | None = None  # scope, status (0: the client had gone), seconds
+    _always: Headers = field(init=False)
+    _buckets: LocalBuckets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._always = [*_ALWAYS, _YEAR_OF_HTTPS] if self.https else [*_ALWAYS]
         self._buckets = LocalBuckets(lambda: time.monotonic_ns() // 1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         rid = os.urandom(12).hex()  # never the caller's own: it could forge log lines
         token = request_id.set(rid)
         begun = time.perf_counter()
         status = 0
         method = scope["method"]
-        cors = self._cors.fields(origin_of(scope["headers"]))
+        cors = self.cors.fields(origin_of(scope["headers"]))
         added = [*cors, (b"x-request-id", rid.encode()), *self._always]
 
         async def finish(message: Message) -> None:
@@ -102,38 +96,38 @@ class Edge:
                 message["body"] = b""
             await send(message)
 
-        address = self._addresses.find((scope.get("client") or ("",))[0], scope["headers"])
+        address = self.addresses.find((scope.get("client") or ("",))[0], scope["headers"])
         # A copy: the server looks at its own to know whether a body may follow.
         inner: Any = {**scope, "client": (address, 0), "method": "GET" if method == "HEAD" else method}
         context = context_of(inner)
         context.client, context.is_head = address, method == "HEAD"  # nothing reads X-Forwarded-For again
         try:
-            if scope["path"] not in _EXEMPT and not self._is_exempt(scope):
+            if scope["path"] not in _EXEMPT and not self.is_exempt(scope):
                 self._slow_down(site_of(address))
             if refused := inner.get(REFUSED):
                 raise refused
-            if not _NORMAL.fullmatch(inner["raw_path"]) or (self._hides is not None and self._hides(scope)):
+            if not _NORMAL.fullmatch(inner["raw_path"]) or (self.hides is not None and self.hides(scope)):
                 raise NotFoundException
-            preflight = self._cors.preflight(method, scope["headers"], cors)
+            preflight = self.cors.preflight(method, scope["headers"], cors)
             if preflight is not None:
                 await finish({"type": "http.response.start", "status": 204, "headers": preflight})
                 await finish({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                await self._app(inner, receive, finish)
+                await self.app(inner, receive, finish)
         except Exception as error:
             if status:
                 raise  # the response has begun: the server can only close the connection
             await send_problem(error, inner, finish)
         finally:
             seconds = time.perf_counter() - begun
-            if self._on_response is not None:
-                self._on_response(inner, status, seconds)
+            if self.on_response is not None:
+                self.on_response(inner, status, seconds)
             _log(inner, method, status, seconds)
             request_id.reset(token)
 
     def _slow_down(self, site: str) -> None:
         """Refuse a flood from one address before it costs a Redis call. Raises: RateLimited"""
-        flood = self._flood()
+        flood = self.flood()
         state = self._buckets.take(site, flood)
         if state is not None and state.decides:
             raise RateLimited(Decision("", site, "", 0, allowed=False, limits=(state,), charges=(Charge(flood),)))
