@@ -135,7 +135,7 @@ class _Shared(Collector):
         yield _gauge("participant_minutes", "Minutes of all stays so far", now.participant_s / 60)
         yield _gauge("chores_running", "Whether a process performs the chores of metering", now.leads)
         yield _gauge("sessions_overdue", "Sessions that should have been compared with 100ms", now.sessions_overdue)
-        yield _gauge("webhook_events_waiting", "Events that wait to be worked off", now.waiting)
+        yield _gauge("webhook_events_waiting", "Events that wait to be processed", now.waiting)
         yield _gauge("webhook_oldest_seconds", "How long the oldest of them has waited", now.oldest_s)
         yield _gauge("webhook_dead_letters", "Events that could not be understood and are kept", now.dead_letters)
         events = CounterMetricFamily("gateway_webhook_events", "Events by what became of them", labels=["result"])

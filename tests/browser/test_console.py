@@ -399,7 +399,7 @@ def test_dead_letter_is_replayed(site: Site, as_ada: Console) -> None:
     [letter] = as_ada.table("Dead letters")
     as_ada.press(f"Replay {letter['Id']}")
     as_ada.press("Replay", "dialog")
-    as_ada.said("The event is worked off again.")
+    as_ada.said("The event is processed again.")
     # It cannot be understood this time either.
     wait_until(lambda: [one["Id"] for one in as_ada.table("Dead letters")] not in ([letter["Id"]], []), "a new letter")
     replayed = site.ask("ada", "GET", "/admin/audit", action="webhooks.replayed").json()["items"]

@@ -43,9 +43,9 @@ export function webhooks(view) {
     return { rows: found.items, next: found.next_cursor ? () => page(found.next_cursor) : null };
   };
   const replay = (letter) => ask({
-    title: "Replay this event?", says: "It is worked off again. If it cannot be understood this time either, it becomes a new dead letter.", action: "Replay",
+    title: "Replay this event?", says: "It is processed again. If it cannot be understood this time either, it becomes a new dead letter.", action: "Replay",
     act: () => api.post(`/api/admin/webhooks/dead/${encodeURIComponent(letter.id)}/replay`),
-    done: () => (say("The event is worked off again."), setTimeout(() => (dead.again(), state.again()), 400)),
+    done: () => (say("The event is processed again."), setTimeout(() => (dead.again(), state.again()), 400)),
   });
   const columns = [
     { label: "Received (UTC)", value: (one) => one.received_at, cell: (one) => time(one.received_at) },
