@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,9 +14,6 @@ from tests.servers import Valkey
 
 # A process that a shell starts with `&` ignores SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# As the gateway configures it: some tests lower the level of all loggers, and others check what is logged.
-logging.getLogger("httpx").setLevel(logging.WARNING)
 
 # How fast examples are generated says something about the machine only.
 _calm = hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.too_slow])

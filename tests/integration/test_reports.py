@@ -87,14 +87,14 @@ async def test_top_lists_rebuilt_from_the_counters_are_correct(valkey: Valkey, s
         for number in range(30):
             yield f"u{number:020d}"
 
-    assert await derived.rebuild(MONTH, all_users(), History(Counters(store.execute))) == 30  # type: ignore[arg-type]
+    assert await derived.rebuild(MONTH, all_users(), Counters(store.execute)) == 30
     month = await reports.top(MONTH, "tokens.mint.ok", 3)
     assert [(row.username, row.count) for row in month] == [("user-0", 100), ("user-1", 99), ("user-2", 98)]
     day = await reports.top(DAY, "tokens.mint.ok", 2)
     assert [(row.username, row.count) for row in day] == [("user-29", 30), ("user-28", 29)]
     assert {row.count for row in await reports.top(DAY, "api.denied.api", 100)} == {2}
     assert {row.count for row in await reports.top(DAY, "denials", 100)} == {2}
-    totals = dict(await History(Counters(store.execute)).raw_month("all", MONTH))
+    totals = dict(await Counters(store.execute).raw_month("all", MONTH))
     mints, denials = (
         {"15:tokens.mint.ok": 465, "*:tokens.mint.ok": 2565},
         {"15:api.denied.api": 60, "*:api.denied.api": 60},

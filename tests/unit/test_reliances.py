@@ -77,7 +77,7 @@ async def litestars(method: str, path: str, **request: Any) -> Any:
         seen.append(error)
         return Response("", status_code=400)
 
-    app = Litestar([query, body], exception_handlers={Exception: keep}, openapi_config=None)
+    app = Litestar([query, body], exception_handlers={Exception: keep}, openapi_config=None, logging_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:  # type: ignore[arg-type]
         await client.request(method, path, **request)
     return seen[0]
@@ -99,7 +99,9 @@ def test_litestar_names_the_host_header_in_its_refusal() -> None:
 
 
 def test_litestar_keeps_the_type_of_a_body_on_its_handler() -> None:
-    handler = next(route.route_handlers[0] for route in Litestar([body], openapi_config=None).routes)  # type: ignore[union-attr]
+    handler = next(
+        route.route_handlers[0] for route in Litestar([body], openapi_config=None, logging_config=None).routes
+    )  # type: ignore[union-attr]
     assert handler.parsed_data_field.annotation is Body
 
 
@@ -152,7 +154,7 @@ async def test_uvicorns_protocol_has_the_parts_that_ours_overrides_and_reads() -
     ):
         assert name in source, f"{name} no longer exists"
     assert [*inspect.signature(HttpToolsProtocol._start_asgi_task).parameters] == ["self", "cycle", "app"]
-    config = Config(Litestar([], openapi_config=None), log_config=None, ws="none")
+    config = Config(Litestar([], openapi_config=None, logging_config=None), log_config=None, ws="none")
     made = BoundedProtocol(config, server_state=ServerState(), app_state={})
     for name in ("transport", "cycle", "pipeline", "parser", "headers", "scope", "loop"):
         assert hasattr(made, name), name

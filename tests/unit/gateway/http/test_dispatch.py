@@ -38,7 +38,7 @@ class Client:
         async def file() -> Any:
             return result if isinstance(result, EventStream) else Download("usage.csv", "text/csv", result)
 
-        app = Litestar([file], openapi_config=None)
+        app = Litestar([file], openapi_config=None, logging_config=None)
         handler = next(iter(app.routes[0].route_handlers))  # type: ignore[union-attr]  # not of a static route
         scope: Any = {"type": "http", "path": "/file", "route_handler": handler, "headers": [], **scope_keys}
         await Dispatch(None)(scope, {}, self.receive, self.send)

@@ -33,7 +33,7 @@ async def take(data: JSONBody[Body]) -> None:
     """Take a body."""
 
 
-ROUTE = next(iter(Litestar([take], openapi_config=None).routes[0].route_handlers))  # type: ignore[union-attr]
+ROUTE = next(iter(Litestar([take], openapi_config=None, logging_config=None).routes[0].route_handlers))  # type: ignore[union-attr]
 
 
 async def read(body: bytes, content_type: str = "application/json") -> Body:
