@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.e2e.checks import assert_problem
-from tests.servers import HOST, NO_TLS, Installation
+from tests.servers import HOST, NO_TLS, Installation, wait_until
 
 WRONG = "not the password at all"
 PER_ACCOUNT, PER_ADDRESS = 5, 8
@@ -173,11 +173,12 @@ def test_disconnecting_before_the_answer_costs_as_much(strict: Installation) -> 
     body = json.dumps({"username": "hanna", "password": WRONG}).encode()
     head = f"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     head += "X-Forwarded-For: 198.51.100.1\r\nContent-Type: application/json\r\n\r\n"
+    failed = strict.gateway.output().count("login.failed")
     for _ in range(PER_ACCOUNT):
         with socket.create_connection((HOST, strict.port)) as link:
             link.sendall(head.encode() + body)
             time.sleep(0.1)
-    time.sleep(0.4)
+    wait_until(lambda: strict.gateway.output().count("login.failed") >= failed + PER_ACCOUNT, "all have been judged")
     answer = attempt(strict, "hanna", strict.passwords["hanna"], via="203.0.113.9")
     assert_problem(answer, 429, "too_many_attempts")
 
