@@ -23,11 +23,14 @@ def test_documented_consumer_hands_every_event_on_once_and_keeps_its_place(
     env["OPERATOR_PASSWORD"] = installation.passwords["otto"]
     out = tmp_path / "out"
 
-    def consume(lines: int) -> list[str]:
+    place = tmp_path / "place.txt"
+
+    def consume(last: bytes) -> list[str]:
         with out.open("wb") as output:
             process = subprocess.Popen([sys.executable, "-u", str(script)], cwd=tmp_path, env=env, stdout=output)
         try:
-            wait_until(lambda: len(out.read_text().splitlines()) >= lines, "the consumer has printed them")
+            at_the_end = lambda: place.exists() and place.read_text() == last.decode()  # noqa: E731
+            wait_until(at_the_end, "the consumer has handed all events on")
         finally:
             process.kill()
             process.wait()
@@ -35,9 +38,10 @@ def test_documented_consumer_hands_every_event_on_once_and_keeps_its_place(
 
     with installation.valkey.client() as client:
         client.delete("ev:1")
+        last = b""
         for n in range(3):
-            client.xadd("ev:1", ENTRY | {"id": f"e{n}", "started_ms": 1, "ended_ms": 2000, "seconds": n})
-        assert consume(3) == ["e0 U 0", "e1 U 1", "e2 U 2"]
-        client.xadd("ev:1", ENTRY | {"id": "e3", "started_ms": 1, "ended_ms": 2000, "seconds": -7})
-        assert consume(1) == ["e3 U -7"]
+            last = client.xadd("ev:1", ENTRY | {"id": f"e{n}", "started_ms": 1, "ended_ms": 2000, "seconds": n})
+        assert consume(last) == ["e0 U 0", "e1 U 1", "e2 U 2"]
+        last = client.xadd("ev:1", ENTRY | {"id": "e3", "started_ms": 1, "ended_ms": 2000, "seconds": -7})
+        assert consume(last) == ["e3 U -7"]
         client.delete("ev:1")
