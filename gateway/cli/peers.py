@@ -87,7 +87,7 @@ async def _play(local: "_Local", stay: Stay, stop: asyncio.Event) -> bool:
 
 
 async def _wait(local: "_Local", present: list[_Peer], seconds: int, stop: asyncio.Event) -> bool:
-    """Wait until the time is over or nobody is left. Remove peers that are gone; return whether there were none."""
+    """Wait until the time is over or no one is left. Remove peers that are gone; return whether there were none."""
     everybody = len(present)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True), TextColumn("left"))
     begun = time.monotonic()

@@ -73,7 +73,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     )
     for one in policy.endpoints:
         private = "; may be in your own network" if one.allow_private else ""
-        yield _entry("Webhook", one.name, f"{one.host} is told {' '.join(sorted(one.events))}{private}")
+        yield _entry("Webhook", one.name, f"{one.host} receives {' '.join(sorted(one.events))}{private}")
 
 
 def _budget(policy: Policy, quota: Quota) -> str:

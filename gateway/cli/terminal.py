@@ -128,7 +128,7 @@ def _one_line(cell: object) -> str:
 
 
 def progress(*columns: ProgressColumn) -> Progress:
-    """Return a display of progress on standard error, which shows nothing where nobody watches."""
+    """Return a display of progress on standard error, which shows nothing without a terminal."""
     console = Console(stderr=True)
     columns = columns or Progress.get_default_columns()
     return Progress(*columns, transient=True, console=console, disable=not console.is_terminal)

@@ -31,7 +31,7 @@ ROLES_TTL_S = 300.0
 _ROLES_RETRY_S = 5.0
 _MOST_REFRESHES = 4
 _PAGE = 100  # the most that 100ms allows
-_MOST_SESSION_BYTES = 32 << 20  # a session names everybody who was in it: 20,000 peers at once, and each rejoin
+_MOST_SESSION_BYTES = 32 << 20  # a session names everyone who was in it: 20,000 peers at once, and each rejoin
 
 
 def connect(api_url: str) -> httpx.AsyncClient:

@@ -68,7 +68,7 @@ class Consequences:
             return
         about = NOBODY if scope == "all" else subject
         detail: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
-        # Before it is marked as audited: after a crash in between it is told twice, not never.
+        # Before it is marked as audited: after a crash in between it is reported twice, not never.
         await self._audit.record("budget.reached", by=NOBODY, subject=about, **detail, minutes=state.amount)
         await self._execute("HSET", key, name, period)
         await self._execute("PEXPIRE", key, _KEEP_NOTICES_MS)

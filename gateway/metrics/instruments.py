@@ -167,7 +167,7 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def _named(outcomes: Outcomes) -> Iterable[tuple[str, int]]:
-    """Return what Prometheus is told about a limit; `checked` is the sum of those that exclude each other."""
+    """Return the numbers of a limit for Prometheus; `checked` is the sum of those that exclude each other."""
     checked = outcomes.allowed + outcomes.denied + outcomes.shadow_denied
     yield "checked", checked
     yield "allowed", outcomes.allowed

@@ -1,6 +1,6 @@
 """Slots in the folder that the workers of one gateway share: a worker holds one for as long as it lives.
 
-prometheus-client gives each process files of its own, named by its pid, which nobody removes. With files named by
+prometheus-client gives each process files of its own, named by its pid, which nothing removes. With files named by
 slots, a worker goes on with those of one that has ended: counters keep their values, and files do not become more.
 """
 

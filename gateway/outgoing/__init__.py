@@ -1,1 +1,1 @@
-"""Outgoing webhooks: tells an operator's own systems about events, signed, and again until they have been told."""
+"""Outgoing webhooks: sends signed events to an operator's own systems, and repeats each until it is received."""

@@ -1,4 +1,4 @@
-"""What is told: events as JSON, made from entries of the audit trail, and the Redis keys of what waits to be told.
+"""Events as JSON, made from entries of the audit trail, and the Redis keys of those that wait to be sent.
 
 An event names users and rooms by their ids. It has no texts that people wrote, no names, no addresses, no secrets.
 """
@@ -63,7 +63,7 @@ class Announcer:
         self._policy = policy
 
     def __call__(self, action: str, facts: Facts) -> tuple[Any, ...] | None:
-        """Return the command that stores the event of an entry; None if there is none, or nobody wants it."""
+        """Return the command that stores the event of an entry; None if there is none, or no endpoint wants it."""
         make = _EVENTS.get(action)
         event = make(facts) if make and self._policy.now.endpoints else None
         if event is None or not any(event[0] in endpoint.events for endpoint in self._policy.now.endpoints):

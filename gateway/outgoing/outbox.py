@@ -75,7 +75,7 @@ class Outbox:
         self._execute = execute
 
     async def arrived(self, most: int) -> list[tuple[str, Message | None]]:
-        """Return the oldest events of the inbox, and where each is; None for one that nobody can read."""
+        """Return the oldest events of the inbox, and where each is; None for one that cannot be read."""
         found = await self._execute("XRANGE", messages.INBOX, "-", "+", "COUNT", most)
         return [(place.decode(), _message(words[1])) for place, words in found]
 

@@ -148,7 +148,7 @@ def _trust() -> ssl.SSLContext:
 
 def _words(error: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "the certificate is not valid for this host, or nobody trusts its issuer"
+        return "the certificate is not valid for this host, or its issuer is not trusted"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return "no connection could be made"
     return f"the connection failed: {type(error).__name__}"

@@ -12,7 +12,7 @@ MOST_ENDPOINTS = 8
 MOST_URL = 2000
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Services of clouds that hand out credentials to whoever can reach them; one of them has a public address.
+# Services of clouds that hand out credentials to anyone who can reach them; one of them has a public address.
 _METADATA = "169.254.0.0/16 100.100.100.200/32 168.63.129.16/32 192.0.0.192/32 fd00:ec2::254/128 fd20:ce::254/128"
 # Loopback, RFC 1918, RFC 6598, RFC 4193. Not Python's `is_private`, which differs between its releases.
 _OWN = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 ::1/128 fc00::/7"

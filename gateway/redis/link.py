@@ -21,7 +21,7 @@ _INCOMPLETE = object()
 
 
 class Call(Struct, eq=False):
-    """One command and the future of its reply; None if nobody waits for it."""
+    """One command and the future of its reply; None if nothing waits for it."""
 
     words: tuple[Any, ...]
     future: asyncio.Future[Any] | None

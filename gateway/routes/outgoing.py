@@ -73,7 +73,7 @@ class TrialReport(msgspec.Struct):
 
 @get("/api/admin/webhooks/out", opt=needs("usage.read-any"))
 async def outgoing_state(services: Injected) -> EndpointReports:
-    """Return the endpoints that are told about events, and whether events reach them."""
+    """Return the endpoints that receive events, and whether events reach them."""
     found = [
         EndpointReport(
             name=one.name,

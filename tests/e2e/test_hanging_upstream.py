@@ -2,7 +2,7 @@
 served within a second.
 
 The test machine is shared and noisy. Periods of mints with and without hanging creates alternate; the test compares
-the lower quartiles of the p99s of their blocks, because what else runs on the machine only ever makes a block slower.
+the medians of the p99s of their blocks. A single block varies by half: a mint takes a millisecond.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 IN_FLIGHT = 50  # a worker's bound
 SPELLS, BLOCKS, BLOCK_S = 3, 4, 0.9  # the blocks of a spell fit into the five seconds that a create may take
-LEAST_MINTS = 100  # in a block
 MOST_RATIO = 1.2
-HANG_S = 5  # a create that hangs is given up then
-GIVEN_UP_S = 7.5  # a second try would take ten
+GIVEN_UP_S = 5.5
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +105,7 @@ def mint_p99_ms(own: Installation, token: str, room_id: str) -> float:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     took_ms: list[float] = []
     until = time.perf_counter() + BLOCK_S
-    while time.perf_counter() < until or len(took_ms) < LEAST_MINTS:
+    while time.perf_counter() < until:
         begun = time.perf_counter()
         link.request("POST", f"/api/rooms/{room_id}/token", b"{}", headers)
         answer = link.getresponse()
@@ -115,6 +113,7 @@ def mint_p99_ms(own: Installation, token: str, room_id: str) -> float:
         took_ms.append((time.perf_counter() - begun) * 1000)
         assert answer.status == 200
     link.close()
+    assert len(took_ms) >= 100
     return statistics.quantiles(took_ms, n=100)[98]
 
 
@@ -125,13 +124,9 @@ def spell(own: Installation, token: str, room_id: str, *, hanging: bool) -> list
     creates = Creates(own, token, IN_FLIGHT)
     answers = [] if hanging else creates.answers()
     time.sleep(0.5)  # admitting them is done, whether they hang or not
-    p99s_ms: list[float] = []
-    for _ in range(BLOCKS):
-        p99_ms = mint_p99_ms(own, token, room_id)
-        if hanging and time.monotonic() - creates.begun > HANG_S:
-            break  # the machine is so slow that the block has outlasted the creates
-        p99s_ms.append(p99_ms)
+    p99s_ms = [mint_p99_ms(own, token, room_id) for _ in range(BLOCKS)]
     if hanging:
+        assert time.monotonic() - creates.begun < 5, "the blocks outlasted the creates"
         answers = creates.answers()
         own.mend_upstream()
         assert statuses(answers) == {504: IN_FLIGHT}
@@ -155,7 +150,7 @@ def test_mints_are_unaffected_while_100ms_hangs(own: Installation, token: str, r
     for number in range(SPELLS):
         for hanging in (False, True) if number % 2 else (True, False):
             measured[hanging] += spell(own, token, room_id, hanging=hanging)
-    healthy_ms, hanging_ms = (statistics.quantiles(measured[hanging], n=4)[0] for hanging in (False, True))
+    healthy_ms, hanging_ms = statistics.median(measured[False]), statistics.median(measured[True])
     print(f"p99 of mints: healthy {healthy_ms:.2f} ms, hanging {hanging_ms:.2f} ms; {measured}")
     assert hanging_ms <= MOST_RATIO * healthy_ms, measured
 
@@ -170,7 +165,7 @@ def test_creates_beyond_the_bound_are_refused_at_once_and_the_others_in_time(own
         document = check_document(503, answer.headers, answer.body, "upstream_busy", path="/api/rooms")
         assert "too many calls" in document["detail"].lower()
         assert answer.headers["retry-after"] == "1"
-    assert time.monotonic() - begun < HANG_S / 2
+    assert time.monotonic() - begun < 1
     for answer in creates.answers():
         check_document(504, answer.headers, answer.body, "upstream_timeout", path="/api/rooms")
     assert 4.9 < time.monotonic() - creates.begun < GIVEN_UP_S

@@ -149,7 +149,7 @@ door.addEventListener("submit", async (event) => {
 at("leave").addEventListener("click", async () => {
   const ended = api.logout();
   leave("You have signed out.");
-  await ended.catch(() => say("The gateway could not be told; the session ends by itself."));
+  await ended.catch(() => say("The gateway could not be reached; the session ends by itself."));
 });
 api.addEventListener("expired", () => leave("Your session has ended. Sign in to continue where you were."));
 

@@ -45,7 +45,7 @@ export function outgoing(view) {
   const to = loaded(view, async () => {
     const { items } = await api.get("/api/admin/webhooks/out", {}, view.signal);
     const acts = { label: "Actions", act: true, cell: (one) => button("Send a test", () => test(one.name), { "data-key": `test ${one.name}`, "aria-label": `Send a test to ${one.name}` }) };
-    return list({ title: "To your own systems", says: "Endpoints of the policy, which are told about events.", columns: manages ? [...endpoints, acts] : endpoints, rows: items, empty: "The policy has no endpoint." });
+    return list({ title: "To your own systems", says: "Endpoints of the policy, which receive events.", columns: manages ? [...endpoints, acts] : endpoints, rows: items, empty: "The policy has no endpoint." });
   });
   const page = async (cursor) => {
     const found = await api.get("/api/admin/webhooks/out/dead", { limit: 20, cursor }, view.signal);

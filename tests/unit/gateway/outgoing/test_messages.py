@@ -1,4 +1,4 @@
-"""What is told about entries of the audit trail: ids, and nothing that a person wrote."""
+"""Events made from entries of the audit trail: ids, and nothing that a person wrote."""
 
 from __future__ import annotations
 
