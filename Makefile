@@ -79,7 +79,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 lock:
 	$(LOCK) pyproject.toml requirements/build.in --extra postgres -o requirements/runtime.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra demo -c requirements/runtime.txt -o requirements/demo.txt
-	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra demo --extra dev -c requirements/demo.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra traces --extra demo --extra dev -c requirements/demo.txt -o requirements/dev.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist
