@@ -170,6 +170,8 @@ def _operation(handler: HTTPRouteHandler, path: str, components: dict[str, Any])
             content["example"] = example
         required = bool(schema["required"])
         operation["requestBody"] = {"required": required, "content": {"application/json": content}}
+        if access.form:
+            operation["requestBody"]["content"]["application/x-www-form-urlencoded"] = {"schema": content["schema"]}
     if access.webhook:
         operation["security"] = [{"webhook": []}]
         operation["requestBody"] = {

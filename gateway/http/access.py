@@ -22,7 +22,8 @@ class Access:
     client address. `check` judges the request's headers and raises FieldError. `refuses` are the problem codes that
     only this route answers with. `unready`: the route answers 503 itself. `webhook`: 100ms calls the route; its
     secret is checked before its body is read, which may be anything. `repeatable`: the handler's `key` is an
-    Idempotency-Key, and a repetition of what was carried out costs nothing of the action's own limits.
+    Idempotency-Key, and a repetition of what was carried out costs nothing of the action's own limits. `form`: the
+    body may also be an HTML form, as OAuth sends it; its fields are strings.
     """
 
     action: str = ""
@@ -33,6 +34,7 @@ class Access:
     unready: bool = False
     webhook: bool = False
     repeatable: bool = False
+    form: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.refuses) - set(STATUS):
@@ -53,9 +55,11 @@ class Access:
         return self.action in ROOM_ACTIONS
 
 
-def public(*, throttled: bool = False, refuses: tuple[str, ...] = (), unready: bool = False) -> dict[str, Any]:
+def public(
+    *, throttled: bool = False, refuses: tuple[str, ...] = (), unready: bool = False, form: bool = False
+) -> dict[str, Any]:
     """Return the `opt` of a route that anyone may call without a login."""
-    return {_KEY: Access(throttled=throttled, refuses=refuses, unready=unready)}
+    return {_KEY: Access(throttled=throttled, refuses=refuses, unready=unready, form=form)}
 
 
 def webhook(*, refuses: tuple[str, ...]) -> dict[str, Any]:
@@ -70,12 +74,16 @@ def needs(
     check: Callable[[Headers], None] | None = None,
     refuses: tuple[str, ...] = (),
     repeatable: bool = False,
+    form: bool = False,
 ) -> dict[str, Any]:
     """Return the `opt` of a route that takes a login and the policy's permission for an action of the policy."""
     if action not in ACTIONS:
         raise ValueError(f"the policy has no action {action!r}")
-    access = Access(action, guests=guests, throttled=guests, check=check, refuses=refuses, repeatable=repeatable)
-    return {_KEY: access}
+    return {
+        _KEY: Access(
+            action, guests=guests, throttled=guests, check=check, refuses=refuses, repeatable=repeatable, form=form
+        )
+    }
 
 
 def access_of(handler: BaseRouteHandler) -> Access:

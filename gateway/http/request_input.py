@@ -1,4 +1,4 @@
-"""The input of a request for its handler: path, query, headers and a JSON body, read once and checked strictly.
+"""The input of a request for its handler: path, query, headers and a body, read once and checked strictly.
 
 The handler's own signature defines the allowed input: it is Litestar's, so that the OpenAPI document and this agree.
 """
@@ -6,7 +6,7 @@ The handler's own signature defines the allowed input: it is Litestar's, so that
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache, lru_cache
@@ -18,7 +18,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.types import HTTPScope, Receive
 
-from gateway.http.access import access_of
+from gateway.http.access import Access, access_of
 from gateway.http.field_errors import of_body, of_value
 from gateway.http.problems import Problem
 from gateway.text import FieldError
@@ -38,6 +38,9 @@ _MEDIA_TYPE = re.compile(
 )
 _ESCAPED = re.compile(rb"\\(.)")
 _UTF_8 = (b"utf-8", b"utf8")
+_JSON, _FORM = b"application/json", b"application/x-www-form-urlencoded"
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MOST_FORM_FIELDS = 32
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})  # their bodies are read and ignored
 # The forms of query values. msgspec would also accept `5.0` as 5, `null` as a missing date and 0 as 1970.
 _WRITTEN: dict[Any, tuple[str, str]] = {
@@ -56,9 +59,9 @@ async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
     """
     handler: HTTPRouteHandler = scope["route_handler"]  # type: ignore[assignment]  # of HTTP requests
     access, without_body = access_of(handler), scope["method"] in _WITHOUT_BODY
-    raw, refusal = b"", None
+    raw, kind, refusal = b"", _JSON, None
     try:
-        raw = await _read(scope, receive, any_kind=access.webhook)
+        raw, kind = await _read(scope, receive, access)
     except Problem as problem:
         refusal = problem
     if scope["method"] == "OPTIONS":  # it concerns the address, not its query
@@ -73,41 +76,69 @@ async def read_input(scope: HTTPScope, receive: Receive) -> dict[str, Any]:
     if access.webhook:
         return arguments | {"body": raw}
     body = handler.parsed_data_field
-    data = _decode(raw or b"{}", body.annotation if body else None)
+    data = _decode(_from_form(raw) if kind == _FORM else raw or b"{}", body.annotation if body else None)
     return arguments | {"data": data} if body else arguments
 
 
-async def _read(scope: HTTPScope, receive: Receive, *, any_kind: bool) -> bytes:
-    """Read a body: JSON, or anything that 100ms may send."""
+async def _read(scope: HTTPScope, receive: Receive, access: Access) -> tuple[bytes, bytes]:
+    """Read a body and its media type: JSON, a form where the route takes one, or anything that 100ms may send."""
+    any_kind = access.webhook
     headers, most_bytes = dict(scope["headers"]), MOST_WEBHOOK_BYTES if any_kind else MOST_BODY_BYTES
     length = headers.get(b"content-length", b"")
     if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > most_bytes):
         raise _too_large(most_bytes)
     content_type = headers.get(b"content-type", b"")
-    if content_type and not any_kind and not _is_json(content_type):
-        raise _not_json()
+    kind = _media_type(content_type)
+    if content_type and not any_kind and kind != _JSON and not (access.form and kind == _FORM):
+        raise _wrong_type(access)
     if ARRIVED in scope:
         body = await _read_all(receive, most_bytes)
     else:
         body = await _wait_for_all(receive, most_bytes)
     if body and not content_type and not any_kind:
-        raise _not_json()
-    return body
+        raise _wrong_type(access)
+    return body, kind
 
 
 @lru_cache(maxsize=64)  # clients send few
-def _is_json(content_type: bytes) -> bool:
-    """Tell whether a Content-Type is JSON in UTF-8, the only encoding that JSON has between systems (RFC 8259)."""
+def _media_type(content_type: bytes) -> bytes:
+    """Return the media type of a Content-Type in UTF-8, empty if it is malformed or in another encoding.
+
+    UTF-8 is the only encoding that JSON has between systems (RFC 8259) and OAuth's forms have (RFC 6749 appendix B).
+    """
     match = _MEDIA_TYPE.fullmatch(content_type)
-    if match is None or match[1].lower() != b"application/json":
-        return False
+    if match is None:
+        return b""
     parameters = _PARAMETER.findall(match[2])
     charsets = (value for name, value in parameters if name.lower() == b"charset")
-    return all(_ESCAPED.sub(rb"\1", value.strip(b'"')).lower() in _UTF_8 for value in charsets)
+    is_utf_8 = all(_ESCAPED.sub(rb"\1", value.strip(b'"')).lower() in _UTF_8 for value in charsets)
+    return match[1].lower() if is_utf_8 else b""
 
 
-def _not_json() -> Problem:
-    return Problem(415, "unsupported_media_type", "The body must be sent as application/json, in UTF-8.")
+def _wrong_type(access: Access) -> Problem:
+    kinds = "application/json or application/x-www-form-urlencoded" if access.form else "application/json"
+    return Problem(415, "unsupported_media_type", f"The body must be sent as {kinds}, in UTF-8.")
+
+
+def _from_form(raw: bytes) -> bytes:
+    """Return a form as a JSON object of strings. Raises: FieldError
+
+    A field without a value counts as left out, and none may be given twice (RFC 6749 sections 3.1 and 3.2).
+    """
+    try:
+        if _BAD_ESCAPE.search(raw):
+            raise ValueError("not an escape")
+        pairs = parse_qsl(
+            raw.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(raw),
+            errors="strict",
+            max_num_fields=_MOST_FORM_FIELDS,
+        )
+    except ValueError:
+        raise FieldError("", "The body is not a valid form.") from None
+    _refuse_repeated(pairs)
+    return msgspec.json.encode({name: value for name, value in pairs if value})
 
 
 async def _wait_for_all(receive: Receive, most_bytes: int) -> bytes:
@@ -153,8 +184,8 @@ def _decode(raw: bytes, kind: Any) -> Any:
         raise FieldError("", "The body is not valid JSON.") from None
 
 
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
-    """Refuse an object that has a name twice. Raises: FieldError
+def _refuse_repeated(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Refuse an object or a form that has a name twice. Raises: FieldError
 
     msgspec takes the last value, other parsers the first: a proxy could check one and the gateway use the other.
     """

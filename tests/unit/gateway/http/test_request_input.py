@@ -1,4 +1,4 @@
-"""The input of a request: its media type, and a body without repeated names."""
+"""The input of a request: its media type, a body without repeated names, and forms."""
 
 from __future__ import annotations
 
@@ -33,16 +33,28 @@ async def take(data: JSONBody[Body]) -> None:
     """Take a body."""
 
 
-ROUTE = next(iter(Litestar([take], openapi_config=None, logging_config=None).routes[0].route_handlers))  # type: ignore[union-attr]
+class Form(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+    hint: str | None = None
 
 
-async def read(body: bytes, content_type: str = "application/json") -> Body:
+@post("/form", opt=public(form=True))
+async def take_form(data: JSONBody[Form]) -> None:
+    """Take a body that may be a form."""
+
+
+_APP = Litestar([take, take_form], openapi_config=None, logging_config=None)
+ROUTE, FORM_ROUTE = (next(iter(route.route_handlers)) for route in _APP.routes)  # type: ignore[union-attr]
+FORM = "application/x-www-form-urlencoded"
+
+
+async def read(body: bytes, content_type: str = "application/json", route: Any = ROUTE) -> Any:
     async def receive() -> Any:
         return {"type": "http.request", "body": body}
 
     headers = [(b"content-type", content_type.encode())]
-    scope: Any = {"method": "POST", "headers": headers, "query_string": b"", "route_handler": ROUTE}
-    return (await read_input(scope, receive))["data"]  # type: ignore[no-any-return]
+    scope: Any = {"method": "POST", "headers": headers, "query_string": b"", "route_handler": route}
+    return (await read_input(scope, receive))["data"]
 
 
 @pytest.mark.parametrize(
@@ -105,3 +117,50 @@ async def test_another_charset_is_refused(parameters: str) -> None:
     with pytest.raises(Problem) as refused:
         await read(b'{"a":1}', f"application/json{parameters}")
     assert (refused.value.status, refused.value.code) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"token=a.b-c_d", Form("a.b-c_d")),
+        (b"token=a%2Bb+c&hint=%C3%A9", Form("a+b c", "é")),
+        (b"hint=&token=1", Form("1")),
+        (b"%74oken==", Form("=")),
+    ],
+)
+@pytest.mark.parametrize("parameters", ["", "; charset=UTF-8"])
+async def test_a_form_is_read_where_a_route_takes_one(body: bytes, expected: Form, parameters: str) -> None:
+    """A field without a value counts as left out (RFC 6749 section 3.2)."""
+    assert await read(body, FORM + parameters, FORM_ROUTE) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "rule"),
+    [
+        (b"token=1&token=1", "token", "is given more than once"),
+        (b"token=1&%74oken=", "token", "is given more than once"),
+        (b"token=1&Token=1", "Token", "unknown field"),
+        (b"token=", "token", "is required"),
+        (b"", "token", "is required"),
+        (b"token=%", "", "not a valid form"),
+        (b"token=%zz", "", "not a valid form"),
+        (b"token=%FF", "", "not a valid form"),
+        ("token=é".encode(), "", "not a valid form"),
+        (b"token", "", "not a valid form"),
+        (b"token=1&", "", "not a valid form"),
+        (b'{"token":"1"}', "", "not a valid form"),
+        (b"&".join(b"%d=1" % number for number in range(33)), "", "not a valid form"),
+    ],
+)
+async def test_a_form_is_read_strictly(body: bytes, field: str, rule: str) -> None:
+    with pytest.raises(FieldError, match=rule) as refused:
+        await read(body, FORM, FORM_ROUTE)
+    assert refused.value.field == field
+
+
+async def test_a_route_for_forms_still_takes_json_and_others_take_no_form() -> None:
+    assert await read(b'{"token":"1"}', "application/json", FORM_ROUTE) == Form("1")
+    for content_type, route in ((FORM, ROUTE), (f"{FORM}; charset=latin1", FORM_ROUTE), ("text/plain", FORM_ROUTE)):
+        with pytest.raises(Problem) as refused:
+            await read(b"token=1", content_type, route)
+        assert (refused.value.status, refused.value.code) == (415, "unsupported_media_type")
