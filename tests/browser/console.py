@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from playwright.sync_api import Locator
 
 from tests.browser.chromium import Tab
 from tests.servers import Installation
 
+Theme = Literal["light", "dark"]
 AXE = Path(__file__).parents[1] / "node" / "node_modules" / "axe-core" / "axe.min.js"
 
 
@@ -28,16 +30,16 @@ class Console:
 
     def __init__(self, tab: Tab, installation: Installation) -> None:
         self.tab, self.ask, self.wait_for = tab, tab.ask, tab.wait_for
-        self._installation = installation
+        self._page, self._installation = tab.page, installation
         # Before the page's own scripts, so that no violation is missed.
         noted = "event.violatedDirective + ' ' + event.blockedURI + ' ' + event.sourceFile"
         listen = f"addEventListener('securitypolicyviolation', (event) => violations.push({noted}))"
-        tab.call("Page.addScriptToEvaluateOnNewDocument", source=f"window.violations = []; {listen}")
+        self._page.add_init_script(f"window.violations = []; {listen}")
         self.show()
 
-    def show(self, theme: str = "light", width: int = 1280) -> None:
+    def show(self, theme: Theme = "light", width: int = 1280) -> None:
         self.tab.resize(width, 900 if width > 600 else 740)
-        self.tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        self._page.emulate_media(color_scheme=theme)
 
     def open(self, path: str = "") -> None:
         self.tab.open(f"{self._installation.url}/operator{path}")
@@ -45,15 +47,18 @@ class Console:
 
     def log_in(self, name: str) -> None:
         self.fill("#door-name", name)
-        self.fill("#door-password", self._installation.passwords[name])
-        self.ask("document.getElementById('door-enter').click()")
+        self.enter(self._installation.passwords[name])
         self.wait_for("!document.body.classList.contains('outside')")
         self.settle()
+
+    def enter(self, password: str) -> None:
+        """Enter a password of the user whose name is entered."""
+        self.fill("#door-password", password)
+        self._page.click("#door-enter")
 
     def go(self, path: str) -> None:
         """Move to a screen and wait until everything on it is loaded."""
         self.ask(f"location.hash = {json.dumps(f'#/{path}')}")
-        self.wait_for(f"location.hash === {json.dumps(f'#/{path}')}")
         self.settle()
 
     def settle(self) -> None:
@@ -62,21 +67,17 @@ class Console:
         self.wait_for("!document.getElementById('main').ariaBusy")
 
     def fill(self, selector: str, value: str) -> None:
-        """Replace what a field has, as typing would."""
-        field = f"document.querySelector({json.dumps(selector)})"
-        self.ask(f"{field}.focus(); {field}.select?.()")
-        if self.ask(f"{field}.matches('select')"):
-            self.ask(f"{field}.value = {json.dumps(value)}")
-        else:
-            self.tab.call("Input.insertText", text=value)
+        """Replace what a field has."""
+        self._page.fill(selector, value)
 
     def press(self, label: str, within: str = "#main, #bar, dialog[open]") -> None:
         """Press the button or link of this label."""
-        within, wanted = json.dumps(within), json.dumps(label)
-        found = f"""[...document.querySelectorAll({within})].flatMap((one) => [...one.querySelectorAll("button, a")])
-            .filter((one) => (one.ariaLabel ?? one.textContent) === {wanted}).at(-1)"""
-        self.wait_for(found)
-        self.ask(f"({found}).click()")
+        self._labelled(label, within).click()
+
+    def _labelled(self, label: str, within: str) -> Locator:
+        place = self._page.locator(within)
+        buttons, links = (place.get_by_role(role, name=label, exact=True) for role in ("button", "link"))
+        return buttons.or_(links).last
 
     def text(self, selector: str = "#main") -> str:
         return str(self.ask(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.browser.chromium import Browser, Tab
+from playwright.sync_api import Browser
+
+from tests.browser.chromium import Tab
 from tests.servers import HOST, Installation
 
 
@@ -68,7 +70,8 @@ class Page:
     def tried(self, method: str, *args: Any) -> dict[str, Any]:
         """Return the outcome of one call: its value or its error."""
         arguments = ", ".join(json.dumps(one) for one in (method, *args))
-        came: dict[str, Any] = self.ask(f"call({arguments})")
+        # As JSON: Playwright would turn the errors of JavaScript that it holds into those of Python.
+        came: dict[str, Any] = json.loads(self.ask(f"call({arguments}).then(JSON.stringify)"))
         return came
 
     def call(self, method: str, *args: Any) -> Any:
@@ -115,5 +118,5 @@ class Pages:
 
     def open(self, site: Site | None = None, *, beside: Page | None = None) -> Page:
         """Open a page, of the listed origin by default."""
-        tab = self.browser.open_tab(beside=beside.tab if beside else None)
+        tab = beside.tab.beside() if beside else Tab.of(self.browser)
         return Page(tab, site or self.listed, f"{self.gateway.url}/api")

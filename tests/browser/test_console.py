@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
-from tests.browser.chromium import Browser, Tab, require_chromium
-from tests.browser.console import Console, require_axe
+from tests.browser.chromium import Tab, require_chromium
+from tests.browser.console import Console, Theme, require_axe
 from tests.browser.console_history import write_history
 from tests.e2e.checks import assert_problem
 from tests.e2e.people import join, peers
@@ -114,24 +115,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(running)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
 @pytest.fixture
 def console(browser: Browser, site: Site) -> Iterator[Console]:
-    console = Console(browser.open_tab(), site.gateway)
+    console = Console(Tab.of(browser), site.gateway)
     console.open()
     yield console
     assert_clean(console)
+    console.tab.context.close()
 
 
 @pytest.fixture(scope="module")
 def desk(browser: Browser, site: Site) -> Console:
     """A tab in which ada stays logged in."""
-    console = Console(browser.open_tab(), site.gateway)
+    console = Console(Tab.of(browser), site.gateway)
     console.open()
     console.log_in("ada")
     return console
@@ -171,8 +167,7 @@ def screens(site: Site) -> list[str]:
 
 def test_wrong_password_is_refused_where_it_was_entered(console: Console) -> None:
     console.fill("#door-name", "ada")
-    console.fill("#door-password", "not the password at all")
-    console.ask("document.getElementById('door-enter').click()")
+    console.enter("not the password at all")
     console.wait_for("document.getElementById('door-wrong').textContent")
     assert console.text("#door-wrong") == "The user name or the password is wrong."
     assert console.ask("document.activeElement.id") == "door-password"
@@ -208,8 +203,7 @@ def test_ended_session_returns_to_the_same_screen_after_the_next_login(site: Sit
     console.ask("location.hash = '#/webhooks'")
     console.wait_for("document.body.classList.contains('outside')")
     assert "session has ended" in console.text("#door-says")
-    console.fill("#door-password", site.gateway.passwords["olga"])
-    console.ask("document.getElementById('door-enter').click()")
+    console.enter(site.gateway.passwords["olga"])
     console.wait_for("document.querySelector('h1').textContent === 'Webhooks'")
     console.settle()
 
@@ -301,7 +295,7 @@ def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as
     assert {row["Person"] for row in as_ada.table("In the room now: 2 people")} == {"hanna", "mira"}
     as_ada.press("End room")
     as_ada.fill("dialog [name=reason]", "the building closes")
-    as_ada.ask("document.querySelector('dialog [name=lock]').click()")
+    as_ada.tab.page.check("dialog [name=lock]")
     as_ada.press("End room", "dialog")
     as_ada.said("Everyone is being removed; the room is locked.")
     wait_until(lambda: peers(site.gateway, site.rooms[1]) == set(), "everyone is removed")
@@ -417,13 +411,13 @@ def test_endpoint_is_sent_a_test(as_ada: Console) -> None:
 # --- what is shown ---
 
 
-def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_ada: Console, tmp_path: Path) -> None:
-    as_ada.tab.save_downloads(tmp_path)
+def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_ada: Console) -> None:
     to = datetime.now(UTC).date().isoformat()
     first = f"{to[:7]}-01"
     as_ada.go(f"usage?from={first}&to={to}&group_by=user")
-    as_ada.press("CSV of Usage by user")
-    shown = list(csv.DictReader(io.StringIO(saved(tmp_path, "usage-by-user-*Z.csv"))))
+    name, text = saved(as_ada, "CSV of Usage by user")
+    assert re.fullmatch(r"usage-by-user-[0-9T-]+Z\.csv", name)
+    shown = list(csv.DictReader(io.StringIO(text)))
     report = site.ask("ada", "GET", "/admin/usage", group_by="user", to=to, **{"from": first}).json()["items"]
     assert len(report) > 12
     counted = [row for row in report if row["action"] != "api" or row["username"] != "ada"]  # ada's own calls go on
@@ -441,8 +435,8 @@ def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_a
         for row in counted
     ]
     assert as_ada.table("Usage by user") == [grouped(row) for row in shown]
-    as_ada.press("CSV of all pages of the report")
-    whole = saved(tmp_path, f"usage-by-user-{first}-to-{to}-utc.csv")
+    name, whole = saved(as_ada, "CSV of all pages of the report")
+    assert name == f"usage-by-user-{first}-to-{to}-utc.csv"
     printed = site.gateway.command("usage", "export", "--group-by", "user", "--from", first, "--to", to)
     assert not_of_ada(whole) == not_of_ada(printed.stdout)
 
@@ -460,12 +454,11 @@ def not_of_ada(table: str) -> list[str]:
     return [line for line in table.splitlines() if ",ada,api," not in line]
 
 
-def saved(folder: Path, pattern: str) -> str:
-    """Return the file that the browser saves in a folder."""
-    wait_until(lambda: any(folder.glob(pattern)), f"{pattern} is saved")
-    [file] = folder.glob(pattern)
-    wait_until(lambda: file.stat().st_size > 0, "it is written")
-    return file.read_bytes().decode()
+def saved(console: Console, label: str) -> tuple[str, str]:
+    """Press a button; return the name and the text of the file that the browser saves."""
+    with console.tab.page.expect_download() as download:
+        console.press(label)
+    return download.value.suggested_filename, download.value.path().read_bytes().decode()
 
 
 def test_files_hold_no_formulas_and_lengths_have_two_units(as_ada: Console) -> None:
@@ -487,10 +480,10 @@ def test_chart_is_read_with_the_keyboard_and_has_its_table(site: Site, as_ada: C
     as_ada.go("usage")
     plot = "document.querySelector('.plot')"
     as_ada.ask(f"{plot}.focus()")
-    as_ada.tab.press("End")
-    as_ada.tab.press("ArrowLeft")
+    as_ada.tab.page.keyboard.press("End")
+    as_ada.tab.page.keyboard.press("ArrowLeft")
     read = as_ada.ask(f"{plot}.getAttribute('aria-valuetext')")
-    as_ada.ask("document.querySelector('.chart summary').click()")
+    as_ada.tab.page.locator(".chart summary").first.click()
     as_ada.wait_for("document.querySelector('.chart table')")
     row = as_ada.table("Requests by outcome")[-2]
     assert read == (
@@ -503,7 +496,7 @@ def test_moving_sets_the_title_and_the_focus(site: Site, as_ada: Console) -> Non
     as_ada.go("users/hanna")
     assert as_ada.ask("document.title") == "hanna · Users · 100ms gateway"
     assert as_ada.ask("document.activeElement.textContent") == "hanna"
-    as_ada.ask("document.querySelector('#nav a[href=\"#/audit\"]').click()")
+    as_ada.press("Audit", "#nav")
     as_ada.wait_for("document.activeElement.tagName === 'H1' && document.activeElement.textContent === 'Audit trail'")
     as_ada.settle()
     assert as_ada.ask("document.title") == "Audit · 100ms gateway"
@@ -521,19 +514,18 @@ def test_moving_sets_the_title_and_the_focus(site: Site, as_ada: Console) -> Non
 
 def test_lost_connection_is_said_and_the_screen_returns(site: Site, as_ada: Console) -> None:
     as_ada.go("users")
-    line = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    as_ada.tab.call("Network.emulateNetworkConditions", offline=True, **line)
+    as_ada.tab.context.set_offline(True)
     as_ada.wait_for("document.getElementById('banner').textContent.includes('cannot be reached')")
     as_ada.ask("location.hash = '#/audit'")
     as_ada.wait_for("document.querySelector('#main [role=alert]')?.textContent.includes('No connection')")
-    as_ada.tab.call("Network.emulateNetworkConditions", offline=False, **line)
+    as_ada.tab.context.set_offline(False)
     as_ada.wait_for("document.querySelector('#main tbody tr')")
     assert as_ada.ask("document.getElementById('banner').textContent") == ""
     as_ada.tab.complaints[:] = [line for line in as_ada.tab.complaints if "ERR_INTERNET_DISCONNECTED" not in line]
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
-def test_every_screen_is_accessible_and_fits(site: Site, as_ada: Console, theme: str, width: int) -> None:
+def test_every_screen_is_accessible_and_fits(site: Site, as_ada: Console, theme: Theme, width: int) -> None:
     require_axe()
     as_ada.show(theme, width)
     if not peers(site.gateway, site.standup):
@@ -554,7 +546,7 @@ def test_every_screen_is_accessible_and_fits(site: Site, as_ada: Console, theme:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_login_is_accessible(console: Console, theme: str) -> None:
+def test_login_is_accessible(console: Console, theme: Theme) -> None:
     require_axe()
     console.show(theme, 360)
     assert console.findings() == []
@@ -565,5 +557,4 @@ def keep_picture(tab: Tab, path: str, kind: str) -> None:
     name, _, one = path.partition("?")[0].partition("/")
     name = f"{name.removesuffix('s') if one else name}-{kind}"
     if PICTURES and name in KEPT:
-        picture = tab.call("Page.captureScreenshot", format="webp", quality=70)["data"]
-        Path(PICTURES, f"{name}.webp").write_bytes(base64.b64decode(picture))
+        tab.page.screenshot(path=Path(PICTURES, f"{name}.webp"), quality=70)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from gateway.apidoc.openapi import describe
 from gateway.app import ROUTES
-from tests.browser.chromium import Browser, Tab, require_chromium
+from tests.browser.chromium import Tab, require_chromium
 from tests.servers import Installation
 
 OPERATIONS = {one["operationId"] for item in describe(ROUTES)["paths"].values() for one in item.values()}
@@ -25,9 +25,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def tab(gateway: Installation, tmp_path: Path) -> Iterator[Tab]:
-    with Browser(tmp_path / "profile") as browser:
-        yield browser.open_tab()
+def tab(gateway: Installation, browser: Browser) -> Iterator[Tab]:
+    tab = Tab.of(browser)
+    yield tab
+    tab.context.close()
 
 
 def test_page_shows_every_route_and_loads_only_from_the_gateway(gateway: Installation, tab: Tab) -> None:
@@ -45,10 +46,10 @@ def test_page_shows_every_route_and_loads_only_from_the_gateway(gateway: Install
 def test_search_and_links_work_from_the_keyboard(gateway: Installation, tab: Tab) -> None:
     tab.open(f"{gateway.url}/docs#mint_token")
     tab.wait_for("document.getElementById('mint_token')?.open")
-    tab.press("/", text="/")
+    tab.page.keyboard.press("/")
     assert tab.ask("document.activeElement.id") == "search"
     assert tab.ask("document.getElementById('search').value") == ""
-    tab.call("Input.insertText", text="idempotency_mismatch")
+    tab.page.keyboard.insert_text("idempotency_mismatch")
     assert tab.ask(f"[...{SHOWN}].map((one) => one.id)") == ["create_room", "schema-Problem"]
     assert tab.ask("document.getElementById('status').textContent") == "2 found"
     tab.ask("location.hash = 'make_invite'")

@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 import pytest
+from playwright.sync_api import Browser
 
 from auth.keys import KeyRing
 from gateway.http.cors import EXPOSED_HEADERS
-from tests.browser.chromium import Browser, require_chromium
+from tests.browser.chromium import require_chromium
 from tests.browser.pages import Page, Pages, Site
 from tests.e2e.checks import assert_problem
 from tests.e2e.node import build_client
@@ -50,15 +51,11 @@ def gateway(listed: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield running
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
 @pytest.fixture
-def pages(browser: Browser, gateway: Installation, listed: Site) -> Pages:
-    return Pages(browser, gateway, listed)
+def pages(browser: Browser, gateway: Installation, listed: Site) -> Iterator[Pages]:
+    yield Pages(browser, gateway, listed)
+    for context in browser.contexts:
+        context.close()
 
 
 def expired(gateway: Installation, token: str) -> str:
@@ -178,7 +175,7 @@ def test_login_outlives_a_reload_and_ends_with_the_logout(gateway: Installation,
     user = page.log_in(gateway)
     session = page.kept()
     page.ask("window.client = null")
-    page.tab.call("Page.reload")
+    page.tab.page.reload()
     page.wait_for("window.client")
     assert page.call("currentUser") == user
     assert page.call("me")["user"] == user
