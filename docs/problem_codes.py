@@ -9,6 +9,7 @@ WHAT_TO_DO = {
     "invalid_token": "The session has ended. Discard both tokens and log in again.",
     "token_expired": "Refresh the tokens once and repeat the request.",
     "forbidden": "Do not repeat the request. `missing_permission` is what an operator would have to grant.",
+    "origin_refused": "Pages of this origin may not use cookies. Use tokens, or ask the operator to list the origin.",
     "registration_closed": "Ask the operator for an account or an invitation.",
     "invite_invalid": "The invite is used up, expired or revoked. Ask for a new one.",
     "role_not_allowed": "Request one of `allowed_roles`, or omit `role` to get the first of them.",

@@ -36,6 +36,7 @@ from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
 from gateway.http.admission import Admission
 from gateway.http.client_address import ClientAddresses
+from gateway.http.cookies import RefreshCookies
 from gateway.http.cors import Cors
 from gateway.http.cursors import Cursors
 from gateway.http.dispatch import SERVICES, Dispatch
@@ -168,6 +169,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     audit = Audit(store.execute, store.post, Announcer(policy))
     throttle = Throttle(store.execute, limiter, accounts, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
     registry, idempotency = Rooms(store.execute, hms, limiter, policy), Idempotency(store.execute)
+    cors = Cors(settings.cors_origins, cookies=settings.cookies)
     room_members = Members(store.execute, hms, policy)
     links, invites = Vouchers(store.execute, "password"), Vouchers(store.execute, "account")
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
@@ -198,6 +200,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         limiter=limiter,
         derived=derived,
         throttle=throttle,
+        cookies=RefreshCookies(on=settings.cookies, own=settings.public_url, cors=cors),
         user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
         user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links),
         password_change=PasswordChange(accounts, sessions, links, audit),
@@ -298,7 +301,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         app,
         addresses=ClientAddresses(settings.trusted_proxies),
         flood=lambda: policy.now.anonymous.flood,
-        cors=Cors(settings.cors_origins),
+        cors=cors,
         https=settings.public_url.startswith("https://"),
         is_exempt=is_exempt,
         hides=OperatorListener(settings.operator_bind[1]).hides if settings.operator_bind else None,

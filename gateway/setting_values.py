@@ -126,6 +126,15 @@ def is_local(host: str) -> bool:
         return "." not in host
 
 
+def is_loopback(url: str) -> bool:
+    """Return whether a checked address is one of this machine only."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(part.strip()) for part in env.get(name, "").split(",") if part.strip())
@@ -143,10 +152,10 @@ def origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     if "*" in origins and len(origins) > 1:
         # Only listed origins get credentials: together with * the list would be meaningless.
         raise SettingsError(f"{name}: * allows every origin, without credentials; use it alone")
-    return tuple(_as_browsers_write(origin) for origin in origins)
+    return tuple(as_browsers_write(origin) for origin in origins)
 
 
-def _as_browsers_write(origin: str) -> str:
+def as_browsers_write(origin: str) -> str:
     """Return an origin as browsers send it: in lower case, without the scheme's default port."""
     origin = origin.lower()
     return origin.removesuffix(":443" if origin.startswith("https://") else ":80")

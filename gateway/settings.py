@@ -21,6 +21,7 @@ from gateway.setting_values import (
     choice,
     header,
     http_url,
+    is_loopback,
     networks,
     number,
     origins,
@@ -57,6 +58,7 @@ class Settings:
     workers: int = 1
     trusted_proxies: tuple[Network, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    cookies: bool = False
     log_format: str = "json"
     registration: str = ""
     public_url: str = ""
@@ -91,6 +93,7 @@ class Settings:
             workers=number(env, "GATEWAY_WORKERS", 1, 1, 64),
             trusted_proxies=networks(env, "GATEWAY_TRUSTED_PROXIES"),
             cors_origins=origins(env, "GATEWAY_CORS_ORIGINS"),
+            cookies=choice(env, "GATEWAY_COOKIES", ("off", "on")) == "on",
             log_format=choice(env, "GATEWAY_LOG", ("json", "console")),
             registration=choice(env, "GATEWAY_REGISTRATION", ("", "closed", "invite", "open")),
             public_url=http_url(env, "GATEWAY_PUBLIC_URL", "") if env.get("GATEWAY_PUBLIC_URL") else "",
@@ -115,6 +118,11 @@ class Settings:
         if {settings.hms_app_secret, *settings.gateway_secrets} & {*settings.webhook_secrets}:
             raise SettingsError(
                 "HMS_WEBHOOK_SECRET must differ from GATEWAY_SECRET and HMS_APP_SECRET: 100ms sends it with every event"
+            )
+        if settings.cookies and settings.public_url.startswith("http:") and not is_loopback(settings.public_url):
+            raise SettingsError(
+                "GATEWAY_COOKIES needs an https:// GATEWAY_PUBLIC_URL: browsers keep its cookie over http:// only for "
+                "loopback addresses"
             )
         if settings.operator_bind is not None and settings.operator_bind[1] == settings.port:
             raise SettingsError("GATEWAY_OPERATOR_BIND must have another port than the gateway (GATEWAY_PORT)")

@@ -14,22 +14,31 @@ EXPOSED_HEADERS = (
     "X-Request-Id",
 )
 _PREFLIGHT_LASTS_S = 600  # removing an origin from the list should take effect soon
-_PREFLIGHT = [
-    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", b"authorization, content-type, idempotency-key"),
-    (b"access-control-max-age", str(_PREFLIGHT_LASTS_S).encode()),
-]
+_ALLOWED_HEADERS = b"authorization, content-type, idempotency-key"
 _EXPOSED = (b"access-control-expose-headers", ", ".join(EXPOSED_HEADERS).encode())
 
 
 class Cors:
-    """The header fields that allow a listed origin. Others get none, so their browser withholds the response."""
+    """The header fields that allow a listed origin. Others get none, so their browser withholds the response.
 
-    def __init__(self, origins: Sequence[str]) -> None:
+    With `cookies`, pages of allowed origins may also send the header field that asks for cookie mode.
+    """
+
+    def __init__(self, origins: Sequence[str], *, cookies: bool = False) -> None:
+        allowed = _ALLOWED_HEADERS + (b", x-gateway-session" if cookies else b"")
+        self._preflight: Headers = [
+            (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
+            (b"access-control-allow-headers", allowed),
+            (b"access-control-max-age", str(_PREFLIGHT_LASTS_S).encode()),
+        ]
         self._any = "*" in origins
         # A port written `*` matches digits only, never the rest of a host name.
         patterns = [re.escape(origin).replace(r"\*", "[0-9]{1,5}") for origin in origins if origin != "*"]
         self._listed = re.compile("|".join(patterns).encode()) if patterns else None
+
+    def lists(self, origin: bytes) -> bool:
+        """Tell whether an origin is listed; `*` lists none."""
+        return self._listed is not None and self._listed.fullmatch(origin) is not None
 
     def fields(self, origin: bytes | None) -> Headers:
         """Return the fields of every response to this origin; None means a request without an Origin."""
@@ -39,7 +48,7 @@ class Cors:
             return []
         # Also for refused origins, or a cache would serve one origin's response to another.
         fields: Headers = [(b"vary", b"Origin")]
-        if origin is not None and self._listed.fullmatch(origin):
+        if origin is not None and self.lists(origin):
             fields += [
                 (b"access-control-allow-origin", origin),
                 (b"access-control-allow-credentials", b"true"),
@@ -55,7 +64,7 @@ class Cors:
         if method != "OPTIONS" or not any(name == b"access-control-allow-origin" for name, _ in fields):
             return None
         asked = any(name == b"access-control-request-method" for name, _ in headers)
-        return _PREFLIGHT if asked else None
+        return self._preflight if asked else None
 
 
 def origin_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

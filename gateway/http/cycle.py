@@ -45,7 +45,7 @@ class OneWriteCycle(RequestResponseCycle):
         lines = [STATUS_LINE[status]]
         closes = False
         for name, value in (*self.default_headers, *fields):
-            line, framing = _line(name, value)
+            line, framing = _line(name, value) if name != b"set-cookie" else _line.__wrapped__(name, value)
             lines.append(line)
             if framing:
                 closes = self._heed(framing, value) or closes
@@ -89,7 +89,7 @@ class OneWriteCycle(RequestResponseCycle):
         self.on_response()
 
 
-@lru_cache(maxsize=512)  # most fields of most responses are the same; no field of ours carries a secret
+@lru_cache(maxsize=512)  # most fields of most responses are the same; Set-Cookie, which holds a token, is not kept
 def _line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     """Return the line of a field, and its name if it concerns framing."""
     if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):

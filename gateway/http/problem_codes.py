@@ -7,6 +7,7 @@ STATUS = {
     "invalid_token": 401,
     "token_expired": 401,
     "forbidden": 403,
+    "origin_refused": 403,
     "registration_closed": 403,
     "invite_invalid": 403,
     "role_not_allowed": 403,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from litestar import delete, get, post
+from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
@@ -15,7 +15,7 @@ from gateway.http.context import Call, agent_of, context_of
 from gateway.http.problems import Problem
 from gateway.rooms.invites import MOST_LASTS_S, MOST_USES, Invite
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Injected, RoomInPath, Services
+from gateway.routes.services import CookieMode, Injected, RoomInPath, Services
 from gateway.text import plain_text
 
 _InviteId = Annotated[str, Meta(description="Id of the invite, from `GET /api/rooms/{room_id}/invites`.")]
@@ -106,22 +106,25 @@ async def revoke_invite(room_id: RoomInPath, invite_id: FromPath[_InviteId], req
 
 @post(
     "/api/invites/{code:str}/accept",
-    opt=needs("invites.accept", guests=True, refuses=("invite_invalid", "too_many_attempts")),
+    opt=needs("invites.accept", guests=True, refuses=("invite_invalid", "too_many_attempts", "origin_refused")),
     status_code=200,
 )
 async def accept_invite(
-    code: FromPath[_Code], data: JSONBody[AcceptInvite], request: Call, services: Injected
-) -> InviteAccepted:
+    code: FromPath[_Code], data: JSONBody[AcceptInvite], request: Call, services: Injected, mode: CookieMode = None
+) -> Response[InviteAccepted]:
     """Accept an invite to a room. Without a login, an invite for guests creates a user for a few hours."""
     if context_of(request.scope).admitted is None:
-        return await _accept_as_guest(code, data.display_name or "", request, services)
+        by_cookie = services.cookies.asked(mode, request.scope["headers"])
+        return await _accept_as_guest(code, data.display_name or "", request, services, by_cookie=by_cookie)
     user = await services.accounts.get(request.user.uid)
     room, relation = await services.invites.accept(code, user)
     services.audit.note("invite.accepted", by=user.id, subject=user.id, room=room.id, relation=relation)
-    return InviteAccepted(shapes.Room.of(room), relation)
+    return Response(InviteAccepted(shapes.Room.of(room), relation))
 
 
-async def _accept_as_guest(code: str, display_name: str, request: Call, services: Services) -> InviteAccepted:
+async def _accept_as_guest(
+    code: str, display_name: str, request: Call, services: Services, *, by_cookie: bool
+) -> Response[InviteAccepted]:
     address, agent = context_of(request.scope).client, agent_of(request.scope)
     try:
         async with services.throttle.registration(address):
@@ -133,4 +136,5 @@ async def _accept_as_guest(code: str, display_name: str, request: Call, services
         raise
     origin = services.throttle.origin(address)
     services.audit.note("guest.accepted", by=guest.id, subject=guest.id, origin=origin, room=room.id)
-    return InviteAccepted(shapes.Room.of(room), relation, shapes.LoggedIn.of(grant, guest, services.tokens))
+    login, fields = services.logged_in(grant, guest, by_cookie=by_cookie)
+    return Response(InviteAccepted(shapes.Room.of(room), relation, login), headers=fields)

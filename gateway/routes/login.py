@@ -13,16 +13,19 @@ from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, TokenExpired, UnknownUser
+from auth.sessions import Grant
 from auth.tokens import Principal
 from auth.users import Credentials
 from gateway.audit import NOBODY
 from gateway.http.access import needs, public
 from gateway.http.admission import bearer_of
 from gateway.http.context import Call, agent_of, context_of
+from gateway.http.cookies import CLEARED, RefreshCookies, cleared_if_void
 from gateway.http.problems import RateLimited
 from gateway.redis.store import StoreError
 from gateway.routes import schemas as shapes
-from gateway.routes.services import Injected, Services
+from gateway.routes.services import CookieMode, Injected, Services
+from gateway.text import FieldError
 
 log = logging.getLogger("gateway")
 
@@ -33,13 +36,19 @@ class Login(shapes.Secret, forbid_unknown_fields=True):
 
 
 class Refresh(shapes.Secret, forbid_unknown_fields=True):
-    refresh_token: Annotated[shapes.RefreshToken, Meta(max_length=4096)]
+    refresh_token: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None,
+        Meta(description="From the last login or refresh; required, except in cookie mode."),
+    ] = None
 
 
 class Logout(shapes.Secret, forbid_unknown_fields=True):
     refresh_token: Annotated[
         Annotated[str, Meta(max_length=4096)] | None,
-        Meta(description="Names the session instead of the access token; accepted even if that has expired."),
+        Meta(
+            description="Names the session instead of the access token; accepted even if that has expired. "
+            "In cookie mode the cookie names it."
+        ),
     ] = None
     scope: Annotated[
         Literal["current", "others", "all"],
@@ -54,11 +63,14 @@ class Me(msgspec.Struct):
 
 @post(
     "/api/auth/login",
-    opt=public(throttled=True, refuses=("invalid_credentials", "too_many_attempts", "busy")),
+    opt=public(throttled=True, refuses=("invalid_credentials", "too_many_attempts", "busy", "origin_refused")),
     status_code=200,
 )
-async def login(data: JSONBody[Login], request: Call, services: Injected) -> Response[shapes.LoggedIn]:
+async def login(
+    data: JSONBody[Login], request: Call, services: Injected, mode: CookieMode = None
+) -> Response[shapes.LoggedIn]:
     """Exchange a user name and a password for an access token and a refresh token."""
+    by_cookie = services.cookies.asked(mode, request.scope["headers"])
     address, agent = context_of(request.scope).client, agent_of(request.scope)
     origin, audit = services.throttle.origin(address), services.audit
     try:
@@ -82,51 +94,59 @@ async def login(data: JSONBody[Login], request: Call, services: Injected) -> Res
     audit.note("login", by=user.id, subject=user.id, origin=origin, session=grant.principal.sid)
     # After the answer: a hash with older parameters is renewed while the password is available.
     renewal = BackgroundTask(_renew_hash, services.accounts, attempt.credentials, data.password)
-    return Response(shapes.LoggedIn.of(grant, user, services.tokens), background=renewal)
+    answer, fields = services.logged_in(grant, user, by_cookie=by_cookie)
+    return Response(answer, headers=fields, background=renewal)
 
 
-@post("/api/auth/refresh", opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts")), status_code=200)
-async def refresh(data: JSONBody[Refresh], request: Call, services: Injected) -> shapes.LoggedIn:
+@post(
+    "/api/auth/refresh",
+    opt=public(throttled=True, refuses=("invalid_grant", "too_many_attempts", "origin_refused")),
+    status_code=200,
+)
+async def refresh(
+    data: JSONBody[Refresh], request: Call, services: Injected, mode: CookieMode = None
+) -> Response[shapes.LoggedIn]:
     """Exchange a refresh token for the next pair of tokens, with the user's current roles."""
-    address = context_of(request.scope).client
-    uid, sid = services.sessions.owner_of(data.refresh_token)
-    await services.throttle.refresh_allowed(sid, address)
-    try:
-        grant = await services.sessions.refresh(data.refresh_token)
-    except InvalidGrant as error:
-        if error.reused_by:
-            origin = services.throttle.origin(address)
-            services.audit.note("refresh.reused", by=NOBODY, subject=uid, origin=origin, session=sid)
-        raise
-    if grant.rotated:
-        await services.throttle.refreshed(sid)
-    try:
-        user = await services.accounts.get(uid)
-    except UnknownUser:  # deleted a moment ago
-        raise InvalidGrant from None
-    return shapes.LoggedIn.of(grant, user, services.tokens)
+    by_cookie = services.cookies.asked(mode, request.scope["headers"])
+    with cleared_if_void(by_cookie):
+        token = _given_token(data.refresh_token, request, by_cookie=by_cookie)
+        if token is None:
+            raise InvalidGrant if by_cookie else FieldError("refresh_token", "is required")
+        grant = await _refresh(token, context_of(request.scope).client, services)
+        try:
+            user = await services.accounts.get(grant.principal.uid)
+        except UnknownUser:  # deleted a moment ago
+            raise InvalidGrant from None
+    answer, fields = services.logged_in(grant, user, by_cookie=by_cookie)
+    return Response(answer, headers=fields)
 
 
 @post(
     "/api/auth/logout",
-    opt=public(throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired")),
+    opt=public(throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired", "origin_refused")),
     status_code=204,
 )
-async def logout(data: JSONBody[Logout], request: Call, services: Injected) -> None:
+async def logout(data: JSONBody[Logout], request: Call, services: Injected, mode: CookieMode = None) -> Response[None]:
     """End this session, the user's other sessions, or all of them; at once, on every worker.
 
     Either token names the session. Ending a session that has ended is no error, but an expired access token is refused.
     """
+    by_cookie = services.cookies.asked(mode, request.scope["headers"])
     principal = None
-    if data.refresh_token is not None:
-        uid, sid = services.sessions.owner_of(data.refresh_token)
-    else:
-        principal = services.tokens.verify(bearer_of(request.scope))
-        uid, sid = principal.uid, principal.sid
+    with cleared_if_void(by_cookie):
+        token = _given_token(data.refresh_token, request, by_cookie=by_cookie)
+        if token is not None:
+            uid, sid = services.sessions.owner_of(token)
+        elif by_cookie and data.scope != "others" and b"authorization" not in dict(request.scope["headers"]):
+            return Response(None, headers=CLEARED)  # logged out already
+        else:
+            principal = services.tokens.verify(bearer_of(request.scope))
+            uid, sid = principal.uid, principal.sid
     if data.scope != "current":
         await _end_several(services, data.scope, uid, sid, principal)
     elif await services.sessions.end(uid, sid):
         services.audit.note("logout", by=uid, subject=uid, session=sid, scope=data.scope)
+    return Response(None, headers=CLEARED if by_cookie and data.scope != "others" else {})
 
 
 @get("/api/auth/me", opt=needs("account.read"))
@@ -134,6 +154,31 @@ async def me(request: Call, services: Injected) -> Me:
     """Return the caller's account and permissions."""
     user = await services.accounts.get(request.user.uid)
     return Me(shapes.User.of(user), sorted(services.policy.now.permissions(user.roles)))
+
+
+def _given_token(of_body: str | None, request: Call, *, by_cookie: bool) -> str | None:
+    """Return the refresh token of a request, None without one. Raises: FieldError; InvalidGrant, of two cookies"""
+    if not by_cookie:
+        return of_body
+    if of_body is not None:  # two tokens might name two sessions
+        raise FieldError("refresh_token", "must not be given in cookie mode, in which the cookie holds it")
+    return RefreshCookies.token(request.scope["headers"])
+
+
+async def _refresh(token: str, address: str, services: Services) -> Grant:
+    """Rotate a refresh token, throttled by session; audit the reuse of an old one. Raises: InvalidGrant"""
+    uid, sid = services.sessions.owner_of(token)
+    await services.throttle.refresh_allowed(sid, address)
+    try:
+        grant = await services.sessions.refresh(token)
+    except InvalidGrant as error:
+        if error.reused_by:
+            origin = services.throttle.origin(address)
+            services.audit.note("refresh.reused", by=NOBODY, subject=uid, origin=origin, session=sid)
+        raise
+    if grant.rotated:
+        await services.throttle.refreshed(sid)
+    return grant
 
 
 async def _end_several(services: Services, scope: str, uid: str, sid: str, principal: Principal | None) -> None:

@@ -32,7 +32,9 @@ NewPassword = Annotated[
     Password, Meta(description="A weak password is refused with `reasons`.", examples=["four glass otters juggle"])
 ]
 Roles = Annotated[list[str], Meta(description="Gateway roles, as the policy defines them.")]
-RefreshToken = Annotated[str, Meta(description="Gets the next pair of tokens, once. Keep it secret.")]
+RefreshToken = Annotated[
+    str, Meta(description="Gets the next pair of tokens, once. Keep it secret. Not here in cookie mode.")
+]
 ExpiresAt = Annotated[Instant, Meta(description="When it expires.")]
 CreatedAt = Annotated[Instant, Meta(description="When it was created.")]
 Relation = Annotated[str, Meta(description="`owner`, `cohost`, `participant`, `viewer` or `banned`.")]
@@ -68,7 +70,7 @@ class LoggedIn(Secret):
     access_token: Annotated[str, Meta(description="Goes into the `Authorization` header.")]
     token_type: Annotated[Literal["Bearer"], Meta(description="Always `Bearer`.")]
     expires_in: Annotated[int, Meta(description="Seconds until the access token expires.")]
-    refresh_token: RefreshToken
+    refresh_token: RefreshToken | msgspec.UnsetType
     refresh_expires_in: Annotated[int, Meta(description="Seconds until the refresh token expires, if it is not used.")]
     session_id: Annotated[str, Meta(description="Id of this login among the user's sessions.")]
     user: Annotated[User, Meta(description="The user who logged in.")]

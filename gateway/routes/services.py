@@ -1,15 +1,17 @@
 """The services that the routes call, by name and type."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
+import msgspec
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, HeaderParameter
 
 from auth.accounts import Accounts
-from auth.sessions import Sessions
+from auth.sessions import Grant, Sessions
 from auth.tokens import LoginTokens, Principal
+from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
@@ -19,6 +21,7 @@ from gateway.audit import Audit
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
 from gateway.http.context import Call
+from gateway.http.cookies import FIELD, RefreshCookies
 from gateway.http.cursors import Cursors
 from gateway.http.login_throttle import Throttle
 from gateway.metering.budgets import Budgets
@@ -40,7 +43,7 @@ from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.rooms.room import Caller
-from gateway.routes.schemas import RoomId, UserRef
+from gateway.routes.schemas import LoggedIn, RoomId, UserRef
 from gateway.usage.feed import Feed
 from gateway.usage.reports import Reports
 from limits.derived import Derived
@@ -61,6 +64,7 @@ class Services:
     sessions: Sessions
     tokens: LoginTokens
     throttle: Throttle
+    cookies: RefreshCookies
     password_change: PasswordChange
     registration: Registration
     user_admin: UserAdmin
@@ -98,6 +102,14 @@ class Services:
         is_operator = "rooms:end-any" in self.policy.now.permissions(request.user.roles)
         return Caller(request.user.uid, relation or "", is_operator)
 
+    def logged_in(self, grant: Grant, user: User, *, by_cookie: bool) -> tuple[LoggedIn, Mapping[str, str]]:
+        """Return the JSON of a login, and the header fields that go with it: in cookie mode the refresh token."""
+        login = LoggedIn.of(grant, user, self.tokens)
+        if not by_cookie:
+            return login, {}
+        login.refresh_token = msgspec.UNSET
+        return login, self.cookies.kept(grant)
+
     def actor(self, principal: Principal) -> Actor:
         """Return a caller as an administrator under the current policy."""
         return Actor.of(principal, self.policy.now)
@@ -109,3 +121,11 @@ Injected: TypeAlias = NamedDependency[Services]
 # Here and not in `schemas`: the command line imports that one, and starts 0.1 s faster without Litestar.
 RoomInPath: TypeAlias = FromPath[RoomId]
 UserInPath: TypeAlias = FromPath[UserRef]
+CookieMode: TypeAlias = Annotated[
+    str | None,
+    HeaderParameter(
+        name=FIELD,
+        description="`cookie`: for browsers, if GATEWAY_COOKIES is on. The refresh token is in a cookie that scripts "
+        "cannot read, and not in the body.",
+    ),
+]

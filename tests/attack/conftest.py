@@ -12,6 +12,11 @@ from tests.attack.forge import Forge
 from tests.e2e.policies import BUILT_IN, roomy
 from tests.servers import Installation
 
+# Where pages of other origins come from, and where clients reach the installation that allows them.
+LISTED = "https://app.example.com"
+ORIGINS = f"{LISTED},http://localhost:*,https://[2001:db8::1]:8443"
+PUBLIC = "https://gateway.example.com"
+
 # Administrators with a single power; `omni` has every permission, so that no route refuses them early.
 DELEGATES = """
 [roles.manager]
@@ -40,6 +45,17 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with running:
         running.add_users(hanna="host", mira="member", otto="operator", dora="member", olga="omni", ada="admin")
         assert running.command("users", "disable", "dora").returncode == 0
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation that allows pages of some origins and cookies, reached by https through a proxy on 127.0.0.1."""
+    own = Installation(tmp_path_factory.mktemp("shared"), workers=1, policy=roomy())
+    own.env |= {"GATEWAY_CORS_ORIGINS": ORIGINS, "GATEWAY_PUBLIC_URL": PUBLIC, "GATEWAY_COOKIES": "on"}
+    own.env["GATEWAY_TRUSTED_PROXIES"] = "127.0.0.1/32"
+    with own as running:
+        running.add_users(mira="member", hanna="host")
         yield running
 
 

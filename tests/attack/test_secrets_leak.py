@@ -83,7 +83,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     valkey = LockedValkey(folder)
     spoken = Spoken()
     own = Installation(folder, workers=2, valkey=valkey)
-    own.env["GATEWAY_REGISTRATION"] = "invite"
+    own.env |= {"GATEWAY_REGISTRATION": "invite", "GATEWAY_COOKIES": "on"}
     with own:
         own.add_users(hanna="host", otto="operator", ada="admin")
         for name in ("GATEWAY_SECRET", "HMS_APP_SECRET", "REDIS_URL"):
@@ -93,6 +93,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
         talk = Talk(own, spoken)
         happy_path(talk)
         account_path(talk)
+        cookie_path(talk)
         unhappy_path(talk)
         commands(talk)
         spoken.stored = content_of(valkey)
@@ -148,6 +149,24 @@ def account_path(talk: Talk) -> None:
     talk.ask("POST", f"/api/invites/{code}/accept", json={})
     for path in ("/openapi.json", "/api/admin/users", "/api/admin/audit", "/api/auth/sessions"):
         assert talk.ask("GET", path, token=admin).status_code == 200
+
+
+def cookie_path(talk: Talk) -> None:
+    """Log in, refresh and log out in cookie mode; then send the cookies again, where they are refused."""
+    page = {"X-Gateway-Session": "cookie", "Origin": talk.own.url}
+    body = {"username": "hanna", "password": talk.own.passwords["hanna"]}
+    login = talk.ask("POST", "/api/auth/login", json=body, headers=page)
+    cookies = [login.headers["set-cookie"].partition(";")[0]]
+    renewed = talk.ask("POST", "/api/auth/refresh", headers=page | {"Cookie": cookies[0]})
+    cookies.append(renewed.headers["set-cookie"].partition(";")[0])
+    for answer, cookie in zip((login, renewed), cookies, strict=True):
+        talk.keep(answer)
+        talk.spoken.never_logged[f"cookie {cookie[:40]}"] = cookie.partition("=")[2]
+    assert talk.ask("POST", "/api/auth/logout", headers=page | {"Cookie": cookies[1]}).status_code == 204
+    foreign = {"Origin": "https://evil.example"}
+    for cookie in cookies:
+        for more in ({}, foreign):
+            assert talk.ask("POST", "/api/auth/refresh", headers=page | {"Cookie": cookie} | more).status_code >= 400
 
 
 def content_of(valkey: LockedValkey) -> str:

@@ -14,7 +14,9 @@ from tests.servers import Installation
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with two hosts, two members and an operator, and with generous limits."""
-    with Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy(), fsync="always") as running:
+    own = Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy(), fsync="always")
+    own.env["GATEWAY_COOKIES"] = "on"
+    with own as running:
         running.add_users(hanna="host", hugo="host", mira="member", mark="member", otto="operator", ada="admin")
         yield running
 

@@ -10,6 +10,7 @@ export const PROBLEM_CODES = [
   "invalid_token",
   "token_expired",
   "forbidden",
+  "origin_refused",
   "registration_closed",
   "invite_invalid",
   "role_not_allowed",

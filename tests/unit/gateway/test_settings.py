@@ -435,6 +435,20 @@ def test_a_text_that_is_not_an_origin_is_refused(value: str) -> None:
     assert refusal(GATEWAY_CORS_ORIGINS=f"https://good.example,{value}").startswith("GATEWAY_CORS_ORIGINS")
 
 
+@pytest.mark.parametrize("url", ["", "https://gateway.example.com", "http://localhost:8000", "http://127.0.0.1:8000"])
+def test_cookies_are_off_unless_they_are_turned_on(url: str) -> None:
+    given = GOOD | {"GATEWAY_PUBLIC_URL": url}
+    assert not Settings.from_env(given).cookies
+    assert Settings.from_env(given | {"GATEWAY_COOKIES": "on"}).cookies
+    assert refusal(GATEWAY_PUBLIC_URL=url, GATEWAY_COOKIES="yes") == "GATEWAY_COOKIES must be one of: off, on"
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.7:8000", "http://gateway:8000"])
+def test_cookies_are_refused_where_browsers_would_not_keep_them(url: str) -> None:
+    assert refusal(GATEWAY_PUBLIC_URL=url, GATEWAY_COOKIES="on").startswith("GATEWAY_COOKIES needs an https://")
+    assert Settings.from_env(GOOD | {"GATEWAY_PUBLIC_URL": url}).public_url == url
+
+
 def test_missing_100ms_credentials_are_named() -> None:
     assert hms_given({}) == (False, ["HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID"])
     assert hms_given({"HMS_APP_SECRET": "x"}) == (True, ["HMS_APP_ACCESS_KEY", "HMS_TEMPLATE_ID"])
