@@ -18,8 +18,9 @@ from gateway.hms.client import HmsClient
 from gateway.hms.client import connect as connect_100ms
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
-from gateway.policy.file import PolicyError, load_policy
+from gateway.policy.file import load_policy
 from gateway.policy.model import Policy
+from gateway.policy.tables import PolicyError
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.setting_values import SettingsError

@@ -6,7 +6,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from auth.breaches import BadBreachFile
-from gateway.policy.file import PolicyError
+from gateway.policy.tables import PolicyError
 from gateway.setting_values import SettingsError
 from gateway.settings import demo_in_use, load_env
 from gateway.text import FieldError

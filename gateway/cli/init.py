@@ -21,8 +21,9 @@ from gateway.hms.replies import HmsTemplate
 from gateway.hms.tokens import HmsTokens
 from gateway.metering.intake import PATH
 from gateway.policy.effective import policy_of
-from gateway.policy.file import NAMES_ALLOWED, parse_policy
+from gateway.policy.file import parse_policy
 from gateway.policy.model import Policy
+from gateway.policy.tables import NAMES_ALLOWED
 from gateway.policy.templates import (
     NoMapping,
     missing_roles,

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from gateway.policy.file import PolicyError, load_policy
+from gateway.policy.file import load_policy
 from gateway.policy.model import Policy, Registration
+from gateway.policy.tables import PolicyError
 from gateway.settings import Settings
 from gateway.signing import PREFIX
 

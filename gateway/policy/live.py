@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.policy.effective import policy_of
-from gateway.policy.file import PolicyError
 from gateway.policy.model import Policy
+from gateway.policy.tables import PolicyError
 from gateway.settings import Settings
 from gateway.threads import in_daemon_thread
 

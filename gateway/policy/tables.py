@@ -9,9 +9,16 @@ from msgspec import Meta
 from gateway.policy.actions import COUNTERS, LIMITED_ACTIONS, SCOPES
 from limits.policy import MOST_UNITS
 
+ROLE_NAME = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
+NAMES_ALLOWED = "plain ASCII without ? > ~, at most 64 characters"  # ROLE_NAME in words
+INTERNAL = "__internal"  # 100ms's own roles begin so, such as __internal_recorder; no user joins with one
 REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis no request is allowed"}
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 _AT = re.compile(r" - at `\$\.(\w+)")
+
+
+class PolicyError(Exception):
+    """The policy file is wrong. The text is one line: file, key, reason."""
 
 
 def _whole(least: int, most: int) -> Meta:

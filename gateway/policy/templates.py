@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from gateway.hms.client import HmsClient
 from gateway.hms.replies import HmsRole, HmsTemplate
-from gateway.policy.file import INTERNAL, NAMES_ALLOWED, ROLE_NAME, built_in_text
+from gateway.policy.file import built_in_text
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
+from gateway.policy.tables import INTERNAL, NAMES_ALLOWED, ROLE_NAME
 
 log = logging.getLogger("gateway")
 

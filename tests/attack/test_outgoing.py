@@ -21,7 +21,8 @@ from gateway.outgoing import sender as module
 from gateway.outgoing.messages import Message
 from gateway.outgoing.sender import MOST_READ_BYTES, NotSent, Sender, resolve
 from gateway.policy.endpoints import Endpoint
-from gateway.policy.file import PolicyError, built_in_text, parse_policy
+from gateway.policy.file import built_in_text, parse_policy
+from gateway.policy.tables import PolicyError
 
 module._trust()  # reading all certificates takes longer than the time limits of these tests
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.policy.effective import policy_of
-from gateway.policy.file import PolicyError
+from gateway.policy.tables import PolicyError
 from gateway.settings import Settings
 from tests.unit.gateway.policy.test_file import MINIMAL
 

@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.policy.actions import LIMITED_ACTIONS
-from gateway.policy.file import MOST_BYTES, PolicyError, load_policy
+from gateway.policy.file import MOST_BYTES, load_policy
 from gateway.policy.model import RoomDefaults
-from gateway.policy.tables import Table
+from gateway.policy.tables import PolicyError, Table
 from limits.policy import US_PER_S, Limit, Quota
 
 MINIMAL = """

@@ -15,9 +15,10 @@ import pytest
 
 from gateway.policy import live as policy_reload
 from gateway.policy.effective import policy_of
-from gateway.policy.file import PolicyError, built_in_text
+from gateway.policy.file import built_in_text
 from gateway.policy.live import PolicyInForce, PolicyReload
 from gateway.policy.model import Policy
+from gateway.policy.tables import PolicyError
 from gateway.policy.templates import TemplateWatch
 from gateway.settings import Settings
 
