@@ -120,6 +120,10 @@ class Accounts:
         # What looks like an id is one: an account named like another one's id must not be found instead.
         return await (self.get(user) if UID.fullmatch(user) else self.find(user))
 
+    async def id_of(self, user: str) -> str:
+        """Return the id of a user by id, even of a deleted one, or by name. Raises: UnknownUser"""
+        return user if UID.fullmatch(user) else (await self.find(user)).id
+
     async def count(self) -> int:
         return int(await self._execute("ZCARD", "ui:1"))
 

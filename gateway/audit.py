@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auth.accounts import Accounts
-from auth.errors import UnknownUser
-from auth.names import UID
 from gateway.logs import event, request_id, to_json
 
 log = logging.getLogger("gateway.audit")
@@ -43,8 +41,8 @@ ACTIONS = (
     "room.changed", "room.created", "room.end_failed", "room.ended", "room.found_empty", "room.locked",
     "session.ended", "throttled", "token.minted", "usage.read", "usage.reconciled", "user.created",
     "user.deleted", "user.disabled", "user.enabled", "user.invite_revoked", "user.invited",
-    "user.password_link", "user.renamed", "user.roles", "user.sessions_ended", "webhooks.replayed",
-    "webhooks.tested",
+    "user.password_link", "user.renamed", "user.roles", "user.session_ended", "user.sessions_ended",
+    "webhooks.replayed", "webhooks.tested",
 )  # fmt: skip
 """Every action; docs/security.md says what some of them mean."""
 PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
@@ -206,11 +204,4 @@ def _entry(place: str, words: list[bytes]) -> Entry:
 
 async def party(accounts: Accounts, user: str) -> str:
     """Return the id that the trail uses for a user given by name or id, deleted or not. Raises: UnknownUser"""
-    if user == CLI:  # the command line, even if a user has that name
-        return user
-    try:
-        return (await accounts.lookup(user)).id
-    except UnknownUser:
-        if not UID.fullmatch(user):
-            raise
-        return user
+    return user if user == CLI else await accounts.id_of(user)  # the command line, even if a user has that name

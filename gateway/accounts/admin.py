@@ -33,6 +33,10 @@ class LastAdmin(Exception):
     """The change would leave no user who may manage users."""
 
 
+class NoSession(Exception):
+    """The user has no such session, or it has ended."""
+
+
 class AdminsBusy(Exception):
     """Another change of who may manage users is under way."""
 
@@ -130,6 +134,15 @@ class UserAdmin:
         await self._audit.record("user.sessions_ended", by=actor.id, subject=one.id)
         await self._accounts.void_tokens(one.id)
         return await self._sessions.end_all(one.id)
+
+    async def end_session(self, actor: Actor, user: str, sid: str) -> None:
+        """End one session of a user. Raises: UnknownUser, NotAllowed; NoSession if they have no such one"""
+        one = await self._accounts.lookup(user)
+        actor.check_reach(self._policy.now, one)
+        if not await self._sessions.is_live(one.id, sid):
+            raise NoSession(f"{one.username} has no such session.")
+        await self._audit.record("user.session_ended", by=actor.id, subject=one.id, session=sid)
+        await self._sessions.end(one.id, sid)
 
     async def password_link(self, actor: Actor, user: str) -> str:
         """Return a code to set a user's password with, once, within 24 hours. Raises: UnknownUser, NotAllowed"""

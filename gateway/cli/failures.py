@@ -58,16 +58,15 @@ def foreseen(error: Exception) -> str:
 
     from auth.errors import AuthError
     from gateway.accounts.actor import NotAllowed
-    from gateway.accounts.admin import AdminsBusy, LastAdmin
+    from gateway.accounts.admin import AdminsBusy, LastAdmin, NoSession
     from gateway.hms.errors import HmsError
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken
     from gateway.rooms.registry import NotOurs
     from gateway.usage.archive import ArchiveError
 
-    if isinstance(
-        error, AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NotAllowed | ArchiveError
-    ):
+    known = AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NoSession | NotAllowed | ArchiveError
+    if isinstance(error, known):
         return str(error)
     if isinstance(error, StoreError):
         return f"Redis (REDIS_URL): {error}{start_hint()}"

@@ -25,7 +25,7 @@ from auth.errors import (
     WeakPassword,
 )
 from gateway.accounts.actor import NotAllowed
-from gateway.accounts.admin import AdminsBusy, LastAdmin
+from gateway.accounts.admin import AdminsBusy, LastAdmin, NoSession
 from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
@@ -270,7 +270,7 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (FieldError, lambda exc: invalid(exc.field, exc.rule)),
     (TemplateNotAllowed, lambda exc: Problem(403, "template_not_allowed", str(exc), allowed_templates=exc.allowed)),
     (RoomGone, lambda exc: Problem(404, "not_found", str(exc))),
-    (NoWebhook, lambda exc: Problem(404, "not_found", str(exc))),
+    ((NoWebhook, NoSession), lambda exc: Problem(404, "not_found", str(exc))),
     (WrongSecret, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
     (IntakeFull, _later(503, "busy", lambda _: 10)),
     (TooManyStreams, _later(503, "busy", lambda _: 30)),

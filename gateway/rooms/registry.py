@@ -183,6 +183,11 @@ class Rooms:
             rooms = await self._shown(rooms, uid, open_rooms)
         return rooms, following
 
+    async def owned(self, uid: str, *, before: Place | None, size: int) -> tuple[list[Room], Place | None]:
+        """Return the rooms that a user owns, as `page` does; a page before the last may have fewer, even none."""
+        rooms, following = await rooms_by_time(self._execute, keys.rooms_of(uid), before=before, size=size)
+        return [room for room in rooms if room.owner_id == uid], following
+
     async def _shown(self, rooms: list[Room], uid: str, open_rooms: bool) -> list[Room]:
         """Return the rooms of a user's list that they may still read; relations to their own are not asked for."""
         others = [room for room in rooms if room.owner_id != uid]

@@ -46,22 +46,6 @@ class Registered(msgspec.Struct):
     user: Annotated[shapes.User, Meta(description="The new user.")]
 
 
-class Session(msgspec.Struct):
-    """A login of the caller that has not ended."""
-
-    id: Annotated[str, Meta(description="Id of the session.")]
-    current: Annotated[bool, Meta(description="Whether this request belongs to it.")]
-    created_at: shapes.CreatedAt
-    used_at: Annotated[shapes.Instant, Meta(description="When its tokens were last renewed.")]
-    expires_at: shapes.ExpiresAt
-    address: Annotated[str, Meta(description="Client address of the login.")]
-    agent: Annotated[str, Meta(description="User-Agent of the login, shortened.")]
-
-
-class SessionList(msgspec.Struct):
-    sessions: Annotated[list[Session], Meta(description="The newest first.")]
-
-
 @post(
     "/api/auth/register",
     opt=public(
@@ -111,30 +95,13 @@ async def set_password(data: JSONBody[SetPassword], request: Call, services: Inj
 
 
 @get("/api/auth/sessions", opt=needs("account.read"))
-async def list_sessions(request: Call, services: Injected) -> SessionList:
+async def list_sessions(request: Call, services: Injected) -> shapes.SessionList:
     """List the caller's sessions, newest first."""
-    return SessionList(
-        [
-            Session(
-                id=one.id,
-                current=one.id == request.user.sid,
-                created_at=shapes.iso(one.opened_ms / 1000),
-                used_at=shapes.iso(one.used_ms / 1000),
-                expires_at=shapes.iso(one.expires_ms / 1000),
-                address=one.address,
-                agent=one.agent,
-            )
-            for one in await services.sessions.current(request.user.uid)
-        ]
-    )
+    return shapes.SessionList.of(await services.sessions.current(request.user.uid), request.user.sid)
 
 
 @delete("/api/auth/sessions/{sid:str}", opt=needs("account.manage", refuses=("not_found",)), status_code=204)
-async def end_session(
-    sid: FromPath[Annotated[str, Meta(description="Id of the session, from `GET /api/auth/sessions`.")]],
-    request: Call,
-    services: Injected,
-) -> None:
+async def end_session(sid: FromPath[shapes.SessionId], request: Call, services: Injected) -> None:
     """End one of the caller's sessions at once."""
     if not await services.sessions.end(request.user.uid, sid):
         raise Problem(404, "not_found", "You have no such session.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from litestar.params import QueryParameter
 from msgspec import Meta
 
 from auth.errors import UnknownUser
+from auth.names import UID
+from auth.users import User
 from gateway.audit import ACTION, PLACE, Entry, Filter, party
 from gateway.http.access import needs
 from gateway.http.cursors import PageCursor, PageSize
@@ -29,14 +32,17 @@ class AuditEntry(msgspec.Struct):
     at: Annotated[Instant, Meta(description="When it happened.")]
     action: Annotated[str, Meta(description="What was done or attempted, e.g. `token.minted`.")]
     by: By
+    by_name: Annotated[str, Meta(description="Name of that user; empty if it was none or they were deleted.")]
     subject: Annotated[str, Meta(description="Id of the user whom it concerns; empty if it concerns none.")]
+    subject_name: Annotated[str, Meta(description="Name of that user; empty if deleted.")]
     request_id: Annotated[str, Meta(description="`X-Request-Id` of the request.")]
     details: Annotated[dict[str, str | int], Meta(description="More about it, depending on the action.")]
 
     @classmethod
-    def of(cls, entry: Entry) -> AuditEntry:
-        at = iso(entry.at_ms / 1000)
-        return cls(entry.id, at, entry.action, entry.by, entry.subject, entry.request_id, entry.details)
+    def of(cls, entry: Entry, users: Mapping[str, User]) -> AuditEntry:
+        by_name, subject_name = (users[uid].username if uid in users else "" for uid in (entry.by, entry.subject))
+        at, parties = iso(entry.at_ms / 1000), (entry.by, by_name, entry.subject, subject_name)
+        return cls(entry.id, at, entry.action, *parties, entry.request_id, entry.details)
 
 
 class AuditPage(msgspec.Struct):
@@ -67,8 +73,10 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     if before is not None and not PLACE.fullmatch(before):
         raise FieldError("cursor", "is not a cursor of this list")
     found, following = await services.report_audit.page(wanted, before=before, size=limit)
+    parties = {uid for entry in found for uid in (entry.by, entry.subject) if UID.fullmatch(uid)}
+    users = await services.report_accounts.several(list(parties))
     next_cursor = services.cursors.seal("audit", following) if following else None
-    return AuditPage([AuditEntry.of(entry) for entry in found], next_cursor)
+    return AuditPage([AuditEntry.of(entry, users) for entry in found], next_cursor)
 
 
 async def _party(services: Services, user: str | None) -> str | None:

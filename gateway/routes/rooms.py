@@ -1,6 +1,6 @@
 """POST and GET /api/rooms; GET and PATCH /api/rooms/{id}; POST /api/rooms/{id}/end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -8,9 +8,12 @@ from litestar import Response, get, patch, post
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
+from auth.accounts import Accounts
+from auth.errors import UnknownUser
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
+from gateway.http.problems import Problem
 from gateway.policy.decide import effective_relation
 from gateway.rooms.idempotency import KEY, InFlight
 from gateway.rooms.locks import TooManyRooms
@@ -19,6 +22,7 @@ from gateway.routes import schemas as shapes
 from gateway.routes.services import Injected, RoomInPath
 from gateway.text import FieldError, plain_text
 
+_READ_ANY = "rooms:read-any"
 _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 
 _TheRoom = Annotated[shapes.Room, Meta(description="The current state of the room.")]
@@ -114,20 +118,50 @@ async def create_room(
 async def list_rooms(
     request: Call,
     services: Injected,
+    owner: Annotated[
+        str | None,
+        QueryParameter(
+            max_length=256,
+            description="Only rooms that this user owns: id or name. Needs `rooms:read-any`; "
+            "a page before the last may be empty.",
+        ),
+    ] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many items a page has at most.")] = 20,
     cursor: PageCursor = None,
 ) -> RoomList:
-    """List the caller's rooms, newest first. Callers with `rooms:read-any` see all rooms."""
-    reads_any = "rooms:read-any" in services.policy.now.permissions(request.user.roles)
-    uid = None if reads_any else request.user.uid
+    """List the caller's rooms, newest first. Callers with `rooms:read-any` see all rooms, or those of an owner."""
+    policy, roles = services.policy.now, request.user.roles
+    reads_any = _READ_ANY in policy.permissions(roles)
+    if owner is not None and not reads_any:
+        raise Problem(403, "forbidden", "You may list only your own rooms.", missing_permission=_READ_ANY)
     before = None
     if cursor:
         created_ms, room_id = services.cursors.open("rooms", cursor)
         before = (int(created_ms), room_id)
-    joins_open = services.policy.now.joins_open_rooms(request.user.roles)
-    found, following = await services.rooms.page(uid, before=before, size=limit, open_rooms=joins_open)
-    next_cursor = services.cursors.seal("rooms", *following) if following else None
-    return RoomList([shapes.Room.of(room) for room in found], next_cursor)
+    if owner is not None:
+        uid = await _owner(services.report_accounts, owner)
+        found, following = await services.rooms.owned(uid, before=before, size=limit)
+    else:
+        whose, joins_open = None if reads_any else request.user.uid, policy.joins_open_rooms(roles)
+        found, following = await services.rooms.page(whose, before=before, size=limit, open_rooms=joins_open)
+    rooms = [shapes.Room.of(room) for room in found]
+    if reads_any:
+        await _name_owners(services.report_accounts, rooms)
+    return RoomList(rooms, services.cursors.seal("rooms", *following) if following else None)
+
+
+async def _owner(accounts: Accounts, owner: str) -> str:
+    """Return the id of an owner, who may have been deleted. Raises: FieldError"""
+    try:
+        return await accounts.id_of(owner)
+    except UnknownUser as error:
+        raise FieldError("owner", "no such user; a deleted one is found by id") from error
+
+
+async def _name_owners(accounts: Accounts, rooms: Sequence[shapes.Room]) -> None:
+    users = await accounts.several(list({room.owner_id for room in rooms}))
+    for room in rooms:
+        room.owner = users[room.owner_id].username if room.owner_id in users else ""
 
 
 @get("/api/rooms/{room_id:str}", opt=needs("rooms.read"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from auth.sessions import Grant
+from auth.sessions import Session as Login
 from auth.tokens import LoginTokens
 from auth.users import User as Account
 from gateway.rooms.room import Room as RegisteredRoom
@@ -37,6 +39,7 @@ RefreshToken = Annotated[
 ]
 ExpiresAt = Annotated[Instant, Meta(description="When it expires.")]
 CreatedAt = Annotated[Instant, Meta(description="When it was created.")]
+SessionId = Annotated[str, Meta(description="Id of the session.")]
 Relation = Annotated[str, Meta(description="`owner`, `cohost`, `participant`, `viewer` or `banned`.")]
 By = Annotated[str, Meta(description="Id of the user who did it; `cli` for the command line, empty without a login.")]
 NextCursor = Annotated[str, Meta(description="Pass it as `cursor` to get the next page; null on the last page.")]
@@ -88,6 +91,40 @@ class LoggedIn(Secret):
         )
 
 
+class Session(msgspec.Struct):
+    """A login that has not ended."""
+
+    id: SessionId
+    current: Annotated[bool, Meta(description="Whether this request belongs to it.")]
+    created_at: CreatedAt
+    used_at: Annotated[Instant, Meta(description="When its tokens were last renewed.")]
+    expires_at: ExpiresAt
+    address: Annotated[str, Meta(description="Client address of the login.")]
+    agent: Annotated[str, Meta(description="User-Agent of the login, shortened.")]
+
+
+class SessionList(msgspec.Struct):
+    sessions: Annotated[list[Session], Meta(description="The newest first.")]
+
+    @classmethod
+    def of(cls, found: Iterable[Login], current: str) -> SessionList:
+        """Return sessions as their reader sees them, whose own session is `current`."""
+        return cls(
+            [
+                Session(
+                    id=one.id,
+                    current=one.id == current,
+                    created_at=iso(one.opened_ms / 1000),
+                    used_at=iso(one.used_ms / 1000),
+                    expires_at=iso(one.expires_ms / 1000),
+                    address=one.address,
+                    agent=one.agent,
+                )
+                for one in found
+            ]
+        )
+
+
 class Room(msgspec.Struct):
     """A room at 100ms and what the gateway knows about it."""
 
@@ -107,6 +144,11 @@ class Room(msgspec.Struct):
             description="The caller's relation, only in answers about a single room. "
             "Null: a permission, not a relation, gives the caller access."
         ),
+    ] = msgspec.UNSET
+
+    owner: Annotated[
+        str | msgspec.UnsetType,
+        Meta(description="Name of the owner, only in lists for callers with `rooms:read-any`; empty if deleted."),
     ] = msgspec.UNSET
 
     @classmethod

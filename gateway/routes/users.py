@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import delete, get, patch, post
-from litestar.params import JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from auth.users import User
@@ -125,6 +125,23 @@ async def delete_user(user: UserInPath, request: Call, services: Injected) -> No
 async def end_sessions(user: UserInPath, request: Call, services: Injected) -> Ended:
     """End all sessions of a user."""
     return Ended(await services.user_admin.end_sessions(services.actor(request.user), user))
+
+
+@get("/api/admin/users/{user:str}/sessions", opt=needs("users.manage", refuses=("not_found",)))
+async def list_user_sessions(user: UserInPath, request: Call, services: Injected) -> shapes.SessionList:
+    """List where a user is logged in, newest first."""
+    one = await services.accounts.lookup(user)
+    return shapes.SessionList.of(await services.sessions.current(one.id), request.user.sid)
+
+
+@delete(
+    "/api/admin/users/{user:str}/sessions/{sid:str}", opt=needs("users.manage", refuses=("not_found",)), status_code=204
+)
+async def end_user_session(
+    user: UserInPath, sid: FromPath[shapes.SessionId], request: Call, services: Injected
+) -> None:
+    """End one session of a user at once."""
+    await services.user_admin.end_session(services.actor(request.user), user, sid)
 
 
 @post("/api/admin/users/{user:str}/password-link", opt=needs("users.manage", refuses=("not_found",)), status_code=201)

@@ -14,7 +14,7 @@ from tests.e2e.checks import assert_problem
 from tests.servers import wait_until
 
 CODE = "z" * 26  # not hexadecimal digits, as the MACs of addresses are
-FIELDS = {"id", "at", "action", "by", "subject", "request_id", "details"}
+FIELDS = {"id", "at", "action", "by", "by_name", "subject", "subject_name", "request_id", "details"}
 
 
 def entry_of(admin: Admin, answer: httpx.Response, action: str) -> dict[str, Any]:
@@ -213,6 +213,23 @@ def test_denied_administration_is_audited_with_its_subject(admin: Admin) -> None
     assert whom(denied) == (operator.id, admin.id)
     assert (denied["details"]["code"], denied["details"]["attempted"]) == ("forbidden", "limits.manage")
     assert admin.ask("DELETE", f"/api/admin/users/{other.id}").status_code == 204  # other tests count the admins
+
+
+def test_entries_name_their_users_while_these_have_accounts(admin: Admin) -> None:
+    person, reader = admin.add(), admin.add("operator")
+    token = reader.log_in()["access_token"]
+
+    def names() -> list[tuple[str, str]]:
+        query = {"user": person.id, "action": "user"}
+        entries = reader.ask("GET", "/api/admin/audit", token=token, params=query).json()["items"]
+        return [(one["by_name"], one["subject_name"]) for one in entries]
+
+    assert names() == [("ada", person.name)]
+    done = admin.installation.command("users", "roles", person.name, "host")
+    assert done.returncode == 0, done.stderr
+    assert names() == [("", person.name), ("ada", person.name)]
+    assert admin.ask("DELETE", f"/api/admin/users/{person.id}").status_code == 204
+    assert names() == [("ada", ""), ("", ""), ("ada", "")]
 
 
 def test_reading_the_usage_of_others_is_audited_once_a_minute_per_reader_and_report(admin: Admin) -> None:

@@ -113,6 +113,12 @@ def test_an_account_can_be_managed_by_the_command_line_alone(guarded_installatio
     details = json.loads(own.command("users", "show", name, "--json").stdout)
     assert (details["sessions"], details["usage"]["today"]["login"]["ok"]) == (1, 1)
     assert details["last_login"].startswith(f"{datetime.now(UTC):%Y-%m-%d}T")
+    other = ask(own, "POST", "/api/auth/login", json=credentials).json()
+    done = own.command("users", "logout", name, "--session", other["session_id"])
+    assert done.stdout == f"1 session of {name} ended.\n"
+    assert_problem(ask(own, "GET", "/api/auth/me", token=other["access_token"]), 401, "invalid_token")
+    done = own.command("users", "logout", name, "--session", other["session_id"])
+    assert (done.returncode, done.stderr) == (1, f"gateway: {name} has no such session.\n")
     assert own.command("users", "logout", name.lower()).stdout == f"1 session of {name.lower()} ended.\n"
     assert_problem(ask(own, "GET", "/api/auth/me", token=login["access_token"]), 401, "invalid_token")
     assert "has no sessions" in own.command("users", "sessions", name).stdout
@@ -127,7 +133,8 @@ def test_an_account_can_be_managed_by_the_command_line_alone(guarded_installatio
     assert name not in [one["username"] for one in listed_after]
     trail = [entry for entry in admin.audit(user=user["id"]) if entry["by"] == "cli"]
     assert {entry["action"] for entry in trail} == {
-        "user.created", "user.password_link", "user.sessions_ended", "user.renamed", "user.disabled", "user.deleted",
+        "user.created", "user.password_link", "user.session_ended", "user.sessions_ended", "user.renamed",
+        "user.disabled", "user.deleted",
     }  # fmt: skip
 
 

@@ -241,3 +241,29 @@ def test_pages_miss_no_room_while_rooms_are_created(installation: Installation) 
     assert [one for one in seen if one in old] == old[::-1]
     every = ask(installation, host, "GET", "/rooms?limit=100").json()["rooms"]
     assert {one["id"] for one in every} == set(old) | set(made)
+
+
+def test_operators_list_the_rooms_that_a_user_owns_page_by_page(installation: Installation) -> None:
+    host, heir, otto = newcomers(installation, "host", "host", "operator")
+    kept, given = [new_room(installation, host) for _ in range(3)], new_room(installation, host)
+    joined = new_room(installation, heir)
+    assert mint(installation, host, joined).status_code == 200  # puts it into their list
+    assert put(installation, host, given, heir.id, "owner").status_code == 200
+
+    def owned(owner: str) -> list[tuple[str, str]]:
+        found, cursor = [], ""
+        while cursor is not None:
+            more = f"&cursor={cursor}" if cursor else ""
+            page = ask(installation, otto, "GET", f"/rooms?owner={owner}&limit=2{more}").json()
+            found += [(one["id"], one["owner"]) for one in page["rooms"]]
+            cursor = page["next_cursor"]
+        return found
+
+    assert owned(host.id) == owned(host.name.upper()) == [(room, host.name) for room in reversed(kept)]
+    assert sorted(owned(heir.id)) == sorted([(given, heir.name), (joined, heir.name)])
+    assert owned(f"u{'a' * 20}") == []
+    assert_problem(ask(installation, otto, "GET", "/rooms?owner=nobody-at-all"), 400, "invalid_request", field="owner")
+    for owner in (host.id, heir.id, "nobody-at-all"):
+        refused = assert_problem(ask(installation, host, "GET", f"/rooms?owner={owner}"), 403, "forbidden")
+        assert refused["missing_permission"] == "rooms:read-any"
+    assert all("owner" not in room for room in ask(installation, host, "GET", "/rooms").json()["rooms"])

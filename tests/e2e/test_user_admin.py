@@ -120,10 +120,30 @@ def test_sessions_of_another_user_are_ended(admin: Admin) -> None:
     assert admin.ask("DELETE", f"/api/admin/users/{person.id}/sessions").json() == {"ended": 0}
 
 
+def test_one_session_of_another_user_is_ended(admin: Admin) -> None:
+    person, other = admin.add(), admin.add()
+    kept, ended, strange = person.log_in(), person.log_in(), other.log_in()
+    path = f"/api/admin/users/{person.name}/sessions"
+    found = admin.ask("GET", path).json()["sessions"]
+    assert [one["id"] for one in found] == [ended["session_id"], kept["session_id"]]
+    assert {(one["address"], one["current"]) for one in found} == {(person.address, False)}
+    assert admin.ask("DELETE", f"{path}/{ended['session_id']}").status_code == 204
+    assert_problem(person.me(ended), 401, "invalid_token")
+    assert_problem(person.refresh(ended), 400, "invalid_grant")
+    assert person.me(kept).status_code == 200
+    assert [one["id"] for one in admin.ask("GET", path).json()["sessions"]] == [kept["session_id"]]
+    for sid in (ended["session_id"], strange["session_id"], "0" * 20, "*"):
+        assert_problem(admin.ask("DELETE", f"{path}/{sid}"), 404, "not_found")
+    assert_problem(admin.ask("GET", "/api/admin/users/nobody-at-all/sessions"), 404, "not_found")
+    assert other.me(strange).status_code == 200
+    [entry] = admin.audit(user=person.id, action="user.session_ended")
+    assert (entry["by"], entry["details"]) == (admin.id, {"session": ended["session_id"]})
+
+
 @pytest.mark.parametrize("role", ["member", "host", "operator"])
 def test_users_without_users_manage_are_refused(admin: Admin, role: str) -> None:
     person, victim = admin.add(role), admin.add()
-    token = person.log_in()["access_token"]
+    token, session = person.log_in()["access_token"], victim.log_in()["session_id"]
     for method, path, body in (
         ("GET", "", None),
         ("POST", "", {"username": "newcomer", "roles": ["admin"]}),
@@ -131,7 +151,9 @@ def test_users_without_users_manage_are_refused(admin: Admin, role: str) -> None
         ("PATCH", f"/{person.id}", {"roles": ["admin"]}),
         ("PATCH", f"/{victim.id}", {"status": "disabled"}),
         ("DELETE", f"/{victim.id}", None),
+        ("GET", f"/{victim.id}/sessions", None),
         ("DELETE", f"/{victim.id}/sessions", None),
+        ("DELETE", f"/{victim.id}/sessions/{session}", None),
         ("POST", f"/{victim.id}/password-link", None),
     ):
         request = {} if body is None else {"json": body}
@@ -179,6 +201,7 @@ def test_managers_cannot_grant_or_act_on_a_power_that_they_do_not_have(admin: Ad
             ("PATCH", f"/{operator.id}", {"display_name": "Oops"}),
             ("DELETE", f"/{operator.id}", {}),
             ("DELETE", f"/{operator.id}/sessions", {}),
+            ("DELETE", f"/{operator.id}/sessions/{'0' * 20}", {}),
             ("POST", f"/{admin.id}/password-link", {}),
         ):
             answer = ask(other, method, f"/api/admin/users{path}", token=token, json=request)
