@@ -42,6 +42,19 @@ class RoomControl:
             await self._members.remove_strangers(changed, reason="this room is now for invited people only")
         return changed
 
+    async def remove(self, room: Room, uid: str, *, reason: str | None, by: Caller) -> int:
+        """Remove a user from the session, who may join again; return how many peers they had there. Raises: HmsError"""
+        why = reason or "you were removed from the room"
+        said: dict[str, Any] = {"by": by.uid, "subject": uid, "room": room.id, "reason": why}
+        try:
+            removed = await self._members.send_out(room, uid, reason=why)
+        except HmsError:
+            await self._audit.record("peer.removed", **said, code="upstream")  # it may have removed some
+            raise
+        if removed:
+            await self._audit.record("peer.removed", **said)
+        return removed
+
     async def end(self, room: Room, *, lock: bool, reason: str | None, by: Caller) -> bool:
         """Remove everyone from a room, and with `lock` refuse joins; tell whether anyone was there. Raises: HmsError"""
         why = reason or "the room was ended"

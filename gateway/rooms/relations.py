@@ -164,6 +164,11 @@ class Members:
             peers = await self._hms.list_peers(room.id, user_id=uid)
             return await self._remove(room.id, [peer.id for peer in peers if peer.role not in sparing], reason)
 
+    async def send_out(self, room: Room, uid: str, *, reason: str) -> int:
+        """Remove a user's peers, who may join again; return how many. Tries all. Raises: HmsError"""
+        peers = await self._hms.list_peers(room.id, user_id=uid)
+        return await self._remove(room.id, [peer.id for peer in peers], reason)
+
     async def _remove(self, room_id: str, peers: Sequence[str], reason: str) -> int:
         removing = (self._hms.remove_peer(room_id, peer, reason=reason) for peer in peers)
         removed = await asyncio.gather(*removing, return_exceptions=True)

@@ -88,14 +88,14 @@ async def make_invite(room_id: RoomInPath, data: JSONBody[MakeInvite], request: 
     return InviteMade(code, RoomInvite.of(invite))
 
 
-@get("/api/rooms/{room_id:str}/invites", opt=needs("invites.manage"))
+@get("/api/rooms/{room_id:str}/invites", opt=needs("members.read"))
 async def list_invites(room_id: RoomInPath, request: Call, services: Injected) -> InviteList:
     """List the invites of a room that can still be accepted."""
     found, _ = request.auth.room()
     return InviteList([RoomInvite.of(one) for one in await services.invites.all(found.room)])
 
 
-@delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("invites.manage"), status_code=204)
+@delete("/api/rooms/{room_id:str}/invites/{invite_id:str}", opt=needs("rooms.end"), status_code=204)
 async def revoke_invite(room_id: RoomInPath, invite_id: FromPath[_InviteId], request: Call, services: Injected) -> None:
     """Revoke an invite. Users who have accepted it keep their relation."""
     found, _ = request.auth.room()

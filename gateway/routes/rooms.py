@@ -27,18 +27,30 @@ _UPSTREAM = ("upstream_error", "upstream_timeout", "upstream_busy")
 
 _TheRoom = Annotated[shapes.Room, Meta(description="The current state of the room.")]
 
+_Reason = Annotated[
+    Annotated[str, Meta(max_length=200)] | None,
+    Meta(description="Shown to everyone who is removed; kept in the audit trail.", examples=["the meeting is over"]),
+]
+
 
 class EndRoom(msgspec.Struct, forbid_unknown_fields=True):
     lock: Annotated[bool, Meta(description="Also disable the room, so that no one can join again.")] = False
-    reason: Annotated[
-        Annotated[str, Meta(max_length=200)] | None,
-        Meta(
-            description="Shown to everyone who is removed; kept in the audit trail.", examples=["the meeting is over"]
-        ),
-    ] = None
+    reason: _Reason = None
 
     def __post_init__(self) -> None:
         self.reason = plain_text("reason", self.reason) or None
+
+
+class RemoveUser(msgspec.Struct, forbid_unknown_fields=True):
+    user: Annotated[shapes.UserRef, Meta(max_length=256)]
+    reason: _Reason = None
+
+    def __post_init__(self) -> None:
+        self.reason = plain_text("reason", self.reason) or None
+
+
+class Removed(msgspec.Struct):
+    removed: Annotated[int, Meta(description="How many peers of the user were removed; 0: they were not there.")]
 
 
 class RoomCreated(msgspec.Struct):
@@ -190,3 +202,12 @@ async def end_room(room_id: RoomInPath, data: JSONBody[EndRoom], request: Call, 
     found, _ = request.auth.room()
     ended = await services.control.end(found.room, lock=data.lock, reason=data.reason, by=services.caller(request))
     return Ending(ended, data.lock or not found.room.enabled)
+
+
+@post("/api/rooms/{room_id:str}/remove", opt=needs("rooms.end", refuses=("not_found", *_UPSTREAM)), status_code=200)
+async def remove_user(room_id: RoomInPath, data: JSONBody[RemoveUser], request: Call, services: Injected) -> Removed:
+    """Remove a user from the session. They may join again; a ban (`DELETE …/members/{user}`) keeps them out."""
+    found, _ = request.auth.room()
+    uid = await services.accounts.id_of(data.user)
+    by = services.caller(request)
+    return Removed(await services.control.remove(found.room, uid, reason=data.reason, by=by))

@@ -15,15 +15,18 @@ RELATIONS = ("owner", "cohost", "participant", "viewer", "banned", "none")
 ROOMS = tuple(itertools.product(("open", "invited"), ("enabled", "disabled")))
 
 # The order of the columns: read the room, mint a token, mint one as host, rename the room, lock or unlock it, end it,
-# list its members, change a member, ban them, make an invite, list invites, revoke one. `y` is success, `-` 403,
-# `!` 403 for the 100ms role, `?` 404 as if there were no such room, `x` 409: it is locked.
-ACTIONS = ("read", "mint", "host", "rename", "lock", "end", "members", "change", "ban", "invite", "invites", "revoke")
-NOTHING, NO_ROOM = "------------", "????????????"
-IN_CHARGE, IN_CHARGE_LOCKED = "yyyyyyyyyyyy", "yxxyyyyyyyyy"
-TAKES_PART, TAKES_PART_LOCKED = "yy!---------", "yxx---------"
-STAFF_IN_CHARGE = "y--yyyyyyyyy"  # an operator's relation to a room counts, but they get no join token
-STAFF = "y---yyy-----"
-STAFF_BANNED = "?--?????????"
+# remove a user from it, list its members, change a member, ban them, make an invite, list invites, revoke one.
+# `y` is success, `-` 403, `!` 403 for the 100ms role, `?` 404 as if there were no such room, `x` 409: it is locked.
+ACTIONS = (
+    "read", "mint", "host", "rename", "lock", "end", "remove",
+    "members", "change", "ban", "invite", "invites", "revoke",
+)  # fmt: skip
+NOTHING, NO_ROOM = "-------------", "?????????????"
+IN_CHARGE, IN_CHARGE_LOCKED = "yyyyyyyyyyyyy", "yxxyyyyyyyyyy"
+TAKES_PART, TAKES_PART_LOCKED = "yy!----------", "yxx----------"
+STAFF_IN_CHARGE = "y--yyyyyyyyyy"  # an operator's relation to a room counts, but they get no join token
+STAFF = "y---yyyy---yy"
+STAFF_BANNED = "?--??????????"
 
 # role -> relation -> (open enabled, open disabled, invited enabled, invited disabled)
 PEOPLE = {
@@ -50,7 +53,7 @@ TABLE = {
     "admin": OFFICE,
     "gone": dict.fromkeys(RELATIONS, (NOTHING,) * 4),  # a role that the policy does not have
 }
-SUCCESS = dict(zip(ACTIONS, (200, 200, 200, 200, 200, 202, 200, 200, 204, 201, 200, 404), strict=True))
+SUCCESS = dict(zip(ACTIONS, (200, 200, 200, 200, 200, 202, 200, 200, 200, 204, 201, 200, 404), strict=True))
 REFUSED = {
     "-": (403, "forbidden"),
     "!": (403, "role_not_allowed"),
@@ -130,8 +133,8 @@ def act(client: httpx.Client, action: str, room: str, other: Person, *, enabled:
             return client.patch(path, json={"name": "Matrix"})
         case "lock":
             return client.patch(path, json={"enabled": enabled})
-        case "end":
-            return client.post(f"{path}/end", json={})
+        case "end" | "remove":
+            return client.post(f"{path}/{action}", json={"user": other.id} if action == "remove" else {})
         case "members":
             return client.get(f"{path}/members")
         case "change":

@@ -145,6 +145,29 @@ def test_ending_removes_everyone_and_leaves_the_room_open(house: Installation, h
     assert (again.status_code, again.json()) == (202, {"ended": False, "locked": False})
 
 
+def test_operator_removes_one_user_who_may_join_again(house: Installation, host: Person) -> None:
+    otto, [mira] = operator(house), newcomers(house, "member")
+    room = new_room(house, host)
+    for who, peer in ((host, "host"), (mira, "phone"), (mira, "laptop")):
+        assert join(house, mint(house, who, room).json()["token"], f"{room}-{peer}").status_code == 200
+    removed = ask(house, otto, "POST", f"/rooms/{room}/remove", {"user": mira.name, "reason": "noise"})
+    assert (removed.status_code, removed.json()) == (200, {"removed": 2})
+    assert peers(house, room) == {f"{room}-host"}
+    again = ask(house, otto, "POST", f"/rooms/{room}/remove", {"user": mira.id})
+    assert (again.status_code, again.json()) == (200, {"removed": 0})
+    assert mint(house, mira, room).status_code == 200
+    body = {"user": "nobody-at-all"}
+    assert_problem(ask(house, otto, "POST", f"/rooms/{room}/remove", body), 404, "not_found")
+    strike(house, "status=400", match=f"/v2/active-rooms/{room}/remove-peers")
+    body = {"user": host.id, "reason": "a test"}
+    assert_problem(ask(house, otto, "POST", f"/rooms/{room}/remove", body), 502, "upstream_error")
+    trail = ask(house, otto, "GET", f"/admin/audit?user={otto.id}&action=peer.removed").json()["items"]
+    assert [(one["subject"], one["details"]) for one in trail] == [
+        (host.id, {"room": room, "reason": "a test", "code": "upstream"}),
+        (mira.id, {"room": room, "reason": "noise"}),
+    ]
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_ending_with_a_lock_stops_old_and_new_tokens(house: Installation, host: Person, running: bool) -> None:
     room = new_room(house, host)
