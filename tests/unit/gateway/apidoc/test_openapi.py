@@ -158,7 +158,7 @@ def test_create_room_documents_callers_parameters_and_refusals() -> None:
 
 
 def test_parameters_have_their_rules_and_defaults() -> None:
-    limit, cursor = operation("get /api/rooms")["parameters"]
+    _, limit, cursor = operation("get /api/rooms")["parameters"]
     assert limit["description"] == "How many items a page has at most."
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
     assert cursor["schema"] == {"type": "string", "maxLength": 512}
