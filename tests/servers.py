@@ -170,16 +170,29 @@ class LockedValkey(Valkey):
 
 
 class Service:
-    """A process in its own session; all its output goes to one file that outlives it."""
+    """A process in its own session; all its output goes to one file that outlives it.
 
-    def __init__(self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], log: Path) -> None:
+    It is forked from a process that has imported the gateway, or, if `real`, an interpreter of its own.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], log: Path, real: bool = False
+    ) -> None:
         self.arguments = list(arguments)
         self.folder = folder
         self.env = env
         self.log = log
-        self.process: subprocess.Popen[bytes] | None = None
+        self.real = real
+        self.constants: dict[str, float] = {}
+        self.process: subprocess.Popen[bytes] | forked.Process | None = None
 
     def start(self) -> None:
+        if not self.real:
+            self.process = forked.start(
+                self.arguments, folder=self.folder, env=self.env, log=self.log, constants=self.constants
+            )
+            return
+        assert not self.constants
         command = [sys.executable, "-m", "gateway", *self.arguments]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -236,6 +249,7 @@ class Installation:
 
     With `fsync` "always" a write is on disk at once; with "everysec", as in production, after up to a second.
     The processes get exactly this environment and run in the folder, so that no `.env` of the machine applies.
+    With `real` the gateway is an interpreter that spawns its workers, as in production; otherwise all are forked.
     """
 
     def __init__(
@@ -246,6 +260,7 @@ class Installation:
         policy: str | None = None,
         valkey: Valkey | None = None,
         fsync: str = "everysec",
+        real: bool = False,
     ) -> None:
         self.folder = folder
         self.workers = workers
@@ -273,16 +288,14 @@ class Installation:
             self.env["GATEWAY_POLICY"] = str(path)
         self.emulator = self._service("emulator", "--port", str(self.emulator_port), "--state", "emulator.json")
         self.gateway = self._service("serve", "--port", str(self.port), "--workers", str(workers))
+        self.gateway.real = real
 
     def _service(self, name: str, *arguments: str) -> Service:
         return Service([name, *arguments], folder=self.folder, env=self.env, log=self.folder / f"{name}.log")
 
-    def set_constant(self, module: str, name: str, value: float) -> None:
-        """Let processes that start from now on run with another value of a constant of a module."""
-        # Every interpreter imports this module at its start if it finds one.
-        with (self.folder / "sitecustomize.py").open("a") as file:
-            file.write(f"import {module}\n{module}.{name} = {value}\n")
-        self.env["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{self.folder}"
+    def set_constant(self, name: str, value: float) -> None:
+        """Let gateways that start from now on run with another value of a constant: `module.NAME`."""
+        self.gateway.constants[name] = value
 
     def start(self) -> None:
         self.valkey.start()

@@ -80,7 +80,8 @@ def test_written_settings_start_the_gateway_and_pass_the_doctor(fresh: Installat
 
 def serves(at: Installation) -> None:
     port = free_port()
-    service = Service(["serve", "--port", str(port)], folder=at.folder, env=at.env, log=at.folder / "serve.log")
+    arguments = ["serve", "--port", str(port)]
+    service = Service(arguments, folder=at.folder, env=at.env, log=at.folder / "serve.log", real=True)
     service.start()
     try:
 

@@ -34,7 +34,7 @@ async def keep_asking(line: Line, number: int, answered: list[int], failed: list
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path: Path, workers: int) -> None:
-    with Installation(tmp_path, workers=workers) as own:
+    with Installation(tmp_path, workers=workers, real=True) as own:
         process = own.gateway.process
         assert process is not None
         answered: list[int] = []
@@ -61,7 +61,7 @@ async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_stopping_gateway_refuses_new_connections_at_once(tmp_path: Path, workers: int) -> None:
     """A connection that is accepted but never served would wait until the process ends, and then be reset."""
-    with Installation(tmp_path, workers=workers) as own:
+    with Installation(tmp_path, workers=workers, real=True) as own:
         process = own.gateway.process
         assert process is not None
         async with open_lines(own.port, 8) as idle:  # so that the stop takes a while
@@ -80,7 +80,7 @@ async def test_a_stopping_gateway_refuses_new_connections_at_once(tmp_path: Path
 def test_a_stop_loses_no_count_of_top_lists_and_rooms(tmp_path: Path) -> None:
     """A stop sends what waits. In this gateway nothing else would: it waits for minutes instead of 100 ms."""
     own = Installation(tmp_path)
-    own.set_constant("limits.derived", "FLUSH_S", 600)
+    own.set_constant("limits.derived.FLUSH_S", 600)
     with own:
         process = own.gateway.process
         assert process is not None

@@ -25,7 +25,7 @@ MINTS = 'gateway_http_requests_total{method="POST",route="/api/rooms/{room_id}/t
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     policy, changed = re.subn(r"(?m)^flood = [^#]*", 'flood = { rate = "1/s", burst = 500 } ', BUILT_IN.read_text())
     assert changed == 1
-    running = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=policy)
+    running = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=policy, real=True)
     running.env["GATEWAY_METRICS_TOKEN"] = secrets.token_urlsafe(48)
     running.env["TMPDIR"] = str(running.folder)
     with running:

@@ -22,9 +22,8 @@ def emulator_url(tmp_path: Path) -> Iterator[str]:
     url = f"http://{HOST}:{(port := free_port())}"
     env = {"PYTHONPATH": str(REPOSITORY), "HMS_APP_ACCESS_KEY": KEY, "HMS_APP_SECRET": SECRET}
     arguments = ["emulator", "--port", str(port), "--state", "emulator.json"]
-    service = Service(
-        arguments, folder=tmp_path, env=env | {"HMS_TEMPLATE_ID": TEMPLATE}, log=tmp_path / "emulator.log"
-    )
+    env["HMS_TEMPLATE_ID"] = TEMPLATE
+    service = Service(arguments, folder=tmp_path, env=env, log=tmp_path / "emulator.log", real=True)
     service.start()
     try:
         service.wait_until(lambda: "Uvicorn running" in service.output(), "the emulator runs")

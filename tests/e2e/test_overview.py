@@ -31,8 +31,8 @@ on_exhausted = "end"
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     own = Installation(tmp_path_factory.mktemp("watched"), workers=2, policy=roomy() + BUDGET)
-    own.set_constant("gateway.overview.live", "EVERY_S", 0.2)
-    own.set_constant("gateway.overview.heartbeat", "EVERY_S", 0.5)
+    own.set_constant("gateway.overview.live.EVERY_S", 0.2)
+    own.set_constant("gateway.overview.heartbeat.EVERY_S", 0.5)
     with own:
         yield own
 
@@ -141,7 +141,7 @@ def test_head_of_a_stream_has_an_end(watched: Installation) -> None:
 
 
 def test_operators_have_a_listener_of_their_own_on_every_worker(tmp_path: Path) -> None:
-    own = Installation(tmp_path, workers=2, policy=roomy())
+    own = Installation(tmp_path, workers=2, policy=roomy(), real=True)
     private = free_port()
     own.env["GATEWAY_OPERATOR_BIND"] = f"{HOST}:{private}"
     with own:

@@ -27,7 +27,7 @@ WRONG = "the policy file is wrong; the old policy stays in force"
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     running = Installation(tmp_path_factory.mktemp("reload"), workers=WORKERS, policy=roomy())
-    running.set_constant("gateway.policy.live", "LOOK_S", LOOK_S)
+    running.set_constant("gateway.policy.live.LOOK_S", LOOK_S)
     with running:
         running.add_users(hanna="host", mira="member")
         yield running
