@@ -25,7 +25,7 @@ COPY --from=builder /opt/gateway /opt/gateway
 # pip has compiled the venv, but the slim image lacks the .pyc files of the standard library, and the file system is
 # read-only at run time. These imports create them, and prove that the image is complete.
 RUN python -c 'import gateway.app, psycopg, gateway.demo.installation, gateway.emulator.app, gateway.server' \
- && python -c 'from gateway.cli import archive, audit, doctor, emulator, init, limits, peers, policy' \
+ && python -c 'from gateway.cli import archive, audit, doctor, emulator, init, keys, limits, peers, policy' \
  && python -c 'from gateway.cli import rooms, usage, users, webhooks'
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001

@@ -11,16 +11,18 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
 
 from .errors import InvalidToken, TokenExpired
 from .keys import KeyRing
+from .signing_keys import SigningKeys
 
-ISSUER = "hms-gateway"
+ISSUER = "hms-gateway"  # of tokens that only the gateway can verify; that of others is its public address
 AUDIENCE = "hms-gateway"
+CLIENT = "hms-gateway"  # RFC 9068 requires a client_id; apps do not have ids of their own
 TYPE = "at+jwt"
 ALGORITHM = "HS256"
 MAX_TOKEN_BYTES = 4096
@@ -56,22 +58,44 @@ class _Verified:
     expires_at: int
 
 
-class LoginTokens:
-    """Issues and verifies access tokens, which live `ttl_s` (60 s to 1 h). `now` returns epoch seconds."""
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key with the one algorithm it is used with and the issuer in whose name it signs."""
 
-    def __init__(self, ring: KeyRing, *, ttl_s: int = DEFAULT_TTL_S, now: Callable[[], float] = time.time) -> None:
+    kid: str
+    algorithm: str
+    issuer: str
+    material: Any = field(repr=False)  # bytes, or a private key to sign or a public key to verify with
+
+
+class LoginTokens:
+    """Issues and verifies access tokens, which live `ttl_s` (60 s to 1 h). `now` returns epoch seconds.
+
+    They are signed with the first private key of `signing`, and without one with the first key of `ring`. The keys of
+    both verify, so that no token loses its validity when the other begins to sign.
+    """
+
+    def __init__(
+        self,
+        ring: KeyRing,
+        signing: SigningKeys | None = None,
+        *,
+        ttl_s: int = DEFAULT_TTL_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         if not LEAST_TTL_S <= ttl_s <= MOST_TTL_S:
             raise ValueError(f"ttl_s must lie between {LEAST_TTL_S} and {MOST_TTL_S}")
         self._ring = ring
+        self.signing = signing
         self._now = now
         self._verified: dict[str, _Verified] = {}
         self.ttl_s = ttl_s
 
     def issue(self, principal: Principal, *, auth_time: int) -> str:
         """Return a signed access token. `auth_time` is when the password was given, epoch seconds."""
-        now = int(self._now())
-        claims = {
-            "iss": ISSUER,
+        now, key = int(self._now()), self._signing_key()
+        claims: dict[str, Any] = {
+            "iss": key.issuer,
             "aud": AUDIENCE,
             "sub": principal.uid,
             "sid": principal.sid,
@@ -83,8 +107,9 @@ class LoginTokens:
             "exp": now + self.ttl_s,
             "auth_time": auth_time,
         }
-        key = self._ring.signing
-        return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.kid, "typ": TYPE})
+        if key.algorithm != ALGORITHM:  # others read it
+            claims["client_id"] = CLIENT
+        return jwt.encode(claims, key.material, algorithm=key.algorithm, headers={"kid": key.kid, "typ": TYPE})
 
     def verify(self, token: str) -> Principal:
         """Return the principal of a token.
@@ -106,17 +131,34 @@ class LoginTokens:
             raise InvalidToken("The login token is not valid yet.")
         return verified.principal
 
+    def _signing_key(self) -> _Key:
+        signing = self.signing
+        if signing is not None and (key := signing.first) is not None and key.private is not None:
+            return _Key(key.kid, key.algorithm, signing.issuer, key.private)
+        own = self._ring.signing
+        return _Key(own.kid, ALGORITHM, ISSUER, own.secret)
+
+    def _verifying_key(self, kid: object) -> _Key | None:
+        if (own := self._ring.find(kid)) is not None:
+            return _Key(own.kid, ALGORITHM, ISSUER, own.secret)
+        if self.signing is not None and (key := self.signing.find(kid)) is not None:
+            return _Key(key.kid, key.algorithm, self.signing.issuer, key.public)
+        return None
+
     def _decode(self, token: str) -> _Verified:
-        key = self._ring.find(_header_of(token)["kid"])
+        header = _header_of(token)
+        key = self._verifying_key(header["kid"])
         if key is None:
             raise InvalidToken("The login token was not issued by this gateway.")
+        if header["alg"] != key.algorithm:  # the key decides, not the token
+            raise InvalidToken("The login token's header is not one of ours.")
         try:
             claims = jwt.decode(
                 token,
-                key.secret,
-                algorithms=[ALGORITHM],
+                key.material,
+                algorithms=[key.algorithm],
                 audience=AUDIENCE,
-                issuer=ISSUER,
+                issuer=key.issuer,
                 leeway=LEEWAY_S,
                 options={"require": list(_CLAIM_TYPES), "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
@@ -149,7 +191,7 @@ def _header_of(token: str) -> dict[str, Any]:
         raise InvalidToken("The login token is malformed.") from error
     if not isinstance(header, dict) or header.keys() != _HEADER_NAMES:
         raise InvalidToken("The login token's header is not one of ours.")
-    if header["alg"] != ALGORITHM or header["typ"] != TYPE:
+    if header["typ"] != TYPE:
         raise InvalidToken("The login token's header is not one of ours.")
     return header
 

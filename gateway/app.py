@@ -99,6 +99,7 @@ from gateway.routes import (
     rooms,
     usage,
     users,
+    well_known,
 )
 from gateway.routes import audit as audit_routes
 from gateway.routes import limits as limits_routes
@@ -124,7 +125,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
-ROUTES += _handlers(limits_routes, users, hooks, outgoing, events, audit_routes)
+ROUTES += _handlers(limits_routes, users, hooks, outgoing, events, audit_routes, well_known)
 CONSOLE = _handlers(console)
 DOCS = _handlers(description)
 MONITORING = _handlers(metrics_routes)
@@ -157,7 +158,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     refresh_keys = KeyRing(settings.gateway_secrets, "refresh")
     sessions = Sessions(store.execute, refresh_keys)
-    tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"))
+    tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"), settings.token_keys)
     tally = Tally() if settings.metrics_token else None
     limiter = Limiter(store.execute, on_decision=tally.decided if tally else None)
     counters = Counters(store.execute)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -30,6 +31,9 @@ from gateway.setting_values import (
     secrets,
 )
 from gateway.signing import read_secrets
+
+if TYPE_CHECKING:
+    from auth.signing_keys import SigningKeys
 
 DEFAULT_HMS_API_URL = "https://api.100ms.live/v2"
 DEFAULT_DATA = ".gateway"
@@ -73,6 +77,7 @@ class Settings:
     webhook_header: str = WEBHOOK_HEADER
     metrics_token: str = field(default="", repr=False)
     signing_keys: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    token_keys: SigningKeys | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -108,6 +113,7 @@ class Settings:
             operator_bind=address(env, "GATEWAY_OPERATOR_BIND"),
             metrics_token=secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
             signing_keys=signing_keys(env),
+            token_keys=token_keys(env),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -228,6 +234,30 @@ def signing_keys(env: Mapping[str, str]) -> Mapping[str, tuple[bytes, ...]]:
         return read_secrets(env.get("GATEWAY_WEBHOOK_SECRETS", ""))
     except ValueError as error:
         raise SettingsError(f"GATEWAY_WEBHOOK_SECRETS: {error}") from None
+
+
+def token_keys(env: Mapping[str, str]) -> SigningKeys | None:
+    """Return the keys that sign access tokens beside GATEWAY_SECRET: GATEWAY_SIGNING_KEY. Raises: SettingsError"""
+    given = env.get("GATEWAY_SIGNING_KEY", "")
+    if not given:
+        return None
+    if not env.get("GATEWAY_PUBLIC_URL"):
+        raise SettingsError("GATEWAY_SIGNING_KEY needs GATEWAY_PUBLIC_URL, which names the issuer of the tokens")
+    # Only here: cryptography takes as long to import as most commands take to run.
+    from auth.signing_keys import BadSigningKeys, SigningKeys, read_file, read_keys
+
+    try:
+        path = signing_key_path(env)
+        keys = read_file(path) if path else read_keys(given.replace("\\n", "\n"))
+    except BadSigningKeys as error:
+        raise SettingsError(f"GATEWAY_SIGNING_KEY: {error}") from None
+    return SigningKeys(keys, http_url(env, "GATEWAY_PUBLIC_URL", ""))
+
+
+def signing_key_path(env: Mapping[str, str]) -> Path | None:
+    """Return the file that GATEWAY_SIGNING_KEY names, None if it holds the keys themselves or is not set."""
+    given = env.get("GATEWAY_SIGNING_KEY", "")
+    return Path(given) if given and "-----BEGIN" not in given else None
 
 
 def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:

@@ -33,6 +33,7 @@ _TAGS = {
     "/api/invites": ("Rooms", ""),
     "/api/usage": ("Usage", "The caller's own limits and counters."),
     "/api/admin/": ("Administration", "Accounts, limits, usage and the audit trail, for operators."),
+    "/.well-known/": ("Verification", "What other services need to verify access tokens."),
     "/hooks/": ("Webhooks", "Events of 100ms, by which minutes are counted."),
     "/health/": ("Operation", "Health checks."),
 }

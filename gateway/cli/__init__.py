@@ -47,6 +47,7 @@ _ELSEWHERE = {
     "doctor": "Check settings, policy, archive, Redis, 100ms and webhooks.",
     "emulator": "Run a local 100ms for development.",
     "init": "Write `.env` with new secrets into this folder.",
+    "keys": "Keys that sign access tokens.",
     "limits": "One user's limits: show, reset, override.",
     "policy": "Check a policy file, explain a decision.",
     "rooms": "List, show, adopt, hand over, end and unlock rooms.",
