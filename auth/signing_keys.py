@@ -30,7 +30,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 KINDS = ("es256", "ed25519")
 MOST_KEYS = 16
 MOST_CHARS = 64 * 1024
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----[^-]*-----END \1-----")
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _REMARK = re.compile(r"^# (made|retired) ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z)$", re.MULTILINE)
 # The Ed25519 points of small order, without the sign of x. OpenSSL verifies with such a public key, and anyone can make
 # signatures that are valid for it, without a private key (Chalkias et al., "Taming the many EdDSAs", 2020, table 6).
@@ -197,9 +197,7 @@ def _key_of(loaded: object) -> SigningKey:
         if _without_sign(public.public_bytes_raw()) in _SMALL_ORDER:
             raise BadSigningKeys("it has an Ed25519 public key of small order, for which anyone can sign")
         return _named("EdDSA", OKPAlgorithm.to_jwk(public, as_dict=True), public, private)
-    raise BadSigningKeys(
-        f"it has a key of the kind {_kind(public)}; tokens are signed with EC on P-256, or with Ed25519"
-    )
+    raise BadSigningKeys(f"it has a key of the kind {_kind(public)}; it must be EC on P-256, or Ed25519")
 
 
 def _without_sign(point: bytes) -> bytes:

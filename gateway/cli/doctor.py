@@ -12,6 +12,7 @@ from gateway.cli import checks
 from gateway.cli.archive import check_archive
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
+from gateway.cli.signing_checks import check_signing
 from gateway.cli.terminal import JSON, print_json
 from gateway.cli.webhook_checks import check_events, check_outgoing, judge_webhooks
 from gateway.hms.client import HmsClient
@@ -24,7 +25,7 @@ from gateway.policy.tables import PolicyError
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.setting_values import SettingsError
-from gateway.settings import Settings, load_env, policy_path, redis_url
+from gateway.settings import Settings, load_env, policy_path, redis_url, signing_key_path
 
 _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 
@@ -32,7 +33,7 @@ _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check settings, policy, archive, Redis, 100ms and webhooks; print one line each, with what to do.
+    """Check settings, signing keys, policy, archive, Redis, 100ms and webhooks; print one line each, with what to do.
 
     The exit code is 1 after a FAIL.
 
@@ -54,7 +55,8 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
     settings = _settings(env, findings)
     policy = _policy(env, settings, findings)
     if settings is not None:
-        findings += [checks.check_secrets(settings.gateway_secrets), await check_archive(settings.archive_url)]
+        findings += [checks.check_secrets(settings.gateway_secrets), *check_signing(settings, signing_key_path(env))]
+        findings.append(await check_archive(settings.archive_url))
     events: list[Finding] = []
     findings += await _redis(env, policy, events)
     if settings is not None and policy is not None:

@@ -34,17 +34,18 @@ from gateway.policy.templates import (
 )
 from gateway.settings import DEFAULT_HMS_API_URL, Settings, process_env
 
-_ENV, _POLICY = ".env", "policy.toml"
+_ENV, _POLICY, _KEYS = ".env", "policy.toml", "signing.pem"
 # Characters that compose, a shell and python-dotenv read without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to write: `.env`, and a policy if the built-in one does not fit the template."""
+    """What to write: `.env`, a policy if the built-in one does not fit the template, and signing keys if wanted."""
 
     env: dict[str, str]
     policy: str = ""
+    keys: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -57,15 +58,19 @@ class _Plan:
 @click.option(
     "--public-url", "GATEWAY_PUBLIC_URL", metavar="URL", help="GATEWAY_PUBLIC_URL, where 100ms reaches the gateway."
 )
+@click.option(
+    "--signing-key", is_flag=True, help=f"Sign access tokens with new keys in {_KEYS}, which other services can verify."
+)
 @click.option("--offline", is_flag=True, help="Do not check the credentials and the template at 100ms.")
 @click.option("--force", is_flag=True, help="Replace existing files without asking; backups are kept.")
 @JSON
-def init(offline: bool, force: bool, as_json: bool, **given: str | None) -> None:
+def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: str | None) -> None:
     """Write `.env` with new secrets into this folder, and `policy.toml` if the roles of your template need one.
 
     Asks for values that no option and no variable gives: REDIS_URL, HMS_APP_ACCESS_KEY, HMS_APP_SECRET (not shown),
-    HMS_TEMPLATE_ID and, if you like, GATEWAY_PUBLIC_URL. The access key and the secret have no options, because every
-    user can read a command line. Says what to enter at 100ms for the webhooks, from which minutes are counted.
+    HMS_TEMPLATE_ID and, if you like, GATEWAY_PUBLIC_URL and keys that sign access tokens. The access key and the secret
+    have no options, because every user can read a command line. Says what to enter at 100ms for the webhooks, from
+    which minutes are counted.
     """
     if urlsplit(given["REDIS_URL"] or "").password:
         raise CommandError(
@@ -76,6 +81,8 @@ def init(offline: bool, force: bool, as_json: bool, **given: str | None) -> None
     template = None if offline else asyncio.run(_fetch(settings))
     plan = _plan(env, settings, template)
     plan = replace(plan, notes=(*plan.notes, _webhooks(settings)))
+    if signing_key or _wants_keys(settings):
+        plan = _with_keys(plan, settings)
     written = _write(plan, force=force)
     if as_json:
         print_json({**written, "notes": plan.notes})
@@ -96,7 +103,8 @@ def _complete(env: Mapping[str, str]) -> dict[str, str]:
         settings[name] = (env.get(name) or _ask(name, prompt, hidden=name == "HMS_APP_SECRET")).strip()
     settings["HMS_WEBHOOK_SECRET"] = env.get("HMS_WEBHOOK_SECRET") or secrets.token_urlsafe(48)
     settings["GATEWAY_PUBLIC_URL"] = env.get("GATEWAY_PUBLIC_URL") or _ask_public_url()
-    settings |= {name: env[name] for name in ("HMS_API_URL", "HMS_WEBHOOK_HEADER", "GATEWAY_POLICY") if name in env}
+    kept = ("HMS_API_URL", "HMS_WEBHOOK_HEADER", "GATEWAY_POLICY", "GATEWAY_SIGNING_KEY")
+    settings |= {name: env[name] for name in kept if name in env}
     return {name: value for name, value in settings.items() if value}
 
 
@@ -111,6 +119,29 @@ def _ask_public_url() -> str:
         return ""
     prompt = "GATEWAY_PUBLIC_URL, where 100ms reaches the gateway, such as https://video.example.com (empty: not yet)"
     return str(click.prompt(prompt, default="", show_default=False, err=True)).strip()
+
+
+def _wants_keys(settings: Settings) -> bool:
+    if not settings.public_url or settings.token_keys is not None or not sys.stdin.isatty():
+        return False
+    text = f"Should other services be able to verify access tokens? They are then signed with keys in {_KEYS}"
+    return click.confirm(text, default=False, err=True)
+
+
+def _with_keys(plan: _Plan, settings: Settings) -> _Plan:
+    if not settings.public_url:
+        raise CommandError(
+            "--signing-key needs --public-url, which names the issuer of the tokens; nothing was written"
+        )
+    if settings.token_keys is not None:
+        raise CommandError("--signing-key: GATEWAY_SIGNING_KEY is set already; nothing was written")
+    # Only here: cryptography takes as long to import as the rest.
+    from auth.signing_keys import KINDS, make_key, write_keys
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    keys = write_keys([make_key(KINDS[0], now), make_key(KINDS[0], now)])
+    note = f"Other services find the public keys at {settings.public_url}/.well-known/jwks.json."
+    return replace(plan, keys=keys, env={**plan.env, "GATEWAY_SIGNING_KEY": f"./{_KEYS}"}, notes=(*plan.notes, note))
 
 
 def _webhooks(settings: Settings) -> str:
@@ -157,7 +188,7 @@ def _plan(env: dict[str, str], settings: Settings, template: HmsTemplate | None)
     written = parse_policy(text, _POLICY)
     note = f"The template has no {' and no '.join(missing)} but {has}: {_POLICY} maps relations to these roles."
     notes = (note, *_left_out(template), *_powers(written, template))
-    return _Plan({**env, "GATEWAY_POLICY": f"./{_POLICY}"}, text, notes)
+    return _Plan({**env, "GATEWAY_POLICY": f"./{_POLICY}"}, text, notes=notes)
 
 
 def _left_out(template: HmsTemplate) -> tuple[str, ...]:
@@ -178,6 +209,8 @@ def _write(plan: _Plan, *, force: bool) -> dict[str, str | None]:
     files = [(Path(_ENV), _env_text(plan.env), 0o600)]
     if plan.policy:  # before the file that points at it; readable, since a container runs as another user
         files.insert(0, (Path(_POLICY), plan.policy, 0o644))
+    if plan.keys:
+        files.insert(0, (Path(_KEYS), plan.keys, 0o600))
     present = " and ".join(str(path) for path, *_ in files if path.exists())
     if present and not force:
         if not sys.stdin.isatty():
@@ -218,7 +251,7 @@ def _quoted(name: str, value: str) -> str:
 
 
 def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
-    for name in ("policy", "env"):
+    for name in ("signing", "policy", "env"):
         if name in written:
             backup = written[f"{name}_backup"]
             click.echo(f"Wrote {written[name]}" + (f"; the previous file is {backup}" if backup else "") + ".")

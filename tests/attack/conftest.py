@@ -38,10 +38,11 @@ limits."tokens.mint" = { rate = "100000/min", burst = 10000 }
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation with one user of each role and a disabled member."""
+    """A running installation with one user of each role and a disabled member, and with a key for ES256."""
     running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES, fsync="always")
     running.env["GATEWAY_REGISTRATION"] = "invite"
     running.env["HMS_WEBHOOK_SECRET"] = f"{secrets.token_urlsafe(48)},{secrets.token_urlsafe(48)}"
+    running.sign_tokens("es256", "ed25519")
     with running:
         running.add_users(hanna="host", mira="member", otto="operator", dora="member", olga="omni", ada="admin")
         assert running.command("users", "disable", "dora").returncode == 0
@@ -59,10 +60,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def forge(target: Installation) -> Forge:
-    """A forger for each module, because twenty more logins of its user end its session."""
-    return Forge(target)
+@pytest.fixture(scope="module", params=["HS256", "ES256"])
+def forge(target: Installation, request: pytest.FixtureRequest) -> Forge:
+    """A forger for each module, because twenty more logins of its user end its session; for tokens of both kinds."""
+    return Forge(target, request.param)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from typing import Any
 
 import pytest
 
@@ -34,20 +32,11 @@ def test_unsigned_token_is_refused(target: Installation, forge: Forge, algorithm
 
 
 # RFC 8725 section 3.1: only the algorithm that the key is for, even if the signature is right.
-@pytest.mark.parametrize(
-    ("algorithm", "digest"),
-    [
-        ("HS512", hashlib.sha512),
-        ("HS384", hashlib.sha384),
-        ("hs256", hashlib.sha256),
-        ("RS256", hashlib.sha256),
-        ("ES256", hashlib.sha256),
-        ("PS256", hashlib.sha256),
-        ("EdDSA", hashlib.sha256),
-        ("HS256 ", hashlib.sha256),
-    ],
-)
-def test_another_algorithm_is_refused(target: Installation, forge: Forge, algorithm: str, digest: Any) -> None:
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "hs256", "RS256", "ES256", "ES384", "PS256", "EdDSA"])
+@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+def test_another_algorithm_is_refused(target: Installation, forge: Forge, algorithm: str, digest: str) -> None:
+    if (algorithm, digest) == (forge.algorithm, "sha256"):
+        return  # the control experiment
     assert_refused(target, forge.sign(forge.header | {"alg": algorithm}, digest=digest))
 
 

@@ -25,6 +25,8 @@ PUBLIC = {
     ("GET", "/docs/docs.js"),
     ("GET", "/operator"),
     ("GET", "/operator/{name}"),
+    ("GET", "/.well-known/jwks.json"),
+    ("GET", "/.well-known/oauth-authorization-server"),
     ("POST", "/hooks/100ms"),
     ("POST", "/api/auth/login"),
     ("POST", "/api/auth/refresh"),

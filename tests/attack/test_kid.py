@@ -52,6 +52,6 @@ def test_kid_of_a_key_for_another_purpose_is_refused(target: Installation, forge
 def test_kid_reveals_nothing_about_the_secret(target: Installation, forge: Forge) -> None:
     """RFC 7517 section 4.5: `kid` is public, so it is neither a part of the secret nor a plain hash of it."""
     secret = target.env["GATEWAY_SECRET"].encode()
-    assert len(forge.key.kid) == 12
+    assert len(forge.secret.kid) == 12
     for name in ("md5", "sha1", "sha256", "sha512"):
-        assert forge.key.kid not in hashlib.new(name, secret).hexdigest()
+        assert forge.secret.kid not in hashlib.new(name, secret).hexdigest()

@@ -169,5 +169,5 @@ def test_100ms_accepts_no_token_of_the_gateway(target: Installation, tokens: dic
 
 def test_100ms_token_with_our_claims_is_refused(target: Installation, forge: Forge) -> None:
     both = forge.claims | {"access_key": target.env["HMS_APP_ACCESS_KEY"], "type": "app", "version": 2}
-    assert_refused(target, jwt.encode(both, target.env["HMS_APP_SECRET"], headers={"kid": forge.key.kid}))
+    assert_refused(target, jwt.encode(both, target.env["HMS_APP_SECRET"], headers={"kid": forge.kid}))
     assert_refused(target, forge.sign(forge.header | {"typ": "JWT"}, both))

@@ -52,7 +52,7 @@ def test_a_healthy_installation_passes_and_every_line_says_ok(at: Installation) 
     done = at.command("doctor")
     lines = assert_done(done, at.env).splitlines()
     assert [line.split()[0] for line in lines] == ["ok"] * len(lines)
-    checks = "settings operators policy secret archive"
+    checks = "settings operators policy secret signing archive"
     checks += " redis append-only appendfsync eviction disk clock memory admins 100ms template"
     events = ["webhooks", "events", "event", "dead"]
     assert [line.split()[1] for line in lines] == [*checks.split(), *events]

@@ -206,6 +206,29 @@ def test_the_webhook_to_enter_at_100ms_is_printed_without_its_secret(fresh: Inst
     assert written(fresh)["GATEWAY_PUBLIC_URL"] == "https://video.example.com/"
 
 
+def test_signing_keys_are_written_with_the_setting_that_names_them(fresh: Installation) -> None:
+    assert_failed(fresh.command("init", "--signing-key"), fresh.env, "--signing-key needs --public-url")
+    assert os.listdir(fresh.folder) == []
+    url = "https://video.example.com"
+    said = assert_done(fresh.command("init", "--signing-key", "--public-url", url), fresh.env)
+    assert "Wrote signing.pem." in said
+    assert f"{url}/.well-known/jwks.json" in said
+    path = fresh.folder / "signing.pem"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "PRIVATE" not in said
+    assert written(fresh)["GATEWAY_SIGNING_KEY"] == "./signing.pem"
+    found = {one["check"]: one for one in parsed(bare(fresh).command("doctor", "--json"), {})["checks"]}
+    assert found["signing"]["text"].startswith("ES256, key ")
+    assert found["signing"]["status"] == "ok"
+    path.chmod(0o644)
+    again = {one["check"]: one for one in parsed(fresh.command("doctor", "--json"), {})["checks"]}
+    assert again["key file"]["status"] == "WARN"
+    refused = fresh.command("init", "--force", "--offline", "--signing-key", GATEWAY_SIGNING_KEY="signing.pem",
+                            GATEWAY_PUBLIC_URL=url, REDIS_URL="redis://127.0.0.1", HMS_APP_ACCESS_KEY="a" * 24,
+                            HMS_APP_SECRET="k3pt-as-it-was-0123456789-abcdefgh", HMS_TEMPLATE_ID="0" * 24)  # fmt: skip
+    assert_failed(refused, fresh.env, "GATEWAY_SIGNING_KEY is set already")
+
+
 def test_values_that_100ms_refuses_are_not_written_unless_offline(fresh: Installation) -> None:
     wrong = {"HMS_APP_SECRET": "n0t-the-secret-of-this-account-at-100ms!"}
     assert_failed(fresh.command("init", **wrong), fresh.env | wrong, "100ms refuses", "nothing was written")
@@ -233,8 +256,10 @@ def test_values_that_the_file_cannot_contain_are_refused(fresh: Installation) ->
 
 def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation) -> None:
     given = {name: fresh.env.pop(name) for name in ASKED}
-    answers = [*(given[name] for name in ASKED), "https://video.example.com"]
+    answers = [*(given[name] for name in ASKED), "https://video.example.com", "n"]
     shown = at_terminal(fresh, "init", answers=answers)
+    assert "Should other services be able to verify access tokens?" in shown
+    assert not (fresh.folder / "signing.pem").exists()
     for name in ASKED:
         assert name in shown
     assert given["REDIS_URL"] in shown  # a terminal echoes the input,

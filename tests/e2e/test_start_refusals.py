@@ -56,6 +56,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str, code: in
         ("GATEWAY_SECRET", "x" * 31),
         ("GATEWAY_SECRET", "ab" * 32),
         ("GATEWAY_SECRET", "changeme-changeme-changeme-0123456789"),
+        ("GATEWAY_SIGNING_KEY", "none.pem"),
         ("GATEWAY_PORT", "http"),
         ("GATEWAY_WORKERS", "0"),
         ("GATEWAY_LOG", "xml"),

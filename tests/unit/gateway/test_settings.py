@@ -2,13 +2,24 @@
 
 import os
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from auth.signing_keys import make_key, write_keys
 from gateway import settings as module
 from gateway.setting_values import SettingsError
-from gateway.settings import DEMO_ENV, Settings, argon2_cost, hms_given, load_env, password_policy, redis_url
+from gateway.settings import (
+    DEMO_ENV,
+    Settings,
+    argon2_cost,
+    hms_given,
+    load_env,
+    password_policy,
+    redis_url,
+    signing_key_path,
+)
 
 HMS, GATEWAY, OLDER = "hms-Aq3v9Zk1mTr7Yw0Lc5Xb", "gat-Pz8s2Df4hJ6kLq1Vn3Gt9", "old-Wx5e7Ru9iOp2Mb4Cf6Kd8"
 HMS, GATEWAY, OLDER = HMS + "Nd8uFg2Jh4", GATEWAY + "Yb0sRe6Wc", OLDER + "Tz1aSv3Hn"
@@ -605,3 +616,52 @@ def test_the_operators_listener_must_not_have_the_public_port(host: str) -> None
     text = refusal(GATEWAY_OPERATOR_BIND=f"{host}:8000")
     assert text.startswith("GATEWAY_OPERATOR_BIND must have another port")
     assert refusal(GATEWAY_OPERATOR_BIND=f"{host}:9000", GATEWAY_PORT="9000") == text
+
+
+# --- GATEWAY_SIGNING_KEY ---
+
+PUBLIC = {"GATEWAY_PUBLIC_URL": "https://gateway.example.com/"}
+
+
+@pytest.fixture
+def pem() -> str:
+    return write_keys([make_key("es256", datetime.now(UTC)), make_key("ed25519", datetime.now(UTC))])
+
+
+@pytest.mark.parametrize("how", ["path", "text", "text with escapes"])
+def test_signing_keys_come_from_a_file_or_the_setting_itself(how: str, pem: str, tmp_path: Path) -> None:
+    path = tmp_path / "signing.pem"
+    path.write_text(pem)
+    given = {"path": str(path), "text": pem, "text with escapes": pem.replace("\n", "\\n")}[how]
+    env = GOOD | PUBLIC | {"GATEWAY_SIGNING_KEY": given}
+    keys = Settings.from_env(env).token_keys
+    assert keys is not None
+    assert keys.issuer == "https://gateway.example.com"
+    assert [key.algorithm for key in keys.keys] == ["ES256", "EdDSA"]
+    assert signing_key_path(env) == (path if how == "path" else None)
+
+
+def test_without_signing_keys_there_are_none() -> None:
+    assert Settings.from_env(GOOD).token_keys is None
+    assert signing_key_path(GOOD) is None
+
+
+def test_signing_keys_need_the_public_url(pem: str) -> None:
+    assert refusal(GATEWAY_SIGNING_KEY=pem) == (
+        "GATEWAY_SIGNING_KEY needs GATEWAY_PUBLIC_URL, which names the issuer of the tokens"
+    )
+
+
+def test_refused_signing_key_is_named_and_not_repeated(pem: str, tmp_path: Path) -> None:
+    missing = refusal(**PUBLIC, GATEWAY_SIGNING_KEY=str(tmp_path / "none.pem"))
+    assert missing == "GATEWAY_SIGNING_KEY: the file cannot be read: No such file or directory"
+    for text in (pem[:-40], pem.replace("PRIVATE KEY", "RSA KEY"), pem + pem):
+        said = refusal(**PUBLIC, GATEWAY_SIGNING_KEY=text)
+        assert said.startswith("GATEWAY_SIGNING_KEY: it has ")
+        assert not any(line in said for line in text.splitlines() if len(line) > 20)
+
+
+def test_repr_shows_no_signing_key(pem: str) -> None:
+    settings = Settings.from_env(GOOD | PUBLIC | {"GATEWAY_SIGNING_KEY": pem})
+    assert "token_keys" not in repr(settings)
+    assert not any(line in repr(settings) for line in pem.splitlines() if len(line) > 20)
