@@ -13,6 +13,28 @@ class TokenExpired(InvalidToken):
     """The token was valid; a refresh returns one with the current roles."""
 
 
+class RefusedKey(InvalidToken):
+    """A service key was refused. `key_id` is empty if there is no such key; `why` is one word, for the audit only."""
+
+    def __init__(self, text: str, *, key_id: str = "", why: str) -> None:
+        super().__init__(text)
+        self.key_id = key_id
+        self.why = why
+
+
+class UnknownKey(AuthError):
+    """There is no service key of this id or name."""
+
+
+class BadKey(AuthError):
+    """A property of a new service key breaks a rule. `field` names it."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+
 class InvalidCredentials(AuthError):
     """The name or the password is wrong, or the account is disabled. `uid` is the account's, for the audit only."""
 

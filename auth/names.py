@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 from .errors import BadUsername
+from .key_texts import KEY_ID
 
 UID = re.compile(r"u[a-z2-7]{20}")
 # Shown as nothing, though of none of the categories that `is_invisible` names: Unicode's Default_Ignorable_Code_Point
@@ -40,6 +41,8 @@ def name_key(username: str) -> str:
         raise BadUsername("a user name must not contain a slash")
     if UID.fullmatch(key):  # a request for that id must find its owner, not an account of that name
         raise BadUsername("a user name must not look like a user's id")
+    if KEY_ID.fullmatch(key):
+        raise BadUsername("a user name must not look like the id of a service key")
     return key
 
 

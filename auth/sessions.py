@@ -137,7 +137,7 @@ class Sessions:
 
     async def hold(self, principals: Sequence[Principal]) -> list[bool]:
         """Tell of each principal whether their session is live and their version current. One round trip."""
-        guards = [self.guards(one) for one in principals]
+        guards = [[*self.guards(one), *([one.key.guard] if one.key else ())] for one in principals]
         replies = iter(
             await asyncio.gather(*(self._execute("HGET", key, field) for own in guards for key, field, _ in own))
         )
@@ -145,9 +145,15 @@ class Sessions:
 
     @staticmethod
     def guards(principal: Principal) -> list[tuple[str, str, str]]:
-        """Return the guards of a principal as (key, field, expected): the session is live, the version is current."""
-        uid = principal.uid
-        return [(f"s:1:{{{uid}}}:{principal.sid}", "live", "1"), (f"u:1:{{{uid}}}", "ver", str(principal.ver))]
+        """Return the guards of a principal as (key, field, expected): the session is live, the version is current.
+
+        For a user for whom a service key acts, only the second: the key has its own guard, in another cluster slot.
+        """
+        uid, key = principal.uid, principal.key
+        if key is not None and key.id == uid:
+            return [key.guard]
+        is_current = (f"u:1:{{{uid}}}", "ver", str(principal.ver))
+        return [is_current] if key is not None else [(f"s:1:{{{uid}}}:{principal.sid}", "live", "1"), is_current]
 
     def _token(self, uid: str, sid: str, counter: int) -> str:
         body = f"v1.{uid}.{sid}.{counter}"

@@ -18,6 +18,7 @@ import jwt
 
 from .errors import InvalidToken, TokenExpired
 from .keys import KeyRing
+from .service_keys import ServiceKey
 from .signing_keys import SigningKeys
 
 ISSUER = "hms-gateway"  # of tokens that only the gateway can verify; that of others is its public address
@@ -41,12 +42,21 @@ _CLAIM_TYPES: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller whose token is genuine. Its guards check that the session is live (`Sessions.guards`)."""
+    """A caller whose credential is genuine. Its guards check that it still counts (`Sessions.guards`).
+
+    A service key has no session: it acts for itself, with its own id as `uid`, or for the user `uid`.
+    """
 
     uid: str
     sid: str
     roles: tuple[str, ...]
     ver: int
+    key: ServiceKey | None = None
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether a service key acts for a user."""
+        return self.key is not None and self.key.id != self.uid
 
 
 @dataclass(frozen=True, slots=True)

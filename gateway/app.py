@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from auth.accounts import Accounts
 from auth.keys import KeyRing
 from auth.passwords import Passwords
+from auth.service_keys import ServiceKeys
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
 from auth.vouchers import Vouchers
@@ -29,12 +30,15 @@ from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
 from gateway.accounts.password_change import PasswordChange
 from gateway.accounts.registration import Registration
+from gateway.accounts.service_keys import KeyAdmin
 from gateway.apidoc.openapi import describe
 from gateway.audit import Audit
 from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
+from gateway.http.acting import Acting
 from gateway.http.admission import Admission
+from gateway.http.callers import Callers
 from gateway.http.client_address import ClientAddresses
 from gateway.http.cookies import RefreshCookies
 from gateway.http.cors import Cors
@@ -43,18 +47,14 @@ from gateway.http.dispatch import SERVICES, Dispatch
 from gateway.http.edge import Edge
 from gateway.http.listeners import OperatorListener
 from gateway.http.login_throttle import Throttle
+from gateway.http.outcomes import Outcomes
 from gateway.http.problems import problem_response
-from gateway.metering.accrual import Accrual
 from gateway.metering.budgets import Budgets
-from gateway.metering.consequences import Consequences
 from gateway.metering.consumer import Consumer
-from gateway.metering.enforcement import Enforcement
 from gateway.metering.intake import PATH as WEBHOOKS
 from gateway.metering.intake import Intake, SecretCheck
-from gateway.metering.leader import Chore, Leader
-from gateway.metering.reconcile import Reconciliation
+from gateway.metering.leader import Chore
 from gateway.metering.stays import Stays
-from gateway.metering.sweep import Sweep
 from gateway.metering.webhooks import Webhooks
 from gateway.metrics.monitor import Monitor, Workload
 from gateway.metrics.readings import Reader
@@ -92,6 +92,7 @@ from gateway.routes import (
     hooks,
     invites,
     join_tokens,
+    keys,
     login,
     members,
     outgoing,
@@ -106,6 +107,7 @@ from gateway.routes import limits as limits_routes
 from gateway.routes import metrics as metrics_routes
 from gateway.routes.services import Services
 from gateway.settings import Settings
+from gateway.upkeep import leader_of
 from gateway.usage.archive import Archive
 from gateway.usage.feed import Feed
 from gateway.usage.history import History
@@ -125,7 +127,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
-ROUTES += _handlers(limits_routes, users, hooks, outgoing, events, audit_routes, well_known)
+ROUTES += _handlers(limits_routes, users, keys, hooks, outgoing, events, audit_routes, well_known)
 CONSOLE = _handlers(console)
 DOCS = _handlers(description)
 MONITORING = _handlers(metrics_routes)
@@ -156,6 +158,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     )
     durable = DurableWrites(redis)
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
+    service_keys = ServiceKeys(store.execute, write=durable.execute, post=store.post)
     refresh_keys = KeyRing(settings.gateway_secrets, "refresh")
     sessions = Sessions(store.execute, refresh_keys)
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"), settings.token_keys)
@@ -198,12 +201,14 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         accounts=accounts,
         sessions=sessions,
         tokens=tokens,
+        keys=service_keys,
         limiter=limiter,
         derived=derived,
         throttle=throttle,
         cookies=RefreshCookies(on=settings.cookies, own=settings.public_url, cors=cors),
         user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
         user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links),
+        key_admin=KeyAdmin(service_keys, audit),
         password_change=PasswordChange(accounts, sessions, links, audit),
         registration=Registration(accounts, invites, policy, audit),
         audit=audit,
@@ -249,7 +254,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         await _warm((store, reports), durable, passwords)
         chores = [
             asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
-            asyncio.create_task(_leader(reports, stays, hms, policy, registry, *others).run()),
+            asyncio.create_task(leader_of(reports, stays, hms, policy, registry, *others).run()),
         ]
         chores.append(asyncio.create_task(Heartbeat(reports.execute, reports.now_ms, vitals).run()))
         if secret.is_set:
@@ -276,8 +281,20 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             passwords.close()
 
     dispatch = Dispatch(services)
+    outcomes = Outcomes(limiter, derived, audit)
     admission = Admission(
-        tokens, sessions, limiter, counters, registry, policy, throttle, derived, idempotency, audit, secret, dispatch
+        Callers(tokens, service_keys, accounts, throttle, audit),
+        sessions,
+        limiter,
+        Acting(limiter, outcomes, policy),
+        counters,
+        registry,
+        policy,
+        throttle,
+        outcomes,
+        idempotency,
+        secret,
+        dispatch,
     )
     routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ()), *(MONITORING if monitor else ())]
     app = Litestar(
@@ -308,23 +325,6 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         hides=OperatorListener(settings.operator_bind[1]).hides if settings.operator_bind else None,
         on_response=tally.responded if tally else None,
     )
-
-
-def _leader(
-    reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms, *others: Chore
-) -> Leader:
-    """Return the leader with the chores that keep minutes exact and within their budgets, and others."""
-    audit = Audit(reports.execute, reports.post, Announcer(policy))
-    reconciliation = Reconciliation(reports.execute, stays, audit, reports.now_ms)
-    accrual = Accrual(reports.execute, stays, reports.now_ms)
-    sweep = Sweep(reports.execute, hms, reconciliation, reports.now_ms)
-    budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
-    consequences = Consequences(reports.execute, rooms, hms, audit)
-    enforcement = Enforcement(
-        reports.execute, budgets, policy, consequences, reports.now_ms, lambda: accrual.credited_ms
-    )
-    chores = (Chore("accrual", accrual.work), Chore("reconciliation", sweep.work), Chore("budgets", enforcement.work))
-    return Leader(reports.execute, *chores, *others)
 
 
 async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:

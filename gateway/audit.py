@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auth.accounts import Accounts
-from gateway.logs import event, request_id, to_json
+from auth.key_texts import KEY_ID
+from gateway.logs import event, request_id, service_key, to_json
 
 log = logging.getLogger("gateway.audit")
 
@@ -35,8 +36,9 @@ Facts = dict[str, str | int]
 
 ACTIONS = (
     "account.registered", "budget.reached", "code.refused", "denied", "guest.accepted", "invite.accepted",
-    "invite.made", "invite.revoked", "limits.lift", "limits.override", "limits.reset", "login", "login.blocked",
-    "login.failed", "logout", "member.banned", "member.changed", "minutes.corrected", "minutes.unconfirmed",
+    "invite.made", "invite.revoked", "key.created", "key.refused", "key.revoked", "key.rotated", "limits.lift",
+    "limits.override", "limits.reset", "login", "login.blocked", "login.failed", "logout", "member.banned",
+    "member.changed", "minutes.corrected", "minutes.unconfirmed",
     "password.changed", "password.refused", "password.set", "peer.removed", "refresh.reused", "room.adopted",
     "room.changed", "room.created", "room.end_failed", "room.ended", "room.found_empty", "room.locked",
     "session.ended", "throttled", "token.minted", "usage.read", "usage.reconciled", "user.created",
@@ -50,7 +52,10 @@ PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event. `by` is a user id, `cli`, or empty without a login; `subject` is the user it concerns."""
+    """One event. `by` is the id of a user or a service key, `cli`, or empty without a login.
+
+    `subject` is the id of the user or key whom it concerns. The detail `key` is the service key that acted for `by`.
+    """
 
     id: str
     at_ms: int
@@ -180,6 +185,8 @@ class Audit:
 
     def _commands(self, action: str, facts: Facts, address: str = "") -> list[tuple[Any, ...]]:
         """Log an entry; return the commands that store it and, if it is one that operators' systems want, its event."""
+        if (key := service_key.get()) and key != facts["by"]:
+            facts = facts | {"key": key}
         event(log, action, facts | ({"address": address} if address else {}))
         text = to_json({"action": action} | facts | {"request_id": request_id.get()})
         words = ("XADD", STREAM, "MAXLEN", "~", MOST_ENTRIES, "*", "entry", text)
@@ -204,4 +211,6 @@ def _entry(place: str, words: list[bytes]) -> Entry:
 
 async def party(accounts: Accounts, user: str) -> str:
     """Return the id that the trail uses for a user given by name or id, deleted or not. Raises: UnknownUser"""
-    return user if user == CLI else await accounts.id_of(user)  # the command line, even if a user has that name
+    if user == CLI or KEY_ID.fullmatch(user):  # the command line, even if a user has that name
+        return user
+    return await accounts.id_of(user)

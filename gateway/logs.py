@@ -16,15 +16,18 @@ from typing import Any, TextIO
 import msgspec
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+service_key: ContextVar[str] = ContextVar("service_key", default="")
+"""The id of the service key that a request came with."""
 
 BATCH_S = 0.05  # a killed process loses this much of its events
 MOST_LINES = 1000  # that wait
 ATOMIC_BYTES = 4096  # PIPE_BUF of Linux
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
-# Codes of invites and links, login tokens and refresh tokens, any of which its reader could use.
+# Codes of invites and links, login tokens, refresh tokens and service keys, any of which its reader could use.
 _SECRET = re.compile(
     r"(?<![a-z2-7])[a-z2-7]{26}(?![a-z2-7])|eyJ[\w-]+\.[\w-]+\.[\w-]*|v1\.u[a-z2-7]{20}\.\w+\.\w+\.\w+"
+    r"|gwk_[a-z2-7]{12}_[0-9A-Za-z]{38}"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

@@ -19,6 +19,9 @@ from .periods import Day, day_of, months_between
 METERED = ("minutes", "owned")
 """Actions whose counters hold seconds, not requests: time in rooms, and everybody's time in the rooms of an owner."""
 
+ACTING = "act-as"
+"""The action under which a service key counts requests for users, which count as their own actions, too."""
+
 ALL = "all"
 """The subject under which the whole installation is counted: minutes exactly, requests derived (see `derived`)."""
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
 from . import Execute
-from .counters import ALL, METERED, PEAK, Counters, split_metric
+from .counters import ACTING, ALL, METERED, PEAK, Counters, split_metric
 from .limiter import KEEP_COUNTERS_MS
 from .minutes import KEEP_S as KEEP_MINUTES_S
 from .minutes import SECONDS, US_PER_MINUTE, place_of, spread
@@ -62,7 +62,7 @@ class Derived:
         minutes: Counter[tuple[int, str]] = Counter({(minute, SECONDS): count for minute, count in seconds.items()})
         for (subject, metric, minute, room), count in noted.items():
             day = day_of(minute * US_PER_MINUTE)
-            if parts := split_metric(metric):
+            if (parts := split_metric(metric)) and parts[0] != ACTING:
                 minutes[minute, parts[1]] += count
             for period in (f"{day.month}-{day.field}", day.month):
                 for name in _lists(metric):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from auth.accounts import Accounts
+from auth.service_keys import ServiceKey
 from auth.tokens import Principal
 from auth.users import User
 from gateway.audit import CLI
@@ -66,5 +67,19 @@ class Actor:
         if beyond := self._lacks(policy, roles):
             raise NotAllowed(f"You cannot grant a permission that you do not have: {beyond}.", why=f"grants {beyond}")
 
+    def check_scopes(self, scopes: Iterable[str]) -> None:
+        """Check that scopes of a service key give no power that the actor does not have. Raises: NotAllowed"""
+        if beyond := self._beyond(scopes):
+            raise NotAllowed(f"You cannot grant a permission that you do not have: {beyond}.", why=f"grants {beyond}")
+
+    def check_key(self, key: ServiceKey) -> None:
+        """Check that a service key has no power that the actor does not have. Raises: NotAllowed"""
+        if beyond := self._beyond(key.scopes):
+            text = f"This key has a permission that you do not have: {beyond}."
+            raise NotAllowed(text, subject=key.id, why=f"touches {beyond}")
+
     def _lacks(self, policy: Policy, roles: Iterable[str]) -> str:
-        return ", ".join(sorted((policy.permissions(roles) & POWERS) - self.permissions))
+        return self._beyond(policy.permissions(roles))
+
+    def _beyond(self, permissions: Iterable[str]) -> str:
+        return ", ".join(sorted((POWERS & set(permissions)) - self.permissions))

@@ -47,7 +47,7 @@ _ELSEWHERE = {
     "doctor": "Check settings, signing keys, policy, archive, Redis, 100ms and webhooks.",
     "emulator": "Run a local 100ms for development.",
     "init": "Write `.env` with new secrets into this folder.",
-    "keys": "Keys that sign access tokens.",
+    "keys": "Service keys of backends; keys that sign access tokens.",
     "limits": "One user's limits: show, reset, override.",
     "policy": "Check a policy file, explain a decision.",
     "rooms": "List, show, adopt, hand over, end and unlock rooms.",

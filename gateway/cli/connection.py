@@ -9,11 +9,13 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.keys import KeyRing
 from auth.passwords import Passwords
+from auth.service_keys import ServiceKeys
 from auth.sessions import Sessions
 from auth.vouchers import Vouchers
 from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
 from gateway.accounts.registration import Registration
+from gateway.accounts.service_keys import KeyAdmin
 from gateway.audit import Audit
 from gateway.outgoing.messages import Announcer
 from gateway.policy.file import load_policy
@@ -37,6 +39,7 @@ class Office:
     sessions: Sessions
     admin: UserAdmin
     limits: UserLimits
+    keys: KeyAdmin
     registration: Registration
     audit: Audit
     counters: Counters
@@ -62,8 +65,9 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         limiter = Limiter(execute)
         limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, audit)
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
+        keys = KeyAdmin(ServiceKeys(execute, write=durable.execute), audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
-        return await work(Office(accounts, sessions, admin, limits, registration, audit, Counters(execute), mode))
+        return await work(Office(accounts, sessions, admin, limits, keys, registration, audit, Counters(execute), mode))
 
     return with_store(inner)
 

@@ -1,13 +1,117 @@
-"""`gateway keys`: the keys that sign access tokens."""
+"""`gateway keys`: service keys, and under `signing` the keys that sign access tokens."""
+
+import time
+from datetime import UTC, datetime
 
 import click
+from rich.table import Column, Table
 
+from auth.service_keys import NewKey, ServiceKey
+from gateway.accounts.actor import Actor
+from gateway.accounts.service_keys import MOST_OVERLAP_S
+from gateway.cli.connection import Office, with_office
 from gateway.cli.signing import signing
+from gateway.cli.terminal import CSV, DURATION, JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.policy.scopes import SCOPES
+from gateway.routes.keys import OneServiceKey
+
+_CLI = Actor.command_line()
 
 
 @click.group()
 def keys() -> None:
-    """Keys that sign access tokens."""
+    """Service keys, with which backends call the gateway; and keys that sign access tokens."""
 
 
 keys.add_command(signing)
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    metavar="SCOPE",
+    help=f"May be given several times: {', '.join(sorted(SCOPES))}.",
+)
+@click.option("--expires", type=DURATION, help="How long it is valid: 12h, 90d.  [default: until it is revoked]")
+@click.option("--cidr", "cidrs", multiple=True, help="Only from this network; may be given several times.")
+@JSON
+def add_key(name: str, scopes: tuple[str, ...], expires: int | None, cidrs: tuple[str, ...], as_json: bool) -> None:
+    """Make a service key and print it. It is shown only this once: only its SHA-256 is stored."""
+    expires_ms = int((time.time() + expires) * 1000) if expires else 0
+    key, text = with_office(lambda office: office.keys.create(_CLI, NewKey(name, scopes, expires_ms, cidrs)))
+    print_result({"key": text, "service_key": OneServiceKey.of(key)}, text, as_json=as_json)
+
+
+@keys.command("list")
+@click.option("--revoked", is_flag=True, help="Also those revoked in the last 400 days.")
+@CSV
+@JSON
+def list_keys(revoked: bool, as_csv: bool, as_json: bool) -> None:
+    """List service keys, the oldest first."""
+    found = [key for key in with_office(lambda office: office.keys.all()) if revoked or key.status == "active"]
+    none = "No service keys yet. Make one: gateway keys add NAME --scope usage:read-any"
+    print_list([OneServiceKey.of(one) for one in found], _table(found), none=none, as_json=as_json, as_csv=as_csv)
+
+
+@keys.command("show")
+@click.argument("key")
+@JSON
+def show_key(key: str, as_json: bool) -> None:
+    """Show one service key, by name or id."""
+    found = with_office(lambda office: office.keys.find(key))
+    if as_json:
+        print_json(OneServiceKey.of(found))
+    else:
+        print_table(_table([found]))
+
+
+@keys.command("rotate")
+@click.argument("key")
+@click.option("--overlap", type=DURATION, help="How long the old secret stays valid, e.g. 1h.  [default: not at all]")
+@JSON
+def rotate_key(key: str, overlap: int | None, as_json: bool) -> None:
+    """Give a service key, by name or id, a new secret, and print it. It is shown only this once."""
+    if overlap and overlap > MOST_OVERLAP_S:
+        raise click.BadParameter(f"at most {MOST_OVERLAP_S // 86_400}d", param_hint="--overlap")
+    rotated, text = with_office(lambda office: office.keys.rotate(_CLI, key, overlap_s=overlap or 0))
+    print_result({"key": text, "service_key": OneServiceKey.of(rotated)}, text, as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("key")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def revoke_key(key: str, yes: bool) -> None:
+    """Revoke a service key, by name or id, for good. Its next request is refused."""
+
+    async def work(office: Office) -> ServiceKey:
+        return await office.keys.revoke(_CLI, key)
+
+    if not yes:
+        click.confirm(f"Revoke {key} for good?", abort=True, err=True)
+    click.echo(f"{with_office(work).name} is revoked.")
+
+
+def _table(found: list[ServiceKey]) -> Table:
+    now_ms = time.time_ns() // 1_000_000
+    rows = [
+        (
+            one.name,
+            "\n".join(sorted(one.scopes)),
+            one.state(now_ms),
+            _time(one.expires_ms),
+            _time(one.used_ms),
+            "\n".join(map(str, one.cidrs)),
+            one.id,
+        )
+        for one in found
+    ]
+    texts = [Column(name, overflow="fold") for name in ("Key", "Scopes", "Status", "Expires", "Last used", "From")]
+    return table_of([*texts, Column("Id", no_wrap=True)], rows)
+
+
+def _time(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M") if epoch_ms else "never"

@@ -1,44 +1,42 @@
 """Authenticates, authorizes and rate-limits a request in one Redis round trip, before its handler runs."""
 
 import contextlib
-import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec import structs
-from redis.exceptions import RedisError
 
 from auth.errors import InvalidToken, TokenExpired
 from auth.sessions import Sessions
-from auth.tokens import LoginTokens, Principal
-from gateway.audit import Audit
+from auth.tokens import Principal
 from gateway.http.access import Access, access_of
+from gateway.http.acting import Acting, Take
+from gateway.http.callers import Callers, StaleCaller
 from gateway.http.context import Admitted, Context, context_of
 from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
-from gateway.http.problems import CHALLENGE, STATUS_OF, Problem, RateLimited, send_problem
+from gateway.http.outcomes import Outcomes
+from gateway.http.problems import STATUS_OF, Problem, RateLimited, send_problem
 from gateway.http.request_input import read_input
+from gateway.logs import service_key
 from gateway.metering.intake import SecretCheck
 from gateway.policy.actions import counter_of
-from gateway.policy.decide import Verdict, decide
+from gateway.policy.decide import Verdict
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
+from gateway.policy.scopes import decide_for
 from gateway.redis.store import StoreError
-from gateway.rooms.idempotency import Idempotency
+from gateway.rooms.idempotency import Idempotency, key_of
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
 from gateway.text import FieldError
 from limits.counters import Counters, Usage
-from limits.derived import Derived
-from limits.fields import ratelimit_fields
 from limits.limiter import Limiter
 from limits.policy import Decision
-
-log = logging.getLogger("gateway")
 
 T = TypeVar("T")
 
@@ -47,20 +45,20 @@ T = TypeVar("T")
 class Admission:
     """Admits or refuses a request before its handler runs, by the `Access` of its route.
 
-    One Redis flush checks the session, charges every limit, counts the request and, where the action concerns a room,
+    One Redis flush checks the caller, charges every limit, counts the request and, where the action concerns a room,
     reads the room and the caller's relation to it. Then the policy decides.
     """
 
-    _tokens: LoginTokens
+    _callers: Callers
     _sessions: Sessions
     _limiter: Limiter
+    _acting: Acting
     _counters: Counters
     _rooms: Rooms
     _policy: PolicyInForce
     _throttle: Throttle
-    _derived: Derived
+    _outcomes: Outcomes
     _idempotency: Idempotency
-    _audit: Audit
     _secret_check: SecretCheck
     _dispatch: Dispatch
 
@@ -78,16 +76,17 @@ class Admission:
                     await self._throttle.request(context_of(scope).client)
                 arguments = await read_input(scope, receive)
             else:
-                principal = self._tokens.verify(bearer_of(scope))
-                arguments, refusal = await _read_input(scope, receive)
-                if access.repeatable and (made := await self._made(access, principal, arguments)):
-                    admitted = await self._admit_repetition(access, principal, made)
+                caller, refusal = await self._callers.identify(scope)
+                arguments, wrong = await _read_input(scope, receive)
+                if caller.key is None:
+                    admitted = await self._admit(access, caller, scope, arguments, refusal or wrong)
                 else:
-                    admitted = await self._admit(access, principal, scope, refusal)
+                    service_key.set(caller.key.id)
+                    admitted, refusal = await self._admit_key(access, caller, scope, arguments, (refusal, wrong))
                 context_of(scope).admitted = admitted
-                scope["user"], scope["auth"] = principal, admitted
-                send = self._counting(access, scope, admitted, send)
-                if refused := _forbidden(admitted.verdict) or refusal:
+                scope["user"], scope["auth"] = admitted.principal, admitted
+                send = self._outcomes.counting(access, scope, admitted, send)
+                if refused := refusal or _forbidden(admitted.verdict) or wrong:
                     raise refused
         except Exception as error:  # noqa: BLE001  every exception has its problem
             await send_problem(error, scope, send)
@@ -95,63 +94,99 @@ class Admission:
         await self._dispatch(scope, arguments, receive, send)
 
     async def _admit(
-        self, access: Access, principal: Principal, scope: HTTPScope, refusal: Problem | FieldError | None
+        self,
+        access: Access,
+        caller: Principal,
+        scope: HTTPScope,
+        arguments: dict[str, Any],
+        refusal: Problem | FieldError | None,
     ) -> Admitted:
         """Charge a request and decide on it. Raises: InvalidToken, TokenExpired, RateLimited (nothing was charged)"""
-        policy = self._policy.now  # read once: a decision must not mix two policies
-        decision, found, usage = await self._flush(access, principal, policy, scope, refusal)
-        self._check(access, decision, found)
-        verdict = decide(policy, principal.roles, access.action, found.facts if found else None)
-        return Admitted(principal, decision, verdict, found, usage)
+        if access.repeatable and (made := await self._made(access, caller, arguments)):
+            return await self._admit_repetition(access, caller, scope, made)
+        policy = self._policy.of(caller)  # read once: a decision must not mix two policies
+        decision, found, usage = await self._flush(access, caller, policy, scope, refusal)
+        self._check(access, caller, decision, found)
+        verdict = decide_for(policy, caller, access.action, found.facts if found else None)
+        return Admitted(caller, decision, verdict, found, usage)
 
-    async def _made(self, access: Access, principal: Principal, arguments: dict[str, Any]) -> str:
+    async def _admit_key(
+        self,
+        access: Access,
+        caller: Principal,
+        scope: HTTPScope,
+        arguments: dict[str, Any],
+        refusals: tuple[Problem | FieldError | None, Problem | FieldError | None],
+    ) -> tuple[Admitted, Problem | FieldError | None]:
+        """Do the same for a service key, again if it has changed since it was remembered; return why it may not act."""
+        (refusal, wrong), context = refusals, context_of(scope)
+        try:
+            try:
+                return await self._admit(access, caller, scope, arguments, refusal or wrong), refusal
+            except StaleCaller:
+                caller, refusal = await self._callers.identify_anew(scope, caller)
+                return await self._admit(access, caller, scope, arguments, refusal or wrong), refusal
+        except InvalidToken:
+            await self._acting.abandon(context, "refused.invalid_token")
+            raise
+        except StoreError:
+            await self._acting.abandon(context, "failed")
+            raise
+
+    async def _made(self, access: Access, caller: Principal, arguments: dict[str, Any]) -> str:
         """Return the room that an earlier, equal request with the same Idempotency-Key made, if any."""
         if not (key := arguments.get("key")):
             return ""
         asked = msgspec.json.encode(arguments["data"])
-        return await self._idempotency.made(principal.uid, access.action, key, asked)
+        return await self._idempotency.made(caller.uid, access.action, key_of(caller, key), asked)
 
-    async def _admit_repetition(self, access: Access, principal: Principal, made: str) -> Admitted:
+    async def _admit_repetition(self, access: Access, caller: Principal, scope: HTTPScope, made: str) -> Admitted:
         """Admit a request that has been carried out already: it costs what all requests cost, and no more.
 
         Otherwise a client that missed the answer would be denied it once its limit is used up. Raises: as `_admit`
         """
-        policy, uid, roles = self._policy.now, principal.uid, principal.roles
+        policy, uid, roles = self._policy.of(caller), caller.uid, caller.roles
         own, quotas = policy.own_charges(roles, access.action), policy.quotas(roles, access.action)
         charges = [charge for charge in policy.charges(roles, access.action) if charge not in own]
         seen = await self._limiter.peek(uid, own, quotas=quotas)  # before this request is counted: quotas count it
-        guards = self._sessions.guards(principal)
-        decision = await self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards)
-        self._check(access, decision, None)
+        guards = self._sessions.guards(caller)
+        decision = await self._charge(
+            access,
+            caller,
+            context_of(scope),
+            lambda: self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards),
+        )
+        self._check(access, caller, decision, None)
         shown = structs.replace(decision, limits=(*decision.limits, *seen.limits), quotas=seen.quotas)
-        verdict = decide(policy, roles, access.action, None)
-        return Admitted(principal, decision, verdict, made=made, shown=shown)
+        verdict = decide_for(policy, caller, access.action)
+        return Admitted(caller, decision, verdict, made=made, shown=shown)
 
-    def _check(self, access: Access, decision: Decision, found: Found | None) -> None:
+    def _check(self, access: Access, caller: Principal, decision: Decision, found: Found | None) -> None:
         """Refuse what was not charged. Raises: InvalidToken, TokenExpired, RateLimited"""
-        if decision.failed_guard == 0:
-            raise InvalidToken("The session has ended. Log in again.")
         if decision.failed_guard is not None:
+            if caller.key is not None:
+                raise StaleCaller
+            if decision.failed_guard == 0:
+                raise InvalidToken("The session has ended. Log in again.")
             raise TokenExpired("The account has changed since this token was issued. Refresh it.")
         if access.is_charged and not decision.allowed:
-            self._derive(decision, found, f"denied.{decision.worst.name}")
+            self._outcomes.derive(decision, found, f"denied.{decision.worst.name}")
             raise RateLimited(decision)
 
     async def _flush(
-        self,
-        access: Access,
-        principal: Principal,
-        policy: Policy,
-        scope: HTTPScope,
-        refusal: Problem | FieldError | None,
+        self, access: Access, caller: Principal, policy: Policy, scope: HTTPScope, refusal: Problem | FieldError | None
     ) -> tuple[Decision, Found | None, Usage | None]:
         """Ask Redis for everything at once: commands issued together are sent in one write."""
-        uid, roles = principal.uid, principal.roles
-        guards = self._sessions.guards(principal)
+        uid, roles, context = caller.uid, caller.roles, context_of(scope)
+        guards = self._sessions.guards(caller)
         if not access.is_charged:
             leases = [policy.rooms_of(roles).lease()] if "rooms:create" in policy.permissions(roles) else []
-            look = self._limiter.peek(
-                uid, policy.charges(roles, "*"), guards=guards, quotas=policy.quotas(roles, "*"), leases=leases
+            limits, quotas = policy.charges(roles, "*"), policy.quotas(roles, "*")
+            look = self._charge(
+                access,
+                caller,
+                context,
+                lambda: self._limiter.peek(uid, limits, guards=guards, quotas=quotas, leases=leases),
             )
             decision, usage = await self._together(look, self._counters.usage(uid, time.time_ns() // 1000))
             return decision, None, usage
@@ -163,11 +198,21 @@ class Admission:
         if access.concerns_room:
             joins = access.action == "tokens.mint"
             room = self._rooms.find(str(scope["path_params"]["room_id"]), uid, people=joins)
-        take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards, quotas=quotas)
+        metric = counter_of(access.action)
+        take = self._charge(
+            access,
+            caller,
+            context,
+            lambda: self._limiter.take(uid, charges, metric=metric, guards=guards, quotas=quotas),
+        )
         if room is None:
             return await take, None, None
         decision, found = await self._together(take, room)
         return decision, found, None
+
+    def _charge(self, access: Access, caller: Principal, context: Context, take: Take) -> Awaitable[Decision]:
+        """Charge the caller by `take`, and with a user the service key that acts for them."""
+        return take() if caller.key is None else self._acting.charge(caller, access, context, take)
 
     async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
         """Await both; `fetch` has been sent already. Uses no tasks, which would cost as much as the decision.
@@ -183,54 +228,8 @@ class Admission:
         try:
             return decision, await fetch
         except Exception:
-            if decision.allowed and decision.metric:
-                await self._limiter.amend(decision, "failed", refund=True)
-                self._derive(decision, None, "failed")
+            await self._outcomes.undo(decision, "failed")
             raise
-
-    def _counting(self, access: Access, scope: HTTPScope, admitted: Admitted, send: Send) -> Send:
-        """Return a `send` that adds the RateLimit fields, audits a denial and corrects the count of a refusal."""
-        shown = ratelimit_fields(admitted.shown or admitted.decision)
-        fields = [(name.lower().encode(), value.encode()) for name, value in shown.items()]
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *fields]
-                status = message["status"]
-                code = context_of(scope).problem_code
-                self._audit_denial(access, admitted, status, context_of(scope))
-                outcome = admitted.outcome
-                if status >= 400 and not admitted.refund:
-                    outcome = "failed" if status >= 500 else f"refused.{code or 'invalid_request'}"
-                await self._amend(admitted, outcome, refund=admitted.refund or not 400 <= status < 500)
-                self._derive(admitted.decision, admitted.found, outcome or "ok")
-            await send(message)
-
-        return counting
-
-    async def _amend(self, admitted: Admitted, outcome: str, *, refund: bool) -> None:
-        if outcome and admitted.decision.metric:
-            try:
-                await self._limiter.amend(admitted.decision, outcome, refund=refund)
-            except (StoreError, RedisError):
-                log.warning("a refused request stays counted as succeeded: Redis is unavailable")
-
-    def _audit_denial(self, access: Access, admitted: Admitted, status: int, context: Context) -> None:
-        """Audit every 403, and the 404 of a room whose existence the caller may not know."""
-        if status != 403 and (admitted.verdict.allowed or status != 404):
-            return
-        room = admitted.found.room.id if admitted.found else ""
-        uid, code, denial = admitted.principal.uid, context.problem_code, context.not_allowed
-        if denial is None:
-            self._audit.denied(uid, code, access.action, room=room)
-        else:
-            self._audit.denied(uid, code, access.action, room=room, subject=denial.subject, why=denial.why)
-
-    def _derive(self, decision: Decision, found: Found | None, outcome: str) -> None:
-        """Add an outcome to the derived counters: top lists, and the counters of a registered room."""
-        if decision.metric:
-            room = found.room.id if found else None
-            self._derived.note(decision.subject, f"{decision.metric}.{outcome}", decision.now_us, room=room)
 
 
 async def _read_input(scope: HTTPScope, receive: Receive) -> tuple[dict[str, Any], Problem | FieldError | None]:
@@ -250,14 +249,3 @@ def _forbidden(verdict: Verdict) -> Problem | None:
 
 def _has_login(scope: Scope) -> bool:
     return any(name == b"authorization" for name, _ in scope["headers"])
-
-
-def bearer_of(scope: Scope) -> str:
-    """Return the token of a request (RFC 6750, header only). Raises: InvalidToken, or Problem without a header"""
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if not values:
-        raise Problem(401, "invalid_token", "Log in first: the Authorization header is missing.", headers=CHALLENGE)
-    scheme, _, token = values[0].decode("latin-1").partition(" ")
-    if len(values) > 1 or scheme.lower() != "bearer" or not token:
-        raise InvalidToken("The Authorization header must be: Bearer, one space, the login token.")
-    return token

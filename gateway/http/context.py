@@ -54,7 +54,8 @@ class Admitted:
 class Context:
     """One request: its client's address, what admission determined, its problem's code, a use case's denial.
 
-    `is_head`: only the head of the answer is wanted, although the scope says GET.
+    `is_head`: only the head of the answer is wanted, although the scope says GET. `by_key` and `by_user` are the
+    decisions about a service key that acts for a user, and about the user.
     """
 
     client: str = ""
@@ -62,6 +63,8 @@ class Context:
     admitted: Admitted | None = None
     problem_code: str = ""
     not_allowed: NotAllowed | None = None
+    by_key: Decision | None = None
+    by_user: Decision | None = None
 
 
 Call = Request[Principal, Admitted, State]

@@ -16,7 +16,7 @@ from gateway.http.client_address import ClientAddresses, site_of
 from gateway.http.context import context_of
 from gateway.http.cors import Cors, Headers, origin_of
 from gateway.http.problems import RateLimited, send_problem
-from gateway.logs import event, path_to_log, request_id
+from gateway.logs import event, path_to_log, request_id, service_key
 from limits.local import LocalBuckets
 from limits.policy import Charge, Decision, Limit
 
@@ -124,6 +124,7 @@ class Edge:
                 self.on_response(inner, status, seconds)
             _log(inner, method, status, seconds)
             request_id.reset(token)
+            service_key.set("")
 
     def _slow_down(self, site: str) -> None:
         """Refuse a flood from one address before it costs a Redis call. Raises: RateLimited"""
@@ -148,4 +149,6 @@ def _log(scope: Any, method: str, status: int, seconds: float) -> None:
     fields["ms"] = round(seconds * 1000, 1)
     if admitted := context_of(scope).admitted:
         fields["user"] = admitted.principal.uid
+        if key := admitted.principal.key:
+            fields["key"] = key.id
     event(log, "request", fields)

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from auth.breaches import BadBreachFile
 from auth.errors import (
+    BadKey,
     BadUsername,
     Busy,
     InvalidCredentials,
@@ -20,10 +21,12 @@ from auth.errors import (
     InvalidToken,
     InvalidVoucher,
     TokenExpired,
+    UnknownKey,
     UnknownUser,
     UserExists,
     WeakPassword,
 )
+from auth.key_texts import PREFIX
 from gateway.accounts.actor import NotAllowed
 from gateway.accounts.admin import AdminsBusy, LastAdmin, NoSession
 from gateway.accounts.registration import RegistrationClosed
@@ -167,7 +170,8 @@ def _unauthorized(code: str) -> Callable[[Any], Problem]:
 def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
     decision = exc.decision
     names = _names(decision)
-    reached = "An operator has blocked this account for now" if decision.block else f"Limit reached: {names}"
+    whose, owner = (" of the service key", "service key") if decision.subject.startswith(PREFIX) else ("", "account")
+    reached = f"An operator has blocked this {owner} for now" if decision.block else f"Limit{whose} reached: {names}"
     wait_s = retry_after_s(decision)
     if wait_s is None:
         return Problem(422, "cost_exceeds_limit", f"The request costs more than is ever allowed at once: {names}.")
@@ -265,9 +269,10 @@ _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any]
     (InvalidVoucher, lambda exc: Problem(403, "invite_invalid", str(exc))),
     (UserExists, lambda exc: Problem(409, "user_exists", str(exc))),
     (UnknownUser, lambda exc: Problem(404, "not_found", str(exc))),
+    (UnknownKey, lambda exc: Problem(404, "not_found", str(exc))),
     (BadUsername, lambda exc: invalid("username", str(exc))),
     (WeakPassword, lambda exc: Problem(422, "weak_password", str(exc), reasons=exc.reasons)),
-    (FieldError, lambda exc: invalid(exc.field, exc.rule)),
+    ((FieldError, BadKey), lambda exc: invalid(exc.field, exc.rule)),
     (TemplateNotAllowed, lambda exc: Problem(403, "template_not_allowed", str(exc), allowed_templates=exc.allowed)),
     (RoomGone, lambda exc: Problem(404, "not_found", str(exc))),
     ((NoWebhook, NoSession), lambda exc: Problem(404, "not_found", str(exc))),

@@ -1,11 +1,12 @@
 """What operators see change while it happens: one reader for all streams of the process.
 
-A stream is an answer that goes on (`text/event-stream`). It ends with an event `end` that says why: the token has
-expired, the session has ended, or Redis cannot be read.
+A stream is an answer that goes on (`text/event-stream`). It ends with an event `end` that says why: the token or
+key has expired, the session has ended or the key has changed, or Redis cannot be read.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
@@ -93,7 +94,7 @@ class Live:
         self._latest = b""
 
     async def follow(self, principal: Principal, token: str) -> AsyncGenerator[bytes]:
-        """Return a stream for the bearer of an access token. Raises: TooManyStreams"""
+        """Return a stream for the bearer of an access token or a service key. Raises: TooManyStreams"""
         own = sum(one.principal.uid == principal.uid for one in self._streams)
         if own >= MOST_OF_USER or len(self._streams) >= MOST_STREAMS:
             raise TooManyStreams
@@ -146,13 +147,20 @@ class Live:
             if not holds:
                 stream.end("session_ended")
         for stream in streams:
-            try:
-                principal = self._tokens.verify(stream.token)
-            except (TokenExpired, InvalidToken):
+            principal = self._verified(stream)
+            if principal is None:
                 stream.end("token_expired")
-                continue
-            if PERMISSION not in self._policy.now.permissions(principal.roles):
+            elif PERMISSION not in self._policy.of(principal).permissions(principal.roles):
                 stream.end("forbidden")
+
+    def _verified(self, stream: _Stream) -> Principal | None:
+        """Return whose stream it is, None once the credential has expired."""
+        if (key := stream.principal.key) is not None:  # its guard held
+            return stream.principal if key.state(time.time_ns() // 1_000_000) == "active" else None
+        try:
+            return self._tokens.verify(stream.token)
+        except (TokenExpired, InvalidToken):
+            return None
 
     def _end_all(self, why: str) -> None:
         for stream in self._streams:

@@ -8,7 +8,7 @@ from typing import Literal, Self, TypeAlias
 
 from gateway.usage.query import Days
 from limits import Execute
-from limits.counters import ALL, METERED, Daily, split_metric
+from limits.counters import ACTING, ALL, METERED, Daily, split_metric
 from limits.minutes import SECONDS, read_minutes
 
 Range: TypeAlias = Literal["1h", "24h", "30d", "12mo"]
@@ -122,12 +122,12 @@ def total_of(points: Iterable[Step]) -> Total:
 
 
 def _outcomes(days: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """Sum the counters of days over all actions, by outcome. `owned` counts the minutes once more."""
+    """Sum the counters of days over all actions, by outcome. `owned` and `act-as` count once more what others do."""
     sums: Counter[str] = Counter()
     for counts in days:
         sums[SECONDS] += counts.get(MINUTES, 0)
         for metric, count in counts.items():
-            if (parts := split_metric(metric)) and parts[0] not in METERED:
+            if (parts := split_metric(metric)) and parts[0] not in (*METERED, ACTING):
                 sums[parts[1]] += count
     return sums
 

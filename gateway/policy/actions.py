@@ -26,6 +26,7 @@ ACTIONS: dict[str, str | None] = {
     "usage.read-any": "usage:read-any",
     "limits.manage": "limits:manage",
     "users.manage": "users:manage",
+    "keys.manage": "users:manage",
     "audit.read": "audit:read",
 }
 

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from auth.tokens import Principal
 from gateway.policy.effective import policy_of
 from gateway.policy.model import Policy
+from gateway.policy.scopes import narrowed
 from gateway.policy.tables import PolicyError
 from gateway.settings import Settings
 from gateway.threads import in_daemon_thread
@@ -26,6 +28,10 @@ class PolicyInForce:
 
     def __init__(self, policy: Policy) -> None:
         self.now = policy
+
+    def of(self, caller: Principal) -> Policy:
+        """Return the policy as it applies to a caller; a service key has only the rights of its scopes."""
+        return self.now if caller.key is None else narrowed(self.now, caller.key.scopes, acting=caller.is_acting)
 
 
 class PolicyReload:

@@ -12,6 +12,7 @@ from gateway.policy.endpoints import Endpoint
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
 
 _MOST_REMEMBERED = 1000  # combinations of roles
+KEY_API = Limit("api", 6000, 60 * US_PER_S, 1200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class Policy:
     """A whole policy, checked. `source` names its file, or is BUILT_IN of gateway.policy.file.
 
     `installation` are the budgets of all users together. `ending` names the budgets that end rooms once they are spent.
+    `key_limits` are the limits of each service key; that named `api` counts all of its requests. `narrowed` remembers
+    what `gateway.policy.scopes` makes of this policy for service keys.
     """
 
     source: str
@@ -124,10 +127,12 @@ class Policy:
     installation: tuple[Quota, ...] = ()
     ending: frozenset[str] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
+    key_limits: Mapping[str, Limit] = field(default_factory=lambda: {"api": KEY_API})
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
         default_factory=dict, compare=False, init=False
     )
     _permissions: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict, compare=False, init=False)
+    narrowed: dict[tuple[bool, frozenset[str]], "Policy"] = field(default_factory=dict, compare=False, init=False)
 
     def permissions(self, roles: Iterable[str]) -> frozenset[str]:
         """Return the permissions of a set of gateway roles. A role that the policy does not have grants none."""

@@ -10,7 +10,7 @@ from gateway.audit import Audit
 from gateway.policy.decide import decide
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
-from gateway.rooms.idempotency import Attempt, Idempotency
+from gateway.rooms.idempotency import Attempt, Idempotency, key_of
 from gateway.rooms.registry import Rooms, upstream_name
 from gateway.rooms.room import UNTITLED, CreateRoom, NewRoom, Room
 
@@ -57,7 +57,8 @@ class RoomCreation:
             room, is_new = await self._create(caller, new, upstream), True
         else:
             asked = msgspec.json.encode(wish)
-            attempt = await self._idempotency.begin(caller.uid, "rooms.create", key, asked, name=upstream)
+            own = key_of(caller, key)
+            attempt = await self._idempotency.begin(caller.uid, "rooms.create", own, asked, name=upstream)
             if attempt.room_id:
                 return await self.replay(caller, attempt.room_id)
             room, is_new = await self._create_once(caller, new, attempt)
@@ -68,7 +69,7 @@ class RoomCreation:
     async def replay(self, caller: Principal, room_id: str, *, is_charged: bool = False) -> Created:
         """Return the room of an earlier request as it is now. Raises: RoomGone"""
         found = await self._rooms.find(room_id, caller.uid)
-        if found is None or not decide(self._policy.now, caller.roles, "rooms.read", found.facts).allowed:
+        if found is None or not decide(self._policy.of(caller), caller.roles, "rooms.read", found.facts).allowed:
             raise RoomGone("The room no longer exists, or you have no relation to it.")
         return Created(found.room, is_replayed=True, is_charged=is_charged)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from auth import Execute
+from auth.tokens import Principal
 from gateway.redis.store import StoreError
 from gateway.rooms import keys
 
@@ -76,6 +77,11 @@ class Attempt:
     def holder(self) -> str:
         """Return the holder of a place among the rooms the user has at once, the same for all tries."""
         return f"k{self.record[-24:]}"
+
+
+def key_of(caller: Principal, key: str) -> str:
+    """Return a caller's key among those of their user: two backends that act for a user may choose the same keys."""
+    return key if caller.key is None else f"{caller.key.id} {key}"  # without one a key has no space
 
 
 class Idempotency:

@@ -18,7 +18,7 @@ from auth.tokens import Principal
 from auth.users import Credentials
 from gateway.audit import NOBODY
 from gateway.http.access import needs, public
-from gateway.http.admission import bearer_of
+from gateway.http.callers import bearer_of
 from gateway.http.context import Call, agent_of, context_of
 from gateway.http.cookies import CLEARED, RefreshCookies, cleared_if_void
 from gateway.http.problems import RateLimited

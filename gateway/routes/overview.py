@@ -14,7 +14,7 @@ from msgspec import Meta
 from auth.users import User
 from gateway import __version__
 from gateway.http.access import needs
-from gateway.http.admission import bearer_of
+from gateway.http.callers import bearer_of
 from gateway.http.context import Call
 from gateway.http.dispatch import EventStream
 from gateway.overview.forecast import Forecast

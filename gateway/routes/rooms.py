@@ -142,7 +142,7 @@ async def list_rooms(
     cursor: PageCursor = None,
 ) -> RoomList:
     """List the caller's rooms, newest first. Callers with `rooms:read-any` see all rooms, or those of an owner."""
-    policy, roles = services.policy.now, request.user.roles
+    policy, roles = services.policy.of(request.user), request.user.roles
     reads_any = _READ_ANY in policy.permissions(roles)
     if owner is not None and not reads_any:
         raise Problem(403, "forbidden", "You may list only your own rooms.", missing_permission=_READ_ANY)
@@ -192,7 +192,7 @@ async def change_room(room_id: RoomInPath, data: JSONBody[ChangeRoom], request: 
     """
     found, _ = request.auth.room()
     changed = await services.control.change(found.room, data, by=services.caller(request))
-    relation = effective_relation(services.policy.now, request.user.roles, found.facts)
+    relation = effective_relation(services.policy.of(request.user), request.user.roles, found.facts)
     return OneRoom(msgspec.structs.replace(shapes.Room.of(changed), relation=relation))
 
 

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter
 
 from auth.accounts import Accounts
+from auth.service_keys import ServiceKeys
 from auth.sessions import Grant, Sessions
 from auth.tokens import LoginTokens, Principal
 from auth.users import User
@@ -17,6 +18,7 @@ from gateway.accounts.admin import UserAdmin
 from gateway.accounts.limits import UserLimits
 from gateway.accounts.password_change import PasswordChange
 from gateway.accounts.registration import Registration
+from gateway.accounts.service_keys import KeyAdmin
 from gateway.audit import Audit
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
@@ -63,12 +65,14 @@ class Services:
     accounts: Accounts
     sessions: Sessions
     tokens: LoginTokens
+    keys: ServiceKeys
     throttle: Throttle
     cookies: RefreshCookies
     password_change: PasswordChange
     registration: Registration
     user_admin: UserAdmin
     user_limits: UserLimits
+    key_admin: KeyAdmin
     rooms: Rooms
     creation: RoomCreation
     control: RoomControl
@@ -99,7 +103,7 @@ class Services:
     def caller(self, request: Call) -> Caller:
         """Return a caller as someone who acts on the room of the path."""
         _, relation = request.auth.room()
-        is_operator = "rooms:end-any" in self.policy.now.permissions(request.user.roles)
+        is_operator = "rooms:end-any" in self.policy.of(request.user).permissions(request.user.roles)
         return Caller(request.user.uid, relation or "", is_operator)
 
     def logged_in(self, grant: Grant, user: User, *, by_cookie: bool) -> tuple[LoggedIn, Mapping[str, str]]:
@@ -112,7 +116,7 @@ class Services:
 
     def actor(self, principal: Principal) -> Actor:
         """Return a caller as an administrator under the current policy."""
-        return Actor.of(principal, self.policy.now)
+        return Actor.of(principal, self.policy.of(principal))
 
 
 Injected: TypeAlias = NamedDependency[Services]

@@ -212,6 +212,7 @@ def test_log_lines_of_both_formats_are_single_lines(formatter: logging.Formatter
         (f"/api/invites//{'b' * 26}", "/api/invites//(secret)"),
         ("/api/auth/sessions/eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.abc-_", "/api/auth/sessions/(secret)"),
         (f"/x/v1.u{'a' * 20}.{'0' * 20}.12.{'f' * 32}", "/x/(secret)"),
+        (f"/x/gwk_{'a' * 12}_{'Z' * 38}", "/x/(secret)"),
         (f"/api/rooms/{'0123456789ab' * 2}/token", f"/api/rooms/{'0123456789ab' * 2}/token"),
         (f"/api/admin/users/u{'a' * 20}", f"/api/admin/users/u{'a' * 20}"),
     ],

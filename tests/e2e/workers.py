@@ -19,8 +19,8 @@ _MOST_CONNECTIONS = 60
 
 
 @contextmanager
-def on_every_worker(installation: Installation, token: str) -> Iterator[list[httpx.Client]]:
-    """Open connections of a person until every worker has answered on three, and so has cached their token."""
+def on_every_worker(installation: Installation, token: str, path: str = "/api/auth/me") -> Iterator[list[httpx.Client]]:
+    """Open connections of a caller until every worker has answered on three, and so has cached their credential."""
     with ExitStack() as stack:
         clients: list[httpx.Client] = []
         ports: list[int] = []
@@ -31,7 +31,7 @@ def on_every_worker(installation: Installation, token: str) -> Iterator[list[htt
             assert len(clients) < _MOST_CONNECTIONS, f"{len(set(serving))} workers answer"
             for _ in range(6):
                 client = stack.enter_context(installation.client(token))
-                with client.stream("GET", "/api/auth/me") as answer:
+                with client.stream("GET", path) as answer:
                     assert answer.status_code == 200
                     ports.append(answer.extensions["network_stream"].get_extra_info("client_addr")[1])
                     answer.read()

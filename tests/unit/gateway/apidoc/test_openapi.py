@@ -17,7 +17,7 @@ from gateway.apidoc.components import HEADERS
 from gateway.apidoc.openapi import describe
 from gateway.app import DOCS, ROUTES
 from gateway.http.problem_codes import STATUS
-from gateway.routes import account, invites, join_tokens, limits, login, members, rooms, users
+from gateway.routes import account, invites, join_tokens, keys, limits, login, members, rooms, users
 
 DOCUMENT = describe(ROUTES)
 OPERATIONS = [(f"{method} {path}", one) for path, item in DOCUMENT["paths"].items() for method, one in item.items()]
@@ -107,7 +107,7 @@ def test_every_tag_is_used_and_described() -> None:
 
 
 def test_every_example_is_a_valid_body() -> None:
-    modules = (account, invites, join_tokens, limits, login, members, rooms, users)
+    modules = (account, invites, join_tokens, keys, limits, login, members, rooms, users)
     bodies = [one["requestBody"]["content"]["application/json"] for _, one in OPERATIONS if "requestBody" in one]
     examples = {body["schema"]["$ref"].rpartition("/")[2]: body["example"] for body in bodies if "example" in body}
     assert {"Login", "Register", "CreateRoom", "ChangeRoom", "EndRoom", "MintToken"} <= set(examples)

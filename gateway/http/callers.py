@@ -1,0 +1,134 @@
+"""The caller of a request, by its credential: a login token, or a service key, which acts for itself or for a user."""
+
+from dataclasses import dataclass, field
+
+from litestar.types import Scope
+
+from auth.accounts import Accounts
+from auth.errors import InvalidToken, RefusedKey, UnknownUser
+from auth.key_texts import PREFIX
+from auth.names import UID
+from auth.service_keys import ServiceKey, ServiceKeys
+from auth.tokens import LoginTokens, Principal
+from gateway.audit import NOBODY, Audit
+from gateway.http.context import context_of
+from gateway.http.login_throttle import Throttle
+from gateway.http.problems import CHALLENGE, Problem
+from gateway.policy.scopes import ACT, ROLE
+from gateway.text import FieldError
+
+ACT_AS = "X-Act-As"
+_REFUSED_ONCE_PER_S = 60  # a backend that does not know of a revocation repeats its request
+_MOST_REMEMBERED = 10_000  # users for whom keys act
+
+
+class StaleCaller(InvalidToken):
+    """What this process remembers of a service key or a user holds no more."""
+
+    def __init__(self) -> None:
+        super().__init__("The service key, or the user for whom it acts, has just changed. Repeat the request.")
+
+
+@dataclass(repr=False, eq=False)
+class Callers:
+    """Finds out who a request is from.
+
+    What it remembers of keys and users is confirmed by the guards of the decision on the request (`Sessions.guards`).
+    """
+
+    _tokens: LoginTokens
+    _keys: ServiceKeys
+    _accounts: Accounts
+    _throttle: Throttle
+    _audit: Audit
+    _users: dict[str, Principal] = field(default_factory=dict)
+
+    async def identify(self, scope: Scope) -> tuple[Principal, Problem | FieldError | None]:
+        """Return the caller, and why they may not act for the user whom they name; then they act for themselves.
+
+        Raises: InvalidToken, TokenExpired, or Problem without a credential
+        """
+        credential, named = _credential(scope)
+        if not credential.startswith(PREFIX):
+            caller = self._tokens.verify(credential)
+            if named:
+                return caller, _lacks_scope("Only a service key acts for another user")
+            return caller, None
+        key = await self._verify(credential, context_of(scope).client)
+        own = Principal(key.id, "", (ROLE,), 0, key)
+        if not named:
+            return own, None
+        if len(named) > 1:
+            return own, FieldError(ACT_AS, "must be given once")
+        if ACT not in key.scopes:
+            return own, _lacks_scope("This service key does not act for users")
+        return await self._for_user(own, key, named[0].decode("latin-1"))
+
+    async def identify_anew(self, scope: Scope, caller: Principal) -> tuple[Principal, Problem | FieldError | None]:
+        """Do the same for a caller of whom something has changed since it was remembered."""
+        if caller.key is not None:
+            self._keys.forget(caller.key.id)
+        self._users.pop(caller.uid, None)
+        return await self.identify(scope)
+
+    async def _verify(self, credential: str, address: str) -> ServiceKey:
+        try:
+            key = await self._keys.verify(credential, address)
+        except RefusedKey as error:
+            if error.why != "malformed":  # whoever sends such texts has never seen a key
+                self._audit.note(
+                    "key.refused",
+                    by=NOBODY,
+                    subject=error.key_id,
+                    origin=self._throttle.origin(address),
+                    once_per_s=_REFUSED_ONCE_PER_S,
+                    why=error.why,
+                )
+            raise
+        self._keys.note_use(key)
+        return key
+
+    async def _for_user(
+        self, own: Principal, key: ServiceKey, uid: str
+    ) -> tuple[Principal, Problem | FieldError | None]:
+        known = self._users.get(uid)
+        if known is None:
+            try:
+                user = await self._accounts.get(uid if UID.fullmatch(uid) else "")
+            except UnknownUser:
+                return own, FieldError(ACT_AS, "must be the id of a user; there is no such user")
+            if not user.is_active:
+                return own, Problem(403, "forbidden", f"The user of {ACT_AS} is disabled.")
+            known = Principal(uid, "", user.roles, user.ver)
+            if len(self._users) >= _MOST_REMEMBERED:
+                self._users.pop(next(iter(self._users)))
+            self._users[uid] = known
+        return Principal(uid, "", known.roles, known.ver, key), None
+
+
+def _lacks_scope(text: str) -> Problem:
+    return Problem(403, "forbidden", f"{text}: {ACT_AS} needs the scope {ACT}.", missing_permission=ACT)
+
+
+def _credential(scope: Scope) -> tuple[str, list[bytes]]:
+    """Return the bearer's credential (RFC 6750, header only) and the values of X-Act-As, in one pass of the headers.
+
+    Raises: InvalidToken, or Problem without an Authorization header
+    """
+    values, named = [], []
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            values.append(value)
+        elif name == b"x-act-as":
+            named.append(value)
+    if not values:
+        raise Problem(401, "invalid_token", "Log in first: the Authorization header is missing.", headers=CHALLENGE)
+    scheme, _, credential = values[0].decode("latin-1").partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not credential:
+        raise InvalidToken("The Authorization header must be: Bearer, one space, the login token.")
+    return credential, named
+
+
+def bearer_of(scope: Scope) -> str:
+    """Return the bearer's credential of a request. Raises: InvalidToken, or Problem without a header"""
+    return _credential(scope)[0]
