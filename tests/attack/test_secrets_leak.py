@@ -10,15 +10,18 @@ import re
 import secrets
 import traceback
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, UnknownUser
 from auth.keys import KeyRing
 from auth.sessions import Grant
+from auth.signing_keys import SigningKey, SigningKeys, make_key, write_keys
 from auth.tokens import LoginTokens, Principal
 from auth.users import User
 from gateway.hms.tokens import HmsTokens
@@ -84,11 +87,13 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     spoken = Spoken()
     own = Installation(folder, workers=2, valkey=valkey)
     own.env |= {"GATEWAY_REGISTRATION": "invite", "GATEWAY_COOKIES": "on"}
+    keys = own.sign_tokens("es256", "ed25519")
     with own:
         own.add_users(hanna="host", otto="operator", ada="admin")
         for name in ("GATEWAY_SECRET", "HMS_APP_SECRET", "REDIS_URL"):
             spoken.never[name] = own.env[name]
         spoken.never["Redis password"] = valkey.password
+        spoken.never |= {f"{name} of key {text[:4]}": text for key in keys for name, text in private_forms(key)}
         spoken.never |= {f"password of {name}": password for name, password in own.passwords.items()}
         talk = Talk(own, spoken)
         happy_path(talk)
@@ -105,6 +110,16 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     return spoken
 
 
+def private_forms(key: SigningKey) -> list[tuple[str, str]]:
+    """Return the lines of a private key in PEM, its number as a JWK has it, and all of it in hexadecimal digits."""
+    assert key.private is not None
+    lines = [line for line in write_keys([key]).splitlines() if line[0] not in "#-" and len(line) > 40]
+    assert lines
+    jwk = jwt.get_algorithm_by_name(key.algorithm).to_jwk(key.private, as_dict=True)
+    der = key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return [*(("PEM", line) for line in lines), ("d", str(jwk["d"])), ("hex", der.hex())]
+
+
 def happy_path(talk: Talk) -> None:
     login = talk.log_in("hanna")
     refreshed = talk.ask("POST", "/api/auth/refresh", json={"refresh_token": login["refresh_token"]})
@@ -112,6 +127,7 @@ def happy_path(talk: Talk) -> None:
     token = refreshed.json()["access_token"]
     room = talk.ask("POST", "/api/rooms", token=token, json={"name": "Quiet"}).json()["room"]["id"]
     talk.keep(talk.ask("POST", f"/api/rooms/{room}/token", token=token, json={"role": "host"}))
+    assert talk.ask("GET", "/.well-known/jwks.json").status_code == 200
     for path in ("/api/auth/me", "/api/rooms", f"/api/rooms/{room}", "/api/usage", "/health/ready"):
         assert talk.ask("GET", path, token=token).status_code == 200
     operator = talk.log_in("otto")["access_token"]
@@ -232,6 +248,10 @@ def commands(talk: Talk) -> None:
     talk.command("users", "show", "hanna")
     talk.command("usage", "show", "--json")
     talk.command("usage", "show", "--user", "nobody")
+    talk.command("keys", "signing", "list", "--json")
+    talk.command("keys", "signing", "rotate", "--json")
+    talk.command("keys", "signing", "new", "signing.pem")  # exists
+    talk.command("doctor")
     talk.command("serve", "--port", str(talk.own.port))  # taken
 
 
@@ -338,6 +358,7 @@ def test_no_repr_or_traceback_contains_a_secret() -> None:
     """CWE-209: a traceback with locals, a debugger and a careless log line all show the repr."""
     secret = "a-secret-of-this-test-0123456789-abcdef"
     ring = KeyRing([secret], "login-token")
+    key = make_key("ed25519", datetime.now(UTC))
     user = User("u" + "a" * 20, "ada", "Ada", ("host",), "active", 1, 0)
     shown = [
         KeyRing([secret], "refresh"),
@@ -353,11 +374,16 @@ def test_no_repr_or_traceback_contains_a_secret() -> None:
         HmsTokens(secret, secret),
         HmsTokens(secret, secret).join_token(room_id="0" * 24, user_id="u", role="guest", ttl_s=60),
         LoginTokens(ring),
+        LoginTokens(ring, SigningKeys((key,), "https://gateway.example.com")),
+        LoginTokens(ring, SigningKeys((key,), "https://gateway.example.com"))._signing_key(),
+        key,
     ]
     for one in shown:
         assert secret not in repr(one)
         assert ring.signing.secret.hex() not in repr(one)
         assert repr(ring.signing.secret) not in repr(one)
         assert "eyJ" not in repr(one)
+        assert not any(text in repr(one) for _, text in private_forms(key))
+        assert "private" not in repr(one)
     for error in (InvalidToken(), InvalidGrant(), InvalidCredentials(uid="u"), UnknownUser("There is no such user.")):
         assert secret not in "".join(traceback.format_exception(error))
