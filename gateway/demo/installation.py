@@ -99,6 +99,7 @@ def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
     fresh = {
         "GATEWAY_SECRET": secrets.token_urlsafe(48),
         "GATEWAY_CORS_ORIGINS": _CORS,
+        "GATEWAY_COOKIES": "on",
         "GATEWAY_REGISTRATION": "open",
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
         "HMS_APP_SECRET": secrets.token_urlsafe(48),

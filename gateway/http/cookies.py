@@ -35,7 +35,7 @@ class RefreshCookies:
     """Decides who may use the cookie, reads it and writes it. `own` is GATEWAY_PUBLIC_URL, empty if it is not set."""
 
     def __init__(self, *, on: bool, own: str, cors: Cors) -> None:
-        self._on = on
+        self.on = on
         self._own = as_browsers_write("://".join(urlsplit(own)[:2])).encode() if own else None
         self._cors = cors
 
@@ -48,7 +48,7 @@ class RefreshCookies:
             return False
         if value != "cookie":
             raise FieldError(FIELD, "must be: cookie")
-        if not self._on:  # ignoring it would hand a refresh token to a script that asked not to get one
+        if not self.on:  # ignoring it would hand a refresh token to a script that asked not to get one
             raise FieldError(FIELD, "this gateway sets no cookies (GATEWAY_COOKIES is off)")
         self._check_origin(list(headers))
         return True

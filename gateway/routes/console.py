@@ -9,6 +9,7 @@ from litestar.params import FromPath
 from gateway.http.access import public
 from gateway.http.context import Call
 from gateway.http.problems import Problem
+from gateway.routes.services import Injected
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _FILES = {
@@ -18,6 +19,9 @@ _FILES = {
 _PAGE = "operator.html"
 # One tag for all files: a browser that has half of them from an older gateway loads all of them again.
 _TAG = f'"{sha256(b"".join(_FILES[name][0] for name in sorted(_FILES))).hexdigest()[:16]}"'
+# Of a gateway whose browsers keep the session in a cookie: its script asks for that session before it shows the form.
+_COOKIE_PAGE = _FILES[_PAGE][0].replace(b"<html ", b'<html data-session="cookie" ').replace(b"<form ", b"<form hidden ")
+_COOKIE_TAG = f'{_TAG[:-1]}-cookie"'
 # Only the page's own files and origin; no inline script or style, and no HTML made from text.
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -27,9 +31,11 @@ _CSP = (
 
 
 @get("/operator", opt=public())
-async def console_page(request: Call) -> Response[bytes]:
+async def console_page(request: Call, services: Injected) -> Response[bytes]:
     """Return the page."""
-    return _file(request, _PAGE)
+    if services.cookies.on:
+        return _file(request, _COOKIE_PAGE, "text/html", _COOKIE_TAG)
+    return _file(request, *_FILES[_PAGE], _TAG)
 
 
 @get("/operator/{name:str}", opt=public(refuses=("not_found",)))
@@ -37,12 +43,11 @@ async def console_file(request: Call, name: FromPath[str]) -> Response[bytes]:
     """Return a style sheet or a script of the page."""
     if name not in _FILES or name == _PAGE:
         raise Problem(404, "not_found", "There is nothing at this address.")
-    return _file(request, name)
+    return _file(request, *_FILES[name], _TAG)
 
 
-def _file(request: Call, name: str) -> Response[bytes]:
-    headers = {"ETag": _TAG, "Cache-Control": "no-cache", "Content-Security-Policy": _CSP}
-    content, kind = _FILES[name]
-    if request.headers.get("if-none-match") == _TAG:
+def _file(request: Call, content: bytes, kind: str, tag: str) -> Response[bytes]:
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _CSP}
+    if request.headers.get("if-none-match") == tag:
         return Response(b"", status_code=304, headers=headers, media_type=kind)
     return Response(content, headers=headers, media_type=kind)

@@ -1,7 +1,10 @@
-// Calls the API. Tokens are kept in memory only, so that a reload or a closed tab ends the login on this side.
+// Calls the API. Scripts keep tokens in memory only: a reload ends the login on this side, unless the gateway lets the
+// browser keep the session in a cookie, which no script can read (GATEWAY_COOKIES).
 
 const LOGIN = "/api/auth/login", REFRESH = "/api/auth/refresh", LOGOUT = "/api/auth/logout";
 const EARLY_MS = 30_000; // a token is renewed this long before it expires
+export const BY_COOKIE = document.documentElement.dataset.session === "cookie";
+const SHARED = "gateway-session"; // the tabs of a browser share one session: name of their channel and of their lock
 
 // A refusal of the gateway: an RFC 9457 document.
 export class Problem extends Error {
@@ -28,15 +31,38 @@ export class Expired extends Error {
 class Api extends EventTarget {
   #session = null;
   #renewal = null;
+  #tabs = BY_COOKIE ? new BroadcastChannel(SHARED) : null;
   user = null;
   permissions = new Set();
+
+  constructor() {
+    super();
+    this.#tabs?.addEventListener("message", ({ data }) => this.#hear(data));
+  }
 
   may(permission) {
     return this.permissions.has(permission);
   }
 
   async login(username, password) {
-    this.#keep(await this.#json(LOGIN, { method: "POST", body: { username, password } }));
+    this.#keep(await this.#json(LOGIN, { method: "POST", body: { username, password }, byCookie: BY_COOKIE }));
+    await this.#introduce();
+  }
+
+  // Takes up the session that the browser keeps; tells whether there is one.
+  async resume() {
+    if (!BY_COOKIE) return false;
+    try {
+      await this.#renew();
+    } catch (error) {
+      if (error instanceof Expired) return false;
+      throw error;
+    }
+    await this.#introduce();
+    return true;
+  }
+
+  async #introduce() {
     const me = await this.get("/api/auth/me");
     this.user = me.user;
     this.permissions = new Set(me.permissions);
@@ -45,7 +71,8 @@ class Api extends EventTarget {
   async logout() {
     const session = this.#session;
     this.#forget();
-    if (session) await this.#send(LOGOUT, { method: "POST", body: { refresh_token: session.refresh } });
+    this.#tabs?.postMessage(null);
+    if (session) await this.#send(LOGOUT, { method: "POST", body: { refresh_token: session.refresh }, byCookie: BY_COOKIE });
   }
 
   get = (path, query = {}, signal) => this.#asked(path, { query, signal });
@@ -77,25 +104,31 @@ class Api extends EventTarget {
     return this.#send(path, { ...options, token: this.#session?.access });
   }
 
-  // However many calls need a new token, one asks for it: a refresh token works once.
+  // However many calls and tabs need a new token, one asks for it: a refresh token works once.
   #renew() {
-    this.#renewal ??= this.#exchange().finally(() => (this.#renewal = null));
+    const before = this.#session;
+    const exchange = () => this.#session === before && this.#exchange(before); // unless another tab has done it
+    this.#renewal ??= (BY_COOKIE ? navigator.locks.request(SHARED, exchange) : exchange()).finally(() => (this.#renewal = null));
     return this.#renewal;
   }
 
-  async #exchange() {
-    const before = this.#session;
+  async #exchange(before) {
     try {
-      const pair = await this.#json(REFRESH, { method: "POST", body: { refresh_token: before.refresh } });
-      if (this.#session === before) this.#keep(pair);
+      const pair = await this.#json(REFRESH, { method: "POST", body: { refresh_token: before?.refresh }, byCookie: BY_COOKIE });
+      if (this.#session !== before) return;
+      if (!before || pair.session_id === before.id) return this.#keep(pair);
     } catch (error) {
       if (!(error instanceof Problem) || ![400, 401].includes(error.status)) throw error;
-      if (this.#session === before) {
-        this.#forget();
-        this.dispatchEvent(new Event("expired"));
-      }
-      throw new Expired();
     }
+    // Refused, or of another login, which began in another tab.
+    if (before && this.#session === before) this.#expire();
+    throw new Expired();
+  }
+
+  // What another tab says: its tokens, or null once it has signed out.
+  #hear(session) {
+    if (this.#session ? session?.id === this.#session.id : session && this.#renewal) this.#session = session;
+    else if (this.#session) this.#expire();
   }
 
   async #json(path, options) {
@@ -107,13 +140,16 @@ class Api extends EventTarget {
     throw new Problem(response.status, await response.json().catch(() => ({})), response.headers.get("Retry-After"));
   }
 
-  async #send(path, { method = "GET", query = {}, body, token, signal }) {
+  async #send(path, { method = "GET", query = {}, body, token, signal, byCookie = false }) {
     const address = new URL(path, location.origin);
     for (const [key, value] of Object.entries(query)) if (value != null && value !== "") address.searchParams.set(key, value);
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (byCookie) headers["X-Gateway-Session"] = "cookie";
+    const credentials = byCookie ? "same-origin" : "omit";
     try {
-      const response = await fetch(address, { method, headers, body: body && JSON.stringify(body), signal, credentials: "omit", cache: "no-store" });
+      // `keepalive`: the browser keeps the next cookie even if the tab is closed meanwhile.
+      const response = await fetch(address, { method, headers, body: body && JSON.stringify(body), signal, credentials, keepalive: byCookie, cache: "no-store" });
       this.dispatchEvent(new Event("reached"));
       return response;
     } catch (error) {
@@ -123,9 +159,15 @@ class Api extends EventTarget {
     }
   }
 
-  #keep({ access_token, refresh_token, expires_in }) {
+  #keep({ access_token, refresh_token, expires_in, session_id }) {
     const early = Math.min(EARLY_MS, expires_in * 250);
-    this.#session = { access: access_token, refresh: refresh_token, renewAt: Date.now() + expires_in * 1000 - early };
+    this.#session = { id: session_id, access: access_token, refresh: refresh_token, renewAt: Date.now() + expires_in * 1000 - early };
+    this.#tabs?.postMessage(this.#session);
+  }
+
+  #expire() {
+    this.#forget();
+    this.dispatchEvent(new Event("expired"));
   }
 
   #forget() {

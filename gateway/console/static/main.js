@@ -1,6 +1,6 @@
 // The frame around the screens: login, navigation by the address's hash, and what is known of the connection.
 
-import { api, Problem } from "./api.js";
+import { api, BY_COOKIE, Problem } from "./api.js";
 import { audit } from "./audit.js";
 import { budgets } from "./budgets.js";
 import { denials } from "./denials.js";
@@ -149,7 +149,10 @@ door.addEventListener("submit", async (event) => {
 at("leave").addEventListener("click", async () => {
   const ended = api.logout();
   leave("You have signed out.");
-  await ended.catch(() => say("The gateway could not be reached; the session ends by itself."));
+  await ended.catch(() => {
+    if (BY_COOKIE) doorSays.textContent = "The gateway could not be reached: you are still signed in. Reload the page when it is back, and sign out again.";
+    else say("The gateway could not be reached; the session ends by itself.");
+  });
 });
 api.addEventListener("expired", () => leave("Your session has ended. Sign in to continue where you were."));
 
@@ -190,4 +193,12 @@ addEventListener("keydown", (event) => event.key === "Escape" && openMenu(false)
 const tick = () => (at("clock").textContent = `All times UTC, now ${new Date().toISOString().slice(11, 16)}`);
 tick();
 setInterval(tick, 5000);
-nameField.focus();
+
+// The form appears once it is known that the browser keeps no session.
+async function begin() {
+  const resumed = await api.resume().catch((error) => void (wrong.textContent = words(error)));
+  door.hidden = false;
+  if (resumed) enter();
+  else nameField.focus();
+}
+begin();
