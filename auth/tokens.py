@@ -141,6 +141,12 @@ class LoginTokens:
             raise InvalidToken("The login token is not valid yet.")
         return verified.principal
 
+    def read(self, token: str) -> tuple[Principal, dict[str, Any]]:
+        """Return the principal and all claims of a token. Raises: as `verify`"""
+        principal = self.verify(token)
+        claims: dict[str, Any] = json.loads(_decoded(token.split(".")[1]))
+        return principal, claims
+
     def _signing_key(self) -> _Key:
         signing = self.signing
         if signing is not None and (key := signing.first) is not None and key.private is not None:
@@ -196,7 +202,7 @@ def _header_of(token: str) -> dict[str, Any]:
     if len(parts) != 3 or not all(_is_canonical(part) for part in parts):
         raise InvalidToken("The login token is malformed.")
     try:
-        header = json.loads(base64.urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
+        header = json.loads(_decoded(parts[0]))
     except (ValueError, RecursionError) as error:
         raise InvalidToken("The login token is malformed.") from error
     if not isinstance(header, dict) or header.keys() != _HEADER_NAMES:
@@ -211,7 +217,11 @@ def _is_canonical(segment: str) -> bool:
     if not _SEGMENT.fullmatch(segment):
         return False
     try:
-        decoded = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        decoded = _decoded(segment)
     except (ValueError, binascii.Error):
         return False
     return base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() == segment
+
+
+def _decoded(segment: str) -> bytes:
+    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))

@@ -90,6 +90,7 @@ from gateway.routes import (
     events,
     health,
     hooks,
+    introspection,
     invites,
     join_tokens,
     keys,
@@ -127,7 +128,7 @@ def _handlers(*modules: ModuleType) -> list[Any]:
 
 
 ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
-ROUTES += _handlers(limits_routes, users, keys, hooks, outgoing, events, audit_routes, well_known)
+ROUTES += _handlers(limits_routes, users, keys, hooks, outgoing, events, audit_routes, well_known, introspection)
 CONSOLE = _handlers(console)
 DOCS = _handlers(description)
 MONITORING = _handlers(metrics_routes)

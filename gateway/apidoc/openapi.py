@@ -17,7 +17,7 @@ from gateway.http.access import access_of
 from gateway.http.dispatch import Download
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import MEDIA_TYPE, title_of
-from gateway.policy.actions import ACTIONS, RELATIONS, ROOM_ACTIONS
+from gateway.policy.actions import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 from gateway.settings import WEBHOOK_HEADER
 
 _DESCRIPTION = """Login, limits, usage and role policy in front of 100ms live video.
@@ -191,6 +191,8 @@ def who(handler: HTTPRouteHandler) -> str:
     if access.is_public:
         return "anyone with a token of the session" if "invalid_token" in access.refuses else "anyone"
     permission, rule = ACTIONS[access.action], ROOM_ACTIONS.get(access.action)
+    if permission is not None and permission not in PERMISSIONS:
+        return f"service keys with the scope `{permission}`"
     needs = f"with the permission `{permission}`" if permission else ""
     if access.guests:
         return f"users {needs}; anyone with an invite for guests"

@@ -28,6 +28,7 @@ ACTIONS: dict[str, str | None] = {
     "users.manage": "users:manage",
     "keys.manage": "users:manage",
     "audit.read": "audit:read",
+    "tokens.introspect": "tokens:introspect",  # a scope of service keys, which no role grants
 }
 
 

@@ -67,7 +67,7 @@ def _within(policy: Policy, scopes: frozenset[str]) -> Policy:
 
 
 def _of_key(policy: Policy, scopes: frozenset[str]) -> Policy:
-    own = Role((scopes & PERMISSIONS) - {"rooms:create", "rooms:join"}, policy.key_limits, open_rooms=False)
+    own = Role(scopes - {ACT, "rooms:create", "rooms:join"}, policy.key_limits, open_rooms=False)
     applies_to = {**policy.applies_to, "api": LIMITED_ACTIONS}
     return replace(policy, roles={ROLE: own}, applies_to=applies_to, costs={**policy.costs, "api": 1})
 

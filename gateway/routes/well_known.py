@@ -42,6 +42,10 @@ class Issuer(msgspec.Struct):
         list[str], Meta(description="Always empty: there is no authorization endpoint.")
     ]
     grant_types_supported: Annotated[list[str], Meta(description="Grants of the token endpoint.")]
+    introspection_endpoint: Annotated[str, Meta(description="Where services ask about a token (RFC 7662).")]
+    introspection_endpoint_auth_methods_supported: Annotated[
+        list[str], Meta(description="`Bearer`: with a service key in the `Authorization` header.")
+    ]
 
 
 @get("/.well-known/jwks.json", opt=public(refuses=("not_found",)))
@@ -56,7 +60,14 @@ async def public_keys(services: Injected) -> Response[PublicKeys]:
 async def issuer(services: Injected) -> Response[Issuer]:
     """Return who issues access tokens and where their keys are; there is nothing without `GATEWAY_SIGNING_KEY`."""
     own = _signing(services).issuer
-    found = Issuer(own, f"{own}/.well-known/jwks.json", response_types_supported=[], grant_types_supported=[])
+    found = Issuer(
+        issuer=own,
+        jwks_uri=f"{own}/.well-known/jwks.json",
+        response_types_supported=[],
+        grant_types_supported=[],
+        introspection_endpoint=f"{own}/api/auth/introspect",
+        introspection_endpoint_auth_methods_supported=["Bearer"],
+    )
     return Response(found, headers=_HEADERS)
 
 

@@ -100,6 +100,7 @@ ACTION_OF = {
     ("POST", "/api/admin/webhooks/out/dead/{letter_id}/replay"): "limits.manage",
     ("POST", "/api/admin/webhooks/out/{name}/test"): "limits.manage",
     ("GET", "/api/admin/audit"): "audit.read",
+    ("POST", "/api/auth/introspect"): "tokens.introspect",
 }
 # Actions without a permission of their own: a login is enough, or the room in the path decides.
 WITHOUT_PERMISSION = {"account.read", "rooms.list", "rooms.read", "account.manage", *ROOM_ACTIONS} - {"tokens.mint"}

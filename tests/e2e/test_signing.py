@@ -88,6 +88,7 @@ def test_keys_are_turned_on_rotated_and_turned_off_without_a_logout(
     assert {*answer.json()["keys"][0]} == {"kid", "kty", "crv", "alg", "use", "x", "y"}
     metadata = get(at, METADATA).json()
     assert (metadata["issuer"], metadata["jwks_uri"]) == (at.url, at.url + KEYS)
+    assert metadata["introspection_endpoint"] == f"{at.url}/api/auth/introspect"
     known = jwt.PyJWKClient(at.url + KEYS, cache_keys=True)
     known.get_signing_keys()
 
