@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -14,7 +13,20 @@ from .errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, Unk
 from .names import UID, folded, name_key
 from .password_policy import PasswordPolicy
 from .passwords import DamagedHash, Passwords
-from .users import FIELDS, Credentials, User, any_user_of, key_of, new_uid, text_of, user_of, words_of
+from .users import (
+    FIELDS,
+    Credentials,
+    ExternalId,
+    User,
+    any_user_of,
+    key_of,
+    mapped_text,
+    new_user,
+    text_of,
+    user_of,
+    with_mapped,
+    words_of,
+)
 
 log = logging.getLogger("auth")
 
@@ -23,13 +35,18 @@ FAILURE_FLOOR_S = 0.25  # a refused login takes at least this long, whatever the
 _FAILURE_JITTER_S = 0.05
 _CHANGE = files(__package__).joinpath("change.lua").read_text()
 # KEYS 1 a name. ARGV 1 the user who must own the name for it to be freed.
-_FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # KEYS 1 user. The remaining fields show only that the account existed, and void its tokens.
 _ERASE = """
-if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 'changes') == 0 then return 0 end
+if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 'changes',
+  'identity', 'mapped') == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'status', 'deleted')
 return redis.call('HINCRBY', KEYS[1], 'ver', 1)
 """
+
+
+def _taken(username: str) -> UserExists:
+    return UserExists(f"There is already a user named {username!r}.")
 
 
 class Accounts:
@@ -49,41 +66,79 @@ class Accounts:
         self._policy = policy or PasswordPolicy()
         self._reported: set[str] = set()  # users with a damaged hash, each of whom is logged once
 
-    async def add(self, username: str, password: str | None, *, roles: Sequence[str], display_name: str = "") -> User:
-        """Create an account; without a password, login is impossible until one is set.
+    async def add(
+        self,
+        username: str,
+        password: str | None,
+        *,
+        roles: Sequence[str],
+        display_name: str = "",
+        identity: ExternalId | None = None,
+    ) -> User:
+        """Create an account; without a password, only the `identity` can log in until one is set.
 
-        The user is written first and the name is claimed second, in one step that only one caller can win: a crash in
-        between leaves a row that no name leads to, never a name that leads nowhere.
         Raises: UserExists, BadUsername, WeakPassword, Busy
         """
-        key = name_key(username)
+        name_key(username)
         if password is not None:
             await self._policy.check(password, username=username)
-        if await self._execute("EXISTS", f"un:1:{key}"):
-            raise UserExists(f"There is already a user named {username!r}.")
+        await self._check_free(username)
         hashed = await self._passwords.hash(password) if password is not None else None
-        created_ms = time.time_ns() // 1_000_000
-        user = User(new_uid(), username, display_name or username, tuple(roles), "active", 1, created_ms)
+        user = new_user(username, display_name, roles, identity=identity)
+        await self.insert(user, hashed)
+        if identity is not None and not await self.claim_new(user, identity):
+            raise UserExists("There is already a user with this identity.")
+        return user
+
+    async def insert(self, user: User, hashed: str | None = None) -> None:
+        """Write a new account under its name.
+
+        The user is written first and the name is claimed second, in one step that only one caller can win: a crash in
+        between leaves a row that no name leads to, never a name that leads nowhere. Raises: UserExists, BadUsername
+        """
+        key = name_key(user.username)
+        await self._check_free(user.username)
         # Issued together, they leave in this order and become durable together.
         done = await asyncio.gather(
             self._write("HSET", key_of(user.id), *words_of(user), *(("password", hashed) if hashed else ())),
             self._write("SET", f"un:1:{key}", user.id, "NX"),
-            self._write("ZADD", "ui:1", created_ms, user.id),
+            self._write("ZADD", "ui:1", user.created_ms, user.id),
             self._write("ZADD", "ni:1", 0, f"{key}\n{user.id}"),
             return_exceptions=True,
         )
         failure = next((one for one in done if isinstance(one, BaseException)), None)
         if failure is None and done[1]:
-            return user
+            return
         # After a failure the same name can be used again. If undoing fails too, the account may be complete: the four
         # were one write.
         undone = await self._undo_add(user.id, key)
-        raise failure or undone or UserExists(f"There is already a user named {username!r}.")
+        raise failure or undone or _taken(user.username)
+
+    async def claim(self, user: User, who: ExternalId) -> bool:
+        """Give an identity to its account, unless another account has it; tell whether this one has it."""
+        if await self._write("SET", who.claim, user.id, "NX"):
+            return True
+        return text_of(await self._execute("GET", who.claim)) == user.id
+
+    async def claim_new(self, user: User, who: ExternalId) -> bool:
+        """Give an identity to a new account; erase the account if another one has it, or if this fails."""
+        owns = False
+        try:
+            owns = await self.claim(user, who)
+        finally:
+            if not owns:
+                await self.erase(user)
+        return owns
+
+    async def _check_free(self, username: str) -> None:
+        """Raises: UserExists"""
+        if await self._execute("EXISTS", f"un:1:{name_key(username)}"):
+            raise _taken(username)
 
     async def _undo_add(self, uid: str, key: str) -> BaseException | None:
         """Remove what a refused or unconfirmed `add` left; return the first error, if any."""
         done = await asyncio.gather(
-            self._execute("EVAL", _FREE, 1, f"un:1:{key}", uid),
+            self._execute("EVAL", FREE, 1, f"un:1:{key}", uid),
             self._execute("ZREM", "ni:1", f"{key}\n{uid}"),
             self._execute("ZREM", "ui:1", uid),
             self._execute("DEL", key_of(uid)),
@@ -191,7 +246,7 @@ class Accounts:
         ver = await self._change(uid, "password", hashed, expect=expected, mark=user.mark, voiding="sessions")
         if ver is None:
             raise InvalidCredentials(uid=uid)  # the account has changed since the password was verified
-        return replace(user, ver=ver, mark=str(int(user.mark) + 1))
+        return await self.get(uid)
 
     async def has_password(self, uid: str) -> bool:
         """Tell whether a user has a password; without one they cannot log in."""
@@ -242,6 +297,21 @@ class Accounts:
             raise ChangedMeanwhile
         return await self.get(user.id)
 
+    async def map_roles(self, user: User, mapped: Sequence[str], mapped_s: int) -> User:
+        """Replace the roles that an identity provider gave a user; those that an administrator gave stay.
+
+        Earlier tokens are void if that changes the user's roles; otherwise the disk is not awaited.
+        Raises: UnknownUser, ChangedMeanwhile
+        """
+        now = replace(user, roles=with_mapped(user, mapped), mapped=tuple(mapped), mapped_s=mapped_s)
+        words = ("roles", " ".join(now.roles), "mapped", mapped_text(now))
+        is_same = set(now.roles) == set(user.roles)
+        write, voiding = (self._execute, "nothing") if is_same else (self._write, "tokens")
+        ver = await self._change(user.id, *words, mark=user.mark, voiding=voiding, write=write)
+        if ver is None:
+            raise ChangedMeanwhile
+        return now if is_same else await self.get(user.id)
+
     async def set_display_name(self, uid: str, display_name: str) -> User:
         """Raises: UnknownUser"""
         user = await self.get(uid)
@@ -253,7 +323,7 @@ class Accounts:
         await self._change(uid, voiding="sessions")
 
     async def erase(self, user: User) -> None:
-        """Delete a user's name, password and roles. Their usage stays counted, under an id that says nothing.
+        """Delete a user's name, password, identity and roles. Their usage stays counted, under an id that says nothing.
 
         The status becomes `deleted` first and the row goes last: erasing again completes what a crash interrupted.
         Raises: UnknownUser, ChangedMeanwhile (the account is no longer as `user` says)
@@ -262,14 +332,17 @@ class Accounts:
             raise ChangedMeanwhile
         key = folded(user.username)  # not `name_key`: a name that is older than a rule can be erased too
         await asyncio.gather(
-            self._write("EVAL", _FREE, 1, f"un:1:{key}", user.id),
+            self._write("EVAL", FREE, 1, f"un:1:{key}", user.id),
             self._write("ZREM", "ni:1", f"{key}\n{user.id}"),
+            *([self._write("EVAL", FREE, 1, user.identity.claim, user.id)] if user.identity else []),
             self._write("EVAL", _ERASE, 1, key_of(user.id)),
         )
 
-    async def _change(self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str) -> int | None:
+    async def _change(
+        self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str, write: Execute | None = None
+    ) -> int | None:
         """Change fields; return None if password or mark is no longer the expected one. `voiding`: see the script."""
-        ver = int(await self._write("EVAL", _CHANGE, 1, key_of(uid), expect, mark, voiding, *words))
+        ver = int(await (write or self._write)("EVAL", _CHANGE, 1, key_of(uid), expect, mark, voiding, *words))
         if ver == 0:
             raise UnknownUser(f"There is no user {uid!r}.")
         return ver if ver > 0 else None

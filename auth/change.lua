@@ -7,6 +7,7 @@
 --
 -- A change that voids something increments `ver` in the same call: tokens issued before are refused from then on. `since`
 -- is the oldest version whose sessions may still be refreshed: older ones are over even if nothing deletes their keys.
+-- `voided_s` says when: tokens of identity providers that were issued before open no session any more.
 -- `changes` counts the changes of password, roles and status, also those back to an earlier value.
 
 if redis.call('HEXISTS', KEYS[1], 'username') == 0 then return 0 end
@@ -16,5 +17,5 @@ if #ARGV > 3 then redis.call('HSET', KEYS[1], unpack(ARGV, 4)) end
 if ARGV[3] == 'nothing' then return tonumber(redis.call('HGET', KEYS[1], 'ver')) or -1 end
 if #ARGV > 3 then redis.call('HINCRBY', KEYS[1], 'changes', 1) end
 local ver = redis.call('HINCRBY', KEYS[1], 'ver', 1)
-if ARGV[3] == 'sessions' then redis.call('HSET', KEYS[1], 'since', ver) end
+if ARGV[3] == 'sessions' then redis.call('HSET', KEYS[1], 'since', ver, 'voided_s', redis.call('TIME')[1]) end
 return ver

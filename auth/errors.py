@@ -56,6 +56,25 @@ class InvalidGrant(AuthError):
         self.reused_by = reused_by
 
 
+class ForeignTokenRefused(InvalidGrant):
+    """A token of an identity provider is not accepted. `provider` (its name) and `reason` are for the audit only."""
+
+    def __init__(self, reason: str, *, provider: str = "", uid: str = "") -> None:
+        super().__init__("The token is not accepted. Log in again at your identity provider.")
+        self.reason = reason
+        self.provider = provider
+        self.uid = uid
+
+
+class KeysUnavailable(AuthError):
+    """A token cannot be verified for now: the keys of its issuer cannot be fetched."""
+
+    retry_after_s = 5
+
+    def __init__(self) -> None:
+        super().__init__("The identity provider cannot be reached. Try again in a moment.")
+
+
 class InvalidVoucher(AuthError):
     """The code was never issued, has expired, was revoked, or is used up: deliberately one error."""
 

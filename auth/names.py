@@ -7,6 +7,7 @@ from .errors import BadUsername
 from .key_texts import KEY_ID
 
 UID = re.compile(r"u[a-z2-7]{20}")
+_MOST_SUGGESTED = 40  # leaves room for what makes it unique
 # Shown as nothing, though of none of the categories that `is_invisible` names: Unicode's Default_Ignorable_Code_Point
 # (DerivedCoreProperties.txt), including unassigned ones, and the Braille blank. NFKC keeps them.
 _BLANKS = re.compile(
@@ -49,3 +50,18 @@ def name_key(username: str) -> str:
 def folded(text: str) -> str:
     """Return a text, or the beginning of a name, in the form used to compare names."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def suggested_name(text: str) -> str:
+    """Return a user name that resembles a text, such as a person's name: allowed, but perhaps taken."""
+    words = "".join(char if _may_be_in_name(char) else " " for char in unicodedata.normalize("NFKC", text)).split()
+    name = "-".join(words)[:_MOST_SUGGESTED].strip("-")
+    try:
+        name_key(name)
+    except BadUsername:
+        return "user"
+    return name
+
+
+def _may_be_in_name(char: str) -> bool:
+    return char != "/" and unicodedata.category(char)[0] not in "ZC" and not is_invisible(char)

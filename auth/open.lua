@@ -3,6 +3,7 @@
 -- KEYS  1 s of the session (hash)   2 us of the user (zset: sid -> epoch ms it was opened)   3 u of the user
 -- ARGV  1 sid   2 idle life ms   3 absolute life ms   4 most sessions   5 stem of session keys, without sid
 --       6 ver the user had when their password was verified   7 address, 8 client: shown in the list of sessions
+--       9 the identity provider and its session, empty after a login with a password
 -- Reply {opened_ms}, or {} when the user is gone, not active, or has changed since. Cost O(sessions of the user).
 -- The keys of ended sessions are built from KEYS' own slot: the list of them is only known in here.
 
@@ -13,6 +14,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local text = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], 'live', '1', 'n', '1', 'at', text, 'opened', text,
   'until', string.format('%.0f', now + ARGV[3]), 'ver', ARGV[6], 'address', ARGV[7], 'agent', ARGV[8])
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'ext', ARGV[9]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 -- Sessions that have expired, or that a change of the user has ended, do not count.
 for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do

@@ -9,7 +9,7 @@ import asyncio
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -62,12 +62,17 @@ class Sessions:
         self._execute = execute
         self._ring = ring
 
-    async def open(self, user: User, *, address: str = "", agent: str = "", lasts_ms: int = ABSOLUTE_MS) -> Grant:
-        """Start a session of a user, unless they have changed since their password was verified: InvalidCredentials."""
+    async def open(
+        self, user: User, *, address: str = "", agent: str = "", lasts_ms: int = ABSOLUTE_MS, ext: str = ""
+    ) -> Grant:
+        """Start a session of a user, unless they have changed since their password was verified: InvalidCredentials.
+
+        `ext` names the session of an identity provider that it follows from; see `end_external`.
+        """
         sid = secrets.token_hex(10)
         stem = f"s:1:{{{user.id}}}:"
         keys = [stem + sid, f"us:1:{{{user.id}}}", f"u:1:{{{user.id}}}"]
-        args = [sid, min(IDLE_MS, lasts_ms), lasts_ms, MOST_PER_USER, stem, user.ver, address, agent]
+        args = [sid, min(IDLE_MS, lasts_ms), lasts_ms, MOST_PER_USER, stem, user.ver, address, agent, ext]
         reply = await self._execute("EVAL", _OPEN, 3, *keys, *args)
         if not reply:
             raise InvalidCredentials(uid=user.id)
@@ -125,6 +130,12 @@ class Sessions:
         """End every session of a user, except `but`; return how many were live."""
         sids = [sid.decode() for sid in await self._execute("ZRANGE", f"us:1:{{{uid}}}", 0, -1)]
         return await self._end(uid, [sid for sid in sids if sid != but])
+
+    async def end_external(self, uid: str, ends: Callable[[str], bool]) -> int:
+        """End the sessions of a user that follow from one of a provider, if `ends` says so of its `ext`."""
+        sids = [sid.decode() for sid in await self._execute("ZRANGE", f"us:1:{{{uid}}}", 0, -1)]
+        rows = await asyncio.gather(*(self._execute("HGET", f"s:1:{{{uid}}}:{sid}", "ext") for sid in sids))
+        return await self._end(uid, [sid for sid, ext in zip(sids, rows, strict=True) if ext and ends(text_of(ext))])
 
     async def _end(self, uid: str, sids: list[str]) -> int:
         if not sids:

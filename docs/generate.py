@@ -15,10 +15,10 @@ from typing import Any
 from docs.policy_tables import relation_rows, role_rows, table, token_rows
 from docs.problem_codes import WHAT_TO_DO
 from gateway.apidoc.openapi import describe
-from gateway.app import ROUTES
 from gateway.http.problem_codes import STATUS
 from gateway.http.problems import title_of
 from gateway.policy.file import load_policy
+from gateway.routes.table import ROUTES
 
 HERE = Path(__file__).parent
 API, ROOMS = HERE / "api.md", HERE / "rooms.md"

@@ -6,19 +6,18 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from types import ModuleType
-from typing import Any
 
 import httpx
 import msgspec
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Scope
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
+from auth.federation import Federation
+from auth.identities import Identities
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.service_keys import ServiceKeys
@@ -27,12 +26,15 @@ from auth.tokens import LoginTokens
 from auth.vouchers import Vouchers
 from gateway import logs
 from gateway.accounts.admin import UserAdmin
+from gateway.accounts.exchange import Exchange
 from gateway.accounts.limits import UserLimits
+from gateway.accounts.logins import Logins
 from gateway.accounts.password_change import PasswordChange
 from gateway.accounts.registration import Registration
 from gateway.accounts.service_keys import KeyAdmin
 from gateway.apidoc.openapi import describe
 from gateway.audit import Audit
+from gateway.fetch import Fetcher
 from gateway.hms import client as hms_client
 from gateway.hms.client import HmsClient
 from gateway.hms.tokens import HmsTokens
@@ -83,30 +85,9 @@ from gateway.rooms.invites import RoomInvites
 from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
-from gateway.routes import (
-    account,
-    console,
-    description,
-    events,
-    health,
-    hooks,
-    introspection,
-    invites,
-    join_tokens,
-    keys,
-    login,
-    members,
-    outgoing,
-    overview,
-    rooms,
-    usage,
-    users,
-    well_known,
-)
-from gateway.routes import audit as audit_routes
-from gateway.routes import limits as limits_routes
-from gateway.routes import metrics as metrics_routes
+from gateway.routes import description
 from gateway.routes.services import Services
+from gateway.routes.table import CONSOLE, DOCS, MONITORING, ROUTES
 from gateway.settings import Settings
 from gateway.upkeep import leader_of
 from gateway.usage.archive import Archive
@@ -120,18 +101,6 @@ from limits.limiter import Limiter
 from limits.overrides import Overrides
 
 log = logging.getLogger("gateway")
-
-
-def _handlers(*modules: ModuleType) -> list[Any]:
-    """Return all route handlers of modules, in the order in which they are written."""
-    return [one for module in modules for one in vars(module).values() if isinstance(one, HTTPRouteHandler)]
-
-
-ROUTES = _handlers(health, login, account, rooms, join_tokens, members, invites, usage, overview)
-ROUTES += _handlers(limits_routes, users, keys, hooks, outgoing, events, audit_routes, well_known, introspection)
-CONSOLE = _handlers(console)
-DOCS = _handlers(description)
-MONITORING = _handlers(metrics_routes)
 
 
 def from_env() -> ASGIApp:
@@ -157,7 +126,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     passwords = Passwords(
         workers=settings.workers, memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes
     )
-    durable = DurableWrites(redis)
+    durable, fetcher = DurableWrites(redis), Fetcher()
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     service_keys = ServiceKeys(store.execute, write=durable.execute, post=store.post)
     refresh_keys = KeyRing(settings.gateway_secrets, "refresh")
@@ -182,6 +151,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     report_accounts = Accounts(reports.execute, passwords)
     secret = SecretCheck(settings.webhook_secrets, settings.webhook_header)
     intake = Intake(store.execute, store.post)
+    federation = Federation(lambda: policy.now.identities, fetcher)
+    identities = Identities(store.execute, accounts, sessions, write=durable.execute)
+    logins = Logins(limiter, derived, sessions, audit)
     stays = Stays(reports.execute, derived, calendars=lambda: policy.now.metered_calendars)
     archive = Archive(settings.archive_url) if settings.archive_url else None
     history = History(Counters(reports.execute), archive)
@@ -212,6 +184,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         key_admin=KeyAdmin(service_keys, audit),
         password_change=PasswordChange(accounts, sessions, links, audit),
         registration=Registration(accounts, invites, policy, audit),
+        logins=logins,
+        exchange=Exchange(federation, identities, accounts, sessions, logins, audit),
         audit=audit,
         report_audit=Audit(reports.execute),
         rooms=registry,
@@ -246,18 +220,22 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     if archive is not None:
         others.append(Chore("archive", RollUp(reports.execute, report_accounts, archive).work))
 
-    def vitals() -> Vitals:
-        return Vitals(store.state, hms.state, hms.answered_ms, hms.failed_ms)
+    def apply_policy() -> None:
+        templates.look(hms)
+        federation.prepare()
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        templates.look(hms)
+        apply_policy()
         await _warm((store, reports), durable, passwords)
         chores = [
-            asyncio.create_task(reload.follow(policy, changed=lambda: templates.look(hms))),
+            asyncio.create_task(reload.follow(policy, changed=apply_policy)),
             asyncio.create_task(leader_of(reports, stays, hms, policy, registry, *others).run()),
         ]
-        chores.append(asyncio.create_task(Heartbeat(reports.execute, reports.now_ms, vitals).run()))
+        heartbeat = Heartbeat(
+            reports.execute, reports.now_ms, lambda: Vitals(store.state, hms.state, hms.answered_ms, hms.failed_ms)
+        )
+        chores.append(asyncio.create_task(heartbeat.run()))
         if secret.is_set:
             chores.append(asyncio.create_task(Consumer(reports.execute, stays, intake.wake).run()))
         if monitor is not None:
@@ -268,9 +246,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
-            await services.live.close()
-            await deliveries.close()
-            await hms.close()
+            for close in (services.live.close, federation.close, fetcher.close, deliveries.close, hms.close):
+                await close()
             await http.aclose()
             derived.flush()
             with suppress(StoreError, RedisError):

@@ -35,16 +35,15 @@ Facts = dict[str, str | int]
 """What an entry says, beside its action: `by`, `subject` and details."""
 
 ACTIONS = (
-    "account.registered", "budget.reached", "code.refused", "denied", "guest.accepted", "invite.accepted",
-    "invite.made", "invite.revoked", "key.created", "key.refused", "key.revoked", "key.rotated", "limits.lift",
-    "limits.override", "limits.reset", "login", "login.blocked", "login.failed", "logout", "member.banned",
-    "member.changed", "minutes.corrected", "minutes.unconfirmed",
+    "account.registered", "budget.reached", "code.refused", "denied", "exchange.refused", "guest.accepted",
+    "invite.accepted", "invite.made", "invite.revoked", "key.created", "key.refused", "key.revoked", "key.rotated",
+    "limits.lift", "limits.override", "limits.reset", "login", "login.blocked", "login.failed", "logout",
+    "logout.refused", "member.banned", "member.changed", "minutes.corrected", "minutes.unconfirmed",
     "password.changed", "password.refused", "password.set", "peer.removed", "refresh.reused", "room.adopted",
     "room.changed", "room.created", "room.end_failed", "room.ended", "room.found_empty", "room.locked",
-    "session.ended", "throttled", "token.minted", "usage.read", "usage.reconciled", "user.created",
-    "user.deleted", "user.disabled", "user.enabled", "user.invite_revoked", "user.invited",
-    "user.password_link", "user.renamed", "user.roles", "user.session_ended", "user.sessions_ended",
-    "webhooks.replayed", "webhooks.tested",
+    "session.ended", "throttled", "token.minted", "usage.read", "usage.reconciled", "user.created", "user.deleted",
+    "user.disabled", "user.enabled", "user.invite_revoked", "user.invited", "user.password_link", "user.renamed",
+    "user.roles", "user.session_ended", "user.sessions_ended", "webhooks.replayed", "webhooks.tested",
 )  # fmt: skip
 """Every action; docs/security.md says what some of them mean."""
 PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")

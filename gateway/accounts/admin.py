@@ -5,19 +5,21 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from auth import Execute
 from auth.accounts import Accounts
 from auth.errors import ChangedMeanwhile, UnknownUser
+from auth.federation import is_subject
 from auth.sessions import Sessions
-from auth.users import User
+from auth.users import ExternalId, User
 from auth.vouchers import Vouchers
 from gateway.accounts.actor import MANAGE, Actor
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
 from gateway.rooms.guest_accounts import no_longer_guest
+from gateway.text import FieldError
 
 PASSWORD_LINK_S = 24 * 3600
 
@@ -39,6 +41,17 @@ class NoSession(Exception):
 
 class AdminsBusy(Exception):
     """Another change of who may manage users is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account to create. Without a password it needs a link, or an identity: a provider's name and a subject."""
+
+    username: str
+    password: str | None = field(default=None, repr=False)
+    roles: Sequence[str] = ()
+    display_name: str = ""
+    identity: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +78,32 @@ class UserAdmin:
     _audit: Audit
     _links: Vouchers
 
-    async def create(
-        self, actor: Actor, username: str, password: str | None, *, roles: Sequence[str], display_name: str = ""
-    ) -> User:
-        """Create an account; without a password, it needs a link. Raises as `Accounts.add`; NotAllowed, FieldError"""
-        actor.check_grant(self._policy.now, roles)
-        roles = tuple(dict.fromkeys(roles))
-        user = await self._accounts.add(username, password, roles=roles, display_name=display_name)
+    async def create(self, actor: Actor, new: NewAccount) -> User:
+        """Create an account. Raises as `Accounts.add`; NotAllowed, FieldError"""
+        actor.check_grant(self._policy.now, new.roles)
+        roles = tuple(dict.fromkeys(new.roles))
+        identity = self._identity(new.identity) if new.identity else None
+        user = await self._accounts.add(
+            new.username, new.password, roles=roles, display_name=new.display_name, identity=identity
+        )
+        said = {"roles": " ".join(roles)} | ({"identity": identity.provider} if identity else {})
         try:
-            await self._audit.record("user.created", by=actor.id, subject=user.id, roles=" ".join(roles))
+            await self._audit.record("user.created", by=actor.id, subject=user.id, **said)
         except BaseException:
             await self._accounts.erase(user)  # no account without an entry in the audit trail
             raise
         return user
+
+    def _identity(self, named: tuple[str, str]) -> ExternalId:
+        """Raises: FieldError"""
+        name, subject = named
+        provider = next((one for one in self._policy.now.identities if one.name == name), None)
+        if provider is None:
+            known = ", ".join(one.name for one in self._policy.now.identities) or "none"
+            raise FieldError("identity.provider", f"must be a provider of the policy, which has: {known}")
+        if not is_subject(subject):
+            raise FieldError("identity.subject", "must be the `sub` of the provider's tokens, 1 to 255 characters")
+        return ExternalId(name, provider.issuer, subject)
 
     async def change(self, actor: Actor, user: str, changes: Changes) -> User:
         """Change a user (by name or id). Disabling ends their sessions. Raises as `delete`; FieldError"""

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from auth.sessions import Session
 from auth.users import User
 from gateway.accounts.actor import Actor
-from gateway.accounts.admin import PASSWORD_LINK_S, Changes
+from gateway.accounts.admin import PASSWORD_LINK_S, Changes, NewAccount
 from gateway.accounts.registration import MOST_INVITE_S, MOST_INVITE_USES
 from gateway.audit import Audit, Filter
 from gateway.cli.connection import Office, every, with_office
@@ -38,15 +38,23 @@ def users() -> None:
 @_ROLE
 @click.option("--display-name", default="", help="Name shown to others.  [default: the user name]")
 @click.option("--no-password", is_flag=True, help="Set no password; see `gateway users password-link`.")
+@click.option(
+    "--identity",
+    metavar="PROVIDER:SUBJECT",
+    help="Who logs in as this user: a provider of the policy, and the `sub` of its tokens. Sets no password.",
+)
 @JSON
-def add_user(username: str, roles: tuple[str, ...], display_name: str, no_password: bool, as_json: bool) -> None:
+def add_user(
+    username: str, roles: tuple[str, ...], display_name: str, no_password: bool, identity: str | None, as_json: bool
+) -> None:
     """Create an account. The password comes from a prompt, or from standard input; never from the command line."""
     _check_shown(display_name)
-    password = None if no_password else _ask_password()
-    user = with_office(
-        lambda office: office.admin.create(_CLI, username, password, roles=roles, display_name=display_name)
-    )
-    _print_user(user, as_json=as_json)
+    provider, colon, subject = (identity or "").partition(":")
+    if identity and not colon:
+        raise click.BadParameter("must be PROVIDER:SUBJECT", param_hint="--identity")
+    password = None if no_password or identity else _ask_password()
+    new = NewAccount(username, password, roles, display_name, (provider, subject) if identity else None)
+    _print_user(with_office(lambda office: office.admin.create(_CLI, new)), as_json=as_json)
 
 
 @users.command("list")
@@ -86,6 +94,11 @@ def show_user(username: str, as_json: bool) -> None:
         print_json(_plain(user) | {"last_login": login, "sessions": len(sessions), "usage": used})
         return
     print_table(_table([user]))
+    if user.identity:
+        mapped = f"; roles by its claims: {' '.join(user.mapped)}" if user.mapped else ""
+        click.echo(
+            f"\nLogs in at {user.identity.provider} ({user.identity.issuer}) as {user.identity.subject}{mapped}."
+        )
     click.echo(f"\nLast login: {_time(login_ms) if login_ms else 'none is known'}; sessions: {len(sessions)}.\n")
     actions = sorted({*used.today, *used.month, *used.total})
     if not actions:
@@ -270,7 +283,8 @@ def _table(found: list[User]) -> Table:
 
 def _plain(user: User) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(user)
-    del plain["mark"]  # internal
+    for internal in ("mark", "mapped_s", "voided_s"):
+        del plain[internal]
     return plain
 
 

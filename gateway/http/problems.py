@@ -20,6 +20,7 @@ from auth.errors import (
     InvalidGrant,
     InvalidToken,
     InvalidVoucher,
+    KeysUnavailable,
     TokenExpired,
     UnknownKey,
     UnknownUser,
@@ -29,6 +30,7 @@ from auth.errors import (
 from auth.key_texts import PREFIX
 from gateway.accounts.actor import NotAllowed
 from gateway.accounts.admin import AdminsBusy, LastAdmin, NoSession
+from gateway.accounts.logins import Blocked
 from gateway.accounts.registration import RegistrationClosed
 from gateway.hms.errors import HmsBusy, HmsRefused, HmsTimeout, HmsUnreachable
 from gateway.http.context import context_of
@@ -167,7 +169,7 @@ def _unauthorized(code: str) -> Callable[[Any], Problem]:
     return lambda exc: Problem(401, code, str(exc))
 
 
-def _rate_limited(exc: RateLimited | TooManyRooms) -> Problem:
+def _rate_limited(exc: RateLimited | TooManyRooms | Blocked) -> Problem:
     decision = exc.decision
     names = _names(decision)
     whose, owner = (" of the service key", "service key") if decision.subject.startswith(PREFIX) else ("", "account")
@@ -260,11 +262,12 @@ def _breaches_away(exc: Exception) -> Problem:
 
 # The first match wins, so subclasses come before their parents.
 _TABLE: list[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]]] = [
-    ((RateLimited, TooManyRooms), _rate_limited),
+    ((RateLimited, TooManyRooms, Blocked), _rate_limited),
     (BudgetSpent, _budget_spent),
     (TokenExpired, _unauthorized("token_expired")),
     (InvalidToken, _unauthorized("invalid_token")),
     (InvalidCredentials, lambda exc: Problem(401, "invalid_credentials", str(exc), headers=CHALLENGE)),
+    (KeysUnavailable, _later(503, "unavailable", lambda exc: exc.retry_after_s)),
     (InvalidGrant, lambda exc: Problem(400, "invalid_grant", str(exc))),
     (InvalidVoucher, lambda exc: Problem(403, "invite_invalid", str(exc))),
     (UserExists, lambda exc: Problem(409, "user_exists", str(exc))),

@@ -25,7 +25,7 @@ def load_policy(path: Path | None = None) -> Policy:
         raise PolicyError(f"{path.name}: is not UTF-8 text") from error
     except OSError as error:
         raise PolicyError(f"{path.name}: cannot be read: {error.strerror}") from error
-    return parse_policy(text, path.name)
+    return parse_policy(text, path.name, path.parent)
 
 
 def _read(path: Path) -> bytes:
@@ -48,10 +48,13 @@ def built_in_text() -> str:
     return _BUILT_IN.read_text(encoding="utf-8")
 
 
-def parse_policy(text: str, name: str) -> Policy:
-    """Check the text of a policy; refusals call its file `name`. Raises: PolicyError"""
+def parse_policy(text: str, name: str, folder: Path = Path()) -> Policy:
+    """Check the text of a policy; refusals call its file `name`. Files that it names are in `folder`.
+
+    Raises: PolicyError
+    """
     try:
-        return Reader(name, tomllib.loads(built_in_text())["anonymous"]).policy(tomllib.loads(text))
+        return Reader(name, tomllib.loads(built_in_text())["anonymous"], folder).policy(tomllib.loads(text))
     except RecursionError as error:
         raise PolicyError(f"{name}: is nested too deeply") from error
     except tomllib.TOMLDecodeError as error:

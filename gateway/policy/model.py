@@ -7,6 +7,7 @@ from functools import cached_property
 
 from msgspec import Struct
 
+from auth.federation import Provider
 from gateway.policy.actions import LIMITED_ACTIONS, MINUTES, OWNED, counter_of
 from gateway.policy.endpoints import Endpoint
 from limits.policy import US_PER_S, Charge, Lease, Limit, Quota, most_generous
@@ -128,6 +129,7 @@ class Policy:
     ending: frozenset[str] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
     key_limits: Mapping[str, Limit] = field(default_factory=lambda: {"api": KEY_API})
+    identities: tuple[Provider, ...] = ()
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
         default_factory=dict, compare=False, init=False
     )

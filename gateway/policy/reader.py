@@ -3,19 +3,23 @@
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from auth.federation import Provider
 from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, MINUTES, PERMISSIONS, POWERS, RELATIONS, SCOPES
 from gateway.policy.endpoints import EVENTS, MOST_ENDPOINTS, Endpoint, check_endpoint
+from gateway.policy.identities import MOST_PROVIDERS, read_provider
 from gateway.policy.model import Anonymous, Guests, Policy, Prices, Registration, Role, RoomDefaults
 from gateway.policy.tables import (
     INTERNAL,
     NAMES_ALLOWED,
     ROLE_NAME,
     GuestsTable,
+    IdentityTable,
     LimitTable,
     NumberTable,
     PolicyError,
@@ -32,6 +36,7 @@ from gateway.policy.tables import (
     in_words,
 )
 from gateway.signing import ENDPOINT
+from gateway.text import FieldError
 from limits.limiter import MOST_LIMITS
 from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
 
@@ -40,10 +45,14 @@ _T = TypeVar("_T", bound=Table)
 
 
 class Reader:
-    """Turns a parsed policy file into values. `defaults` are the numbers of [anonymous] that it may leave out."""
+    """Turns a parsed policy file into values. `defaults` are the numbers of [anonymous] that it may leave out.
 
-    def __init__(self, name: str, defaults: Mapping[str, Any]) -> None:
+    Files that it names are relative to `folder`.
+    """
+
+    def __init__(self, name: str, defaults: Mapping[str, Any], folder: Path) -> None:
         self._name = name
+        self._folder = folder
         self._defaults = defaults
 
     def policy(self, data: dict[str, Any]) -> Policy:
@@ -82,6 +91,7 @@ class Reader:
             ),
             ending=frozenset(name for name, table in quotas.items() if table.on_exhausted == "end"),
             endpoints=self._endpoints(file.webhooks),
+            identities=self._identities(file.identity, roles),
         )
 
     def _role(self, name: str, data: Any, limits: Mapping[str, LimitTable], quotas: Mapping[str, QuotaTable]) -> Role:
@@ -272,6 +282,22 @@ class Reader:
         except ValueError as error:
             self._refuse(f"{key}.url", str(error))
         return endpoint
+
+    def _identities(self, tables: dict[str, Any], roles: Mapping[str, Role]) -> tuple[Provider, ...]:
+        if len(tables) > MOST_PROVIDERS:
+            self._refuse("identity", f"there may be {MOST_PROVIDERS} providers")
+        found: dict[str, Provider] = {}
+        for name, data in tables.items():
+            key = f"identity.{name}"
+            try:
+                provider = read_provider(name, self._table(key, data, IdentityTable), roles, self._folder)
+            except FieldError as error:
+                self._refuse(".".join(filter(None, (key, error.field))), error.rule)
+            if provider.issuer in found:
+                other = found[provider.issuer].name
+                self._refuse(f"{key}.issuer", f"is also that of {other}; list both audiences there")
+            found[provider.issuer] = provider
+        return tuple(found.values())
 
     def _seconds(self, key: str, duration: str, least: int, most: int) -> int:
         count = duration.rstrip(ascii_lowercase)

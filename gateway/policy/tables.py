@@ -7,11 +7,13 @@ import msgspec
 from msgspec import Meta
 
 from gateway.policy.actions import COUNTERS, LIMITED_ACTIONS, SCOPES
+from gateway.policy.presets import PRESETS
 from limits.policy import MOST_UNITS
 
 ROLE_NAME = re.compile(r"[ -=@-}]{1,64}")  # plain ASCII without ? > ~, which break the web client's atob
 NAMES_ALLOWED = "plain ASCII without ? > ~, at most 64 characters"  # ROLE_NAME in words
 INTERNAL = "__internal"  # 100ms's own roles begin so, such as __internal_recorder; no user joins with one
+MOST_CHARS = 200
 REMOVED = {"on_store_error": "is no longer a setting: remove it; without Redis no request is allowed"}
 _NAMED = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 _AT = re.compile(r" - at `\$\.(\w+)")
@@ -25,7 +27,8 @@ def _whole(least: int, most: int) -> Meta:
     return Meta(ge=least, le=most, description=f"a whole number from {least} to {most}")
 
 
-def _one_of(*choices: str) -> Meta:
+def one_of(*choices: str) -> Meta:
+    """Return the rule of a value that is one of some words."""
     return Meta(pattern=rf"^(?:{'|'.join(map(re.escape, choices))})\Z", description=f"one of: {', '.join(choices)}")
 
 
@@ -35,6 +38,7 @@ People = Annotated[int, _whole(1, 2500)]
 RoomsAtOnce = Annotated[int, _whole(1, 100_000)]
 Flag = Annotated[bool, Meta(description="true or false")]
 Strings = Annotated[tuple[str, ...], Meta(description="a list of strings")]
+Text = Annotated[str, Meta(max_length=MOST_CHARS, description=f"a string of at most {MOST_CHARS} characters")]
 Subtable = Annotated[dict[str, Any], Meta(description="a table")]
 Rate = Annotated[str, Meta(min_length=1, description='a string such as "120/min"')]
 TimeZone = Annotated[str, Meta(description='a string such as "Europe/Berlin"')]
@@ -62,6 +66,7 @@ class PolicyTable(Table):
     rooms: Subtable = {}
     guests: Subtable = {}
     webhooks: Subtable = {}
+    identity: Subtable = {}
     anonymous: Subtable = {}
 
 
@@ -69,7 +74,7 @@ class RegistrationTable(Table):
     """[registration]"""
 
     roles: Strings
-    mode: Annotated[str, _one_of("closed", "invite", "open")] = ""
+    mode: Annotated[str, one_of("closed", "invite", "open")] = ""
 
 
 class RoleTable(Table):
@@ -114,13 +119,13 @@ class LimitTable(Table):
 class QuotaTable(Table):
     """[quotas.NAME]"""
 
-    counter: Annotated[str, _one_of(*sorted(COUNTERS))]
+    counter: Annotated[str, one_of(*sorted(COUNTERS))]
     period: Annotated[Literal["day", "week", "month"], Meta(description="one of: day, week, month")]
     amount: Units = 0
     time_zone: TimeZone = "UTC"
     shadow: Flag = False
-    scope: Annotated[str, _one_of(*SCOPES)] = "user"
-    on_exhausted: Annotated[str, _one_of("refuse", "end")] = "refuse"
+    scope: Annotated[str, one_of(*SCOPES)] = "user"
+    on_exhausted: Annotated[str, one_of("refuse", "end")] = "refuse"
 
 
 class PricesTable(Table):
@@ -145,8 +150,8 @@ class TemplateTable(Table):
 class RoomsTable(Table):
     """[rooms]"""
 
-    access: Annotated[str, _one_of("open", "invited")] = "open"
-    region: Annotated[str, _one_of("auto", "us", "eu", "in")] = "auto"
+    access: Annotated[str, one_of("open", "invited")] = "open"
+    region: Annotated[str, one_of("auto", "us", "eu", "in")] = "auto"
     size: People = 100
     max_duration: Duration = "12h"
     token_ttl: Duration = "1h"  # noqa: S105  a duration
@@ -167,6 +172,23 @@ class WebhookTable(Table):
     url: Annotated[str, Meta(description="a string")]
     events: Strings
     allow_private: Flag = False
+
+
+class IdentityTable(Table):
+    """[identity.NAME]"""
+
+    preset: Annotated[str, one_of(*PRESETS)] = ""
+    issuer: Text = ""
+    audience: Annotated[str | tuple[str, ...], Meta(description="a string or a list of strings")] = ()
+    azp: Strings = ()
+    algorithms: Strings = ()
+    jwks: Text = ""
+    jwks_file: Text = ""
+    roles_claim: Text = ""
+    roles: Subtable = {}
+    name_claim: Text = ""
+    create_accounts: Flag = False
+    default_role: Text = ""
 
 
 def in_words(message: str, table: type[Table]) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """POST /api/auth/login, refresh, logout; GET /api/auth/me."""
 
-import asyncio
 import logging
 from typing import Annotated, Literal
 
@@ -16,12 +15,12 @@ from auth.errors import InvalidCredentials, InvalidGrant, InvalidToken, TokenExp
 from auth.sessions import Grant
 from auth.tokens import Principal
 from auth.users import Credentials
+from gateway.accounts.logins import Client
 from gateway.audit import NOBODY
 from gateway.http.access import needs, public
 from gateway.http.callers import bearer_of
 from gateway.http.context import Call, agent_of, context_of
 from gateway.http.cookies import CLEARED, RefreshCookies, cleared_if_void
-from gateway.http.problems import RateLimited
 from gateway.redis.store import StoreError
 from gateway.routes import schemas as shapes
 from gateway.routes.services import CookieMode, Injected, Services
@@ -71,27 +70,15 @@ async def login(
 ) -> Response[shapes.LoggedIn]:
     """Exchange a user name and a password for an access token and a refresh token."""
     by_cookie = services.cookies.asked(mode, request.scope["headers"])
-    address, agent = context_of(request.scope).client, agent_of(request.scope)
-    origin, audit = services.throttle.origin(address), services.audit
+    address = context_of(request.scope).client
+    origin = services.throttle.origin(address)
     try:
         async with services.throttle.login(address, data.username) as attempt:
             user = await services.accounts.verify(attempt.credentials, data.password)
-            # Issued together, so that they leave in one write.
-            decision, grant, _ = await asyncio.gather(
-                services.limiter.take(user.id, (), metric="login"),
-                services.sessions.open(user, address=address, agent=agent),
-                attempt.succeeded(),
-            )
+            grant = await services.logins.open(user, Client(origin, agent_of(request.scope)), attempt.succeeded())
     except InvalidCredentials as error:
-        audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, origin=origin)
+        services.audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, origin=origin)
         raise
-    outcome = "ok" if decision.allowed else f"denied.{decision.worst.name}"
-    services.derived.note(user.id, f"login.{outcome}", decision.now_us)
-    if not decision.allowed:  # an operator has blocked the user
-        audit.note("login.blocked", by=NOBODY, subject=user.id, origin=origin)
-        await services.sessions.end(user.id, grant.principal.sid)
-        raise RateLimited(decision)
-    audit.note("login", by=user.id, subject=user.id, origin=origin, session=grant.principal.sid)
     # After the answer: a hash with older parameters is renewed while the password is available.
     renewal = BackgroundTask(_renew_hash, services.accounts, attempt.credentials, data.password)
     answer, fields = services.logged_in(grant, user, by_cookie=by_cookie)

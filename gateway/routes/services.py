@@ -15,7 +15,9 @@ from auth.tokens import LoginTokens, Principal
 from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import UserAdmin
+from gateway.accounts.exchange import Exchange
 from gateway.accounts.limits import UserLimits
+from gateway.accounts.logins import Logins
 from gateway.accounts.password_change import PasswordChange
 from gateway.accounts.registration import Registration
 from gateway.accounts.service_keys import KeyAdmin
@@ -70,6 +72,8 @@ class Services:
     cookies: RefreshCookies
     password_change: PasswordChange
     registration: Registration
+    logins: Logins
+    exchange: Exchange
     user_admin: UserAdmin
     user_limits: UserLimits
     key_admin: KeyAdmin

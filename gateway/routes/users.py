@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from auth.users import User
-from gateway.accounts.admin import PASSWORD_LINK_S, Changes
+from gateway.accounts.admin import PASSWORD_LINK_S, Changes, NewAccount
 from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor, PageSize
@@ -26,6 +26,13 @@ _Roles = Annotated[
 _Status = Annotated[Literal["active", "disabled"], Meta(description="A user who is disabled cannot log in.")]
 
 
+class Identity(msgspec.Struct, forbid_unknown_fields=True):
+    """Who a person is at an identity provider."""
+
+    provider: Annotated[str, Meta(max_length=32, description="Name of the provider in the policy.")]
+    subject: Annotated[str, Meta(max_length=255, description="The `sub` of its tokens.")]
+
+
 class CreateUser(shapes.Secret, forbid_unknown_fields=True):
     username: shapes.NewUsername
     roles: _Roles
@@ -34,6 +41,7 @@ class CreateUser(shapes.Secret, forbid_unknown_fields=True):
         Meta(description="Without it the user cannot log in until they have used a password link."),
     ] = None
     display_name: shapes.NewDisplayName | None = None
+    identity: Annotated[Identity | None, Meta(description="Who logs in as this user with tokens of a provider.")] = None
 
 
 class ChangeUser(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,11 +55,13 @@ class Account(shapes.User):
 
     status: Annotated[str, Meta(description="`active` or `disabled`.")]
     created_at: shapes.CreatedAt
+    identity: Annotated[Identity | None, Meta(description="Who they are at an identity provider, if at any.")]
 
     @classmethod
     def of(cls, user: User) -> Account:
         created_at = shapes.iso(user.created_ms / 1000)
-        return cls(user.id, user.username, user.display_name, list(user.roles), user.status, created_at)
+        identity = Identity(user.identity.provider, user.identity.subject) if user.identity else None
+        return cls(user.id, user.username, user.display_name, list(user.roles), user.status, created_at, identity)
 
 
 class OneAccount(msgspec.Struct):
@@ -95,9 +105,9 @@ async def create_user(data: JSONBody[CreateUser], request: Call, services: Injec
     """Create an account."""
     display_name = plain_text("display_name", data.display_name)
     actor = services.actor(request.user)
-    user = await services.user_admin.create(
-        actor, data.username, data.password, roles=data.roles, display_name=display_name
-    )
+    identity = (data.identity.provider, data.identity.subject) if data.identity else None
+    new = NewAccount(data.username, data.password, data.roles, display_name, identity)
+    user = await services.user_admin.create(actor, new)
     return OneAccount(Account.of(user))
 
 

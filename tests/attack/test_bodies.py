@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from gateway.app import ROUTES
 from gateway.http.access import access_of
+from gateway.routes.table import ROUTES
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 from gateway.apidoc.openapi import template_of
-from gateway.app import CONSOLE, MONITORING, ROUTES
-from gateway.app import DOCS as DOCUMENT_ROUTES
 from gateway.http.access import access_of
 from gateway.policy.actions import ACTIONS, ROOM_ACTIONS
+from gateway.routes.table import CONSOLE, MONITORING, ROUTES
+from gateway.routes.table import DOCS as DOCUMENT_ROUTES
 from tests.e2e.checks import assert_problem
 from tests.servers import Installation
 
@@ -31,6 +31,8 @@ PUBLIC = {
     ("POST", "/api/auth/login"),
     ("POST", "/api/auth/refresh"),
     ("POST", "/api/auth/logout"),
+    ("POST", "/api/auth/exchange"),
+    ("POST", "/api/auth/logout/{provider}"),
     ("POST", "/api/auth/register"),
     ("POST", "/api/auth/password/setup"),
     ("POST", "/api/invites/{code}/accept"),

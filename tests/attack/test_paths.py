@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app import ROUTES
+from gateway.routes.table import ROUTES
 from tests.servers import HOST, Installation
 
 ROOM = "0123456789abcdef01234567"

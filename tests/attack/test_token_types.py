@@ -21,12 +21,15 @@ KINDS = ("access", "refresh", "join", "management", "account invite", "room invi
 TAKES = {
     ("POST", "/api/auth/refresh", "refresh_token"): "refresh",
     ("POST", "/api/auth/logout", "refresh_token"): "refresh",
+    ("POST", "/api/auth/exchange", "token"): "one of an identity provider",
+    ("POST", "/api/auth/exchange", "subject_token"): "the same",
+    ("POST", "/api/auth/logout/{provider}", "logout_token"): "one of an identity provider",
     ("POST", "/api/auth/register", "invite"): "account invite",
     ("POST", "/api/auth/password/setup", "token"): "password link",
     ("POST", "/api/invites/{code}/accept", "code"): "room invite",
     ("POST", "/api/auth/introspect", "token"): "access",
 }
-TOKEN_NAME = re.compile(r"token|invite$|^code$|jwt|secret|assertion|grant")
+TOKEN_NAME = re.compile(r"token(?!_type)|invite$|^code$|jwt|secret|assertion|grant(?!_type)")
 VALUES = {
     "room_id": "0" * 24,
     "user": "mira",
@@ -132,7 +135,7 @@ def test_body_field_accepts_only_its_own_kind(
     if path.endswith("/register"):
         body |= {"username": "intruder", "password": "plenty of good words, none common"}
     with target.client() as client:
-        answer = client.request(method, path.replace("{code}", tokens[kind]), json=body)
+        answer = client.request(method, path.replace("{code}", tokens[kind]).format(provider="people"), json=body)
     assert answer.status_code in (400, 403), answer.text
     assert answer.json()["code"] in ("invalid_grant", "invite_invalid", "invalid_request", "registration_closed")
     assert tokens[kind] not in answer.text.replace(answer.json()["instance"], "")

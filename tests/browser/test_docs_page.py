@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from gateway.apidoc.openapi import describe
-from gateway.app import ROUTES
+from gateway.routes.table import ROUTES
 from tests.browser.chromium import Tab, require_chromium
 from tests.servers import Installation
 

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.asking import Admin
+from tests.e2e.people import PROVIDER
 from tests.e2e.policies import guarded, narrow, roomy
 from tests.servers import Installation
 
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation with two hosts, two members and an operator, and with generous limits."""
-    own = Installation(tmp_path_factory.mktemp("installation"), workers=2, policy=roomy(), fsync="always")
+    """A running installation with two hosts, two members, an operator, an identity provider and generous limits."""
+    folder, options = tmp_path_factory.mktemp("installation"), {"create_accounts": True, "default_role": "member"}
+    mapping = {"teachers": "host", "staff": "operator"}
+    people = PROVIDER.table(folder, roles_claim="groups", roles=mapping, **options)
+    own = Installation(folder, workers=2, policy=roomy() + people, fsync="always")
     own.env["GATEWAY_COOKIES"] = "on"
     with own as running:
         running.add_users(hanna="host", hugo="host", mira="member", mark="member", otto="operator", ada="admin")

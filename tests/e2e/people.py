@@ -18,9 +18,12 @@ from auth.tokens import LoginTokens
 from gateway.hms.tokens import HmsTokens
 from gateway.redis.store import Store, connect
 from tests.e2e.volley import Answer, fire
+from tests.identity_provider import IdentityProvider
 from tests.servers import HOST, NO_TLS, Installation
 
 _NUMBERS = itertools.count()
+PROVIDER = IdentityProvider("https://login.example.com")
+"""The identity provider of `installation`, under the name `people`."""
 
 
 @dataclass(frozen=True, slots=True)

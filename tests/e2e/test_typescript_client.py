@@ -16,8 +16,8 @@ import jwt
 import pytest
 
 from gateway.apidoc.openapi import describe
-from gateway.app import ROUTES
 from gateway.http.problem_codes import STATUS
+from gateway.routes.table import ROUTES
 from tests.e2e.checks import assert_problem
 from tests.e2e.node import CLIENT, build_client
 from tests.e2e.test_main_job import init_status

@@ -54,7 +54,7 @@ def test_an_account_is_shown_by_name_and_by_id_without_its_password(admin: Admin
     for who in (person.name, person.name.upper(), person.id):
         answer = admin.ask("GET", f"/api/admin/users/{who}")
         user = answer.json()["user"]
-        assert user.keys() == {"id", "username", "display_name", "roles", "status", "created_at"}
+        assert user.keys() == {"id", "username", "display_name", "roles", "status", "created_at", "identity"}
         assert (user["id"], user["roles"], user["status"]) == (person.id, ["host", "operator"], "active")
         assert "argon2" not in answer.text
     assert_problem(admin.ask("GET", "/api/admin/users/nobody-at-all"), 404, "not_found")

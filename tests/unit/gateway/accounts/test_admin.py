@@ -16,7 +16,7 @@ from auth.sessions import Sessions
 from auth.users import User
 from auth.vouchers import Vouchers
 from gateway.accounts.actor import Actor, NotAllowed
-from gateway.accounts.admin import AdminsBusy, Changes, LastAdmin, UserAdmin
+from gateway.accounts.admin import AdminsBusy, Changes, LastAdmin, NewAccount, UserAdmin
 from gateway.audit import Audit
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
@@ -133,7 +133,7 @@ async def test_change_is_repeated_without_a_second_entry(office: Office) -> None
 
 
 async def test_repeated_roles_are_stored_once(office: Office) -> None:
-    user = await office.admin.create(CLI, "dup", None, roles=["host", "member", "host"])
+    user = await office.admin.create(CLI, NewAccount("dup", roles=["host", "member", "host"]))
     assert user.roles == ("host", "member")
 
 
@@ -143,10 +143,10 @@ async def test_account_whose_creation_cannot_be_audited_is_not_created(office: O
 
     office.audit.meanwhile["user.created"] = fail
     with pytest.raises(ConnectionError):
-        await office.admin.create(CLI, "secret", None, roles=["admin"])
+        await office.admin.create(CLI, NewAccount("secret", roles=["admin"]))
     with pytest.raises(UnknownUser):
         await office.accounts.find("secret")
-    assert await office.admin.create(CLI, "secret", None, roles=["admin"])
+    assert await office.admin.create(CLI, NewAccount("secret", roles=["admin"]))
 
 
 async def test_promoted_guest_stays_and_guest_whose_promotion_failed_still_expires(
@@ -179,7 +179,7 @@ async def test_promoted_guest_stays_and_guest_whose_promotion_failed_still_expir
         (lambda admin, own, other: admin.delete(own, other), "other", "touches audit:read"),
         (lambda admin, own, other: admin.end_sessions(own, other), "other", "touches audit:read"),
         (lambda admin, own, other: admin.change(own, other, Changes(display_name="x")), "other", "touches audit:read"),
-        (lambda admin, own, other: admin.create(own, "new", None, roles=["admin"]), "", "grants audit:read"),
+        (lambda admin, own, other: admin.create(own, NewAccount("new", roles=["admin"])), "", "grants audit:read"),
     ],
 )
 async def test_denial_carries_its_subject_and_reason_for_the_audit(

@@ -15,9 +15,9 @@ from docs.problem_codes import WHAT_TO_DO
 from gateway.apidoc import openapi
 from gateway.apidoc.components import HEADERS
 from gateway.apidoc.openapi import describe
-from gateway.app import DOCS, ROUTES
 from gateway.http.problem_codes import STATUS
 from gateway.routes import account, invites, join_tokens, keys, limits, login, members, rooms, users
+from gateway.routes.table import DOCS, ROUTES
 
 DOCUMENT = describe(ROUTES)
 OPERATIONS = [(f"{method} {path}", one) for path, item in DOCUMENT["paths"].items() for method, one in item.items()]
