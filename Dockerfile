@@ -6,8 +6,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_U
 RUN python -m venv --without-pip /opt/gateway
 WORKDIR /src
 # Before the code, so that a change of the code does not reinstall the dependencies.
-COPY requirements/runtime.txt requirements/
-RUN pip --python /opt/gateway/bin/python install --require-hashes -r requirements/runtime.txt
+COPY requirements/runtime.txt requirements/traces.txt requirements/
+# `traces` adds the extra of that name, and 14 MB. Compose sets it if GATEWAY_TRACES is set.
+ARG LOCK=runtime
+RUN pip --python /opt/gateway/bin/python install --require-hashes -r "requirements/${LOCK:-runtime}.txt"
 COPY pyproject.toml README.md LICENSE ./
 COPY auth auth
 COPY limits limits
@@ -15,6 +17,7 @@ COPY gateway gateway
 RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation .
 
 FROM python:3.13-slim
+ARG LOCK=runtime
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1 \
     GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000 GATEWAY_DATA=/data
 # A fixed uid, because volumes outlive the image. A new named volume gets its owner from these folders.
@@ -26,7 +29,8 @@ COPY --from=builder /opt/gateway /opt/gateway
 # read-only at run time. These imports create them, and prove that the image is complete.
 RUN python -c 'import gateway.app, psycopg, gateway.demo.installation, gateway.emulator.app, gateway.server' \
  && python -c 'from gateway.cli import archive, audit, doctor, emulator, init, keys, limits, peers, policy' \
- && python -c 'from gateway.cli import rooms, usage, users, webhooks'
+ && python -c 'from gateway.cli import rooms, usage, users, webhooks' \
+ && if [ "$LOCK" = traces ]; then python -c 'from gateway.traces.recorder import admit_sdk as a; a(); import gateway.traces.export'; fi
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000

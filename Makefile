@@ -78,8 +78,9 @@ docs: .venv/.dev
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
 	$(LOCK) pyproject.toml requirements/build.in --extra postgres -o requirements/runtime.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra traces -c requirements/runtime.txt -o requirements/traces.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra demo -c requirements/runtime.txt -o requirements/demo.txt
-	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra traces --extra demo --extra dev -c requirements/demo.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra traces --extra demo --extra dev -c requirements/demo.txt -c requirements/traces.txt -o requirements/dev.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

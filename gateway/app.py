@@ -89,6 +89,7 @@ from gateway.routes import description
 from gateway.routes.services import Services
 from gateway.routes.table import CONSOLE, DOCS, MONITORING, ROUTES
 from gateway.settings import Settings
+from gateway.traces import recorder as traces
 from gateway.upkeep import leader_of
 from gateway.usage.archive import Archive
 from gateway.usage.feed import Feed
@@ -120,13 +121,16 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     """Join the parts into one ASGI app, which owns and closes `redis` and `http` from here on. Raises: PolicyError"""
     reload = PolicyReload(settings)
     policy = PolicyInForce(policy_of(settings))
+    addresses = ClientAddresses(settings.trusted_proxies)
+    recorder = traces.start(settings, addresses.trusts)
+    on_send = recorder.sent if recorder else None
     # Reports read a lot at once; on a separate connection they never delay a decision.
-    store = Store(redis, deadline_s=settings.redis_timeout_ms / 1000)
-    reports = Store(redis, deadline_s=REPORT_DEADLINE_S)
+    store = Store(redis, deadline_s=settings.redis_timeout_ms / 1000, on_send=on_send)
+    reports = Store(redis, deadline_s=REPORT_DEADLINE_S, on_send=on_send)
     passwords = Passwords(
         workers=settings.workers, memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes
     )
-    durable, fetcher = DurableWrites(redis), Fetcher()
+    durable, fetcher = DurableWrites(redis, on_send=recorder.written if recorder else None), Fetcher()
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     service_keys = ServiceKeys(store.execute, write=durable.execute, post=store.post)
     refresh_keys = KeyRing(settings.gateway_secrets, "refresh")
@@ -137,7 +141,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     counters = Counters(store.execute)
     hms_tokens = HmsTokens(settings.hms_app_access_key, settings.hms_app_secret)
     templates = TemplateWatch(policy)
-    hms = HmsClient(http, hms_tokens, on_roles=templates.seen, on_call=tally.called if tally else None)
+    hms = HmsClient(http, hms_tokens, on_roles=templates.seen, on_call=[one.called for one in (tally, recorder) if one])
     derived = Derived(reports.execute, store.post)
     overrides = Overrides(store.execute, limiter)
     audit = Audit(store.execute, store.post, Announcer(policy))
@@ -246,8 +250,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
-            for close in (services.live.close, federation.close, fetcher.close, deliveries.close, hms.close):
-                await close()
+            for part in (services.live, federation, fetcher, deliveries, hms, *((recorder,) if recorder else ())):
+                await part.close()
             await http.aclose()
             derived.flush()
             with suppress(StoreError, RedisError):
@@ -295,13 +299,14 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
 
     return Edge(
         app,
-        addresses=ClientAddresses(settings.trusted_proxies),
+        addresses=addresses,
         flood=lambda: policy.now.anonymous.flood,
         cors=cors,
         https=settings.public_url.startswith("https://"),
         is_exempt=is_exempt,
         hides=OperatorListener(settings.operator_bind[1]).hides if settings.operator_bind else None,
-        on_response=tally.responded if tally else None,
+        on_request=recorder.begin if recorder else None,
+        on_response=[one.responded for one in (tally, recorder) if one],
     )
 
 

@@ -18,6 +18,7 @@ import msgspec
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 service_key: ContextVar[str] = ContextVar("service_key", default="")
 """The id of the service key that a request came with."""
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # only of requests that are traced
 
 BATCH_S = 0.05  # a killed process loses this much of its events
 MOST_LINES = 1000  # that wait
@@ -59,6 +60,8 @@ class _Json(logging.Formatter):
         line = {"time": _time(int(at * 1000)), "level": level.lower(), "logger": logger, "message": message}
         if rid := request_id.get():
             line["request_id"] = rid
+            if trace := trace_id.get():
+                line["trace_id"] = trace
         return to_json(line | fields)
 
 

@@ -15,6 +15,7 @@ from gateway import logs
 from gateway.metrics.slots import shared_folder
 from gateway.setting_values import SettingsError
 from gateway.settings import Settings
+from gateway.traces.recorder import check_extra
 
 # A name, not an import: the process that supervises workers needs neither this module nor Litestar. Without httptools
 # (on Windows) h11 bounds sizes but not times.
@@ -25,6 +26,7 @@ GRACE_S = 8  # a request takes 5 s at most; without a bound one slow body would 
 
 def run(settings: Settings) -> None:
     """Serve the gateway until SIGINT or SIGTERM. Raises: SettingsError"""
+    check_extra(settings)
     logs.configure(settings.log_format)
     check_free(settings.host, settings.port, ways="--port or GATEWAY_PORT")
     if settings.operator_bind is not None:

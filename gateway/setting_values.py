@@ -8,6 +8,22 @@ from urllib.parse import urlsplit
 
 MIN_SECRET_BYTES = 32
 _OTHER_HEADERS = {"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
+_SAMPLER = "parentbased_traceidratio"
+_SAMPLERS = (_SAMPLER, "parentbased_always_on", "parentbased_always_off", "traceidratio", "always_on", "always_off")
+_COMPRESSIONS = ("none", "gzip", "deflate")
+# OpenTelemetry's SDK would replace wrong values of these by a default, or ignore them.
+_OTEL_CHOICES = {
+    "OTEL_SDK_DISABLED": ("false",),  # GATEWAY_TRACES says that
+    "OTEL_TRACES_EXPORTER": ("otlp",),
+    "OTEL_TRACES_SAMPLER": _SAMPLERS,
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf",),
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("http/protobuf",),
+    "OTEL_EXPORTER_OTLP_COMPRESSION": _COMPRESSIONS,
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": _COMPRESSIONS,
+}
+_QUEUE, _BATCH, _MOST_QUEUE = 2048, 512, 65_536  # spans; the first two are the SDK's
+_DELAY_MS, _MOST_DELAY_MS = 5000, 60_000
+SAMPLED_RATIO = "0.05"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Matches whole words or the whole value: a random secret may contain any three letters, and one in 32,768 begins with
@@ -159,3 +175,34 @@ def as_browsers_write(origin: str) -> str:
     """Return an origin as browsers send it: in lower case, without the scheme's default port."""
     origin = origin.lower()
     return origin.removesuffix(":443" if origin.startswith("https://") else ":80")
+
+
+def open_telemetry(env: Mapping[str, str]) -> dict[str, str]:
+    """Return OpenTelemetry's own variables (OTEL_*) with our defaults, once they are checked. Raises: SettingsError"""
+    given = {name: value for name, value in env.items() if name.startswith("OTEL_") and value}
+    for name, choices in _OTEL_CHOICES.items():
+        choice(given, name, choices)
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        _check_collector(given.get(name, "http://localhost"), name)
+    number(given, "OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS, 1, _MOST_DELAY_MS)
+    queue = number(given, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE, _BATCH, _MOST_QUEUE)
+    number(given, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH, 1, queue)
+    if not re.fullmatch(r"0|1|0?\.[0-9]{1,9}|[01]\.0{1,9}", given.get("OTEL_TRACES_SAMPLER_ARG", "1")):
+        raise SettingsError("OTEL_TRACES_SAMPLER_ARG must be a share from 0 to 1, such as 0.05")
+    if "OTEL_TRACES_SAMPLER" not in given:
+        given["OTEL_TRACES_SAMPLER"] = _SAMPLER
+        given.setdefault("OTEL_TRACES_SAMPLER_ARG", SAMPLED_RATIO)
+    if "service.name=" not in given.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+        given.setdefault("OTEL_SERVICE_NAME", "hms-gateway")
+    return given
+
+
+def _check_collector(value: str, name: str) -> None:
+    """Check the address of a collector. It may be http:// anywhere: spans hold no secret and no user's id."""
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.username or parts.query or parts.fragment:
+        raise SettingsError(f"{name} must be an http:// or https:// address, without credentials, query or fragment")

@@ -25,6 +25,7 @@ from gateway.setting_values import (
     is_loopback,
     networks,
     number,
+    open_telemetry,
     origins,
     required,
     secret,
@@ -78,6 +79,8 @@ class Settings:
     metrics_token: str = field(default="", repr=False)
     signing_keys: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
     token_keys: SigningKeys | None = field(default=None, repr=False)
+    traces: str = "off"
+    open_telemetry: Mapping[str, str] = field(default_factory=dict, repr=False)  # headers hold keys of collectors
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -85,6 +88,7 @@ class Settings:
         env = load_env() if env is None else env
         _check_given(env)
         memory_kib, passes = argon2_cost(env)
+        traces = choice(env, "GATEWAY_TRACES", ("off", "on", "proxied"))
         settings = cls(
             redis_url=redis_url(env),
             hms_app_access_key=required(env, "HMS_APP_ACCESS_KEY"),
@@ -114,6 +118,8 @@ class Settings:
             metrics_token=secret(env, "GATEWAY_METRICS_TOKEN") if env.get("GATEWAY_METRICS_TOKEN") else "",
             signing_keys=signing_keys(env),
             token_keys=token_keys(env),
+            traces=traces,
+            open_telemetry={} if traces == "off" else open_telemetry(env),
         )
         if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
             raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
@@ -134,6 +140,8 @@ class Settings:
             raise SettingsError("GATEWAY_OPERATOR_BIND must have another port than the gateway (GATEWAY_PORT)")
         if settings.metrics_token in {settings.hms_app_secret, *settings.gateway_secrets, *settings.webhook_secrets}:
             raise SettingsError("GATEWAY_METRICS_TOKEN must differ from all other secrets: Prometheus stores it")
+        if traces == "proxied" and not settings.trusted_proxies:
+            raise SettingsError("GATEWAY_TRACES=proxied needs GATEWAY_TRUSTED_PROXIES: only their traces are continued")
         return settings
 
 
@@ -168,6 +176,13 @@ def override(**settings: object) -> None:
     for name, value in settings.items():
         if value is not None:
             os.environ[name] = str(value)
+
+
+def share(variables: Mapping[str, str], prefix: str) -> None:
+    """Let a library that reads its own variables, which begin with a prefix, find exactly these."""
+    for name in [name for name in os.environ if name.startswith(prefix)]:
+        del os.environ[name]
+    os.environ.update(variables)
 
 
 def data_folder(env: Mapping[str, str]) -> Path:

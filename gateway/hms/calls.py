@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -32,6 +32,7 @@ ATTEMPTS = 3
 FIRST_WAIT_S, JITTER_S, LONGEST_WAIT_S = 0.05, 0.2, 0.5
 _LEAST_LEFT_S = 1.0  # an attempt with less time would only turn a clear error into a timeout
 _DEFAULT_BUSY_S, _LONGEST_BUSY_S = 5, 300
+_ID = re.compile(r"[0-9a-f]{24}")  # every id that a path of ours can have
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Call:
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
+    @property
+    def template(self) -> str:
+        """The path without the ids in it."""
+        return _ID.sub("{id}", self.path)
+
+
+OnCall = Callable[[Call, str, float], None]
+
 
 class _ServerError(Exception):
     """100ms answered 5xx."""
@@ -61,13 +70,11 @@ _TRANSIENT = (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolErro
 class Calls:
     """Makes calls to 100ms, at most 50 at once, each within 5 s including retries. Each process has one instance.
 
-    Retries a call after a transient failure, so every call must be safe to send twice. `on_call` receives how each
-    ended (`ok`, `cancelled` or the `outcome` of an error) and how many seconds it took.
+    Retries a call after a transient failure, so every call must be safe to send twice. Each of `on_call` receives a
+    call, how it ended (`ok`, `cancelled` or the `outcome` of an error) and how many seconds it took.
     """
 
-    def __init__(
-        self, http: httpx.AsyncClient, tokens: HmsTokens, on_call: Callable[[str, float], None] | None = None
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, tokens: HmsTokens, on_call: Sequence[OnCall] = ()) -> None:
         self._on_call = on_call
         self._http = http
         self._tokens = tokens
@@ -93,8 +100,8 @@ class Calls:
             outcome = error.outcome
             raise
         finally:
-            if self._on_call is not None:
-                self._on_call(outcome, time.perf_counter() - begun)
+            for note in self._on_call:
+                note(call, outcome, time.perf_counter() - begun)
 
     async def _make(self, call: Call) -> dict[str, Any]:
         self._check_free()

@@ -4,12 +4,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import httpx
 
-from .calls import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, Call, Calls
+from .calls import CONNECT_TIMEOUT_S, MOST_IN_FLIGHT, TOTAL_TIMEOUT_S, Call, Calls, OnCall
 from .errors import HmsError, HmsNotFound, HmsRefused, HmsUnauthorized
 from .replies import (
     ROOM_ID,
@@ -60,7 +60,7 @@ class HmsClient:
         tokens: HmsTokens,
         *,
         on_roles: Callable[[str, frozenset[str]], None] | None = None,
-        on_call: Callable[[str, float], None] | None = None,
+        on_call: Sequence[OnCall] = (),
     ) -> None:
         self._calls = Calls(http, tokens, on_call)
         self._on_roles = on_roles

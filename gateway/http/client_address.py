@@ -23,6 +23,7 @@ class ClientAddresses:
         self._trusted = trusted
         self._warned = False
         self._known = lru_cache(maxsize=_MOST_KNOWN)(self._find)
+        self._known_peers = lru_cache(maxsize=_MOST_KNOWN)(self._trusts)
 
     def find(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """Return the client's address as text; `peer` is the other end of the connection ("" for a local socket).
@@ -34,6 +35,10 @@ class ClientAddresses:
         # A client may send very long fields; they must not fill the memory.
         find = self._known if len(forwarded) <= _LONGEST_KNOWN else self._find
         return find(peer or "", forwarded.decode("latin-1"))
+
+    def trusts(self, peer: str) -> bool:
+        """Tell whether the other end of a connection is one of the trusted proxies."""
+        return self._known_peers(peer)
 
     def _find(self, peer: str, forwarded: str) -> str:
         current = _parse(peer)
@@ -50,6 +55,10 @@ class ClientAddresses:
             if not self._is_trusted(current):
                 break
         return str(current)
+
+    def _trusts(self, peer: str) -> bool:
+        address = _parse(peer)
+        return address is not None and self._is_trusted(address)
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -67,7 +67,8 @@ class Edge:
     https: bool = False
     is_exempt: Callable[[Scope], bool] = lambda _: False  # the flood limit spares these requests
     hides: Callable[[Scope], bool] | None = None  # these do not exist on the listener that they came to
-    on_response: Callable[[Any, int, float], None] | None = None  # scope, status (0: the client had gone), seconds
+    on_request: Callable[[Any], None] | None = None  # gets the server's scope; not of health checks
+    on_response: Sequence[Callable[[Any, int, float], None]] = ()  # scope, status (0: the client had gone), seconds
     _always: Headers = field(init=False)
     _buckets: LocalBuckets = field(init=False)
 
@@ -83,6 +84,8 @@ class Edge:
         token = request_id.set(rid)
         begun = time.perf_counter()
         status = 0
+        if self.on_request is not None and scope["path"] not in _EXEMPT:
+            self.on_request(scope)
         method = scope["method"]
         cors = self.cors.fields(origin_of(scope["headers"]))
         added = [*cors, (b"x-request-id", rid.encode()), *self._always]
@@ -119,12 +122,14 @@ class Edge:
                 raise  # the response has begun: the server can only close the connection
             await send_problem(error, inner, finish)
         finally:
-            seconds = time.perf_counter() - begun
-            if self.on_response is not None:
-                self.on_response(inner, status, seconds)
-            _log(inner, method, status, seconds)
+            self._report(inner, method, status, time.perf_counter() - begun)
             request_id.reset(token)
             service_key.set("")
+
+    def _report(self, scope: Any, method: str, status: int, seconds: float) -> None:
+        _log(scope, method, status, seconds)
+        for note in self.on_response:
+            note(scope, status, seconds)
 
     def _slow_down(self, site: str) -> None:
         """Refuse a flood from one address before it costs a Redis call. Raises: RateLimited"""

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from gateway.hms.calls import Call
 from limits.policy import Decision, State
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -81,7 +82,7 @@ class Tally:
         if decision.block:
             self._limit(decision.block.name).denied += 1
 
-    def called(self, outcome: str, seconds: float) -> None:
+    def called(self, _: Call, outcome: str, seconds: float) -> None:
         """Count a call to 100ms."""
         if outcome not in self.calls:
             self.calls[outcome] = _times()

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from gateway.redis.store import StoreError
+from gateway.redis.store import OnSend, StoreError
 
 log = logging.getLogger("gateway.store")
 
@@ -38,7 +38,8 @@ class _Write:
 class DurableWrites:
     """Sends writes that must survive a crash. Of `redis` only the address and the credentials are used."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, on_send: OnSend = None) -> None:
+        self._on_send = on_send
         self._pool = redis.connection_pool
         self._waiting: list[_Write] = []
         self._sender: asyncio.Task[None] | None = None
@@ -54,6 +55,8 @@ class DurableWrites:
         loop = asyncio.get_running_loop()
         write = _Write(pack_command(words), loop.create_future())  # an error here does not affect the batch
         self._waiting.append(write)
+        if self._on_send is not None:
+            self._on_send(write.future)
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all())
         return await write.future

@@ -38,6 +38,9 @@ _PROBE_S = 1.0
 Clock = Callable[[], Awaitable[int]]
 """Returns the present in epoch milliseconds."""
 
+OnSend = Callable[[asyncio.Future[Any]], None] | None
+"""Receives the future of each command that a caller will wait for."""
+
 
 class StoreError(Exception):
     """Redis did not answer in time or cannot be reached. The command may or may not have taken effect."""
@@ -58,8 +61,9 @@ def connect(url: str) -> Redis:
 class Store:
     """Sends commands over one pipelined connection. `deadline_s`: how long Redis may send no reply at all."""
 
-    def __init__(self, redis: Redis, *, deadline_s: float) -> None:
+    def __init__(self, redis: Redis, *, deadline_s: float, on_send: OnSend = None) -> None:
         self._pool = redis.connection_pool
+        self._on_send = on_send
         self._deadline_s = deadline_s
         self._waiting: deque[Call] = deque()
         self._flush_planned = False
@@ -95,6 +99,8 @@ class Store:
             call.script = words
             call.words = ("EVALSHA", self._sha(words[1]), *words[2:])
         self._enqueue(call)
+        if self._on_send is not None:
+            self._on_send(future)
         return future
 
     async def now_ms(self) -> int:

@@ -17,7 +17,7 @@ from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
 from gateway.metrics.tally import Tally
 from gateway.outgoing.control import EndpointState
-from tests.unit.gateway.metrics.test_tally import decision, limit_state
+from tests.unit.gateway.metrics.test_tally import CALL, decision, limit_state
 
 ROOT = Path(__file__).parents[2]
 ALERTS = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
@@ -35,7 +35,7 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     instruments, tally = Instruments(Slot(tmp_path, 0)), Tally()
     tally.responded({"method": "GET", "path_template": "/"}, 200, 0.001)
     tally.decided(decision(limit_state(1)))
-    tally.called("ok", 0.1)
+    tally.called(CALL, "ok", 0.1)
     instruments.flush(tally)
     instruments.set(event_loop_lag_seconds=0, password_hashes_waiting=0, redis_breaker_open=0, hms_breaker_open=0)
     shared = Readings(up=True, is_persisted=True, events={"received": 1}, budgets={"b": 0.5}, outgoing=[BILLING])

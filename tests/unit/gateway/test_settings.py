@@ -665,3 +665,73 @@ def test_repr_shows_no_signing_key(pem: str) -> None:
     settings = Settings.from_env(GOOD | PUBLIC | {"GATEWAY_SIGNING_KEY": pem})
     assert "token_keys" not in repr(settings)
     assert not any(line in repr(settings) for line in pem.splitlines() if len(line) > 20)
+
+
+def test_traces_are_off_by_default_and_ignore_the_variables_of_opentelemetry() -> None:
+    settings = Settings.from_env(GOOD | {"OTEL_TRACES_SAMPLER": "nonsense"})
+    assert (settings.traces, settings.open_telemetry) == ("off", {})
+
+
+def test_traces_are_sampled_by_a_share_of_our_own_unless_another_sampler_is_set() -> None:
+    ours = Settings.from_env(GOOD | {"GATEWAY_TRACES": "on", "OTEL_EXPORTER_OTLP_HEADERS": "", "PATH": "/bin"})
+    assert ours.open_telemetry == {
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.05",
+        "OTEL_SERVICE_NAME": "hms-gateway",
+    }
+    theirs = {
+        "OTEL_TRACES_SAMPLER": "always_on",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.name=video,deployment.environment.name=test",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=key-of-the-collector",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.monitoring.svc:4318",
+    }
+    settings = Settings.from_env(GOOD | theirs | {"GATEWAY_TRACES": "on"})
+    assert settings.open_telemetry == theirs
+    assert "key-of-the-collector" not in repr(settings)
+
+
+@pytest.mark.parametrize("share", ["0", "1", "0.25", ".5", "1.0", "0.000000001"])
+def test_a_share_of_traces_is_from_0_to_1(share: str) -> None:
+    settings = Settings.from_env(GOOD | {"GATEWAY_TRACES": "on", "OTEL_TRACES_SAMPLER_ARG": share})
+    assert settings.open_telemetry["OTEL_TRACES_SAMPLER_ARG"] == share
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_TRACES", "yes"),
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "5%"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "br"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://key:word@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:99999/v1/traces"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1000000"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+    ],
+)
+def test_a_wrong_setting_of_traces_is_named(name: str, value: str) -> None:
+    assert refusal(**({"GATEWAY_TRACES": "on"} | {name: value})).startswith(name)
+
+
+def test_traces_of_proxies_need_proxies_that_are_trusted() -> None:
+    assert "GATEWAY_TRUSTED_PROXIES" in refusal(GATEWAY_TRACES="proxied")
+    assert Settings.from_env(GOOD | {"GATEWAY_TRACES": "proxied", "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8"})
+
+
+def test_shared_variables_replace_all_of_their_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "old")
+    monkeypatch.setenv("OTHER", "kept")
+    module.share({"OTEL_SERVICE_NAME": "new"}, "OTEL_")
+    assert {name: value for name, value in os.environ.items() if name.startswith(("OTEL_", "OTHER"))} == {
+        "OTEL_SERVICE_NAME": "new",
+        "OTHER": "kept",
+    }
+    monkeypatch.delenv("OTEL_SERVICE_NAME")

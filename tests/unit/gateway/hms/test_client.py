@@ -475,7 +475,7 @@ async def test_every_call_is_reported_with_how_it_ended(upstream: Upstream, impa
     seen: list[str] = []
     transport = httpx.MockTransport(upstream)
     async with httpx.AsyncClient(transport=transport, base_url="https://api.100ms.test/v2") as http:
-        hms = HmsClient(http, HmsTokens(KEY, SECRET), on_call=lambda outcome, seconds: seen.append(outcome))
+        hms = HmsClient(http, HmsTokens(KEY, SECRET), on_call=[lambda call, outcome, seconds: seen.append(outcome)])
         upstream.says(200, created())
         await create(hms)
         for status in (400, 401, 500, 429):

@@ -176,7 +176,7 @@ async def test_every_response_is_reported_once_with_its_scope_and_status() -> No
         assert 0 < seconds < 10
         seen.append((scope["path"], status))
 
-    async with client(burst=2, on_response=note) as http:
+    async with client(burst=2, on_response=[note]) as http:
         for path in ("/", "/boom", "/flood"):
             await http.get(path)
     assert seen == [("/", 200), ("/boom", 500), ("/flood", 429)]

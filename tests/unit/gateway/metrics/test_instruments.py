@@ -14,7 +14,7 @@ from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
 from gateway.metrics.tally import BOUNDS_S, Tally
 from gateway.outgoing.control import EndpointState
-from tests.unit.gateway.metrics.test_tally import decision, limit_state
+from tests.unit.gateway.metrics.test_tally import CALL, decision, limit_state
 
 MINT = {"method": "POST", "path_template": "/api/rooms/{room_id}/token"}
 LABELS = '{method="POST",route="/api/rooms/{room_id}/token"'
@@ -104,8 +104,8 @@ def test_failures_of_redis_are_counted_once(process: type[Process]) -> None:
 
 def test_histogram_has_the_buckets_of_the_tally(process: type[Process]) -> None:
     only = process(0)
-    only.tally.called("ok", 0.003)
-    only.tally.called("timeout", 5.5)
+    only.tally.called(CALL, "ok", 0.003)
+    only.tally.called(CALL, "timeout", 5.5)
     only.instruments.flush(only.tally)
     found = only.scrape()
     ends = [found[f'gateway_hms_call_duration_seconds_bucket{{le="{bound}"}}'] for bound in (*BOUNDS_S, "+Inf")]

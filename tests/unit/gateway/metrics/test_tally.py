@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from gateway.hms.calls import Call
 from gateway.metrics.tally import BOUNDS_S, UNMATCHED, Outcomes, Tally
 from limits.policy import BlockState, Charge, Decision, Lease, LeaseState, Limit, LimitState, Quota, QuotaState
 
 LIMIT = Limit("api", 100, 60_000_000, 10)
 SHADOW = Limit("trial", 100, 60_000_000, 10, shadow=True)
+CALL = Call("POST", "/rooms")
 MONTH = Quota("month", "tokens.mint", 10, "month")
 
 
@@ -42,7 +44,7 @@ def test_requests_without_a_route_share_one_bucket_whatever_the_client_writes() 
 def test_a_time_is_counted_in_the_first_bucket_that_reaches_it() -> None:
     tally = Tally()
     for seconds in (BOUNDS_S[0], BOUNDS_S[0] + 1e-9, 60.0):
-        tally.called("ok", seconds)
+        tally.called(CALL, "ok", seconds)
     times = tally.calls["ok"]
     assert (times.count, times.seconds) == (3, pytest.approx(60.002))
     assert times.buckets == [1, 1, *[0] * (len(BOUNDS_S) - 2), 1]
@@ -91,6 +93,6 @@ def test_a_failed_guard_asked_no_limit() -> None:
 
 def test_emptying_begins_anew() -> None:
     tally = Tally()
-    tally.called("ok", 0.1)
+    tally.called(CALL, "ok", 0.1)
     assert tally.empty()[2]["ok"].count == 1
     assert tally.empty() == ({}, {}, {})

@@ -1,0 +1,122 @@
+"""What metrics and traces cost: join tokens of the same gateway with and without them, by turns in one run.
+
+    .venv/bin/python -m benchmarks.observed [--quick] [--write]
+
+All servers share one Valkey, its users and rooms. A collector on this machine takes the spans and answers at once. The
+median of the rounds counts; the server "neither, again" shows how far two equal ones differ. `--write` puts the table
+into docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.http import CONNECTIONS, PAGE, Rounds, Target, gateway_targets, machine, policy, rounds
+from tests.servers import HOST, Installation, Service, free_port
+
+NEITHER = "neither"
+TRACES = {"GATEWAY_TRACES": "on", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+VARIANTS = {
+    NEITHER: {},
+    "neither, again": {},
+    "metrics": {"GATEWAY_METRICS_TOKEN": secrets.token_urlsafe(48)},
+    "traces, 1 % sampled": {**TRACES, "OTEL_TRACES_SAMPLER_ARG": "0.01"},
+    "traces, 5 % sampled": {**TRACES, "OTEL_TRACES_SAMPLER_ARG": "0.05"},
+    "traces, all sampled": {**TRACES, "OTEL_TRACES_SAMPLER_ARG": "1"},
+}
+BEGIN, END = "<!-- observed: written by `python -m benchmarks.observed --write` -->\n", "<!-- end of observed -->"
+_TAKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Collector:
+    """Takes spans and counts their bytes."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.bytes = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(
+                    int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+                )
+                self.bytes += len(await reader.readexactly(length))
+                writer.write(_TAKEN)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            writer.close()
+
+
+@contextmanager
+def servers(base: Installation, collector: Collector) -> Iterator[list[Target]]:
+    """Start a gateway for each variant beside a running installation; yield what to measure."""
+    mint = gateway_targets(base)[0]
+    running: dict[str, Service] = {}
+    try:
+        targets = []
+        for name, settings in VARIANTS.items():
+            port = free_port()
+            env = {**base.env, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{collector.port}", **settings}
+            log = base.folder / f"{name.replace(' ', '-')}.log"
+            service = running[name] = Service(["serve", "--port", str(port)], folder=base.folder, env=env, log=log)
+            service.start()
+            service.wait_until(lambda one=service: "Application startup complete" in one.output(), f"{name} has begun")
+            assert service.process is not None
+            targets.append(replace(mint, name=name, port=port, pid=service.process.pid))
+        yield targets
+    finally:
+        for service in running.values():
+            service.stop()
+
+
+async def measure(targets: list[Target], collector: Collector, *, count: int, seconds: float) -> Rounds:
+    async with await asyncio.start_server(collector.serve, HOST, collector.port):
+        return await rounds(targets, count=count, seconds=seconds)
+
+
+def table(found: Rounds) -> str:
+    base = found.median(NEITHER).cpu_us
+    lines = ["| a join token with | CPU, us | ratio | p50, ms | p99, ms | MiB |", "|---|---|---|---|---|---|"]
+    for name in VARIANTS:
+        cost = found.median(name)
+        lines.append(
+            f"| {name} | {cost.cpu_us:.0f} | {cost.cpu_us / base:.3f} | {cost.p50_ms:.1f} | {cost.p99_ms:.1f} |"
+            f" {cost.rss_mib:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.observed", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short rounds, to try the benchmark itself")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    options = parser.parse_args()
+    count, seconds = (2, 1.0) if options.quick else (11, 2.5)
+    collector = Collector()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Installation(Path(folder), policy=policy()) as base,
+        servers(base, collector) as targets,
+    ):
+        found = uvloop.run(measure(targets, collector, count=count, seconds=seconds))
+    report = f"{table(found)}\n\n{count} rounds of {seconds:g} s each, {CONNECTIONS} connections. {machine()}."
+    print(report)
+    print(f"the collector has received {collector.bytes / 2**20:.1f} MiB", file=sys.stderr)
+    if options.write:
+        text = PAGE.read_text(encoding="utf-8")
+        head, _, rest = text.partition(BEGIN)
+        PAGE.write_text(head + BEGIN + report + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+from gateway.traces.recorder import admit_sdk
+
+admit_sdk()  # before a test imports it
