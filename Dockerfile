@@ -7,7 +7,7 @@ RUN python -m venv --without-pip /opt/gateway
 WORKDIR /src
 # Before the code, so that a change of the code does not reinstall the dependencies.
 COPY requirements/runtime.txt requirements/traces.txt requirements/
-# `traces` adds the extra of that name, and 14 MB. Compose sets it if GATEWAY_TRACES is set.
+# `traces` adds the extra of that name, and 9 MB. Compose sets it if GATEWAY_TRACES is set.
 ARG LOCK=runtime
 RUN pip --python /opt/gateway/bin/python install --require-hashes -r "requirements/${LOCK:-runtime}.txt"
 COPY pyproject.toml README.md LICENSE ./

@@ -20,6 +20,7 @@ from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.setting_values import SettingsError
 from gateway.settings import DEMO_ENV, Settings, data_folder, given_env, hms_given, load_env, policy_path, redis_url
+from gateway.traces.recorder import check_extra
 
 HOST = "127.0.0.1"
 USERS = ("host", "member", "operator")
@@ -45,14 +46,14 @@ def prepare_only() -> None:
     if missing and any(name.startswith("HMS_") for name in env):
         raise SettingsError(f"{', '.join(missing)} not set; set all of HMS_*, or none of them for a demo")
     if given:
-        policy_of(Settings.from_env(env))  # stops `docker compose up` on settings that would stop the gateway
+        _check(env)
         click.echo("HMS_* are set, so this is not a demo. There is nothing to prepare.")
         return
     folder = data_folder(env)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
     demo_env = _write_env(folder, addresses)
-    policy_of(Settings.from_env({**demo_env, **env}))
+    _check({**demo_env, **env})
     if "DEMO_EMULATOR_DATA" in env:
         only = emulator_settings(demo_env, env.get("DEMO_GATEWAY_URL", ""))
         _write(Path(env["DEMO_EMULATOR_DATA"]) / DEMO_ENV, only)
@@ -63,6 +64,13 @@ def prepare_only() -> None:
     else:
         click.echo("DEMO: the users and secrets of the previous start are kept. To see the passwords again:")
         click.echo("  docker compose exec gateway grep PASSWORD /data/demo.env")
+
+
+def _check(env: Mapping[str, str]) -> None:
+    """Stop `docker compose up` on settings that would stop the gateway. Raises: SettingsError, PolicyError"""
+    settings = Settings.from_env(env)
+    check_extra(settings)
+    policy_of(settings)
 
 
 def guide_of(env: Mapping[str, str], base: str, command: str) -> Guide:

@@ -196,7 +196,9 @@ def check_extra(settings: Settings) -> None:
     except ModuleNotFoundError:
         is_there = None
     if is_there is None:
-        raise SettingsError("GATEWAY_TRACES needs OpenTelemetry: pip install 'hms-gateway[traces]'")
+        raise SettingsError(
+            "GATEWAY_TRACES needs OpenTelemetry: pip install 'hms-gateway[traces]' (with compose: docker compose build)"
+        )
 
 
 def admit_sdk() -> None:

@@ -85,7 +85,7 @@ def test_no_span_holds_a_user_a_room_or_a_secret(traced: Installation, collector
     login = traced.log_in("hanna")
     with traced.client(login["access_token"]) as client:
         room = client.post("/api/rooms", json={"name": "Board meeting"}).json()["room"]["id"]
-        invite = client.post(f"/api/rooms/{room}/invites", json={}).json()["invite"]
+        invite = client.post(f"/api/rooms/{room}/invites", json={}).json()["code"]
         refused = client.post(f"/api/invites/{invite}x/accept", json={})
         minted = client.post(f"/api/rooms/{room}/token", json={})
     wait_for(collector, refused.headers["x-request-id"])

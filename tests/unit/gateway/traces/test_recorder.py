@@ -222,6 +222,6 @@ def test_without_the_extra_a_start_is_refused_with_the_remedy(missing: str, monk
     for name in [name for name in sys.modules if name == missing or name.startswith(f"{missing}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SettingsError, match=r"GATEWAY_TRACES .* pip install 'hms-gateway\[traces\]'$"):
+    with pytest.raises(SettingsError, match=r"GATEWAY_TRACES .* pip install 'hms-gateway\[traces\]' "):
         server.run(settings)
     server.check_extra(replace(settings, traces="off"))
