@@ -39,7 +39,7 @@ FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', K
 # KEYS 1 user. The remaining fields show only that the account existed, and void its tokens.
 _ERASE = """
 if redis.call('HDEL', KEYS[1], 'username', 'display_name', 'password', 'roles', 'changes',
-  'identity', 'mapped') == 0 then return 0 end
+  'identity', 'mapped', 'login_ms') == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'status', 'deleted')
 return redis.call('HINCRBY', KEYS[1], 'ver', 1)
 """

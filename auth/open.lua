@@ -1,4 +1,5 @@
--- Open a session and bound the number of a user's sessions: beyond the limit the oldest live ones end.
+-- Open a session and bound the number of a user's sessions: beyond the limit the oldest live ones end. The user's row
+-- keeps when the last one was opened.
 --
 -- KEYS  1 s of the session (hash)   2 us of the user (zset: sid -> epoch ms it was opened)   3 u of the user
 -- ARGV  1 sid   2 idle life ms   3 absolute life ms   4 most sessions   5 stem of session keys, without sid
@@ -16,6 +17,7 @@ redis.call('HSET', KEYS[1], 'live', '1', 'n', '1', 'at', text, 'opened', text,
   'until', string.format('%.0f', now + ARGV[3]), 'ver', ARGV[6], 'address', ARGV[7], 'agent', ARGV[8])
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'ext', ARGV[9]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[3], 'login_ms', text)
 -- Sessions that have expired, or that a change of the user has ended, do not count.
 for _, sid in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   local ver = redis.call('HGET', ARGV[5] .. sid, 'ver')

@@ -118,6 +118,11 @@ class Sessions:
         )
         return [_session(sid, row) for sid, (ver, *row) in zip(sids, rows, strict=True) if _outlives(ver, since)]
 
+    async def last_login_ms(self, uid: str) -> int | None:
+        """Return when a user last logged in, None if they never have."""
+        opened = await self._execute("HGET", f"u:1:{{{uid}}}", "login_ms")
+        return None if opened is None else number_of(opened)
+
     async def keep(self, user: User, sid: str) -> None:
         """Preserve one session after a change of its user, to this version, has ended all of them."""
         await self._execute("EVAL", _KEEP, 1, f"s:1:{{{user.id}}}:{sid}", user.ver)

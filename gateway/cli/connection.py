@@ -41,7 +41,6 @@ class Office:
     limits: UserLimits
     keys: KeyAdmin
     registration: Registration
-    audit: Audit
     counters: Counters
     registration_mode: str  # closed, invite or open
 
@@ -67,7 +66,7 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
         keys = KeyAdmin(ServiceKeys(execute, write=durable.execute), audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
-        return await work(Office(accounts, sessions, admin, limits, keys, registration, audit, Counters(execute), mode))
+        return await work(Office(accounts, sessions, admin, limits, keys, registration, Counters(execute), mode))
 
     return with_store(inner)
 

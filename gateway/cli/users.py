@@ -15,7 +15,6 @@ from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.accounts.admin import PASSWORD_LINK_S, Changes, NewAccount
 from gateway.accounts.registration import MOST_INVITE_S, MOST_INVITE_USES
-from gateway.audit import Audit, Filter
 from gateway.cli.connection import Office, every, with_office
 from gateway.cli.failures import CommandError
 from gateway.cli.terminal import CSV, DURATION, JSON, print_json, print_list, print_result, print_table, table_of
@@ -85,8 +84,8 @@ def show_user(username: str, as_json: bool) -> None:
     async def read(office: Office) -> tuple[User, int | None, list[Session], Usage]:
         user = await office.accounts.lookup(username)
         sessions = await office.sessions.current(user.id)
-        logins = [one.opened_ms for one in sessions] + [await _last_login(office.audit, user.id)]
-        return user, max(logins) or None, sessions, await office.counters.usage(user.id, time.time_ns() // 1000)
+        login_ms = await office.sessions.last_login_ms(user.id)
+        return user, login_ms, sessions, await office.counters.usage(user.id, time.time_ns() // 1000)
 
     user, login_ms, sessions, used = with_office(read)
     if as_json:
@@ -250,18 +249,6 @@ def _ask_password() -> str:
         return sys.stdin.readline().rstrip("\r\n")
     except UnicodeDecodeError:
         raise click.BadParameter("the password on standard input is not valid UTF-8") from None
-
-
-async def _last_login(audit: Audit, uid: str) -> int:
-    """Return when a user last logged in (ms), as far back as the audit trail reaches, or 0."""
-    before = None
-    while True:
-        page, before = await audit.page(Filter(user=uid, action="login"), before=before)
-        for entry in page:
-            if entry.action == "login":  # the filter also admits those that failed
-                return entry.at_ms
-        if before is None:
-            return 0
 
 
 def _done(action: str, tally: Tally) -> str:

@@ -261,10 +261,11 @@ class AccountChangesContract:
     # --- erasing ---
 
     async def test_an_erased_user_leaves_only_an_id(self, accounts: Accounts, user: User, execute: Execute) -> None:
+        await execute("HSET", f"u:1:{{{user.id}}}", "login_ms", 4711)
         await accounts.erase(await accounts.get(user.id))
         left = await self.everything(execute)
         assert user.id in left
-        for text in ("ada", "Ada", "Lovelace", "argon2", "member"):
+        for text in ("ada", "Ada", "Lovelace", "argon2", "member", "login_ms"):
             assert text not in left
         for attempt in (accounts.find("ada.l"), accounts.get(user.id), accounts.erase(user)):
             with pytest.raises(UnknownUser):

@@ -114,6 +114,15 @@ class SessionsContract:
         assert grant.refresh_expires_s == IDLE_MS // 1000
         assert abs(grant.auth_time - time.time()) < 60
 
+    async def test_the_last_login_is_kept_after_its_session(self, sessions: Sessions, user: User) -> None:
+        assert await sessions.last_login_ms(user.id) is None
+        await sessions.open(user)
+        last = await sessions.open(user)
+        [newest, _] = await sessions.current(user.id)
+        await sessions.end_all(user.id)
+        assert await sessions.last_login_ms(user.id) == newest.opened_ms
+        assert newest.opened_ms // 1000 == last.auth_time
+
     async def test_every_session_has_a_unique_id(self, sessions: Sessions, user: User) -> None:
         grants = await asyncio.gather(*(sessions.open(user) for _ in range(10)))
         assert len({grant.principal.sid for grant in grants}) == 10
