@@ -33,11 +33,12 @@ class FakeSender:
     def __init__(self) -> None:
         self.answers: dict[str, int | str] = {}
         self.sent: list[tuple[str, Message]] = []
-        self.release = asyncio.Event()
+        self.asked, self.release = asyncio.Event(), asyncio.Event()  # of the slow endpoint
         self.slow = ""
 
     async def send(self, endpoint: Endpoint, message: Message) -> int:
         if endpoint.name == self.slow:
+            self.asked.set()
             await self.release.wait()
         self.sent.append((endpoint.name, message))
         answer = self.answers.get(endpoint.name, 200)
@@ -183,7 +184,7 @@ async def test_an_attempt_that_was_cut_off_by_the_end_of_the_process_is_made_aga
     bench.sender.slow = "billing"
     await bench.happen()
     await bench.deliveries.work()
-    await asyncio.sleep(0.01)
+    await bench.sender.asked.wait()
     await bench.deliveries.close()
     assert bench.sender.sent == []
     bench.sender.slow, bench.deliveries = "", bench.restarted()
