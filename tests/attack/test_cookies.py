@@ -95,6 +95,7 @@ def test_page_of_another_origin_is_refused_everywhere(
         send(shared, REFRESH, ASKS | headers, token=token),
         send(shared, LOGOUT, ASKS | headers, token=token),
         send(shared, LOGOUT, ASKS | headers, token=token, json={"scope": "all"}),
+        send(shared, "/api/auth/exchange", ASKS | headers, json={"token": "eyJ.of.mallory"}),
         send(shared, "/api/invites/abcdefghijklmnopqrstuvwxyz/accept", ASKS | headers),
     ]
     for answer in asked:

@@ -3,6 +3,7 @@
 import { newIdempotencyKey } from "./idempotency.js";
 import { GatewayProblem } from "./problem.js";
 import type { RateLimit } from "./rate-limit.js";
+import { ServiceKey } from "./service-key.js";
 import { Sessions } from "./session.js";
 import type {
   CreateRoomOptions,
@@ -29,29 +30,47 @@ import type {
   User,
 } from "./shapes.js";
 import { type SessionStorage, memoryStorage } from "./storage.js";
+import { tabStorage } from "./tabs.js";
 import { type Call, Transport, type TransportOptions, segment } from "./transport.js";
 
 export interface HMSServiceOptions extends TransportOptions {
   /** Where the login is kept; in memory by default. */
   readonly storage?: SessionStorage;
+  /**
+   * Cookie mode, in a browser: the refresh token is in a cookie that no script can read, and the rest in memory. The
+   * login outlives a reload, and all tabs of the origin share it. The gateway needs GATEWAY_COOKIES=on.
+   */
+  readonly cookies?: boolean;
+  /** A key of the gateway instead of a login, for a backend. Never in a page. */
+  readonly serviceKey?: string;
+  /** With `serviceKey`, the id of the user to act for; see `actAs()`. */
+  readonly actAs?: string;
   /** Called once when the gateway has ended the login, to show the login page. Not called after `logout()`. */
   readonly onSessionLost?: (problem: GatewayProblem) => void;
 }
 
 /**
- * One user of one gateway.
+ * One user of one gateway, or a backend with a service key.
  *
  * Methods throw GatewayProblem when the gateway refuses and GatewayUnreachable when there is no answer. `createRoom`
  * returns `{ success: false, error }` instead, like the seed's.
  */
 export class HMSServiceClass {
+  readonly #options: HMSServiceOptions;
   readonly #transport: Transport;
-  readonly #sessions: Sessions;
+  readonly #caller: Sessions | ServiceKey;
 
-  /** Throws a TypeError without a `baseUrl` that is an http(s) address. */
+  /** Throws a TypeError without a `baseUrl` that is an http(s) address, and for options that contradict each other. */
   constructor(options: HMSServiceOptions) {
+    this.#options = options;
     this.#transport = new Transport(options);
-    this.#sessions = new Sessions(options.storage ?? memoryStorage(), this.#transport, options.onSessionLost);
+    this.#caller = callerOf(options, this.#transport);
+  }
+
+  /** The login. A service key has none. */
+  get #sessions(): Sessions {
+    if (this.#caller instanceof Sessions) return this.#caller;
+    throw new GatewayProblem({ status: 401, code: "no_session", detail: "A client with a service key has no login." });
   }
 
   /** The limits after the last answer that reported them, the tightest first. */
@@ -85,26 +104,33 @@ export class HMSServiceClass {
 
   /** Log in. Every later call is made as this user. */
   async login(username: string, password: string): Promise<User> {
-    const body = { username, password };
-    const call: Call = { method: "POST", path: "/auth/login", body, answers: "access_token" };
-    return (await this.#sessions.adopt(await this.#transport.send<TokenAnswer>(call))).user;
+    return await this.#begin("/auth/login", { username, password });
+  }
+
+  /** Log in with a token of an identity provider that the gateway trusts, such as Firebase, Auth0 or Keycloak. */
+  async exchange(token: string): Promise<User> {
+    return await this.#begin("/auth/exchange", { token });
   }
 
   /**
    * End this session, the user's others, or all of them.
    *
-   * Except for `others`, the client always forgets its login, even if there is no answer and it throws.
+   * Except for `others`, the client always forgets its login, even if there is no answer and it throws. In cookie mode
+   * the browser then still has it: call again.
    */
   async logout(scope: "current" | "others" | "all" = "current"): Promise<void> {
-    const held = await this.#sessions.held();
-    if (!held) return;
+    const { byCookie } = this.#sessions;
+    const held = await this.#sessions.stored();
+    if (!held && !byCookie) return; // a cookie can only be removed by the gateway
     if (scope !== "others") await this.#sessions.drop();
     // The refresh token identifies the session even if the access token has expired.
-    const body = { refresh_token: held.refreshToken, scope };
+    const body = { refresh_token: held?.refreshToken, scope };
+    const call: Call = { method: "POST", path: "/auth/logout", body, byCookie, answers: null, repeatable: true };
     try {
-      await this.#transport.send({ method: "POST", path: "/auth/logout", body, answers: null, repeatable: true });
+      await this.#transport.send(call, byCookie ? held?.accessToken : undefined); // the user may have removed the cookie
     } catch (error) {
-      const hasEnded = error instanceof GatewayProblem && error.code === "invalid_grant";
+      const ended = byCookie ? ["invalid_grant", "invalid_token", "token_expired"] : ["invalid_grant"];
+      const hasEnded = error instanceof GatewayProblem && ended.includes(error.code);
       if (!hasEnded || scope === "others") throw error;
     }
   }
@@ -115,9 +141,18 @@ export class HMSServiceClass {
     return (await this.#sessions.renewed(held)).user;
   }
 
-  /** Return the user of the stored login without a request, or null if there is none. */
+  /** Return the logged-in user, or null. In cookie mode the first call asks the gateway; otherwise none does. */
   async currentUser(): Promise<User | null> {
     return (await this.#sessions.held())?.user ?? null;
+  }
+
+  /**
+   * Return a client that does everything for a user, by id, with this one's service key and its scope `act:user`.
+   *
+   * Throws a TypeError without a service key.
+   */
+  actAs(userId: string): HMSServiceClass {
+    return new HMSServiceClass({ ...this.#options, actAs: userId });
   }
 
   /** Return the caller and their permissions. */
@@ -146,7 +181,7 @@ export class HMSServiceClass {
   /** End one of the user's sessions. */
   async endSession(id: string): Promise<void> {
     await this.#call({ method: "DELETE", path: `/auth/sessions/${segment(id)}`, answers: null });
-    if ((await this.#sessions.held())?.sessionId === id) await this.#sessions.drop();
+    if ((await this.#sessions.stored())?.sessionId === id) await this.#sessions.drop();
   }
 
   // --- Rooms -------------------------------------------------------------------------------------------------------
@@ -244,10 +279,12 @@ export class HMSServiceClass {
     const body = { display_name: options.displayName };
     const call: Call = { method: "POST", path, shown: "/invites/{code}/accept", body, answers: "room" };
     type Answer = InviteAccepted & { readonly login?: TokenAnswer | null };
-    const isKnown = (await this.#sessions.held()) !== null;
-    const answer = isKnown ? await this.#call<Answer>(call) : await this.#transport.send<Answer>(call);
-    if (!isKnown && answer.login) await this.#sessions.adopt(answer.login);
-    return { room: answer.room, relation: answer.relation };
+    const caller = this.#caller;
+    const isGuest = caller instanceof Sessions && !(await caller.held());
+    if (!isGuest) return accepted(await this.#call<Answer>(call));
+    const answer = await this.#transport.send<Answer>({ ...call, byCookie: caller.byCookie });
+    if (answer.login) await caller.adopt(answer.login);
+    return accepted(answer);
   }
 
   // --- Usage -------------------------------------------------------------------------------------------------------
@@ -261,18 +298,32 @@ export class HMSServiceClass {
     return await this.#call<T>({ method: "GET", path, answers, repeatable: true });
   }
 
-  /** Send a call as the logged-in user. Repeat it once if the gateway refuses the token (then it did nothing). */
   async #call<T>(call: Call): Promise<T> {
-    const session = await this.#sessions.current();
-    try {
-      return await this.#transport.send<T>(call, session.accessToken);
-    } catch (error) {
-      const isRefused = error instanceof GatewayProblem && ["token_expired", "invalid_token"].includes(error.code);
-      if (!isRefused) throw error;
-      const renewed = await this.#sessions.renewed(session);
-      return await this.#transport.send<T>(call, renewed.accessToken);
-    }
+    return await this.#caller.send<T>(call);
   }
+
+  async #begin(path: string, body: object): Promise<User> {
+    const sessions = this.#sessions;
+    const call: Call = { method: "POST", path, body, byCookie: sessions.byCookie, answers: "access_token" };
+    return (await sessions.adopt(await this.#transport.send<TokenAnswer>(call))).user;
+  }
+}
+
+function callerOf(options: HMSServiceOptions, transport: Transport): Sessions | ServiceKey {
+  const { storage, cookies, serviceKey, actAs, onSessionLost } = options;
+  if (serviceKey !== undefined) {
+    if (storage || cookies) throw new TypeError("serviceKey: a client with a key has no login, so no storage or cookies");
+    return new ServiceKey(transport, serviceKey, actAs);
+  }
+  if (actAs !== undefined) throw new TypeError("actAs: only a client with a service key can act for users");
+  if (!cookies) return new Sessions(transport, { storage: storage ?? memoryStorage(), onLost: onSessionLost });
+  if (storage) throw new TypeError("cookies: the browser keeps the login, so there is no storage");
+  const sharedAs = `hms-gateway.session ${transport.baseUrl}`;
+  return new Sessions(transport, { storage: tabStorage(sharedAs), onLost: onSessionLost, sharedAs });
+}
+
+function accepted({ room, relation }: InviteAccepted): InviteAccepted {
+  return { room, relation };
 }
 
 /** Return the query of a page, without omitted options. */

@@ -14,7 +14,8 @@ export interface TokenAnswer {
   readonly access_token: string;
   readonly token_type: string;
   readonly expires_in: number;
-  readonly refresh_token: string;
+  /** Not in cookie mode. */
+  readonly refresh_token?: string;
   readonly refresh_expires_in: number;
   readonly session_id: string;
   readonly user: User;
@@ -60,6 +61,8 @@ export interface Room {
   readonly created_at: string;
   /** The caller's relation to the room. Only in the answer for a single room. */
   readonly relation?: Relation | null;
+  /** The owner's name. Only in lists for callers with `rooms:read-any`. */
+  readonly owner?: string;
 }
 
 /** `cursor` is the `next_cursor` of the previous page. */

@@ -5,7 +5,8 @@ import type { User } from "./shapes.js";
 /** A login. It gives full access as the user: keep it out of logs. */
 export interface Session {
   readonly accessToken: string;
-  readonly refreshToken: string;
+  /** Absent in cookie mode, where the browser keeps it in a cookie. */
+  readonly refreshToken?: string;
   readonly sessionId: string;
   readonly user: User;
   /** The time after which the access token is renewed before use, in ms since 1970 by the local clock. */
@@ -60,10 +61,15 @@ export function keyValueStorage(store: KeyValueStore, key = "hms-gateway.session
 
 const TOKEN = /^[\x21-\x7e]+$/;
 
-/** Return the stored value if it is a login. An error of fetch would reveal a token that is no header value. */
-export function checked(session: Session | null): Session | null {
+/** Return whether a text can be a header value. An error of fetch would reveal a token that is none. */
+export function isToken(value: unknown): value is string {
+  return typeof value === "string" && TOKEN.test(value);
+}
+
+/** Return the stored value if it is a login. */
+export function checked(session: Session | null, byCookie: boolean): Session | null {
   const { accessToken, refreshToken, sessionId, renewAtMs, expiresAtMs }: Partial<Session> = session ?? {};
-  const tokens = [accessToken, refreshToken].every((token) => typeof token === "string" && TOKEN.test(token));
+  const tokens = isToken(accessToken) && (byCookie || isToken(refreshToken));
   const times = [renewAtMs, expiresAtMs].every((time) => typeof time === "number");
   return tokens && times && typeof sessionId === "string" ? session : null;
 }

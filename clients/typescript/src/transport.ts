@@ -40,6 +40,8 @@ export interface Call {
    * it twice is harmless. After a 429 nothing was executed.
    */
   readonly repeatable?: boolean;
+  /** Send and receive the cookie that holds the refresh token. */
+  readonly byCookie?: boolean;
   /** The field that an answer must have; `null` if it needs no body. */
   readonly answers: string | null;
   /** Replaces the client's timeout if it is shorter. */
@@ -54,7 +56,7 @@ const BASE_URL = /^https?:\/\/[^\s/?#@\\]+(\/[^\s?#\\]*)?$/i;
 export class Transport {
   readonly now: () => number;
   readonly sleep: (ms: number) => Promise<void>;
-  readonly #baseUrl: string;
+  readonly baseUrl: string;
   readonly #timeoutMs: number;
   readonly #most: number;
   readonly #waitMs: number;
@@ -63,7 +65,7 @@ export class Transport {
   #rateLimits: readonly RateLimit[] = [];
 
   constructor(options: TransportOptions) {
-    this.#baseUrl = checkedUrl(options?.baseUrl).replace(/\/+$/, "");
+    this.baseUrl = checkedUrl(options?.baseUrl).replace(/\/+$/, "");
     this.#timeoutMs = options.timeoutMs ?? 15_000;
     const retry = options.retry === false ? { most: 0 } : options.retry;
     this.#most = retry?.most ?? 2;
@@ -143,8 +145,13 @@ export class Transport {
     if (token !== undefined) headers["Authorization"] = `Bearer ${token}`;
     const init: RequestInit = { method: call.method, headers, signal, redirect: "error" }; // tokens follow no redirect
     if (call.body !== undefined) init.body = JSON.stringify(call.body);
+    if (call.byCookie) {
+      headers["X-Gateway-Session"] = "cookie";
+      init.credentials = "include";
+      init.keepalive = true; // the browser keeps the next cookie even if the page is left meanwhile
+    }
     try {
-      const response = await this.#fetch(this.#baseUrl + call.path, init);
+      const response = await this.#fetch(this.baseUrl + call.path, init);
       return { response, text: await response.text() };
     } catch (error) {
       // The error itself is not passed on, because it may contain the request with its headers.

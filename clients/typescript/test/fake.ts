@@ -7,6 +7,9 @@ export interface Asked {
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: unknown;
+  /** How a browser would treat the request's cookies. */
+  readonly credentials: RequestCredentials | undefined;
+  readonly keepalive: boolean | undefined;
 }
 
 export type Answer = { status?: number; body?: unknown; headers?: Record<string, string>; text?: string };
@@ -90,7 +93,8 @@ export class FakeGateway {
     const path = String(input).slice(BASE_URL.length);
     const body: unknown = init?.body === undefined ? undefined : JSON.parse(String(init.body));
     const headers = Object.fromEntries(new Headers(init?.headers).entries());
-    const asked = { method: init?.method ?? "GET", path, headers, body };
+    const { credentials, keepalive } = init ?? {};
+    const asked = { method: init?.method ?? "GET", path, headers, body, credentials, keepalive };
     this.asked.push(asked);
     const name = `${asked.method} ${path}`;
     const route = this.#routes.get(name);

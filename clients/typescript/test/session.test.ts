@@ -87,6 +87,19 @@ for (const [kind, storage] of [
   });
 }
 
+test("a token of an identity provider logs in", async () => {
+  const gateway = new FakeGateway();
+  gateway.on("POST /auth/exchange", () => ({ body: gateway.tokens() }));
+  const client = gateway.client();
+  assert.deepEqual(await client.exchange("eyJ.of.firebase"), USER);
+  assert.deepEqual(gateway.last().body, { token: "eyJ.of.firebase" });
+  await client.me();
+  assert.equal(gateway.last().headers["authorization"], "Bearer access-1");
+  gateway.on("POST /auth/exchange", problem(400, "invalid_grant"));
+  await assert.rejects(client.exchange("expired"), refused("invalid_grant"));
+  assert.deepEqual(await client.currentUser(), USER, "a refused token ends no login");
+});
+
 test("calls during a refresh wait for it", async () => {
   const gateway = new FakeGateway();
   const client = await gateway.loggedIn();
