@@ -53,10 +53,10 @@ def test_admin_routes_refuse_users_without_a_power(people: dict[str, httpx.Clien
 
 def test_one_power_does_not_open_the_routes_of_another(people: dict[str, httpx.Client]) -> None:
     with_limits = ("/api/admin/limits", "/api/admin/webhooks/dead/{", "/api/admin/webhooks/out/")
-    for name, own in (("manja", ("/api/admin/users",)), ("willi", with_limits), ("otto", ())):
+    for name, own in (("manja", ("/api/admin/users", "/api/admin/keys")), ("willi", with_limits), ("otto", ())):
         for method, path in operations(people[name]):
             foreign = path.startswith("/api/admin/") and not path.startswith(own)
-            if foreign and (name != "otto" or path.startswith("/api/admin/users")):
+            if foreign and (name != "otto" or path.startswith(("/api/admin/users", "/api/admin/keys"))):
                 address = path.replace("{user}", "vera").replace("{room_id}", "0" * 24).replace("{letter_id}", "1-0")
                 answer = people[name].request(method, address, json={} if method in ("POST", "PUT", "PATCH") else None)
                 assert_problem(answer, 403, "forbidden")

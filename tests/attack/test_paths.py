@@ -17,6 +17,7 @@ from tests.servers import HOST, Installation
 
 ROOM = "0123456789abcdef01234567"
 PUBLIC = {"/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"}
+PUBLIC |= {"/.well-known/jwks.json", "/.well-known/oauth-authorization-server"}
 
 
 def ask(target: Installation, method: str, path: str, *, token: str = "") -> tuple[int, HTTPMessage, bytes]:
