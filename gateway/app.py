@@ -137,12 +137,12 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     sessions = Sessions(store.execute, refresh_keys)
     tokens = LoginTokens(KeyRing(settings.gateway_secrets, "login-token"), settings.token_keys)
     tally = Tally() if settings.metrics_token else None
-    limiter = Limiter(store.execute, on_decision=tally.decided if tally else None)
+    limiter = Limiter(store.execute, zone=policy.zone, on_decision=tally.decided if tally else None)
     counters = Counters(store.execute)
     hms_tokens = HmsTokens(settings.hms_app_access_key, settings.hms_app_secret)
     templates = TemplateWatch(policy)
     hms = HmsClient(http, hms_tokens, on_roles=templates.seen, on_call=[one.called for one in (tally, recorder) if one])
-    derived = Derived(reports.execute, store.post)
+    derived = Derived(reports.execute, store.post, zone=policy.zone)
     overrides = Overrides(store.execute, limiter)
     audit = Audit(store.execute, store.post, Announcer(policy))
     throttle = Throttle(store.execute, limiter, accounts, KeyRing(settings.gateway_secrets, "throttle"), policy, audit)
@@ -158,11 +158,11 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     federation = Federation(lambda: policy.now.identities, fetcher)
     identities = Identities(store.execute, accounts, sessions, write=durable.execute)
     logins = Logins(limiter, derived, sessions, audit)
-    stays = Stays(reports.execute, derived, calendars=lambda: policy.now.metered_calendars)
+    stays = Stays(reports.execute, derived, zone=policy.zone, calendars=lambda: policy.now.metered_calendars)
     archive = Archive(settings.archive_url) if settings.archive_url else None
     history = History(Counters(reports.execute), archive)
     webhooks = Webhooks(reports.execute, audit)
-    report_budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
+    report_budgets = Budgets(reports.execute, Limiter(reports.execute, zone=policy.zone), policy)
     outbox, sender = Outbox(reports.execute), Sender(settings.signing_keys)
     deliveries = Deliveries(outbox, sender, policy, reports.now_ms)
     to_others = Outgoing(outbox, sender, policy, audit)
@@ -205,7 +205,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         policy=policy,
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
-        reports=Reports(reports.execute, report_accounts, history, derived),
+        reports=Reports(reports.execute, report_accounts, history, derived, zone=policy.zone),
         totals=totals,
         forecasts=Forecasts(report_budgets, derived, policy),
         presence=presence,
@@ -222,7 +222,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
 
     others = [Chore("expired guests", guests.remove_expired), Chore("deliveries", deliveries.work)]
     if archive is not None:
-        others.append(Chore("archive", RollUp(reports.execute, report_accounts, archive).work))
+        roll_up = RollUp(reports.execute, report_accounts, archive, zone=policy.zone)
+        others.append(Chore("archive", roll_up.work))
 
     def apply_policy() -> None:
         templates.look(hms)

@@ -25,7 +25,7 @@ def leader_of(
     reconciliation = Reconciliation(reports.execute, stays, audit, reports.now_ms)
     accrual = Accrual(reports.execute, stays, reports.now_ms)
     sweep = Sweep(reports.execute, hms, reconciliation, reports.now_ms)
-    budgets = Budgets(reports.execute, Limiter(reports.execute), policy)
+    budgets = Budgets(reports.execute, Limiter(reports.execute, zone=policy.zone), policy)
     consequences = Consequences(reports.execute, rooms, hms, audit)
     enforcement = Enforcement(
         reports.execute, budgets, policy, consequences, reports.now_ms, lambda: accrual.credited_ms

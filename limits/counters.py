@@ -1,7 +1,8 @@
 """Reads the usage counters that `take.lua` and `amend.lua` write.
 
-A month's hash holds a field per UTC day and metric (`22:tokens.mint.ok`) and one for the whole month
-(`*:tokens.mint.ok`); `uc` holds what was allowed, `dn` what was denied.
+A month's hash holds a field per day and metric (`22:tokens.mint.ok`) and one for the whole month
+(`*:tokens.mint.ok`); `uc` holds what was allowed, `dn` what was denied. Days and months are those of the time zone in
+which they were counted.
 """
 
 import asyncio
@@ -27,6 +28,9 @@ ALL = "all"
 
 PEAK = "people.peak"
 """The counter of the largest number of people at once; it is no sum."""
+
+ZONE = "zone."
+"""How a counter of a day of all begins that names the time zone in which the day was counted; it is 1."""
 
 _OUTCOMES = ("ok", "denied", "refused", "failed", "would_deny")
 
@@ -62,12 +66,12 @@ Tallies = dict[str, Tally]
 """action -> Tally."""
 
 Daily = dict[date, dict[str, int]]
-"""UTC day -> metric (`tokens.mint.ok`) -> count; days without use are left out."""
+"""Day -> metric (`tokens.mint.ok`) -> count; days without use are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A subject's own counters: this UTC day, this UTC month, all time."""
+    """A subject's own counters: this day, this month, all time."""
 
     today: Tallies
     month: Tallies
@@ -109,9 +113,9 @@ class Counters:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
-    def usage(self, subject: str, now_us: int) -> Awaitable[Usage]:
+    def usage(self, subject: str, now_us: int, zone: str = "UTC") -> Awaitable[Usage]:
         """Ask Redis at once for a subject's counters as of an instant, and return them when awaited. One round trip."""
-        day = day_of(now_us)
+        day = day_of(now_us, zone)
         stems = [f"{kind}:1:{{{subject}}}" for kind in ("uc", "dn")]
         replies = [self._execute("HGETALL", f"{stem}:{period}") for period in (day.month, "all") for stem in stems]
         return _usage(day, replies)
@@ -126,12 +130,12 @@ class Counters:
         return _pairs(await self._execute("HGETALL", f"rc:1:{{{room}}}:{month}"))
 
     async def daily(self, subject: str, first: date, last: date) -> Daily:
-        """Return a subject's counters of each UTC day from first to last with any use, in one round trip."""
+        """Return a subject's counters of each day from first to last with any use, in one round trip."""
         months = months_between(first, last)
         return await self._daily(months, [_month_keys(subject, month) for month in months], first, last)
 
     async def room_daily(self, room: str, first: date, last: date) -> Daily:
-        """Return a room's counters per UTC day, like `daily`."""
+        """Return a room's counters per day, like `daily`."""
         months = months_between(first, last)
         return await self._daily(months, [[f"rc:1:{{{room}}}:{month}"] for month in months], first, last)
 

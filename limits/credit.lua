@@ -2,7 +2,7 @@
 --
 -- KEYS  1 ledger  hash: interval -> "left_ms:rank:stamp_ms:note"      2 open  hash: interval -> text, while it is open
 --       3, 4 counters of the two months that the periods lie in       5 counters of all time
---       6 own     hash of counters whose periods are not UTC days or months, such as weeks of a time zone
+--       6 own     hash of counters with periods of their own, such as weeks, or months of another time zone
 -- ARGV  1 metric   2 how many periods   3 ms to keep a month of counters   4 epoch ms until which the ledger is needed
 --       5 ms to keep own counters
 --       then 6 per period: position of its key, field, field of the most at once or '', first and last second + 1 (epoch),

@@ -1,6 +1,7 @@
 """Data derived from decisions, written after them: top lists across users, counters of rooms, totals of all users.
 
-Totals are of days and months and, for the last two days, of minutes (see `minutes`).
+Totals are of days and months and, for the last two days, of minutes (see `minutes`). With the totals of a day is the
+time zone in which it was counted, as a counter `zone.<name>` of 1; after a change of the zone a day may have two.
 
 Outcomes are summed in the process and sent every `FLUSH_S`, without waiting: of a thousand mints in one room Redis gets
 a few commands, not four each (0.92 of the gateway's CPU per mint, 0.82 of Redis'). A process that is killed loses the
@@ -9,14 +10,17 @@ sums of its last `FLUSH_S`. Top lists and totals can be rebuilt from the users' 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from . import Execute
-from .counters import ACTING, ALL, METERED, PEAK, Counters, split_metric
+from .counters import ACTING, ALL, METERED, PEAK, ZONE, Counters, split_metric
 from .limiter import KEEP_COUNTERS_MS
 from .minutes import KEEP_S as KEEP_MINUTES_S
 from .minutes import SECONDS, US_PER_MINUTE, place_of, spread
-from .periods import day_of
+from .periods import Day, Zone, day_of, utc
+
+T = TypeVar("T")
 
 Post = Callable[..., None]
 """Sends one Redis command without waiting for the reply; errors are ignored."""
@@ -26,6 +30,7 @@ DENIALS = "denials"
 
 FLUSH_S = 0.1
 _KEEP_S = KEEP_COUNTERS_MS // 1000
+_MOST_REMEMBERED = 10_000
 
 
 class Derived:
@@ -34,10 +39,12 @@ class Derived:
     These are `tp:1:<day or month>:<metric>`, `rc:1:{room}:<month>` and `uc:1:{all}:<month>`, where also denials are.
     """
 
-    def __init__(self, execute: Execute, post: Post) -> None:
+    def __init__(self, execute: Execute, post: Post, *, zone: Zone = utc) -> None:
         self._execute = execute
         self._post = post
+        self._zone = zone
         self._expiring: set[str] = set()
+        self._marked: set[tuple[str, str]] = set()
         self._noted: Counter[tuple[str, str, int, str | None]] = Counter()  # since the last flush
         self._seconds: Counter[int] = Counter()  # the same, by minute
 
@@ -59,12 +66,13 @@ class Derived:
         noted, self._noted = self._noted, Counter()
         seconds, self._seconds = self._seconds, Counter()
         sums: Counter[tuple[str, str, str]] = Counter()
+        zone, days = self._zone(), dict[int, Day]()
         minutes: Counter[tuple[int, str]] = Counter({(minute, SECONDS): count for minute, count in seconds.items()})
         for (subject, metric, minute, room), count in noted.items():
-            day = day_of(minute * US_PER_MINUTE)
+            day = days.get(minute) or days.setdefault(minute, day_of(minute * US_PER_MINUTE, zone))
             if (parts := split_metric(metric)) and parts[0] != ACTING:
                 minutes[minute, parts[1]] += count
-            for period in (f"{day.month}-{day.field}", day.month):
+            for period in (day.name, day.month):
                 for name in _lists(metric):
                     sums["ZINCRBY", f"tp:1:{period}:{name}", subject] += count
             for field in (day.field, "*"):
@@ -73,6 +81,7 @@ class Derived:
                     sums["HINCRBY", f"rc:1:{{{room}}}:{day.month}", f"{field}:{metric}"] += count
         for (command, key, member), count in sums.items():
             self._bump(command, key, count, member)
+        self.mark((day.name for day in days.values()), zone)
         for (minute, what), count in minutes.items():
             key, field = place_of(minute)
             self._bump("HINCRBY", key, count, f"{field}:{what}", keep_s=KEEP_MINUTES_S)
@@ -81,6 +90,14 @@ class Derived:
         """Add to a subject's place in the top lists of days and months, at once. The numbers may be negative."""
         for period, count in periods.items():
             self._bump("ZINCRBY", f"tp:1:{period}:{metric}", count, subject)
+
+    def mark(self, days: Iterable[str], zone: str) -> None:
+        """Note in which time zone days are counted; any other period is passed over."""
+        for day in days:
+            month, field = day[:7], day[8:]
+            if field and (day, zone) not in self._marked:
+                _remember(self._marked, (day, zone))
+                self._post("HSET", _totals(month), f"{field}:{ZONE}{zone}", 1)
 
     async def top(self, period: str, metric: str, size: int) -> list[tuple[str, int]]:
         """Return the subjects with the highest counts of a metric on a day (`2026-11-22`) or in a month."""
@@ -126,10 +143,14 @@ class Derived:
     def _bump(self, command: str, key: str, count: int, member: str, *, keep_s: int = _KEEP_S) -> None:
         self._post(command, key, *((count, member) if command == "ZINCRBY" else (member, count)))
         if key not in self._expiring:
-            if len(self._expiring) > 10_000:
-                self._expiring.clear()
-            self._expiring.add(key)
+            _remember(self._expiring, key)
             self._post("EXPIRE", key, keep_s)
+
+
+def _remember(known: set[T], one: T) -> None:
+    if len(known) > _MOST_REMEMBERED:
+        known.clear()
+    known.add(one)
 
 
 def _totals(month: str) -> str:
@@ -145,5 +166,5 @@ def _lists(metric: str) -> Sequence[str]:
 
 
 def _is_exact(metric: str) -> bool:
-    """Tell whether a metric's total over all users is counted by itself and not derived."""
-    return metric == PEAK or metric.startswith(tuple(f"{action}." for action in METERED))
+    """Tell whether a metric of the totals is counted by itself and not derived."""
+    return metric == PEAK or metric.startswith((ZONE, *(f"{action}." for action in METERED)))

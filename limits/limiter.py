@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from . import Execute
-from .periods import US_PER_DAY, day_of, span_of
+from .periods import US_PER_DAY, Zone, day_of, span_of, utc
 from .policy import BlockState, Charge, Clock, Decision, Lease, LeaseState, LimitState, Quota, QuotaState
 
 Guard = tuple[str, str, str]
@@ -35,19 +35,22 @@ class Limiter:
     """Charges limits of a subject and counts what it did.
 
     `wall_clock` selects the periods whose keys are passed to the script; the script then picks one by the clock of
-    Redis. So a worker whose clock is wrong by less than eleven hours still counts on the right day. `script_clock`
-    replaces the clock of Redis in tests. `on_decision` receives what each `take` decided.
+    Redis. So a worker whose clock is wrong by less than eleven hours (ten where a day has 22) still counts on the right
+    day. `script_clock` replaces the clock of Redis in tests. `zone` is that of the days and months of usage counters.
+    `on_decision` receives what each `take` decided.
     """
 
     def __init__(
         self,
         execute: Execute,
         *,
+        zone: Zone = utc,
         wall_clock: Clock | None = None,
         script_clock: Clock | None = None,
         on_decision: Callable[[Decision], None] | None = None,
     ) -> None:
         self._execute = execute
+        self._zone = zone
         self._on_decision = on_decision
         self._script_clock = script_clock
         self._wall_clock = wall_clock or script_clock or (lambda: time.time_ns() // 1000)
@@ -72,7 +75,8 @@ class Limiter:
 
         One round trip. What `execute` raises passes through and nothing is retried: without Redis, no decision.
         """
-        demand = _demand(tuple(charges), tuple(quotas), metric, len(leases), len(guards), self._about_us())
+        near = self._about_us(), self._zone()
+        demand = _demand(tuple(charges), tuple(quotas), metric, len(leases), len(guards), *near)
         decision = await self._decide(subject, demand, guards, leases)
         if self._on_decision is not None:
             self._on_decision(decision)
@@ -90,7 +94,8 @@ class Limiter:
         """Return the state of limits, quotas and leases; charge and count nothing."""
         looks = tuple(Charge(charge.limit, 0) for charge in charges)
         held = [Lease(lease.id, lease.most, lease.lasts_us) for lease in leases]
-        demand = _demand(looks, tuple(quotas), "", len(leases), len(guards), self._about_us(), quota_cost=0)
+        near = self._about_us(), self._zone()
+        demand = _demand(looks, tuple(quotas), "", len(leases), len(guards), *near, quota_cost=0)
         return structs.replace(await self._decide(subject, demand, guards, held), id="")
 
     async def amend(self, decision: Decision, outcome: str, *, refund: bool) -> bool:
@@ -104,7 +109,7 @@ class Limiter:
             raise ValueError("a denied decision charged nothing that could be amended")
         if not decision.id:
             return False
-        day = day_of(decision.now_us)
+        day = day_of(decision.now_us, decision.zone)
         subject = decision.subject
         keys = [f"rl:1:{{{subject}}}", f"uc:1:{{{subject}}}:{day.month}", f"uc:1:{{{subject}}}:all"]
         keys += [f"rf:1:{{{subject}}}", f"qt:1:{{{subject}}}", f"ov:1:{{{subject}}}"]
@@ -115,7 +120,7 @@ class Limiter:
             if refund and charge.cost and state.allowed
         ]
         drawn: list[tuple[str | int, ...]] = [
-            (state.name, _period_of(state.quota, decision.now_us), int(not state.quota.is_counter))
+            (state.name, _period_of(state.quota, decision.now_us), int(not state.quota.is_counter(decision.zone)))
             for state in decision.quotas
             if state.allowed and not state.quota.metered
         ]
@@ -187,6 +192,7 @@ class Limiter:
             tuple(lease_states),
             BlockState(blocked_us - now_us) if blocked_us else None,
             demand.charges,
+            demand.zone,
         )
 
 
@@ -199,6 +205,7 @@ class _Demand(Struct, frozen=True):
     charges: tuple[Charge, ...]
     quotas: tuple[Quota, ...]
     metric: str
+    zone: str
     counters: tuple[tuple[str, str], ...]
     words: tuple[str, ...]
     numbers: tuple[tuple[int, int], ...]
@@ -212,24 +219,25 @@ def _demand(  # noqa: PLR0913  exactly what the arguments depend on
     leases: int,
     guards: int,
     about_us: int,
+    zone: str,
     *,
     quota_cost: int = 1,
 ) -> _Demand:
     """Prepare the script's arguments for a set of charges and quotas. Raises: ValueError"""
     if len(charges) + len(quotas) > MOST_LIMITS:
         raise ValueError(f"one decision takes at most {MOST_LIMITS} limits and quotas")
-    today = day_of(about_us)
-    tomorrow = day_of(today.end_us)
+    today = day_of(about_us, zone)
+    tomorrow = day_of(today.end_us, zone)
     words: list[str | int] = [len(charges), len(quotas), leases, guards, metric]
     words += (today.field, today.end_us, tomorrow.field, KEEP_COUNTERS_MS)
     for charge in charges:
         limit = charge.limit
         words += (limit.id, limit.emission_us, limit.burst, charge.cost, int(limit.shadow))
     for quota in quotas:
-        words += _quota_words(quota, quota_cost, about_us)
+        words += _quota_words(quota, quota_cost, about_us, zone)
     counters = tuple((kind, period) for kind in ("uc:1", "dn:1") for period in (today.month, tomorrow.month, "all"))
     numbers = tuple((charge.limit.emission_us, charge.limit.burst) for charge in charges)
-    return _Demand(charges, quotas, metric, counters, tuple(map(str, words)), numbers)
+    return _Demand(charges, quotas, metric, zone, counters, tuple(map(str, words)), numbers)
 
 
 def _limit_states(demand: _Demand, reply: list[Any], overridden: dict[int, tuple[Any, ...]]) -> tuple[LimitState, ...]:
@@ -252,11 +260,11 @@ def _lease_key(subject: str, lease: Lease) -> str:
     return f"ls:1:{{{subject}}}:{lease.id}"
 
 
-def _quota_words(quota: Quota, cost: int, about_us: int) -> tuple[str | int, ...]:
+def _quota_words(quota: Quota, cost: int, about_us: int, zone: str) -> tuple[str | int, ...]:
     now = span_of(quota.period, quota.zone, about_us)
     following = span_of(quota.period, quota.zone, now.end_us)
     counter = quota.counter
-    kind: str = quota.period if quota.is_counter else "metered" if quota.metered else "own"
+    kind: str = quota.period if quota.is_counter(zone) else "metered" if quota.metered else "own"
     if kind == "metered":
         counter = metered_field(quota.counter, quota.period, quota.zone)
     if quota.metered:

@@ -14,20 +14,20 @@ from msgspec import Struct
 
 from . import Execute
 from .limiter import KEEP_COUNTERS_MS, metered_field
-from .periods import US_PER_DAY, Span, day_of, span_of
+from .periods import US_PER_DAY, Span, span_of
 
 OPEN, ENDED, CONFIRMED = 0, 1, 2
 """Ranks of what is known about an interval: it is open, its end was reported, or its end was confirmed."""
 
 MS_PER_DAY = 86_400_000
-MOST_MS = 25 * 3_600_000  # of one interval: three UTC days at most, and two months
+MOST_MS = 25 * 3_600_000  # of one interval: three days at most, and two months
 KEEP_LEDGER_MS = 40 * MS_PER_DAY  # from an interval's start; a report that comes later would be credited again
 KEEP_OWN_MS = 62 * MS_PER_DAY
 _MOST_PER_CALL = 100  # so that no call occupies Redis for more than some milliseconds
 _CREDIT = files(__package__).joinpath("credit.lua").read_text()
 
 Calendars = Collection[tuple[str, str]]
-"""(period, time zone) of the calendars that are counted beside UTC days and months."""
+"""(period, time zone) of the calendars that are counted beside the days and months of the counters."""
 
 
 class Interval(Struct, frozen=True):
@@ -54,7 +54,7 @@ class Interval(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True):
-    """Where time is credited: full keys, which share a cluster slot.
+    """Where time is credited: full keys, which share a cluster slot. `zone` is that of the counters' days and months.
 
     `counters` is the stem of usage counters (`uc:1:{<uid>}`), `own` the key of those in other calendars. With
     `counts_most`, the largest number of intervals that were open at once is kept as `people.peak`.
@@ -66,6 +66,12 @@ class Account(Struct, frozen=True):
     own: str
     metric: str
     counts_most: bool = False
+    zone: str = "UTC"
+
+    @property
+    def kind(self) -> tuple[str, bool, str]:
+        """What the periods of an account depend on: metric, `counts_most`, zone."""
+        return self.metric, self.counts_most, self.zone
 
 
 class Credited(Struct, frozen=True):
@@ -77,7 +83,7 @@ class Credited(Struct, frozen=True):
 
 
 class Changes(Struct, frozen=True):
-    """What intervals changed: each of them, in their order; and each UTC day (`2026-11-22`) and month, in seconds."""
+    """What intervals changed: each of them, in their order; and each day (`2026-11-22`) and month, in seconds."""
 
     each: tuple[Credited, ...]
     periods: dict[str, int]
@@ -109,7 +115,7 @@ class Metered:
             for n, at in enumerate(places):
                 status, change_s = reply[2 * n : 2 * n + 2]
                 each[at] = Credited(status == 2, status > 0, change_s)
-            names = _periods(day, account.metric, account.counts_most, zones).names
+            names = _periods(day, account.kind, zones).names
             for name, change_s in zip(names, reply[2 * len(places) :], strict=True):
                 if name and change_s:
                     sums[name] = sums.get(name, 0) + change_s
@@ -118,7 +124,7 @@ class Metered:
     def _call(
         self, account: Account, day: int, intervals: Sequence[Interval], zones: tuple[tuple[str, str], ...]
     ) -> Awaitable[list[int]]:
-        periods = _periods(day, account.metric, account.counts_most, zones)
+        periods = _periods(day, account.kind, zones)
         months = (f"{account.counters}:{month}" for month in periods.months)
         keys = [account.ledger, account.open, *months, f"{account.counters}:all", account.own]
         words: list[str | int] = [account.metric, len(periods.names), KEEP_COUNTERS_MS]
@@ -129,7 +135,7 @@ class Metered:
 
 
 class _Periods(Struct, frozen=True):
-    """The periods that intervals of one start day can lie in. `names` are those of UTC days and months, else empty."""
+    """The periods that intervals of one start day (UTC) can lie in; without a name, those of other calendars."""
 
     months: tuple[str, str]
     names: tuple[str, ...]
@@ -137,22 +143,21 @@ class _Periods(Struct, frozen=True):
 
 
 @lru_cache(maxsize=256)
-def _periods(day: int, metric: str, counts_most: bool, zones: tuple[tuple[str, str], ...]) -> _Periods:
+def _periods(day: int, kind: tuple[str, bool, str], zones: tuple[tuple[str, str], ...]) -> _Periods:
+    metric, counts_most, own_zone = kind
     since, until = day * US_PER_DAY, (day + 1) * US_PER_DAY + MOST_MS * 1000
-    days = list(_spans("day", "UTC", since, until))
-    months = list(_spans("month", "UTC", since, until))
+    days = list(_spans("day", own_zone, since, until))
+    months = list(_spans("month", own_zone, since, until))
     key_of = {span.id: 3 + at for at, span in enumerate(months)}
     names: list[str] = []
     words: list[str | int] = []
     for span in [*days, *months]:
         is_day = span in days
-        field = day_of(span.start_us).field if is_day else "*"
+        field = span.id[8:] if is_day else "*"
         most = f"{field}:people.peak" if counts_most else ""
         names.append(span.id)
         words += [key_of[span.id[:7]], f"{field}:{metric}.ok", most, *_seconds(span), ""]
     for period, zone in zones:
-        if zone == "UTC" and period != "week":
-            continue  # counted above
         for span in _spans(period, zone, since, until):
             oldest = span_of(period, zone, span.start_us - KEEP_OWN_MS * 1000).id
             names.append("")

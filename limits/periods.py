@@ -1,7 +1,8 @@
-"""Calendar periods: UTC days and months for counters; days, weeks and months in a quota's time zone."""
+"""Calendar periods of a time zone: days and months for counters; days, weeks and months for quotas."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,13 +11,25 @@ from msgspec import Struct
 US_PER_DAY = 86_400 * 1_000_000
 PERIODS = ("day", "week", "month")
 
+Zone = Callable[[], str]
+"""Returns the time zone of the days and months of counters, by its IANA name. It may change while a process runs."""
+
+
+def utc() -> str:
+    return "UTC"
+
 
 class Day(Struct, frozen=True):
-    """One UTC day: the month its counters lie in (`2026-11`), its field there (`22`), its end in epoch microseconds."""
+    """A day: the month its counters lie in (`2026-11`), its field there (`22`), its end in epoch microseconds."""
 
     month: str
     field: str
     end_us: int
+
+    @property
+    def name(self) -> str:
+        """The day with its month and year: `2026-11-22`."""
+        return f"{self.month}-{self.field}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +45,10 @@ class Span:
         return (self.end_us - self.start_us) // 1_000_000
 
 
-@lru_cache(maxsize=8)
-def _day(number: int) -> Day:
-    start = datetime.fromtimestamp(number * 86_400, UTC)
-    return Day(f"{start:%Y-%m}", f"{start:%d}", (number + 1) * US_PER_DAY)
-
-
-def day_of(now_us: int) -> Day:
-    """Return the UTC day that holds an instant (epoch microseconds)."""
-    return _day(now_us // US_PER_DAY)
+def day_of(at_us: int, zone: str) -> Day:
+    """Return the day of a time zone that holds an instant (epoch microseconds)."""
+    span = span_of("day", zone, at_us)
+    return Day(span.id[:7], span.id[8:], span.end_us)
 
 
 def months_between(first: date, last: date) -> list[str]:
@@ -66,6 +74,11 @@ def span_of(period: str, zone: str, at_us: int) -> Span:
     """Return the day, ISO week or month of a time zone that holds an instant (epoch microseconds)."""
     local = datetime.fromtimestamp(at_us // 1_000_000, zone_of(zone)).date()
     return _span(period, zone, local)
+
+
+def day_span(day: date, zone: str) -> Span:
+    """Return a day of a time zone."""
+    return _span("day", zone, day)
 
 
 @lru_cache(maxsize=512)

@@ -82,10 +82,9 @@ class Quota(Struct, frozen=True):
             raise ValueError(f"period must be one of: {', '.join(PERIODS)}")
         zone_of(self.zone)
 
-    @property
-    def is_counter(self) -> bool:
-        """Whether its periods are those of the usage counters, so that the counter itself decides."""
-        return self.zone == "UTC" and self.period != "week"
+    def is_counter(self, zone: str) -> bool:
+        """Tell whether the usage counter itself decides: it has the same periods if its days are those of `zone`."""
+        return self.zone == zone and self.period != "week"
 
 
 class Lease(Struct, frozen=True):
@@ -251,6 +250,7 @@ class Decision(Struct, frozen=True, dict=True):  # with a dict for what is cache
     leases: tuple[LeaseState, ...] = ()
     block: BlockState | None = None
     charges: tuple[Charge, ...] = ()
+    zone: str = "UTC"  # of the day that it was counted on
     failed_guard: int | None = None  # position of the first that did not hold; then nothing was evaluated or written
 
     @property

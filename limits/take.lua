@@ -4,7 +4,7 @@
 --       2-4 uc hashes of usage: the month of ARGV[7], the month of ARGV[9], all time      5-7 dn  the same for denials
 --       8 ov   hash of what an operator set: limit -> "until:T:burst:...", quota -> "until:amount:...",
 --              "*" -> "until:..." (a block), "r:"..quota -> "period:used" (forgiven in that period)
---       9 qt   hash, for quotas whose periods are not UTC days or months: quota -> "period:used"; of metered ones
+--       9 qt   hash, for quotas whose periods are not the days or months of uc: quota -> "period:used"; of metered ones
 --              counter:period -> used, which is written elsewhere
 --       10..   one hash per guard, then one zset per lease (holder -> us at which its lease ends)
 -- ARGV  1 now_us, '' = the server's own TIME (only tests pass a number)

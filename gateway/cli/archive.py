@@ -12,10 +12,12 @@ from auth.passwords import Passwords
 from gateway.cli.checks import Finding
 from gateway.cli.connection import with_store
 from gateway.cli.terminal import JSON, print_result, progress
+from gateway.policy.file import load_policy
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.rooms.keys import ALL_ROOMS
 from gateway.setting_values import SettingsError
-from gateway.settings import archive_url, load_env
+from gateway.settings import archive_url, load_env, policy_path
 from gateway.usage.archive import Archive, ArchiveError
 from gateway.usage.rollup import CHANGED, THROUGH, RollUp
 
@@ -46,7 +48,7 @@ def status(as_json: bool) -> None:
 @archive.command()
 @JSON
 def update(as_json: bool) -> None:
-    """Copy finished days to the archive now. The gateway does this by itself, shortly after midnight UTC."""
+    """Copy finished days to the archive now. The gateway does this by itself, shortly after midnight."""
 
     async def work(store: Store, roll_up: RollUp) -> list[date]:
         with progress() as shown:
@@ -88,15 +90,18 @@ def _is_missing(url: str) -> bool:
 
 
 def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
-    """Run work with the archive of the settings. Raises: SettingsError, ArchiveError"""
+    """Run work with the archive of the settings. Raises: SettingsError, PolicyError, ArchiveError"""
     url = archive_url(load_env())
     if not url:
         raise SettingsError("GATEWAY_ARCHIVE is not set, so there is no archive")
+    policy = PolicyInForce(load_policy(policy_path(load_env())))
 
     async def inner(store: Store) -> T:
         archive = Archive(url)
         try:
-            return await work(store, RollUp(store.execute, Accounts(store.execute, Passwords()), archive))
+            return await work(
+                store, RollUp(store.execute, Accounts(store.execute, Passwords()), archive, zone=policy.zone)
+            )
         finally:
             await archive.close()
 

@@ -42,6 +42,7 @@ class Office:
     keys: KeyAdmin
     registration: Registration
     counters: Counters
+    time_zone: str  # of the days and months of counters
     registration_mode: str  # closed, invite or open
 
 
@@ -61,12 +62,13 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
         audit = Audit(execute, store.post, Announcer(policy))
         admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"))
-        limiter = Limiter(execute)
+        limiter = Limiter(execute, zone=policy.zone)
         limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, audit)
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
         keys = KeyAdmin(ServiceKeys(execute, write=durable.execute), audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
-        return await work(Office(accounts, sessions, admin, limits, keys, registration, Counters(execute), mode))
+        counted = Counters(execute), policy.zone()
+        return await work(Office(accounts, sessions, admin, limits, keys, registration, *counted, mode))
 
     return with_store(inner)
 

@@ -88,7 +88,7 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
     async def work(store: Store) -> _Answer:
         accounts = Accounts(store.execute)
         one = await accounts.lookup(user)
-        limiter = Limiter(store.execute)
+        limiter = Limiter(store.execute, zone=policy.zone)
         found, existing, asked, owner = None, None, "", ""
         if room_id:
             found = await _find(store, limiter, policy, room_id, one.id)

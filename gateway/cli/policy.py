@@ -58,6 +58,7 @@ def _lines(policy: Policy) -> Iterator[str]:
         yield _entry("Template", alias, f"id {template_id}; roles, least privileged first:")
         for relation in RELATIONS:
             yield f"{'':14}{relation}: {', '.join(relations.get(relation, ())) or 'none'}"
+    yield _entry("Reports", policy.time_zone, "time zone of their days and months")
     if policy.prices is not None:
         yield _entry("Prices", policy.prices.currency, f"{policy.prices.per_1000_minutes} per 1,000 minutes")
     rooms, registration, guests = policy.rooms, policy.registration, policy.guests
@@ -124,6 +125,7 @@ def _plain_policy(policy: Policy) -> dict[str, Any]:
             alias: {"id": policy.template_ids.get(alias), **{name: list(roles) for name, roles in relations.items()}}
             for alias, relations in policy.templates.items()
         },
+        "reports": fields(policy, "time_zone"),
         "prices": msgspec.to_builtins(policy.prices),
         "rooms": msgspec.to_builtins(policy.rooms),
         "registration": msgspec.to_builtins(policy.registration),

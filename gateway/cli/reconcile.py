@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import click
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,10 +22,13 @@ from gateway.metering.reconcile import Finding, Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import EVERY_S
 from gateway.policy.effective import policy_of
+from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
 from gateway.settings import Settings, load_env
+from gateway.usage.query import Days, today_in
 from limits.derived import Derived
 from limits.metered import MS_PER_DAY
+from limits.periods import day_span
 
 _MOST_DAYS = MOST_AGE_MS // MS_PER_DAY
 _MOST_ROWS = 50
@@ -33,23 +36,24 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command("reconcile")
-@click.option("--from", "first", type=_DAY, required=True, help="First UTC day, at most 35 days ago.")
-@click.option("--to", "last", type=_DAY, help="Last UTC day.  [default: today]")
+@click.option("--from", "first", type=_DAY, required=True, help="First day, at most 35 days ago.")
+@click.option("--to", "last", type=_DAY, help="Last day.  [default: today]")
 @JSON
 def reconcile(first: datetime, last: datetime | None, as_json: bool) -> None:
     """Ask 100ms for the sessions of these days, and correct the minutes that webhooks reported wrong or not at all.
 
     It may be repeated: only what differs is changed. It makes 30 calls a minute, each for 100 sessions.
     """
-    days = _days(first.date(), last.date() if last else None)
+    settings = Settings.from_env(load_env())
+    policy = PolicyInForce(policy_of(settings))
+    days = _days(first.date(), last.date() if last else None, today_in(policy.zone()))
     with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as shown:
         task = shown.add_task("Reading sessions")
-        findings = _with_reconciliation(days, lambda text: shown.update(task, description=text))
+        findings = _with_reconciliation(settings, policy, days, lambda text: shown.update(task, description=text))
     _print(findings, days, as_json=as_json)
 
 
-def _days(first: date, last: date | None) -> tuple[date, date]:
-    today = datetime.now(UTC).date()
+def _days(first: date, last: date | None, today: date) -> Days:
     last = min(last or today, today)
     if first < today - timedelta(days=_MOST_DAYS):
         raise click.BadParameter(f"must be at most {_MOST_DAYS} days ago", param_hint="--from")
@@ -58,17 +62,21 @@ def _days(first: date, last: date | None) -> tuple[date, date]:
     return first, last
 
 
-def _with_reconciliation(days: tuple[date, date], report: Callable[[str], None]) -> list[Finding]:
-    settings = Settings.from_env(load_env())
-    policy = policy_of(settings)
+def _with_reconciliation(
+    settings: Settings, policy: PolicyInForce, days: Days, report: Callable[[str], None]
+) -> list[Finding]:
+    zone = policy.zone
+    begin, end = (day_span(day, zone()) for day in days)
+    # A stay on the first day may belong to a session that began up to twelve hours before.
+    span_ms = begin.start_us // 1000 - MOST_STAY_MS, end.end_us // 1000 - 1
 
     async def work(store: Store) -> list[Finding]:
-        derived, audit = Derived(store.execute, store.post), Audit(store.execute)
-        stays = Stays(store.execute, derived, calendars=lambda: policy.metered_calendars)
+        derived, audit = Derived(store.execute, store.post, zone=zone), Audit(store.execute)
+        stays = Stays(store.execute, derived, zone=zone, calendars=lambda: policy.now.metered_calendars)
         reconciliation = Reconciliation(store.execute, stays, audit, store.now_ms)
         async with connect(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
-            findings = await _replay(hms, reconciliation, days, report)
+            findings = await _replay(hms, reconciliation, span_ms, report)
         derived.flush()
         totals = _totals(findings)
         span = {"first": days[0].isoformat(), "last": days[1].isoformat()}
@@ -79,16 +87,13 @@ def _with_reconciliation(days: tuple[date, date], report: Callable[[str], None])
 
 
 async def _replay(
-    hms: HmsClient, reconciliation: Reconciliation, days: tuple[date, date], report: Callable[[str], None]
+    hms: HmsClient, reconciliation: Reconciliation, span_ms: tuple[int, int], report: Callable[[str], None]
 ) -> list[Finding]:
-    # A stay on the first day may belong to a session that began up to twelve hours before.
-    after_ms = _midnight_ms(days[0]) - MOST_STAY_MS
-    before_ms = _midnight_ms(days[1]) + MS_PER_DAY - 1
     findings: dict[str, Finding] = {}
     for active in (True, False):  # in this order: a session that ends meanwhile is then in both lists, not in none
         start, more = "", True
         while more:
-            page, start = await _page(hms, active, (after_ms, before_ms), start, report)
+            page, start = await _page(hms, active, span_ms, start, report)
             for session in page:
                 findings[session.id] = await reconciliation.apply(session, by=CLI)
                 report(f"{len(findings)} sessions compared")
@@ -106,10 +111,6 @@ async def _page(
         except HmsBusy as error:
             report(f"100ms asks to wait {error.retry_after_s} s")
             await asyncio.sleep(error.retry_after_s)
-
-
-def _midnight_ms(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
 
 
 def _totals(findings: list[Finding]) -> dict[str, int]:

@@ -205,7 +205,7 @@ def _with_services(work: Callable[[_Services], Coroutine[Any, Any, T]]) -> T:
     async def inner(store: Store) -> T:
         async with connect(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
-            rooms = Rooms(store.execute, hms, Limiter(store.execute), policy)
+            rooms = Rooms(store.execute, hms, Limiter(store.execute, zone=policy.zone), policy)
             members = Members(store.execute, hms, policy)
             accounts, audit = Accounts(store.execute), Audit(store.execute, announce=Announcer(policy))
             membership = Membership(members, accounts, policy, audit)

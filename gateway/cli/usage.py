@@ -1,53 +1,50 @@
 """`gateway usage`: the counters from the command line."""
 
-import asyncio
 import contextlib
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
-from rich.console import Console
-from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
+from gateway.cli.live import live
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import JSON, print_json, progress
-from gateway.cli.usage_views import live_view, now_utc, print_peak, print_report, print_top
+from gateway.cli.terminal import CSV, JSON, print_csv, print_json, progress
+from gateway.cli.usage_views import print_peak, print_report, print_top, top_table
 from gateway.files import writing_whole
 from gateway.policy.file import load_policy
-from gateway.policy.model import Prices
+from gateway.policy.live import PolicyInForce
+from gateway.policy.model import Policy
 from gateway.redis.store import Store
 from gateway.settings import archive_url, load_env, policy_path
 from gateway.text import FieldError
 from gateway.usage.archive import Archive
 from gateway.usage.history import History
-from gateway.usage.live import Now, who_is_where
-from gateway.usage.query import GroupBy, Query, span_of_days
+from gateway.usage.query import GroupBy, Query, days_of_period, span_of_days, today_in
 from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
-from gateway.usage.rows import TopRow, UsageDay, UsageRow
+from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones
 from gateway.usage.tables import csv_of, json_of
 from limits.counters import ALL, Counters
 from limits.derived import Derived
 
 _MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
-_MOST_LIVE = 100
 _DATE = click.DateTime(["%Y-%m-%d"])
 _FILTERS = (
     click.option("--group-by", type=click.Choice(get_args(GroupBy)), help="One row per day, user, ... and action."),
     click.option("--user", help="Only this user, by name or id."),
     click.option("--room", help="Only this room, by id."),
     click.option("--action", help="Only this action: minutes, owned, tokens.mint, rooms.create, login, api."),
-    click.option("--from", "first", type=_DATE, help="First UTC day.  [default: 30 days up to --to]"),
-    click.option("--to", "last", type=_DATE, help="Last UTC day.  [default: today]"),
+    click.option("--from", "first", type=_DATE, help="First day.  [default: 30 days up to --to]"),
+    click.option("--to", "last", type=_DATE, help="Last day.  [default: today]"),
 )
 
 
@@ -63,7 +60,7 @@ T = TypeVar("T")
 
 @click.group()
 def usage() -> None:
-    """Usage counters."""
+    """Usage counters. Their days and months are those of `[reports] time_zone` in the policy."""
 
 
 @usage.command("show")
@@ -71,29 +68,30 @@ def usage() -> None:
 @click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @JSON
 def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
-    """Show usage per user and UTC day: succeeded, denied by a limit, refused by a rule, failed in the gateway.
+    """Show usage per user and day: succeeded, denied by a limit, refused by a rule, failed in the gateway.
 
     Of minutes (time in rooms) and owned (time of everybody in the rooms of a user), what succeeded is in minutes.
     """
 
-    async def work(store: Store, reports: Reports) -> None:
-        query = await _query(store, reports, _Selected(**selected))
+    async def work(desk: _Desk) -> None:
+        query = await _query(desk, _Selected(**selected))
+        zones = await desk.reports.zones_of(query.days)
         if as_json or kind != "table":
-            async for chunk in _encoded("json" if as_json else kind, query, reports.pages(query)):
+            async for chunk in _encoded("json" if as_json else kind, query, desk.reports.pages(query), zones):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
             return
         rows: list[UsageRow] = []
-        async with contextlib.aclosing(reports.pages(query)) as pages:
+        async with contextlib.aclosing(desk.reports.pages(query)) as pages:
             async for page, _ in pages:
                 rows += page
                 if len(rows) > _MOST_SHOWN:
                     break
         if rows:
-            print_report(query, rows[:_MOST_SHOWN], more=len(rows) > _MOST_SHOWN)
-            print_peak(query, await _days(reports, query))
+            print_report(query, rows[:_MOST_SHOWN], zones.text, more=len(rows) > _MOST_SHOWN)
+            print_peak(query, await _days(desk.reports, query))
         else:
-            click.echo(f"Nothing was used from {query.days[0]} to {query.days[1]} (UTC days).")
+            click.echo(f"Nothing was used from {query.days[0]} to {query.days[1]} ({zones.text}).")
 
     _with_reports(work)
 
@@ -105,12 +103,13 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
 def export(kind: str, out: Path | None, **selected: Any) -> None:
     """Write usage into a file, however much it is. The file appears only when it is complete."""
 
-    async def work(store: Store, reports: Reports) -> None:
-        query = await _query(store, reports, _Selected(**selected))
-        total = await Accounts(store.execute).count() if query.pages_of == "users" else None
+    async def work(desk: _Desk) -> None:
+        query = await _query(desk, _Selected(**selected))
+        zones = await desk.reports.zones_of(query.days)
+        total = await Accounts(desk.store.execute).count() if query.pages_of == "users" else None
         with progress(TextColumn("{task.description}"), BarColumn()) as shown:
-            pages = _with_progress(reports.pages(query), shown, total)
-            chunks = _encoded(kind, query, pages)
+            pages = _with_progress(desk.reports.pages(query), shown, total)
+            chunks = _encoded(kind, query, pages, zones)
             if out is None:
                 async for chunk in chunks:
                     sys.stdout.buffer.write(chunk)
@@ -137,66 +136,43 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
     show_default=True,
     help="minutes, owned, denials, money, or any counter, e.g. api.denied.api.",
 )
-@click.option("--period", help="A UTC day (2026-11-22) or month (2026-11).  [default: today]")
+@click.option("--period", help="A day (2026-11-22) or month (2026-11).  [default: today]")
 @click.option("--limit", "size", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
+@CSV
 @JSON
-def top(counter: str, period: str | None, size: int, as_json: bool) -> None:
+def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool) -> None:
     """Show the users with the highest count of one counter on a day or in a month."""
-    period = period or datetime.now(UTC).date().isoformat()
+    policy = _policy()
+    period = period or today_in(policy.time_zone).isoformat()
     if not re.fullmatch(PERIOD, period):
         raise click.BadParameter("must look like 2026-11-22 or 2026-11", param_hint="--period")
     if not re.fullmatch(METRIC, counter):
         rule = "must be minutes, owned, denials, money, or an action and an outcome, e.g. tokens.mint.ok"
         raise click.BadParameter(rule, param_hint="--counter")
-    prices = _prices()
+    currency = policy.prices.currency if policy.prices else ""
 
-    async def read(store: Store, reports: Reports) -> list[TopRow]:
-        await Audit(store.execute).record("usage.read", by=CLI, subject="", report="top")
+    async def read(desk: _Desk) -> tuple[list[TopRow], str]:
+        await Audit(desk.store.execute).record("usage.read", by=CLI, subject="", report="top")
         with _as_option():
-            return await reports.top(period, counter, size, prices)
+            zones = await desk.reports.zones_of(days_of_period(period))
+            return await desk.reports.top(period, counter, size, policy.prices), zones.text
 
-    rows = _with_reports(read)
+    rows, zone = _with_reports(read)
     if as_json:
-        print_json(rows)
+        print_json([msgspec.to_builtins(row) | {"time_zone": zone} for row in rows])
+    elif as_csv:
+        print_csv(top_table(rows, currency, counter=counter, period=period, time_zone=zone))
     elif rows:
-        print_top(f"{counter}, {period} (UTC)", rows, prices.currency if prices else "")
+        print_top(f"{counter}, {period} ({zone})", rows, currency)
     else:
-        click.echo(f"No user has any {counter} in {period} (UTC).")
-
-
-@usage.command("live")
-@click.option("--every", "every_s", type=click.IntRange(1, 3600), default=2, show_default=True, help="Seconds.")
-@click.option("--once", is_flag=True, help="Print it once, as without a terminal.")
-@JSON
-def live(every_s: int, once: bool, as_json: bool) -> None:
-    """Show who is in which room now, until Ctrl-C."""
-
-    async def read(store: Store) -> Now:
-        return await who_is_where(store.execute, Accounts(store.execute), size=_MOST_LIVE)
-
-    async def work(store: Store) -> None:
-        await Audit(store.execute).record("usage.read", by=CLI, subject="", report="live")
-        now = await read(store)
-        console = Console(markup=False, highlight=False)
-        if as_json:
-            print_json(now)
-        elif once or not console.is_terminal:
-            console.print(live_view(now, now_utc()))
-        else:
-            with Live(live_view(now, now_utc()), console=console, auto_refresh=False, screen=True) as view:
-                while True:
-                    await asyncio.sleep(every_s)
-                    view.update(live_view(await read(store), now_utc()), refresh=True)
-
-    with contextlib.suppress(KeyboardInterrupt):
-        with_store(work)
+        click.echo(f"No user has any {counter} in {period} ({zone}).")
 
 
 @usage.command("rebuild")
-@click.option("--month", help="The UTC month, e.g. 2026-11.  [default: this one]")
+@click.option("--month", help="The month, e.g. 2026-11.  [default: this one]")
 def rebuild(month: str | None) -> None:
     """Rebuild a month's top lists and totals from the users' own counters, which are authoritative."""
-    month = month or f"{datetime.now(UTC):%Y-%m}"
+    month = month or f"{today_in(_policy().time_zone):%Y-%m}"
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise click.BadParameter("must look like 2026-11", param_hint="--month")
 
@@ -218,18 +194,30 @@ def rebuild(month: str | None) -> None:
     click.echo(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users.")
 
 
+usage.add_command(live)
 usage.add_command(reconcile)
 
 
-def _with_reports(work: Callable[[Store, Reports], Coroutine[Any, Any, T]]) -> T:
+class _Desk(msgspec.Struct, frozen=True):
+    """What reading a report takes."""
+
+    store: Store
+    reports: Reports
+    policy: Policy
+
+
+def _with_reports(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
     """Run work with reports, as far back as the archive reaches. Raises: SettingsError, StoreError, ArchiveError"""
-    url = archive_url(load_env())
+    url, policy = archive_url(load_env()), _policy()
 
     async def inner(store: Store) -> T:
         archive = Archive(url) if url else None
         history, derived = History(Counters(store.execute), archive), Derived(store.execute, store.post)
         try:
-            return await work(store, Reports(store.execute, Accounts(store.execute), history, derived))
+            zone = PolicyInForce(policy).zone
+            return await work(
+                _Desk(store, Reports(store.execute, Accounts(store.execute), history, derived, zone=zone), policy)
+            )
         finally:
             if archive is not None:
                 await archive.close()
@@ -237,8 +225,8 @@ def _with_reports(work: Callable[[Store, Reports], Coroutine[Any, Any, T]]) -> T
     return with_store(inner)
 
 
-def _prices() -> Prices | None:
-    return load_policy(policy_path(load_env())).prices
+def _policy() -> Policy:
+    return load_policy(policy_path(load_env()))
 
 
 class _Selected(msgspec.Struct):
@@ -252,14 +240,15 @@ class _Selected(msgspec.Struct):
     last: datetime | None
 
 
-async def _query(store: Store, reports: Reports, options: _Selected) -> Query:
+async def _query(desk: _Desk, options: _Selected) -> Query:
     """Return what the options ask for, and note in the audit trail that it was read. Raises UnknownUser."""
     with _as_option():
-        days = span_of_days(*(day.date() if day else None for day in (options.first, options.last)))
-        uid = (await reports.find_user(options.user)).id if options.user else None
-        query = Query(days, options.group_by, uid, options.action, options.room, _prices())
+        first, last = (day.date() if day else None for day in (options.first, options.last))
+        days = span_of_days(first, last, today_in(desk.policy.time_zone))
+        uid = (await desk.reports.find_user(options.user)).id if options.user else None
+        query = Query(days, options.group_by, uid, options.action, options.room, desk.policy.prices)
     report = "rooms" if "room_id" in query.keys else "users"
-    await Audit(store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
+    await Audit(desk.store.execute).record("usage.read", by=CLI, subject=uid or "", report=report)
     return query
 
 
@@ -281,8 +270,8 @@ def _as_option() -> Iterator[None]:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field.replace('_', '-')}") from error
 
 
-def _encoded(kind: str, query: Query, pages: AsyncIterator[UsagePage]) -> AsyncGenerator[bytes]:
-    return csv_of(query, pages) if kind == "csv" else json_of(pages)
+def _encoded(kind: str, query: Query, pages: AsyncIterator[UsagePage], zones: Zones) -> AsyncGenerator[bytes]:
+    return csv_of(query, pages, zones) if kind == "csv" else json_of(pages, zones)
 
 
 async def _with_progress(

@@ -1,20 +1,19 @@
-"""How `gateway usage` shows reports in a terminal: tables, the course of days as small bars, who is in a room now.
+"""How `gateway usage` shows reports in a terminal: tables, and the course of days as small bars.
 
 Everything is readable in 80 columns: columns without any number are left out, ids are never cut, titles never wrap.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 from msgspec import UNSET, UnsetType
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from gateway.cli.terminal import print_rows, printable, table_of
-from gateway.usage.live import LiveRoom, Now
 from gateway.usage.query import Days, Query
 from gateway.usage.rows import TopRow, UsageDay, UsageRow
 
@@ -25,20 +24,20 @@ _GROUPS = {"day": "day", "user": "user", "action": "", "room": "room", "template
 _SHOWN_AS = {"date": "Day", "username": "User", "room_name": "Room", "room_id": "Room id", "template": "Template"}
 
 
-def title_of(query: Query) -> str:
-    """Return what a report is about. Its days are UTC days, as in every report."""
+def title_of(query: Query, zone: str) -> str:
+    """Return what a report is about."""
     by = _GROUPS[query.group_by] if query.group_by else "day" if query.user or query.room else "user, day"
     what = f"{by} and action" if by else "action"
-    return f"Usage per {what}, {query.days[0]} to {query.days[1]} (UTC days)"
+    return f"Usage per {what}, {query.days[0]} to {query.days[1]} ({zone})"
 
 
-def print_report(query: Query, rows: Sequence[UsageRow], *, more: bool) -> None:
+def print_report(query: Query, rows: Sequence[UsageRow], zone: str, *, more: bool) -> None:
     """Print a report as a table; if each row is a day of the same thing, also the course of these days."""
     console = _console()
-    console.print(Text(title_of(query)), soft_wrap=True)
+    console.print(Text(title_of(query, zone)), soft_wrap=True)
     if query.user or query.room:
         console.print(Text(_whose(rows[0])), soft_wrap=True)
-    print_rows(_report_table(query, rows), console)
+    print_rows(_report_table(query, rows, cut=console.is_terminal), console)
     if more:
         console.print(f"Only the first {len(rows)} rows are shown. All of them: gateway usage export", soft_wrap=True)
     elif query.is_daily and query.pages_of == "nothing":
@@ -67,19 +66,15 @@ def print_top(title: str, rows: Sequence[TopRow], currency: str) -> None:
     print_rows(table, console)
 
 
-def live_view(now: Now, at: datetime) -> Group:
-    """Return who is in which room."""
-    people = {0: "Nobody is", 1: "1 person"}.get(now.all_people, f"{now.all_people} people")
-    rooms = "a room" if now.all_rooms == 0 else "1 room" if now.all_rooms == 1 else f"{now.all_rooms} rooms"
-    lines: list[Text | Table] = [Text(f"{people} in {rooms} at {at:%Y-%m-%d %H:%M:%S} UTC", no_wrap=True)]
-    if now.rooms:
-        table = table_of(["Room", "Person", "Role", Column("For", justify="right")])
-        for room in now.rooms:
-            table.add_row(*_live_cells(room, at))
-        lines.append(table)
-    if len(now.rooms) < now.all_rooms:
-        lines.append(Text(f"Shown: {len(now.rooms)} of them, those with the most people."))
-    return Group(*lines)
+def top_table(rows: Sequence[TopRow], currency: str, **about: str) -> Table:
+    """Return a top list with what it is about in every row, for a file."""
+    columns = [*about, "user_id", "username", "count", "seconds", "money", "currency"]
+    table = table_of(columns)
+    for row in rows:
+        seconds = "" if row.seconds is UNSET else str(row.seconds)
+        money = ("", "") if row.money is UNSET else (str(row.money), currency)
+        table.add_row(*about.values(), row.user_id, row.username, _number(row.count, row.seconds), seconds, *money)
+    return table
 
 
 def courses(days: Days, rows: Iterable[UsageRow]) -> list[str]:
@@ -105,17 +100,20 @@ def bars(values: Sequence[float]) -> str:
     return "".join(_BARS[min(7, int(value / largest * 8))] if value else " " for value in values)
 
 
-def _report_table(query: Query, rows: Sequence[UsageRow]) -> Table:
+def _report_table(query: Query, rows: Sequence[UsageRow], *, cut: bool) -> Table:
     alone = query.user or query.room  # then the line above the table says it
     keys = [name for name in query.keys if name in ({"date"} if alone else _SHOWN_AS)]
     columns = [Column(_SHOWN_AS[name], **_STYLE.get(name, {"overflow": "fold"})) for name in keys]
-    numbers = [(name, [_cell(row, name) for row in rows]) for name in ("Denied", "Refused", "Failed", "Money")]
+    optional = ["Denied", "Refused", "Failed", "Peak", "Money"]
+    if cut and query.group_by is None and not alone:
+        optional.remove("Peak")  # day, user and action leave no room for it
+    numbers = [(name, [_cell(row, name) for row in rows]) for name in optional]
     numbers = [(name, cells) for name, cells in numbers if any(cells)]
     titles = ["Done", *(query.prices.currency if name == "Money" and query.prices else name for name, _ in numbers)]
     counts = [Column(title, justify="right", no_wrap=True) for title in titles]
     table = table_of([*columns, Column("Action", no_wrap=True), *counts])
     for at, row in enumerate(rows):
-        texts = [_key(row, name) for name in keys]
+        texts = [_key(row, name, cut=cut) for name in keys]
         table.add_row(*texts, row.action, _number(row.ok, row.seconds), *(cells[at] for _, cells in numbers))
     return table
 
@@ -129,16 +127,18 @@ def _whose(row: UsageRow) -> str:
     return "  ".join(printable(text) for text in texts if text)
 
 
-def _key(row: UsageRow, name: str) -> str:
+def _key(row: UsageRow, name: str, *, cut: bool) -> str:
     text = getattr(row, name)
     if name == "username" and not text:  # of a deleted account
         text = row.user_id
-    return _cut(text) if name == "room_name" else printable(text)  # the room's id is beside it
+    return shortened(text) if cut and name == "room_name" else printable(text)  # the room's id is beside it
 
 
 def _cell(row: UsageRow, name: str) -> str:
     if name == "Money":
         return "" if row.money is UNSET else str(row.money)
+    if name == "Peak":
+        return "" if row.people_peak is UNSET else str(row.people_peak)
     count = {"Denied": sum(row.denied.values()), "Refused": sum(row.refused.values()), "Failed": row.failed}[name]
     return str(count) if count else ""
 
@@ -147,22 +147,7 @@ def _number(count: float, seconds: int | UnsetType) -> str:
     return str(count) if seconds is UNSET else f"{count:.2f}"
 
 
-def _live_cells(room: LiveRoom, at: datetime) -> tuple[str, ...]:
-    """Return the cells of a room, with a line for each person."""
-    owner = f"of {room.owner or room.owner_id}" if room.owner_id else ""
-    title = [_cut(room.name), room.room_id, _cut(owner)]
-    names = [_cut(one.username or one.user_id) or "(no id)" for one in room.people]
-    roles = [_cut(one.role) for one in room.people]
-    lasted = [_lasted(at - datetime.fromisoformat(one.since)) for one in room.people]
-    return "\n".join(filter(None, title)), "\n".join(names), "\n".join(roles), "\n".join(lasted)
-
-
-def _lasted(time: timedelta) -> str:
-    minutes = max(0, int(time.total_seconds())) // 60
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _cut(text: str) -> str:
+def shortened(text: str) -> str:
     """Return a text that leaves room for other columns."""
     text = printable(text)
     return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
@@ -171,7 +156,3 @@ def _cut(text: str) -> str:
 def _console() -> Console:
     """Markup is off: names of users may contain brackets."""
     return Console(markup=False, highlight=False)
-
-
-def now_utc() -> datetime:
-    return datetime.now(UTC)

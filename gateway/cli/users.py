@@ -81,16 +81,17 @@ def list_users(name: str, as_csv: bool, as_json: bool) -> None:
 def show_user(username: str, as_json: bool) -> None:
     """Show one account, by name or id: its last login, where it is logged in, and what it has used."""
 
-    async def read(office: Office) -> tuple[User, int | None, list[Session], Usage]:
+    async def read(office: Office) -> tuple[User, int | None, list[Session], Usage, str]:
         user = await office.accounts.lookup(username)
         sessions = await office.sessions.current(user.id)
         login_ms = await office.sessions.last_login_ms(user.id)
-        return user, login_ms, sessions, await office.counters.usage(user.id, time.time_ns() // 1000)
+        used = await office.counters.usage(user.id, time.time_ns() // 1000, office.time_zone)
+        return user, login_ms, sessions, used, office.time_zone
 
-    user, login_ms, sessions, used = with_office(read)
+    user, login_ms, sessions, used, zone = with_office(read)
     if as_json:
         login = iso(login_ms / 1000) if login_ms else None
-        print_json(_plain(user) | {"last_login": login, "sessions": len(sessions), "usage": used})
+        print_json(_plain(user) | {"last_login": login, "sessions": len(sessions), "usage": used, "time_zone": zone})
         return
     print_table(_table([user]))
     if user.identity:
@@ -106,7 +107,7 @@ def show_user(username: str, as_json: bool) -> None:
     spans = (used.today, used.month, used.total)
     columns = [Column(name, justify="right") for name in ("Today", "This month", "In all")]
     rows = [(action, *(_done(action, span.get(action, Tally())) for span in spans)) for action in actions]
-    print_table(table_of(["Used", *columns], rows))
+    print_table(table_of(["Used", *columns], rows), f"Days and months are those of {zone}.")
 
 
 @users.command("roles")

@@ -188,7 +188,9 @@ class Admission:
                 context,
                 lambda: self._limiter.peek(uid, limits, guards=guards, quotas=quotas, leases=leases),
             )
-            decision, usage = await self._together(look, self._counters.usage(uid, time.time_ns() // 1000))
+            decision, usage = await self._together(
+                look, self._counters.usage(uid, time.time_ns() // 1000, policy.time_zone)
+            )
             return decision, None, usage
         if refusal is None:
             charges, quotas = policy.charges(roles, access.action), policy.quotas(roles, access.action)

@@ -50,32 +50,38 @@ def budget_notices(subject: str) -> str:
     return f"bn:1:{{{subject}}}"
 
 
-def of_user(uid: str, month: str) -> Account:
-    """Return the account of a participant. `month`: in which the stay began, as everywhere here."""
-    return _of(uid, ledger(uid, month), open_stays(uid), MINUTES)
+def of_user(uid: str, month: str, zone: str) -> Account:
+    """Return the account of a participant.
+
+    As everywhere here, `month` is the one (UTC) in which the stay began, and `zone` that of the counters' days.
+    """
+    return Account(ledger(uid, month), open_stays(uid), _counters(uid), _own(uid), MINUTES, zone=zone)
 
 
-def of_owner(uid: str, month: str) -> Account:
+def of_owner(uid: str, month: str, zone: str) -> Account:
     """Return the account of all rooms that a user owns. It has its own ledger: an owner may stay in their own room."""
-    return _of(uid, ledger(uid, f"o:{month}"), open_in_rooms_of(uid), OWNED, counts_most=True)
+    ours = ledger(uid, f"o:{month}"), open_in_rooms_of(uid)
+    return Account(*ours, _counters(uid), _own(uid), OWNED, counts_most=True, zone=zone)
 
 
-def of_all(month: str) -> Account:
+def of_all(month: str, zone: str) -> Account:
     """Return the account of the installation."""
-    return _of(INSTALLATION, ledger(INSTALLATION, month), open_stays(INSTALLATION), MINUTES, counts_most=True)
+    ours = ledger(INSTALLATION, month), open_stays(INSTALLATION), _counters(INSTALLATION), _own(INSTALLATION)
+    return Account(*ours, MINUTES, counts_most=True, zone=zone)
 
 
-def of_room(room: str, session_id: str) -> Account:
+def of_room(room: str, session_id: str, zone: str) -> Account:
     """Return the account of a room in one session."""
-    ours = ledger(room, session_id)
-    return _of(room, ours, open_stays(room), MINUTES, counters="rc", counts_most=True)
+    ours = ledger(room, session_id), open_stays(room), f"rc:1:{{{room}}}", _own(room)
+    return Account(*ours, MINUTES, counts_most=True, zone=zone)
 
 
-def _of(
-    subject: str, ledger: str, open_key: str, metric: str, *, counters: str = "uc", counts_most: bool = False
-) -> Account:
-    tag = f"{{{subject}}}"
-    return Account(ledger, open_key, f"{counters}:1:{tag}", f"qt:1:{tag}", metric, counts_most)
+def _counters(subject: str) -> str:
+    return f"uc:1:{{{subject}}}"
+
+
+def _own(subject: str) -> str:
+    return f"qt:1:{{{subject}}}"
 
 
 def published(room: str, session_id: str) -> str:

@@ -24,6 +24,7 @@ from limits import Execute
 from limits.derived import Derived
 from limits.metered import CONFIRMED, MOST_MS, MS_PER_DAY, OPEN, Account, Calendars, Credited, Interval, Metered
 from limits.minutes import KEEP_S as KEEP_MINUTES_S
+from limits.periods import Zone, day_of, utc
 
 KEEP_SESSION_MS = 40 * MS_PER_DAY  # longer than a report about it is accepted, so that its owner stays the same
 FIRST_LOOK_MS = 5 * 60_000  # after a session was first seen; its close may get lost
@@ -31,25 +32,31 @@ AFTER_CLOSE_MS = 5_000  # the last leaves may come after the close
 _MOST_REMEMBERED = 10_000
 _MOST_AT_ONCE = 100  # stays; building the calls for one takes some 40 us, in which no request is served
 
-# KEYS the session, its room. ARGV opened_ms or '', closed_ms or '', ms to keep. Reply owner, template, reconciled_ms.
-# The owner is the one at first sight: what is credited to a user stays theirs when the room is handed over.
+# KEYS the session, its room. ARGV opened_ms or '', closed_ms or '', ms to keep, the time zone of reports.
+# Reply owner, template, zone, reconciled_ms. Owner and zone are those at first sight: what is credited to a user or a
+# day stays theirs when the room is handed over, or the zone changed.
 _LEARN = """
 if redis.call('HEXISTS', KEYS[1], 'owner') == 0 then
   local row = redis.call('HMGET', KEYS[2], 'owner', 'template')
-  redis.call('HSET', KEYS[1], 'owner', row[1] or '', 'template', row[2] or '')
+  redis.call('HSET', KEYS[1], 'owner', row[1] or '', 'template', row[2] or '', 'zone', ARGV[4])
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 if ARGV[1] ~= '' then redis.call('HSETNX', KEYS[1], 'opened_ms', ARGV[1]) end
 if ARGV[2] ~= '' then redis.call('HSETNX', KEYS[1], 'closed_ms', ARGV[2]) end
-return redis.call('HMGET', KEYS[1], 'owner', 'template', 'reconciled_ms')
+return redis.call('HMGET', KEYS[1], 'owner', 'template', 'zone', 'reconciled_ms')
 """
 
 
 class Session(Struct, frozen=True):
-    """What the gateway knows of a session: owner and template of its room when it was first seen, or empty texts."""
+    """What the gateway knows of a session: owner and template of its room when it was first seen, or empty texts.
+
+    `zone` is that of reports at the same moment. All of its stays are counted by the days of this zone, however late
+    they are corrected: otherwise a change of the zone would take from one day what had been counted on another.
+    """
 
     owner: str
     template: str
+    zone: str
 
 
 class OpenStay(Struct, frozen=True):
@@ -76,19 +83,24 @@ def read_open(value: bytes) -> OpenStay:
 
 
 class Stays:
-    """Credits stays, and knows whose rooms sessions are in. `calendars`: those of the policy's metered quotas."""
+    """Credits stays, and knows whose rooms sessions are in.
+
+    `zone` is that of reports, `calendars` those of the policy's metered quotas.
+    """
 
     def __init__(
         self,
         execute: Execute,
         derived: Derived,
         *,
+        zone: Zone = utc,
         calendars: Callable[[], Calendars] = tuple,
         now_ms: Callable[[], int] | None = None,
     ) -> None:
         self._execute = execute
         self._metered = Metered(execute)
         self._derived = derived
+        self._zone = zone
         self._calendars = calendars
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -107,13 +119,14 @@ class Stays:
         work: dict[Account, list[Interval]] = {}
         places: list[tuple[Account, int]] = []
         for stay in stays:
-            owner = sessions[stay.room, stay.session].owner
-            for account in _accounts(stay, owner):
+            session = sessions[stay.room, stay.session]
+            for account in _accounts(stay, session):
                 intervals = work.setdefault(account, [])
-                intervals.append(_interval(stay, owner, of_room=account.counters.startswith("rc")))
+                intervals.append(_interval(stay, session.owner, of_room=account.counters.startswith("rc")))
             places.append((account, len(intervals) - 1))  # the room comes last
         # Before the credit: if the process dies after it, the repetition would see no change in what came late.
-        await self._note_past(day for stay in stays if stay.rank != OPEN for day in _days_if_past(stay, self._now_ms()))
+        ended = ((stay, sessions[stay.room, stay.session].zone) for stay in stays if stay.rank != OPEN)
+        await self._note_past((day, zone) for stay, zone in ended for day in _days_if_past(stay, zone, self._now_ms()))
         calendars = self._calendars()
         changes = dict(
             zip(
@@ -126,9 +139,10 @@ class Stays:
             subject = account.counters.partition("{")[2].rstrip("}")
             if subject == keys.INSTALLATION:
                 self._note_minutes(work[account], done.each)
+                self._derived.mark(done.periods, account.zone)
             elif account.counters.startswith("uc"):
                 self._derived.rank(subject, f"{account.metric}.ok", done.periods)
-        await self._note_past(name for done in changes.values() for name in done.periods)
+        await self._note_past((name, account.zone) for account, done in changes.items() for name in done.periods)
         result = [changes[account].each[at] for account, at in places]
         await self._queue_again(stay for stay, one in zip(stays, result, strict=True) if one.is_new)
         return result
@@ -140,10 +154,10 @@ class Stays:
             if change.change_s and interval.left_ms > oldest_ms:
                 self._derived.note_seconds(interval.left_ms, change.change_s)
 
-    async def _note_past(self, periods: Iterable[str]) -> None:
-        """Note past UTC days, so that they are copied to the archive again."""
-        today = _day(self._now_ms())
-        days = {period for period in periods if len(period) == len(today) and period < today}
+    async def _note_past(self, periods: Iterable[tuple[str, str]]) -> None:
+        """Note past days, given with their zones, so that they are copied to the archive again."""
+        now_ms = self._now_ms()
+        days = {name for name, zone in periods if len(name) == len("2026-11-22") and name < _day(now_ms, zone)}
         if days:
             await self._execute("SADD", CHANGED, *days)
 
@@ -169,36 +183,37 @@ class Stays:
 
     async def _learn(self, fact: SessionFact) -> Session:
         at = (keys.session(fact.room, fact.session), room_keys.room(fact.room))
-        known = [_word(fact.opened_ms), _word(fact.closed_ms), KEEP_SESSION_MS]
-        owner, template, reconciled_ms = await self._execute("EVAL", _LEARN, 2, *at, *known)
+        known = [_word(fact.opened_ms), _word(fact.closed_ms), KEEP_SESSION_MS, self._zone()]
+        owner, template, zone, reconciled_ms = await self._execute("EVAL", _LEARN, 2, *at, *known)
         if reconciled_ms is None:
             entry = keys.queued(fact.room, fact.session)
             if fact.has_closed:
                 await self._execute("ZADD", keys.SESSIONS_DUE, self._now_ms() + AFTER_CLOSE_MS, entry)
             else:
                 await self._execute("ZADD", keys.SESSIONS_DUE, "NX", self._now_ms() + FIRST_LOOK_MS, entry)
-        return Session(owner.decode(), template.decode())
+        # A session that was first seen before zones were kept is counted in UTC.
+        return Session(owner.decode(), template.decode(), (zone or b"UTC").decode())
 
 
-def _accounts(stay: Stay, owner: str) -> Iterable[Account]:
-    month = month_of(stay.joined_ms)
+def _accounts(stay: Stay, session: Session) -> Iterable[Account]:
+    month, zone = month_of(stay.joined_ms), session.zone
     if UID.fullmatch(stay.user):
-        yield keys.of_user(stay.user, month)
-    if owner:
-        yield keys.of_owner(owner, month)
-    yield keys.of_all(month)
-    yield keys.of_room(stay.room, stay.session)
+        yield keys.of_user(stay.user, month, zone)
+    if session.owner:
+        yield keys.of_owner(session.owner, month, zone)
+    yield keys.of_all(month, zone)
+    yield keys.of_room(stay.room, stay.session, zone)
 
 
-def _day(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d}"
+def _day(at_ms: int, zone: str) -> str:
+    return day_of(at_ms * 1000, zone).name
 
 
-def _days_if_past(stay: Stay, now_ms: int) -> set[str]:
-    """Return the first and the last UTC day of a stay that ended before today, and one in between."""
-    if stay.left_ms >= now_ms - now_ms % MS_PER_DAY:
+def _days_if_past(stay: Stay, zone: str, now_ms: int) -> set[str]:
+    """Return the first and the last day of a stay that ended before today, and one in between."""
+    if _day(stay.left_ms, zone) >= _day(now_ms, zone):
         return set()
-    return {_day(at_ms) for at_ms in (stay.joined_ms, (stay.joined_ms + stay.left_ms) // 2, stay.left_ms)}
+    return {_day(at_ms, zone) for at_ms in (stay.joined_ms, (stay.joined_ms + stay.left_ms) // 2, stay.left_ms)}
 
 
 def month_of(at_ms: int) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 
 from gateway.metering.budgets import Budgets
 from gateway.metering.keys import INSTALLATION
@@ -11,7 +11,7 @@ from gateway.policy.actions import SCOPES
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
 from limits.derived import Derived
-from limits.periods import span_of
+from limits.periods import day_of, span_of
 from limits.policy import QuotaState
 
 CANDIDATES = 200
@@ -65,7 +65,7 @@ class Forecasts:
         """Return who has used the most in the periods that the budgets of a scope are in."""
         quotas = [quota for quota in policy.metered if policy.scope_of(quota) == scope]
         calendars = {(quota.period, quota.zone) for quota in quotas}
-        lists = {name for period, zone in calendars for name in _lists(period, zone, now_us)}
+        lists = {name for period, zone in calendars for name in _lists((period, zone), policy.time_zone, now_us)}
         tops = await asyncio.gather(
             *(self._derived.top(name, f"{SCOPES[scope]}.ok", CANDIDATES) for name in sorted(lists))
         )
@@ -81,15 +81,12 @@ class Forecasts:
         return found
 
 
-def _lists(period: str, zone: str, now_us: int) -> Iterable[str]:
-    """Return the top lists of the UTC days or months that a calendar's present period has touched so far."""
-    first, last = (_day(at_us) for at_us in (span_of(period, zone, now_us).start_us, now_us))
+def _lists(calendar: tuple[str, str], zone: str, now_us: int) -> Iterable[str]:
+    """Return the top lists, of days or months of a zone, that a calendar's present period has touched so far."""
+    begins_us = span_of(*calendar, now_us).start_us
+    first, last = (date.fromisoformat(day_of(at_us, zone).name) for at_us in (begins_us, now_us))
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    return {f"{day:%Y-%m-%d}" if period == "day" else f"{day:%Y-%m}" for day in days}
-
-
-def _day(at_us: int) -> datetime:
-    return datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(hour=0, minute=0, second=0)
+    return {f"{day:%Y-%m-%d}" if calendar[0] == "day" else f"{day:%Y-%m}" for day in days}
 
 
 def _forecast(scope: str, subject: str, state: QuotaState, now_us: int) -> Forecast:

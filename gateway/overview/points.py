@@ -12,7 +12,10 @@ from gateway.usage.rows import minutes_of, money_of
 
 At = Annotated[
     str,
-    Meta(description="When the step begins. The last step is not over yet.", extra_json_schema={"format": "date-time"}),
+    Meta(
+        description="When the step begins; a day or month, at midnight of `time_zone`. The last step is not over yet.",
+        extra_json_schema={"format": "date-time"},
+    ),
 ]
 
 
@@ -42,7 +45,7 @@ class Point(Sums, kw_only=True):
     @classmethod
     def of_step(cls, step: Step, prices: Prices | None) -> Self:
         at, total = step
-        return cls(at=f"{at:%Y-%m-%dT%H:%M:%SZ}", **_numbers(total, prices))
+        return cls(at=at.isoformat().replace("+00:00", "Z"), **_numbers(total, prices))
 
 
 def _numbers(total: Total, prices: Prices | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Literal, Self, TypeAlias
 
 from gateway.usage.query import Days
@@ -18,7 +18,7 @@ _STEPS: dict[str, tuple[int, int]] = {"1h": (1, 60), "24h": (5, 288)}  # minutes
 _DAYS, _MONTHS = 30, 12
 
 Read: TypeAlias = Callable[[str, date, date], Awaitable[Daily]]
-"""Reads a subject's counters of each UTC day in a span."""
+"""Reads a subject's counters of each day in a span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Total:
 
 
 Step: TypeAlias = tuple[datetime, Total]
-"""When a step begins, in UTC, and its total."""
+"""When a step begins, and its total. Days and months begin in the zone of reports, other steps are in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """How often a limit denied an action on a UTC day."""
+    """How often a limit denied an action on a day."""
 
     day: date
     limit: str
@@ -68,20 +68,22 @@ class Totals:
         self._daily = daily
 
     async def series(self, wanted: Range, now: datetime) -> Series:
-        """Return the totals up to an instant (UTC); its own minute, day or month is the last step."""
+        """Return the totals up to an instant in the zone of reports; its minute, day or month is the last step."""
         if wanted in _STEPS:
             return await self._by_minute(*_STEPS[wanted], now)
         if wanted == "30d":
             first = now.date() - timedelta(days=_DAYS - 1)
             daily = await self._daily(ALL, first, now.date())
             days = [first + timedelta(days=n) for n in range(_DAYS)]
-            return Series(86_400, [(_midnight(day), Total.of(_outcomes([daily.get(day, {})]))) for day in days])
+            points = [(_midnight(day, now.tzinfo), Total.of(_outcomes([daily.get(day, {})]))) for day in days]
+            return Series(86_400, points)
         months = _last_months(now.date())
         daily = await self._daily(ALL, months[0], now.date())
         by_month: dict[date, list[Mapping[str, int]]] = {}
         for day, counts in daily.items():
             by_month.setdefault(day.replace(day=1), []).append(counts)
-        return Series(None, [(_midnight(month), Total.of(_outcomes(by_month.get(month, [])))) for month in months])
+        points = [(_midnight(month, now.tzinfo), Total.of(_outcomes(by_month.get(month, [])))) for month in months]
+        return Series(None, points)
 
     async def denials(self, days: Days) -> list[Denial]:
         """Return what was denied, by day, limit and action."""
@@ -132,8 +134,8 @@ def _outcomes(days: Iterable[Mapping[str, int]]) -> Counter[str]:
     return sums
 
 
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+def _midnight(day: date, zone: tzinfo | None) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=zone)
 
 
 def _last_months(today: date) -> list[date]:

@@ -33,6 +33,10 @@ class PolicyInForce:
         """Return the policy as it applies to a caller; a service key has only the rights of its scopes."""
         return self.now if caller.key is None else narrowed(self.now, caller.key.scopes, acting=caller.is_acting)
 
+    def zone(self) -> str:
+        """Return the time zone in which usage is counted now."""
+        return self.now.time_zone
+
 
 class PolicyReload:
     """Follows the policy file of the settings. Each process has one; every worker follows the file by itself.

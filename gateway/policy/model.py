@@ -109,6 +109,7 @@ class RoomFacts(Struct, frozen=True):
 class Policy:
     """A whole policy, checked. `source` names its file, or is BUILT_IN of gateway.policy.file.
 
+    `time_zone` is that of the days and months of reports, and so of all usage counters.
     `installation` are the budgets of all users together. `ending` names the budgets that end rooms once they are spent.
     `key_limits` are the limits of each service key; that named `api` counts all of its requests. `narrowed` remembers
     what `gateway.policy.scopes` makes of this policy for service keys.
@@ -130,6 +131,7 @@ class Policy:
     endpoints: tuple[Endpoint, ...] = ()
     key_limits: Mapping[str, Limit] = field(default_factory=lambda: {"api": KEY_API})
     identities: tuple[Provider, ...] = ()
+    time_zone: str = "UTC"
     _cache: dict[tuple[tuple[str, ...], str], tuple[tuple[Charge, ...], tuple[Quota, ...]]] = field(
         default_factory=dict, compare=False, init=False
     )
@@ -207,8 +209,8 @@ class Policy:
 
     @cached_property
     def metered_calendars(self) -> frozenset[tuple[str, str]]:
-        """The (period, time zone) in which minutes must be counted beside the UTC days and months of all counters."""
-        return frozenset((quota.period, quota.zone) for quota in self.metered if not quota.is_counter)
+        """The (period, time zone) in which minutes must be counted beside the days and months of all counters."""
+        return frozenset((quota.period, quota.zone) for quota in self.metered if not quota.is_counter(self.time_zone))
 
     def rooms_of(self, roles: Iterable[str]) -> RoomDefaults:
         """Return the defaults of rooms that a user with these roles creates: the most generous numbers of the roles."""

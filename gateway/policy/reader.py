@@ -27,6 +27,7 @@ from gateway.policy.tables import (
     PricesTable,
     QuotaTable,
     RegistrationTable,
+    ReportsTable,
     RoleTable,
     RoomsTable,
     Table,
@@ -38,6 +39,7 @@ from gateway.policy.tables import (
 from gateway.signing import ENDPOINT
 from gateway.text import FieldError
 from limits.limiter import MOST_LIMITS
+from limits.periods import zone_of
 from limits.policy import MOST_UNITS, Limit, Quota, check_name, parse_rate
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
@@ -54,11 +56,13 @@ class Reader:
         self._name = name
         self._folder = folder
         self._defaults = defaults
+        self._zone = ""  # of reports, and of quotas that state none
 
     def policy(self, data: dict[str, Any]) -> Policy:
         file = self._table("", data, PolicyTable)
         if len(file.limits) + len(file.quotas) > MOST_LIMITS:
             self._refuse("limits", f"there may be {MOST_LIMITS} limits and quotas together")
+        self._zone = self._time_zone(file.reports)
         limits = {name: self._limit_table(name, table) for name, table in file.limits.items()}
         quotas = {name: self._quota_table(name, table) for name, table in file.quotas.items()}
         for name in limits.keys() & quotas.keys():
@@ -92,6 +96,7 @@ class Reader:
             ending=frozenset(name for name, table in quotas.items() if table.on_exhausted == "end"),
             endpoints=self._endpoints(file.webhooks),
             identities=self._identities(file.identity, roles),
+            time_zone=self._zone,
         )
 
     def _role(self, name: str, data: Any, limits: Mapping[str, LimitTable], quotas: Mapping[str, QuotaTable]) -> Role:
@@ -168,6 +173,7 @@ class Reader:
         for setting, default in (("scope", "user"), ("on_exhausted", "refuse")):
             if table.counter != MINUTES and getattr(table, setting) != default:
                 self._refuse(f"{key}.{setting}", f"is for quotas with the counter {MINUTES}")
+        table.time_zone = table.time_zone or self._zone
         if table.shadow and table.on_exhausted == "end":
             self._refuse(f"{key}.on_exhausted", "ends no room while shadow = true")
         if table.scope == "all" and not table.amount:
@@ -218,6 +224,14 @@ class Reader:
             active_per_owner=table.active_per_owner,
             unique_names=table.unique_names,
         )
+
+    def _time_zone(self, data: dict[str, Any]) -> str:
+        zone = self._table("reports", data, ReportsTable).time_zone
+        try:
+            zone_of(zone)
+        except ValueError as error:
+            self._refuse("reports.time_zone", str(error))
+        return zone
 
     def _prices(self, data: dict[str, Any]) -> Prices | None:
         if not data:

@@ -41,7 +41,7 @@ Strings = Annotated[tuple[str, ...], Meta(description="a list of strings")]
 Text = Annotated[str, Meta(max_length=MOST_CHARS, description=f"a string of at most {MOST_CHARS} characters")]
 Subtable = Annotated[dict[str, Any], Meta(description="a table")]
 Rate = Annotated[str, Meta(min_length=1, description='a string such as "120/min"')]
-TimeZone = Annotated[str, Meta(description='a string such as "Europe/Berlin"')]
+TimeZone = Annotated[str, Meta(min_length=1, description='a string such as "Europe/Berlin"')]
 Duration = Annotated[
     str, Meta(pattern=r"^[1-9][0-9]{0,5}(?:s|min|h|d)\Z", description='a duration such as "90s", "15min" or "2h"')
 ]
@@ -62,6 +62,7 @@ class PolicyTable(Table):
     limits: Subtable = {}
     quotas: Subtable = {}
     templates: Subtable = {}
+    reports: Subtable = {}
     prices: Subtable = {}
     rooms: Subtable = {}
     guests: Subtable = {}
@@ -122,10 +123,16 @@ class QuotaTable(Table):
     counter: Annotated[str, one_of(*sorted(COUNTERS))]
     period: Annotated[Literal["day", "week", "month"], Meta(description="one of: day, week, month")]
     amount: Units = 0
-    time_zone: TimeZone = "UTC"
+    time_zone: TimeZone = ""
     shadow: Flag = False
     scope: Annotated[str, one_of(*SCOPES)] = "user"
     on_exhausted: Annotated[str, one_of("refuse", "end")] = "refuse"
+
+
+class ReportsTable(Table):
+    """[reports]"""
+
+    time_zone: TimeZone = "UTC"
 
 
 class PricesTable(Table):

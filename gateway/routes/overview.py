@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated
 
 import msgspec
@@ -22,15 +22,14 @@ from gateway.overview.heartbeat import Worker
 from gateway.overview.points import Point, Sums
 from gateway.overview.status import status_of
 from gateway.overview.totals import Range, total_of
-from gateway.routes.schemas import Day, Instant, iso
+from gateway.routes.schemas import Day, Instant, TimeZone, iso
 from gateway.routes.services import Injected
-from gateway.usage.query import span_of_days
+from gateway.usage.query import span_of_days, today_in
 from gateway.usage.rows import minutes_of
+from limits.periods import zone_of
 
-_From = Annotated[
-    date | None, QueryParameter(name="from", description="First UTC day; by default 29 days before `to`.")
-]
-_To = Annotated[date | None, QueryParameter(description="Last UTC day; by default today.")]
+_From = Annotated[date | None, QueryParameter(name="from", description="First day; by default 29 days before `to`.")]
+_To = Annotated[date | None, QueryParameter(description="Last day; by default today in the time zone of the policy.")]
 _Limit = Annotated[str, Meta(description="Name of the limit or quota.")]
 _Action = Annotated[str, Meta(description="What was denied, e.g. `tokens.mint`; other requests are `api`.")]
 _Count = Annotated[int, Meta(description="Denied requests.")]
@@ -38,8 +37,10 @@ _Count = Annotated[int, Meta(description="Denied requests.")]
 
 class Overview(msgspec.Struct):
     range: Annotated[Range, Meta(description="As asked for.")]
-    step_s: Annotated[int | None, Meta(description="Seconds in a step; null: a step is a UTC month.")]
-    time_zone: Annotated[str, Meta(description="Time zone of days and months; always `UTC`.")]
+    step_s: Annotated[
+        int | None, Meta(description="Seconds in a step, 86,400 if it is a day; null: a step is a month.")
+    ]
+    time_zone: Annotated[str, Meta(description="Time zone of days and months; steps of minutes are in UTC.")]
     currency: Annotated[str | None, Meta(description="Currency of `money`; null if the policy has no prices.")]
     points: Annotated[list[Point], Meta(description="One per step, the oldest first; also those without any use.")]
     totals: Annotated[Sums, Meta(description="Sums of all points.")]
@@ -141,8 +142,9 @@ class ActionDenials(msgspec.Struct):
 
 
 class Denials(msgspec.Struct, rename={"from_": "from"}):
-    from_: Annotated[str, Meta(description="First UTC day of the report.")]
-    to: Annotated[str, Meta(description="Last UTC day of the report.")]
+    from_: Annotated[str, Meta(description="First day of the report.")]
+    to: Annotated[str, Meta(description="Last day of the report.")]
+    time_zone: TimeZone
     total: _Count
     limits: Annotated[list[LimitDenials], Meta(description="By limit, the most first.")]
     actions: Annotated[list[ActionDenials], Meta(description="By action, the most first.")]
@@ -162,12 +164,13 @@ async def overview(
 ) -> Overview:
     """Return requests by outcome and time in rooms of the whole installation over time, and who is online now."""
     wanted, prices = range_ or "24h", services.policy.now.prices
-    series = await services.totals.series(wanted, datetime.now(UTC))
+    zone = services.policy.zone()
+    series = await services.totals.series(wanted, datetime.now(zone_of(zone)))
     people, rooms = await services.presence.now()
     points = [Point.of_step(step, prices) for step in series.points]
     totals = Sums.of(total_of(series.points), prices)
     currency = prices.currency if prices else None
-    return Overview(wanted, series.step_s, "UTC", currency, points, totals, people, rooms)
+    return Overview(wanted, series.step_s, zone, currency, points, totals, people, rooms)
 
 
 @get("/api/admin/live", opt=needs("usage.read-any", refuses=("busy",)), media_type="text/event-stream")
@@ -229,8 +232,9 @@ async def budgets(
 
 @get("/api/admin/denials", opt=needs("usage.read-any"))
 async def denials(services: Injected, from_: _From = None, to: _To = None) -> Denials:
-    """Return how many requests of all users were denied, by limit, action and UTC day."""
-    first, last = span_of_days(from_, to)
+    """Return how many requests of all users were denied, by limit, action and day."""
+    first, last = span_of_days(from_, to, today_in(services.policy.zone()))
+    zones = await services.reports.zones_of((first, last))
     found = await services.totals.denials((first, last))
     limits, actions = Counter[str](), Counter[str]()
     for one in found:
@@ -239,6 +243,7 @@ async def denials(services: Injected, from_: _From = None, to: _To = None) -> De
     return Denials(
         first.isoformat(),
         last.isoformat(),
+        zones.text,
         limits.total(),
         [LimitDenials(*pair) for pair in limits.most_common()],
         [ActionDenials(*pair) for pair in actions.most_common()],

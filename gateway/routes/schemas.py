@@ -19,7 +19,10 @@ from limits.policy import US_PER_S, Decision
 
 # Types of fields. A field with a narrower meaning has its own description.
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-Day = Annotated[str, Meta(description="UTC day, e.g. `2026-11-22`.")]
+Day = Annotated[str, Meta(description="Day, e.g. `2026-11-22`.")]
+TimeZone = Annotated[
+    str, Meta(description="Time zone of the days, by its IANA name; if it was changed between them, all, with commas.")
+]
 RoomId = Annotated[str, Meta(description="Id of the room, assigned by 100ms.", examples=["64f0c0ffee64f0c0ffee64f0"])]
 UserId = Annotated[str, Meta(description="Id of the user.")]
 UserRef = Annotated[str, Meta(description="Id or name of the user.", examples=["hanna"])]

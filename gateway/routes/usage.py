@@ -1,6 +1,6 @@
 """GET /api/usage: the caller's own limits and counters. GET /api/admin/usage: those of all users and rooms, by day."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,49 +13,50 @@ from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
 from gateway.http.dispatch import Download
 from gateway.policy.model import Prices
-from gateway.routes.schemas import LimitsNow, NextCursor, RoomId, UserId
+from gateway.routes.schemas import LimitsNow, NextCursor, RoomId, TimeZone, UserId
 from gateway.routes.services import Injected, RoomInPath, Services, UserInPath
 from gateway.text import FieldError
 from gateway.usage.live import LiveRoom, who_is_where
-from gateway.usage.query import GroupBy, Query, span_of_days
+from gateway.usage.query import Days, GroupBy, Query, days_of_period, span_of_days, today_in
 from gateway.usage.reports import METRIC, PERIOD, Place
 from gateway.usage.rows import Counts, TopRow, UsageDay, UsageRow, shown
 from gateway.usage.tables import MEDIA_TYPE, csv_of, name_of
 from limits.counters import Usage
 
-_First = Annotated[str, Meta(description="First UTC day of the report.")]
-_Last = Annotated[str, Meta(description="Last UTC day of the report.")]
+_First = Annotated[str, Meta(description="First day of the report.")]
+_Last = Annotated[str, Meta(description="Last day of the report.")]
 _Currency = Annotated[str | None, Meta(description="Currency of `money`; null if the policy has no prices.")]
 _Used = Annotated[list[UsageDay], Meta(description="The days with any use, the oldest first.")]
-_From = Annotated[
-    date | None, QueryParameter(name="from", description="First UTC day; by default 29 days before `to`.")
-]
-_To = Annotated[date | None, QueryParameter(description="Last UTC day; by default today.")]
+_From = Annotated[date | None, QueryParameter(name="from", description="First day; by default 29 days before `to`.")]
+_To = Annotated[date | None, QueryParameter(description="Last day; by default today in the time zone of the policy.")]
 
 
 class Used(msgspec.Struct):
     """What was used, per action and by outcome."""
 
-    today: Annotated[dict[str, Counts], Meta(description="This UTC day, by action; `minutes` is time in rooms.")]
-    month: Annotated[dict[str, Counts], Meta(description="This UTC month, by action.")]
+    today: Annotated[dict[str, Counts], Meta(description="This day, by action; `minutes` is time in rooms.")]
+    month: Annotated[dict[str, Counts], Meta(description="This month, by action.")]
     total: Annotated[dict[str, Counts], Meta(description="Since the account was created, by action.")]
 
 
 class OwnUsage(LimitsNow):
     user_id: UserId
     usage: Annotated[Used, Meta(description="What was used.")]
+    time_zone: Annotated[str, Meta(description="Time zone of this day and this month.")]
 
 
 class UsageReport(msgspec.Struct, rename={"from_": "from"}):
     from_: _First
     to: _Last
+    time_zone: TimeZone
     currency: _Currency
     items: Annotated[list[UsageRow], Meta(description="By user or room, then by day, then by action.")]
     next_cursor: NextCursor | None
 
 
 class TopReport(msgspec.Struct):
-    period: Annotated[str, Meta(description="UTC day or month.")]
+    period: Annotated[str, Meta(description="Day or month.")]
+    time_zone: TimeZone
     counter: Annotated[str, Meta(description="What is counted, e.g. `tokens.mint.ok`.")]
     currency: _Currency
     items: Annotated[list[TopRow], Meta(description="The highest count first.")]
@@ -65,6 +66,7 @@ class RoomReport(msgspec.Struct, rename={"from_": "from"}):
     room_id: RoomId
     from_: _First
     to: _Last
+    time_zone: TimeZone
     items: _Used
 
 
@@ -73,6 +75,7 @@ class UserReport(msgspec.Struct, rename={"from_": "from"}):
     username: Annotated[str, Meta(description="Name of the user; empty if the account was deleted.")]
     from_: _First
     to: _Last
+    time_zone: TimeZone
     items: _Used
 
 
@@ -88,7 +91,8 @@ async def own_usage(request: Call) -> OwnUsage:
     admitted = request.auth
     usage = admitted.usage or Usage({}, {}, {})
     used = Used(shown(usage.today), shown(usage.month), shown(usage.total))
-    return OwnUsage.of(admitted.decision, user_id=request.user.uid, usage=used)
+    decision = admitted.decision
+    return OwnUsage.of(decision, user_id=request.user.uid, usage=used, time_zone=decision.zone)
 
 
 @get("/api/admin/usage", opt=needs("usage.read-any", refuses=("not_found",)))
@@ -114,13 +118,13 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     ] = 100,
     cursor: PageCursor = None,
 ) -> UsageReport | Download:
-    """Return what was used per UTC day and action, of all users or as grouped; by default in the last 30 days.
+    """Return what was used per day and action, of all users or as grouped; by default in the last 30 days.
 
     Rows of the action `minutes` count time in rooms, those of `owned` the time of everybody in the rooms of a user.
     """
     if user is not None:
         user = (await services.reports.find_user(user)).id
-    query = Query(span_of_days(from_, to), group_by, user, action, room, services.policy.now.prices)
+    query = Query(_days(services, from_, to), group_by, user, action, room, services.policy.now.prices)
     after = _place(services, query, cursor)
     services.audit.note_reading(
         "rooms" if "room_id" in query.keys else "users", by=request.user.uid, subject=user or ""
@@ -128,11 +132,12 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
     if format == "csv":
         if cursor:
             raise FieldError("cursor", "must not be given for a CSV file, which has all pages")
-        return Download(name_of(query, "csv"), MEDIA_TYPE, csv_of(query, services.reports.pages(query)))
+        zones = await services.reports.zones_of(query.days)
+        pages = services.reports.pages(query)
+        return Download(name_of(query, zones, "csv"), MEDIA_TYPE, csv_of(query, pages, zones))
     rows, following = await services.reports.page(query, after=after, size=limit)
     next_cursor = services.cursors.seal(f"usage-{query.pages_of}", *following) if following else None
-    first, last = query.days
-    return UsageReport(first.isoformat(), last.isoformat(), _currency(query.prices), rows, next_cursor)
+    return UsageReport(*await _span(services, query.days), _currency(query.prices), rows, next_cursor)
 
 
 @get("/api/admin/usage/top", opt=needs("usage.read-any"))
@@ -149,41 +154,40 @@ async def top_usage(
     ] = "tokens.mint.ok",
     period: Annotated[
         str | None,
-        QueryParameter(
-            pattern=PERIOD, description="UTC day or month, e.g. `2026-11-22` or `2026-11`; by default today."
-        ),
+        QueryParameter(pattern=PERIOD, description="Day or month, e.g. `2026-11-22` or `2026-11`; by default today."),
     ] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many users to return at most.")] = 10,
 ) -> TopReport:
-    """Return the users with the highest count of one counter on a UTC day or in a month."""
-    period = period or datetime.now(UTC).date().isoformat()
+    """Return the users with the highest count of one counter on a day or in a month."""
+    period = period or today_in(services.policy.zone()).isoformat()
+    zones = await services.reports.zones_of(days_of_period(period))
     prices = services.policy.now.prices
     rows = await services.reports.top(period, counter, limit, prices)
     services.audit.note_reading("top", by=request.user.uid)
-    return TopReport(period, counter, _currency(prices), rows)
+    return TopReport(period, zones.text, counter, _currency(prices), rows)
 
 
 @get("/api/admin/usage/rooms/{room_id:str}", opt=needs("usage.read-any"))
 async def room_usage(
     room_id: RoomInPath, request: Call, services: Injected, from_: _From = None, to: _To = None
 ) -> RoomReport:
-    """Return the counters of a room per UTC day; by default in the last 30 days."""
-    first, last = span_of_days(from_, to)
-    days = await services.reports.of_room(room_id, (first, last))
+    """Return the counters of a room per day; by default in the last 30 days."""
+    span = _days(services, from_, to)
+    days = await services.reports.of_room(room_id, span)
     services.audit.note_reading("room", by=request.user.uid)
-    return RoomReport(room_id, first.isoformat(), last.isoformat(), days)
+    return RoomReport(room_id, *await _span(services, span), days)
 
 
 @get("/api/admin/usage/users/{user:str}", opt=needs("usage.read-any", refuses=("not_found",)))
 async def user_usage(
     user: UserInPath, request: Call, services: Injected, from_: _From = None, to: _To = None
 ) -> UserReport:
-    """Return the counters of a user per UTC day; by default in the last 30 days."""
-    first, last = span_of_days(from_, to)
+    """Return the counters of a user per day; by default in the last 30 days."""
+    span = _days(services, from_, to)
     found = await services.reports.find_user(user)
-    days = await services.reports.of_user(found.id, (first, last))
+    days = await services.reports.of_user(found.id, span)
     services.audit.note_reading("user", by=request.user.uid, subject=found.id)
-    return UserReport(found.id, found.username, first.isoformat(), last.isoformat(), days)
+    return UserReport(found.id, found.username, *await _span(services, span), days)
 
 
 @get("/api/admin/rooms/live", opt=needs("usage.read-any"))
@@ -196,6 +200,16 @@ async def live_rooms(
     now = await who_is_where(services.report_store.execute, services.report_accounts, size=limit)
     services.audit.note_reading("live", by=request.user.uid)
     return LiveRooms(now.all_rooms, now.all_people, now.rooms)
+
+
+def _days(services: Services, first: date | None, last: date | None) -> Days:
+    return span_of_days(first, last, today_in(services.policy.zone()))
+
+
+async def _span(services: Services, days: Days) -> tuple[str, str, str]:
+    """Return the first and the last day of a report, and in which time zone they were counted."""
+    first, last = days
+    return first.isoformat(), last.isoformat(), (await services.reports.zones_of(days)).text
 
 
 def _place(services: Services, query: Query, cursor: str | None) -> Place | None:

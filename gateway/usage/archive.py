@@ -1,7 +1,8 @@
 """Usage of past days in SQL: a SQLite file or a PostgreSQL database. Redis holds the present and the last weeks.
 
-One row per UTC day, subject and metric holds the count of that day, not a change of it. So writing a day again replaces
-its numbers, and a repeated roll-up converges.
+One row per day, subject and metric holds the count of that day, not a change of it. So writing a day again replaces its
+numbers, and a repeated roll-up converges. A row of kind `all` with the metric `zone.<name>` says in which time zone the
+day was counted.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The count of one metric (`tokens.mint.ok`, `minutes.ok` in seconds) of one subject on one UTC day."""
+    """The count of one metric (`tokens.mint.ok`, `minutes.ok` in seconds) of one subject on one day."""
 
     day: date
     subject: str

@@ -22,12 +22,12 @@ class History:
         self._asked_at = -_ASK_EVERY_S
 
     async def daily(self, subject: str, first: date, last: date) -> Daily:
-        """Return a subject's counters of each UTC day from first to last with any use."""
+        """Return a subject's counters of each day from first to last with any use."""
         kind: Kind = "all" if subject == ALL else "user"
         return await self._read(kind, self._counters.daily, subject, first, last)
 
     async def room_daily(self, room: str, first: date, last: date) -> Daily:
-        """Return a room's counters per UTC day, like `daily`."""
+        """Return a room's counters per day, like `daily`."""
         return await self._read("room", self._counters.room_daily, room, first, last)
 
     async def _read(
@@ -56,5 +56,6 @@ class History:
             through = await archive.state(THROUGH)
             self._through = date.fromisoformat(through) if through else None
             self._asked_at = time.monotonic()
+        # Whatever the zone of the days: what the roll-up has Redis forget lives for another day.
         hot_from = datetime.now(UTC).date() - timedelta(days=HOT_DAYS)
         return min(hot_from, self._through + timedelta(days=1) if self._through else date.min)

@@ -1,7 +1,8 @@
 """What a usage report is asked for, checked."""
 
+from calendar import monthrange
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal, TypeAlias
 
 from gateway.hms.replies import ROOM_ID
@@ -9,6 +10,7 @@ from gateway.policy.actions import COUNTED
 from gateway.policy.model import Prices
 from gateway.text import FieldError
 from limits.counters import METERED
+from limits.periods import zone_of
 
 MOST_DAYS = 366
 EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on days cannot overflow
@@ -16,7 +18,7 @@ COUNTED_ACTIONS = ("login", *sorted(COUNTED), "api", *METERED)
 """The actions that have counters. The metered ones count time, the others requests."""
 
 Days = tuple[date, date]
-"""The first and the last UTC day of a report."""
+"""The first and the last day of a report."""
 
 GroupBy: TypeAlias = Literal["day", "user", "action", "room", "template"]
 
@@ -78,9 +80,25 @@ _KEYS: dict[GroupBy, tuple[str, ...]] = {
 }
 
 
-def span_of_days(first: date | None, last: date | None) -> Days:
-    """Return the UTC days of a report; by default thirty, up to `last` or today. Raises FieldError."""
-    last = last or datetime.now(UTC).date()
+def today_in(zone: str) -> date:
+    """Return the day that it is now in a time zone."""
+    return datetime.now(zone_of(zone)).date()
+
+
+def days_of_period(period: str) -> Days:
+    """Return the first and the last day of a day (`2026-11-22`) or of a month (`2026-11`). Raises FieldError."""
+    try:
+        first = date.fromisoformat(period if len(period) > len("2026-11") else f"{period}-01")
+    except ValueError:
+        raise FieldError("period", "must be a day that exists") from None
+    if not EARLIEST <= first <= LATEST:
+        raise FieldError("period", f"must lie between {EARLIEST} and {LATEST}")
+    return first, first if period == first.isoformat() else first.replace(day=monthrange(first.year, first.month)[1])
+
+
+def span_of_days(first: date | None, last: date | None, today: date) -> Days:
+    """Return the days of a report; by default thirty, up to `last` or today. Raises FieldError."""
+    last = last or today
     for field, day in (("to", last), ("from", first or last)):
         if not EARLIEST <= day <= LATEST:
             raise FieldError(field, f"must lie between {EARLIEST} and {LATEST}")

@@ -8,6 +8,7 @@ from auth import Execute
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from auth.users import User
+from gateway.policy.actions import MINUTES, OWNED
 from gateway.policy.model import Prices
 from gateway.rooms import keys
 from gateway.rooms.listing import rooms_by_id, rooms_by_time
@@ -15,11 +16,12 @@ from gateway.rooms.room import Room
 from gateway.text import FieldError
 from gateway.usage.history import History
 from gateway.usage.query import Days, Query
-from gateway.usage.rows import TopRow, UsageDay, UsageRow, day_of, minutes_of, money_of, rows_of
-from limits.counters import ALL, METERED, Daily
+from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones, day_of, minutes_of, money_of, rows_of
+from limits.counters import ALL, METERED, PEAK, Daily
 from limits.derived import DENIALS, Derived
+from limits.periods import Zone, utc
 
-PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top list: a UTC day or month
+PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top list: a day or month
 # The name of a counter: an action and an outcome, or the short name of a list.
 METRIC = (
     r"^(minutes|owned|denials|money|[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40}))$"
@@ -40,11 +42,14 @@ UsagePage = tuple[list[UsageRow], Place | None]
 class Reports:
     """Reads counters and joins them with names. Rows are made of the counters themselves, never of estimates."""
 
-    def __init__(self, execute: Execute, accounts: Accounts, history: History, derived: Derived) -> None:
+    def __init__(
+        self, execute: Execute, accounts: Accounts, history: History, derived: Derived, *, zone: Zone = utc
+    ) -> None:
         self._execute = execute
         self._accounts = accounts
         self._history = history
         self._derived = derived
+        self._zone = zone
 
     async def page(self, query: Query, *, after: Place | None = None, size: int = 100) -> UsagePage:
         """Return the rows of the next `size` users (the oldest first) or rooms (the newest first) with any use.
@@ -56,11 +61,11 @@ class Reports:
             return await self._of_one_room(query, query.room), None
         if query.user is not None:
             user = await self.find_user(query.user)
-            return _rows(query, await self._history.daily(user.id, *query.days), _user_keys(user)), None
+            return _rows(query, await self._history.daily(user.id, *query.days), _user_keys(user), OWNED), None
         if query.group_by == "template":
             return await self._by_template(query), None
         if query.pages_of == "nothing":
-            return _rows(query, await self._history.daily(ALL, *query.days), {}), None
+            return _rows(query, await self._history.daily(ALL, *query.days), {}, MINUTES), None
         rows: list[UsageRow] = []
         shown = scanned = 0
         while shown < size and scanned < _MOST_SCANNED:
@@ -83,6 +88,10 @@ class Reports:
             rows, following = await self.page(query, after=following, size=size)
             yield rows, following
 
+    async def zones_of(self, days: Days) -> Zones:
+        """Return the time zones in which days were counted, as the totals say."""
+        return Zones.of(await self._history.daily(ALL, *days), self._zone())
+
     async def find_user(self, user: str) -> User:
         """Find a user by id or name; deleted ones, whose usage stays counted, by id. Raises UnknownUser."""
         try:
@@ -103,7 +112,7 @@ class Reports:
         return [day_of(day.isoformat(), counts) for day, counts in daily.items()]
 
     async def top(self, period: str, counter: str, size: int, prices: Prices | None = None) -> list[TopRow]:
-        """Return the users with the highest counts on a UTC day or in a month.
+        """Return the users with the highest counts on a day or in a month.
 
         `counter` is a metric (`tokens.mint.ok`) or minutes (in rooms), owned (minutes of all people in the user's
         rooms), money (the price of these) or denials (by any limit). Raises FieldError for money without prices.
@@ -126,7 +135,7 @@ class Reports:
     ) -> tuple[Sequence[list[UsageRow]], Place | None]:
         users, following = await self._accounts.page(after=int(after[0]) if after else 0, size=size)
         found = await asyncio.gather(*(self._history.daily(one.id, *query.days) for one in users))
-        groups = [_rows(query, daily, _user_keys(one)) for one, daily in zip(users, found, strict=True)]
+        groups = [_rows(query, daily, _user_keys(one), OWNED) for one, daily in zip(users, found, strict=True)]
         return groups, (following,) if following is not None else None
 
     async def _next_rooms(
@@ -136,7 +145,7 @@ class Reports:
         rooms, following = await rooms_by_time(self._execute, keys.ALL_ROOMS, before=before, size=size)
         found = await asyncio.gather(*(self._history.room_daily(one.id, *query.days) for one in rooms))
         return [
-            _rows(query, daily, _room_keys(one.id, one)) for one, daily in zip(rooms, found, strict=True)
+            _rows(query, daily, _room_keys(one.id, one), MINUTES) for one, daily in zip(rooms, found, strict=True)
         ], following
 
     async def _by_template(self, query: Query) -> list[UsageRow]:
@@ -160,22 +169,30 @@ class Reports:
         registered = await rooms_by_id(self._execute, [room_id])
         room = registered.get(room_id)
         keys = _room_keys(room_id, room) | {"template": room.template if room else ""}
-        return _rows(query, await self._history.room_daily(room_id, *query.days), keys)
+        peak_of = "" if query.group_by == "template" else MINUTES  # with or without `room`
+        return _rows(query, await self._history.room_daily(room_id, *query.days), keys, peak_of)
 
 
-def _rows(query: Query, daily: Daily, keys: dict[str, str]) -> list[UsageRow]:
-    """Return the rows of one user, one room or all, as the report is grouped."""
+def _rows(query: Query, daily: Daily, keys: dict[str, str], peak_of: str) -> list[UsageRow]:
+    """Return the rows of one user, one room or all, as the report is grouped.
+
+    `peak_of` is the action whose rows show how many people were in rooms at once; of a user these are their own rooms.
+    """
     keys = {name: text for name, text in keys.items() if name in query.keys}
     if query.is_daily:
-        return [
-            row
-            for day, counts in daily.items()
-            for row in rows_of(counts, action=query.action, prices=query.prices, keys={"date": day.isoformat(), **keys})
-        ]
-    total: Counter[str] = Counter()
-    for counts in daily.values():
-        total.update(counts)
-    return rows_of(total, action=query.action, prices=query.prices, keys=keys)
+        parts = [({"date": day.isoformat(), **keys}, counts) for day, counts in daily.items()]
+    else:
+        total: Counter[str] = Counter()
+        for counts in daily.values():
+            total.update(counts)
+        parts = [(keys, {**total, PEAK: max((counts.get(PEAK, 0) for counts in daily.values()), default=0)})]
+    rows = []
+    for of, counts in parts:
+        for row in rows_of(counts, action=query.action, prices=query.prices, keys=of):
+            if row.action == peak_of and (peak := counts.get(PEAK, 0)):
+                row.people_peak = peak
+            rows.append(row)
+    return rows
 
 
 def _user_keys(user: User) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Copies the counters of finished UTC days from Redis to the archive, and lets Redis forget old months."""
+"""Copies the counters of finished days from Redis to the archive, and lets Redis forget old months."""
 
 import asyncio
 import logging
@@ -10,8 +10,9 @@ from auth import Execute
 from auth.accounts import Accounts
 from gateway.rooms import keys
 from gateway.usage.archive import Archive, ArchiveError, Kind, Row
+from gateway.usage.query import today_in
 from limits.counters import ALL, Counters
-from limits.periods import months_between
+from limits.periods import Zone, months_between, utc, zone_of
 
 log = logging.getLogger("gateway")
 
@@ -24,7 +25,7 @@ CHANGED = "ad:1"
 THROUGH = "through"
 """The state of the archive that holds the last day it has."""
 
-_SETTLED = timedelta(minutes=10)  # after midnight UTC; a request is amended up to a minute later
+_SETTLED = timedelta(minutes=10)  # after midnight; a request is amended up to a minute later
 _EVERY_S = 60.0
 _TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
 _LONGEST_DAYS = 400  # how long Redis keeps counters
@@ -39,8 +40,9 @@ Progress = Callable[[int], None]
 class RollUp:
     """Brings the archive up to date. Running it twice, or two of them at once, does no harm."""
 
-    def __init__(self, execute: Execute, accounts: Accounts, archive: Archive) -> None:
+    def __init__(self, execute: Execute, accounts: Accounts, archive: Archive, *, zone: Zone = utc) -> None:
         self._execute = execute
+        self._zone = zone
         self._accounts = accounts
         self._counters = Counters(execute)
         self._archive = archive
@@ -51,7 +53,7 @@ class RollUp:
 
         If it raises ArchiveError or StoreError, what was copied stays copied, and the next run continues.
         """
-        today = today or datetime.now(UTC).date()
+        today = today or today_in(self._zone())
         changed = await self._take_changed(today)
         through = await self.through()
         first_new = through + timedelta(days=1) if through else today - timedelta(days=_LONGEST_DAYS)
@@ -72,9 +74,12 @@ class RollUp:
 
         Reports once that the archive cannot be used.
         """
-        yesterday = (datetime.now(UTC) - _SETTLED).date() - timedelta(days=1)
+        settled = datetime.now(UTC) - _SETTLED
+        yesterday = settled.astimezone(zone_of(self._zone())).date() - timedelta(days=1)
         try:
             through = await self.through()
+            if through and through > yesterday:  # reports have got a zone in which that day has not ended yet
+                await self._archive.set_state(THROUGH, yesterday.isoformat())
             if through is None or through < yesterday or await self._execute("SCARD", CHANGED):
                 days = await self.run(today=yesterday + timedelta(days=1))
                 if days:

@@ -1,5 +1,7 @@
-"""Counters as people read them: minutes instead of seconds, money where there are prices."""
+"""Counters as people read them: minutes instead of seconds, money where there are prices, time zones of days."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Self
 
@@ -7,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.policy.model import Prices
-from limits.counters import METERED, PEAK, Denied, Failed, Refused, Tally, WouldDeny, tally
+from limits.counters import METERED, PEAK, ZONE, Daily, Denied, Failed, Refused, Tally, WouldDeny, tally
 
 _CENT = Decimal("0.01")
 
@@ -17,6 +19,12 @@ Seconds = Annotated[
 ]
 Money = Annotated[
     Decimal | UnsetType, Meta(description="Price of these minutes, rounded to cents; only where the policy has prices.")
+]
+Peak = Annotated[
+    int | UnsetType,
+    Meta(
+        description="Most people at once; only of `minutes` of a room or of all, and of `owned`, where joins were seen."
+    ),
 ]
 
 
@@ -41,7 +49,7 @@ class Counts(msgspec.Struct):
 class UsageRow(msgspec.Struct, kw_only=True):
     """What was counted of one action on a day, of a user, in a room, ..., as the report is grouped."""
 
-    date: Annotated[str | UnsetType, Meta(description="UTC day.")] = UNSET
+    date: Annotated[str | UnsetType, Meta(description="Day.")] = UNSET
     user_id: Annotated[str | UnsetType, Meta(description="Id of the user.")] = UNSET
     username: Annotated[str | UnsetType, Meta(description="Name of the user; empty if deleted.")] = UNSET
     room_id: Annotated[str | UnsetType, Meta(description="Id of the room.")] = UNSET
@@ -51,6 +59,7 @@ class UsageRow(msgspec.Struct, kw_only=True):
     action: Annotated[str, Meta(description="What was counted, e.g. `tokens.mint` or `minutes`.")]
     ok: Ok
     seconds: Seconds = UNSET
+    people_peak: Peak = UNSET
     denied: Denied
     refused: Refused
     failed: Failed
@@ -61,7 +70,7 @@ class UsageRow(msgspec.Struct, kw_only=True):
 class UsageDay(msgspec.Struct):
     """One day of a user or of a room."""
 
-    date: Annotated[str, Meta(description="UTC day.")]
+    date: Annotated[str, Meta(description="Day.")]
     usage: Annotated[dict[str, Counts], Meta(description="Counters by action.")]
     people_peak: Annotated[int, Meta(description="Most people at once in the room, or in the rooms of the user.")]
 
@@ -74,6 +83,32 @@ class TopRow(msgspec.Struct):
     count: Annotated[float, Meta(description="Value of the counter; minutes to two decimals.")]
     seconds: Seconds = UNSET
     money: Money = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """The time zones in which days were counted, by day; `now` is that of days without any count."""
+
+    by_day: Mapping[str, tuple[str, ...]]
+    now: str
+
+    @classmethod
+    def of(cls, totals: Daily, now: str) -> Self:
+        """Read them from the totals of all, which name them. Days of an older gateway do not: they are UTC days."""
+        return cls({day.isoformat(): _zones(counts) for day, counts in totals.items()}, now)
+
+    @property
+    def text(self) -> str:
+        """The zone of all days; if it was changed between them, each of them, separated by commas."""
+        return ", ".join(dict.fromkeys(zone for zones in self.by_day.values() for zone in zones)) or self.now
+
+    def of_day(self, day: str | UnsetType) -> str:
+        """Return the zone of a day, which has two if it was changed on it; without a day, that of all days."""
+        return ", ".join(self.by_day[day]) if isinstance(day, str) and day in self.by_day else self.text
+
+
+def _zones(counts: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(name.removeprefix(ZONE) for name in counts if name.startswith(ZONE)) or ("UTC",)
 
 
 def rows_of(
@@ -91,6 +126,7 @@ def rows_of(
             failed=counted.failed,
             would_deny=counted.would_deny,
             money=money_of(counted.ok, prices) if name in METERED else UNSET,
+            people_peak=UNSET,
         )
         for name, counted in sorted(tally(counts.items()).items())
         if action in (None, name)

@@ -106,6 +106,27 @@ async def test_a_failed_write_leaves_nothing_behind(archive: Archive) -> None:
     assert await archive.read("user", ["A", "B"], OLD, OLD) == []
 
 
+async def test_a_day_that_a_new_zone_of_reports_has_begun_again_is_copied_again(store: Store, archive: Archive) -> None:
+    """West of the old zone it is an earlier day, which has been copied as finished."""
+    zone = ["Pacific/Kiritimati"]
+    roll_up = RollUp(store.execute, Accounts(store.execute, Passwords()), archive, zone=lambda: zone[0])
+    await roll_up.work()
+    through = await roll_up.through()
+    assert through
+    zone[0] = "Pacific/Pago_Pago"
+    await roll_up.work()
+    assert await roll_up.through() == through - timedelta(days=1), "25 hours apart"
+    await count(store, "all", through, "minutes.ok", 5)
+    await count(store, "all", through, "zone.Pacific/Pago_Pago", 1)
+    assert through in await roll_up.run(today=through + timedelta(days=1))
+    rows = await archive.read("all", ["all"], through, through)
+    assert [(row.metric, row.value) for row in rows] == [("minutes.ok", 5), ("zone.Pacific/Pago_Pago", 1)]
+    reports = Reports(
+        store.execute, roll_up._accounts, History(Counters(store.execute), archive), Derived(store.execute, store.post)
+    )
+    assert (await reports.zones_of((through, through))).text == "Pacific/Pago_Pago"
+
+
 async def test_a_roll_up_copies_finished_days_once_and_changed_days_again(store: Store, archive: Archive) -> None:
     await add_user(store, "USER")
     await store.execute("ZADD", "ra:1", 1, "a" * 24)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -631,6 +631,83 @@ class Quotas(Bench):
             await limiter.take(subject, charges(*limits), metric=MINT, quotas=self.KINDS)
 
 
+class Zones(Bench):
+    """Usage counters of days and months of another zone than UTC."""
+
+    BERLIN = (Quota("day", MINT, 3, "day", "Europe/Berlin"), Quota("month", MINT, 9, "month", "Europe/Berlin"))
+
+    @pytest.mark.parametrize(
+        ("zone", "when", "hours"),
+        [
+            ("Europe/Berlin", (2027, 3, 28), 23),
+            ("Europe/Berlin", (2027, 10, 31), 25),
+            ("America/St_Johns", (2027, 11, 7), 25),
+            ("Asia/Kolkata", (2026, 11, 30), 24),
+            ("UTC", (2026, 12, 31), 24),
+        ],
+        ids=str,
+    )
+    async def test_requests_are_counted_on_days_and_in_months_of_the_zone(
+        self, execute: Execute, clock: Clock, subject: str, zone: str, when: tuple[int, int, int], hours: int
+    ) -> None:
+        clock.set(zone, *when)
+        begin_us = clock()
+        right, wrong = (
+            Limiter(execute, script_clock=clock, zone=lambda: zone, wall_clock=lambda off=off: clock() + off)  # type: ignore[misc]
+            for off in (0, 11 * HOUR_US - US_PER_S)
+        )
+        for at_us in (begin_us - 1, begin_us, begin_us + hours * HOUR_US - 1, begin_us + hours * HOUR_US):
+            clock.now_us = at_us
+            for limiter in (right, wrong):
+                await limiter.take(subject, [], metric=MINT)
+        day = date(*when)
+        around = day - timedelta(days=1), day + timedelta(days=1)
+        daily = await Counters(execute).daily(subject, *around)
+        assert daily == {around[0]: {f"{MINT}.ok": 2}, day: {f"{MINT}.ok": 4}, around[1]: {f"{MINT}.ok": 2}}
+        for month in {f"{one:%Y-%m}" for one in daily}:
+            count = dict(await Counters(execute).raw_month(subject, month))[f"*:{MINT}.ok"]
+            assert count == sum(of[f"{MINT}.ok"] for one, of in daily.items() if f"{one:%Y-%m}" == month)
+        usage = await Counters(execute).usage(subject, begin_us, zone)
+        assert usage.today[MINT].ok == 4
+
+    async def test_a_quota_of_that_zone_decides_by_the_counter_and_one_of_utc_by_its_own(
+        self, execute: Execute, clock: Clock, subject: str
+    ) -> None:
+        clock.set("UTC", 2026, 11, 30, 23, 30)  # in Berlin it is December
+        limiter = Limiter(execute, script_clock=clock, zone=lambda: "Europe/Berlin")
+        utc = Quota("utc-month", MINT, 5, "month")
+        for _ in range(2):  # before the policy has any quota
+            await limiter.take(subject, [], metric=MINT)
+        decision = await limiter.take(subject, [], metric=MINT, quotas=[*self.BERLIN, utc])
+        assert [state.used for state in decision.quotas] == [3, 3, 1]
+        assert list(await execute("HGETALL", f"qt:1:{{{subject}}}")) == [b"utc-month"]
+        assert await limiter.amend(decision, "refused.not_found", refund=False)
+        look = await limiter.peek(subject, [], quotas=[*self.BERLIN, utc])
+        assert [state.used for state in look.quotas] == [2, 2, 0]
+        clock.now_us += HOUR_US // 2  # December in UTC, too
+        after = await limiter.take(subject, [], metric=MINT, quotas=[*self.BERLIN, utc])
+        assert [state.used for state in after.quotas] == [3, 3, 1]
+
+    async def test_a_change_of_the_zone_loses_no_count_and_gives_no_quota_of_the_month_back(
+        self, execute: Execute, counters: Counters, clock: Clock, subject: str
+    ) -> None:
+        clock.set("UTC", 2026, 11, 22, 23, 30)  # in Berlin it is the 23rd
+        early, late = (Limiter(execute, script_clock=clock, zone=lambda of=of: of) for of in ("Europe/Berlin", "UTC"))  # type: ignore[misc]
+        month = {zone: Quota("month", MINT, 4, "month", zone) for zone in ("Europe/Berlin", "UTC")}
+        # Workers adopt the new policy one after the other.
+        last = await late.take(subject, [], metric=MINT, quotas=[month["UTC"]])
+        for limiter, zone in ((early, "Europe/Berlin"), (late, "UTC"), (early, "Europe/Berlin")):
+            assert (await limiter.take(subject, [], metric=MINT, quotas=[month[zone]])).allowed
+        assert not (await early.take(subject, [], metric=MINT, quotas=[month["Europe/Berlin"]])).allowed
+        assert await early.amend(last, "failed", refund=True), "it was counted in the other zone"
+        daily = await counters.daily(subject, date(2026, 11, 1), date(2026, 11, 30))
+        assert daily == {
+            date(2026, 11, 22): {f"{MINT}.ok": 1, f"{MINT}.failed": 1},
+            date(2026, 11, 23): {f"{MINT}.ok": 2, f"{MINT}.denied.month": 1},
+        }
+        assert (await counters.usage(subject, clock())).total[MINT].ok == 3
+
+
 class Leases(Bench):
     @staticmethod
     def lease(holder: str = "", *, most: int = 2, lasts_us: int = MINUTE_US) -> Lease:
@@ -899,8 +976,8 @@ class Metered(Bench):
     @staticmethod
     async def spend(execute: Execute, clock: Clock, subject: str, quota: Quota, seconds: int) -> None:
         """Count seconds as a meter does, into the field that decides on a quota."""
-        day = day_of(clock())
-        if quota.is_counter:
+        day = day_of(clock(), "UTC")
+        if quota.is_counter("UTC"):
             field = f"{'*' if quota.period == 'month' else day.field}:{quota.counter}.ok"
             await execute("HINCRBY", f"uc:1:{{{subject}}}:{day.month}", field, seconds)
         else:
@@ -986,5 +1063,5 @@ class Metered(Bench):
         assert (state.allowed, state.amount, state.left) == (True, 3, 50)
 
 
-class LimiterContract(EdgeCases, Quotas, Metered, Leases, Operators, Keys):
+class LimiterContract(EdgeCases, Quotas, Zones, Metered, Leases, Operators, Keys):
     """The whole contract. A subclass has a fixture `execute`."""

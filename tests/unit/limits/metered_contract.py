@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from limits import Execute
 from limits.metered import CONFIRMED, ENDED, MOST_MS, OPEN, Account, Interval, Metered
@@ -48,6 +49,46 @@ class MeteredContract:
         assert done.periods == {
             "2026-11-30": 60, "2026-12-01": 86_400, "2026-12-02": 3540, "2026-11": 60, "2026-12": 89_940
         }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("zone", "start", "days", "months"),
+        [
+            # 90 minutes, of which the last half hour is in the next month.
+            ("Asia/Kolkata", "2026-11-30T17:30:00", {"2026-11-30": 60, "2026-12-01": 30}, {"11": 60, "12": 30}),
+            ("America/St_Johns", "2026-12-01T02:30:00", {"2026-11-30": 60, "2026-12-01": 30}, {"11": 60, "12": 30}),
+            # On the days before and after it the zone has another offset.
+            ("Europe/Berlin", "2026-10-24T21:00:00", {"2026-10-24": 60, "2026-10-25": 30}, {"10": 90}),
+            ("Europe/Berlin", "2026-10-25T22:00:00", {"2026-10-25": 60, "2026-10-26": 30}, {"10": 90}),
+            ("Europe/Berlin", "2027-03-31T21:00:00", {"2027-03-31": 60, "2027-04-01": 30}, {"03": 60, "04": 30}),
+        ],
+        ids=str,
+    )
+    async def test_an_interval_is_split_at_midnight_of_the_accounts_zone(
+        self, metered: Metered, execute: Execute, zone: str, start: str, days: dict[str, int], months: dict[str, int]
+    ) -> None:
+        account = structs.replace(ACCOUNT, zone=zone)
+        done = await metered.credit(account, [interval("a", ms(start), ms(start) + 90 * 60_000)])
+        year = min(days)[:4]
+        expected = {name: minutes * 60 for name, minutes in days.items()}
+        assert done.periods == expected | {f"{year}-{month}": minutes * 60 for month, minutes in months.items()}
+        stored = {}
+        for month in months:
+            counters = await counted(execute, f"uc:1:{{ann}}:{year}-{month}")
+            stored |= {f"{year}-{month}-{name.partition(':')[0]}": count for name, count in counters.items()}
+        assert stored == expected | {f"{year}-{month}-*": minutes * 60 for month, minutes in months.items()}
+        corrected = interval("a", ms(start), ms(start) + 61 * 60_000, CONFIRMED)
+        assert (await metered.credit(account, [corrected])).periods.pop(max(days)) == -29 * 60
+
+    @pytest.mark.parametrize(
+        ("start", "expected"),
+        [("2026-10-24T22:00:00", [1, 25 * 3600 - 1]), ("2027-03-27T23:00:00", [1, 23 * 3600, 2 * 3600 - 1])],
+    )
+    async def test_a_day_on_which_the_clocks_change_has_23_or_25_hours(
+        self, metered: Metered, start: str, expected: list[int]
+    ) -> None:
+        account = structs.replace(ACCOUNT, zone="Europe/Berlin")
+        done = await metered.credit(account, [interval("a", ms(start) - 1000, ms(start) - 1000 + MOST_MS)])
+        assert [count for name, count in sorted(done.periods.items()) if len(name) == 10] == expected
 
     async def test_a_repeated_report_changes_nothing(self, metered: Metered, execute: Execute) -> None:
         start = ms("2026-11-22T10:00:00")
@@ -99,7 +140,7 @@ class MeteredContract:
         self, metered: Metered, execute: Execute
     ) -> None:
         start = ms("2026-11-22T22:59:30")  # half a minute before midnight in Berlin, of a Sunday
-        zones = {("day", "Europe/Berlin"), ("week", "UTC"), ("week", "Europe/Berlin"), ("day", "UTC")}
+        zones = {("day", "Europe/Berlin"), ("week", "UTC"), ("week", "Europe/Berlin")}
         await metered.credit(ACCOUNT, [interval("a", start, start + 90_000)], zones)
         assert await counted(execute, "qt:1:{ann}") == {
             "minutes@day@Europe/Berlin:2026-11-22": 30,

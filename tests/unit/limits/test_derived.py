@@ -48,6 +48,7 @@ async def test_equal_outcomes_are_sent_as_one_sum() -> None:
         ("HINCRBY", "uc:1:{all}:2026-11", "*:tokens.mint.ok", 3),
         ("HINCRBY", "uc:1:{all}:2026-11", "25:api.ok", 1),
         ("HINCRBY", "uc:1:{all}:2026-11", "*:api.ok", 1),
+        ("HSET", "uc:1:{all}:2026-11", "25:zone.UTC", 1),
         ("HINCRBY", "mn:1:2026-11-25T12", "00:ok", 4),
     }
     assert len({words[1] for words in sent if words[0] == "EXPIRE"}) == 7
@@ -88,6 +89,30 @@ async def test_outcomes_of_two_days_are_not_mixed() -> None:
         ("tp:1:2026-11-26:api.ok", 1),
         ("tp:1:2026-11:api.ok", 2),
     }
+
+
+async def test_days_are_those_of_the_time_zone_and_say_so_once() -> None:
+    sent = Sent()
+    zone = ["Asia/Kolkata"]
+    derived = Derived(never, sent.post, zone=lambda: zone[0])
+    before_midnight_us = NOON_US + (6 * 60 + 30) * MINUTE_US - 1  # of Kolkata, at 18:30 UTC
+    for at_us in (before_midnight_us, before_midnight_us + 1, before_midnight_us + 2):
+        derived.note("ann", "api.ok", at_us, room="r1")
+    derived.flush()
+    assert {words[1:] for words in sent.writes() if words[1].startswith(("tp", "rc"))} == {
+        ("tp:1:2026-11-25:api.ok", 1, "ann"),
+        ("tp:1:2026-11-26:api.ok", 2, "ann"),
+        ("tp:1:2026-11:api.ok", 3, "ann"),
+        ("rc:1:{r1}:2026-11", "25:api.ok", 1),
+        ("rc:1:{r1}:2026-11", "26:api.ok", 2),
+        ("rc:1:{r1}:2026-11", "*:api.ok", 3),
+    }
+    zone[0] = "UTC"
+    for _ in range(2):
+        derived.note("ann", "api.ok", before_midnight_us)
+        derived.flush()
+    marks = [words[2] for words in sent if words[0] == "HSET"]
+    assert sorted(marks) == ["25:zone.Asia/Kolkata", "25:zone.UTC", "26:zone.Asia/Kolkata"]
 
 
 async def test_totals_of_minutes_have_every_outcome_and_live_two_days() -> None:

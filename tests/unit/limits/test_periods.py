@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limits.periods import PERIODS, US_PER_DAY, Span, day_of, months_between, span_of, zone_of
+from limits.periods import PERIODS, US_PER_DAY, Span, day_of, day_span, months_between, span_of, zone_of
 
 HOUR_S = 3600
 ZONES = sorted(zone for zone in available_timezones() if zone not in ("localtime", "Factory"))
@@ -130,12 +130,12 @@ def test_every_instant_is_in_its_period_and_the_next_begins_at_its_end(period: s
     assert span_of(period, zone, span.end_us - 1).id == span.id
 
 
-@given(st.integers(0, 10**16))
-def test_the_day_of_the_counters_is_the_utc_day(at_us: int) -> None:
-    found, start = day_of(at_us), datetime.fromtimestamp(at_us // 1_000_000, UTC)
-    assert (found.month, found.field) == (f"{start:%Y-%m}", f"{start:%d}")
-    assert 0 < found.end_us - at_us <= US_PER_DAY
-    assert found.end_us == span_of("day", "UTC", at_us).end_us
+@given(st.sampled_from(ZONES), st.integers(1_325_376_000, 2_145_916_800).map(lambda at_s: at_s * 1_000_000))
+def test_the_day_of_the_counters_is_the_local_day(zone: str, at_us: int) -> None:
+    found, local = day_of(at_us, zone), datetime.fromtimestamp(at_us // 1_000_000, zone_of(zone))
+    assert (found.month, found.field, found.name) == (f"{local:%Y-%m}", f"{local:%d}", f"{local:%Y-%m-%d}")
+    assert 0 < found.end_us - at_us <= US_PER_DAY + 3600 * 1_000_000
+    assert day_span(local.date(), zone) == span_of("day", zone, at_us)
 
 
 def test_months_between_include_both_ends() -> None:

@@ -155,7 +155,8 @@ def test_an_invalid_quota_is_refused_with_the_rule(changed: dict[str, object], r
 def test_a_quota_uses_the_counter_itself_only_if_the_counters_have_its_periods() -> None:
     kinds = [("day", "UTC"), ("month", "UTC"), ("week", "UTC"), ("day", "Europe/Berlin"), ("month", "Europe/Berlin")]
     quotas = [Quota("q", "tokens.mint", 1, period, zone) for period, zone in kinds]  # type: ignore[arg-type]
-    assert [quota.is_counter for quota in quotas] == [True, True, False, False, False]
+    assert [quota.is_counter("UTC") for quota in quotas] == [True, True, False, False, False]
+    assert [quota.is_counter("Europe/Berlin") for quota in quotas] == [False, False, False, True, True]
 
 
 def test_the_largest_numbers_stay_exact_in_the_doubles_of_lua() -> None:

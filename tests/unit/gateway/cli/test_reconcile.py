@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import click
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from gateway.cli.reconcile import _days, _print
 from gateway.metering.reconcile import Finding
 
-DAYS = (date(2026, 11, 1), date(2026, 11, 29))
+TODAY = date(2026, 11, 29)
+DAYS = (date(2026, 11, 1), TODAY)
 FOUND = [
     Finding("6" * 24, "7" * 24, "running", 300, 1, 64),
     Finding("6" * 24, "8" * 24, "ended", 1200, 1100, -193_000),
@@ -40,13 +41,11 @@ def test_json_has_totals_and_every_corrected_session(capsys: pytest.CaptureFixtu
 
 
 def test_days_end_today_and_begin_at_most_35_days_ago() -> None:
-    today = datetime.now(UTC).date()
-    assert _days(today - timedelta(days=35), None) == (today - timedelta(days=35), today)
-    assert _days(today, today + timedelta(days=3)) == (today, today)
+    assert _days(TODAY - timedelta(days=35), None, TODAY) == (TODAY - timedelta(days=35), TODAY)
+    assert _days(TODAY, TODAY + timedelta(days=3), TODAY) == (TODAY, TODAY)
 
 
 @pytest.mark.parametrize(("first", "last"), [(-36, None), (1, None), (0, -1)])
 def test_other_days_are_refused(first: int, last: int | None) -> None:
-    today = datetime.now(UTC).date()
     with pytest.raises(click.BadParameter):
-        _days(today + timedelta(days=first), None if last is None else today + timedelta(days=last))
+        _days(TODAY + timedelta(days=first), None if last is None else TODAY + timedelta(days=last), TODAY)

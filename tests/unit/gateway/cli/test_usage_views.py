@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 
 import pytest
 from rich.console import Console
 
 from gateway.cli import usage_views
-from gateway.cli.usage_views import bars, courses, live_view, print_peak, print_report
+from gateway.cli.terminal import print_csv
+from gateway.cli.usage_views import bars, courses, print_peak, print_report, top_table
 from gateway.policy.model import Prices
-from gateway.usage.live import LivePerson, LiveRoom, Now
 from gateway.usage.query import GroupBy, Query
-from gateway.usage.rows import UsageDay, rows_of
+from gateway.usage.rows import TopRow, UsageDay, rows_of
 
 DAYS = date(2026, 11, 1), date(2026, 11, 30)
 UID, ROOM = "u" + "x" * 20, "64f0c0ffee64f0c0ffee64f0"
 LONG = "a name of sixty-four characters, which is the most that we accept"
 COUNTS = {"minutes.ok": 86_399, "tokens.mint.ok": 12_345, "tokens.mint.denied.api": 123, "tokens.mint.failed": 12}
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -39,9 +38,10 @@ def test_tables_fit_into_80_columns_and_show_ids_whole(
     keys = {"date": "2026-11-22", "user_id": UID, "username": "", "room_id": ROOM, "room_name": LONG}
     keys |= {"owner_id": UID, "template": "default"}
     rows = rows_of(COUNTS, action=None, prices=query.prices, keys={name: keys[name] for name in query.keys})
-    print_report(query, rows, more=False)
+    rows[0].people_peak = 250
+    print_report(query, rows, "Europe/Berlin", more=False)
     shown = lines(capsys)
-    assert shown[0].endswith("2026-11-01 to 2026-11-30 (UTC days)"), "a title that wraps"
+    assert shown[0].endswith("2026-11-01 to 2026-11-30 (Europe/Berlin)"), "a title that wraps"
     assert max(map(len, shown)) <= 80
     text = "\n".join(shown)
     assert "1439.98" in text
@@ -61,7 +61,7 @@ def test_a_report_of_one_user_shows_the_course_of_days(capsys: pytest.CaptureFix
         for day, seconds in (("2026-11-01", 60), ("2026-11-30", 480))
         for row in rows_of({"minutes.ok": seconds}, action=None, prices=None, keys={"date": day, **keys})
     ]
-    print_report(query, rows, more=False)
+    print_report(query, rows, "Europe/Berlin", more=False)
     shown = lines(capsys)
     assert shown[1] == f"hanna  {UID}"
     assert shown[-1] == f"minutes      ▂{' ' * 28}█  at most 8 a day"
@@ -96,22 +96,31 @@ def test_the_smallest_number_has_a_bar_and_nothing_has_none() -> None:
     assert bars([0, 1, 500, 1000]) == " ▁▅█"
 
 
-def test_people_in_rooms_have_a_line_each_and_cannot_change_the_terminal() -> None:
-    people = [
-        LivePerson(UID, "", "host", "2026-11-22T09:47:00.000Z"),
-        LivePerson("\x1b[31m" + "x" * 90, "", "guest", "2026-11-22T11:59:30.000Z"),
+def test_elsewhere_than_in_a_terminal_no_name_is_cut_and_no_column_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, force_terminal=False))
+    keys = {"room_id": ROOM, "room_name": LONG, "owner_id": UID}
+    (row,) = rows_of({"minutes.ok": 90}, action=None, prices=None, keys=keys)
+    row.people_peak = 3
+    print_report(Query(DAYS, "room"), [row], "UTC", more=False)
+    assert lines(capsys)[1:] == [
+        f"Room id                   Room{' ' * (len(LONG) - 4)}  Action   Done  Peak",
+        f"{ROOM}  {LONG}  minutes  1.50     3",
     ]
-    room = LiveRoom(ROOM, LONG, UID, "hanna", people[0].since, people)
-    console = Console(width=80, markup=False, highlight=False)
-    with console.capture() as capture:
-        console.print(live_view(Now([room], 2, 3), NOON))
-    shown = capture.get()
-    assert "\x1b" not in shown
-    assert max(map(len, shown.splitlines())) <= 80
-    assert shown.startswith("3 people in 2 rooms at 2026-11-22 12:00:00 UTC")
-    assert [line for line in shown.splitlines() if UID in line and "2 h 13 min" in line]
-    assert [line for line in shown.splitlines() if ROOM in line and "0 min" in line]
-    assert "Shown: 1 of them" in shown
-    with console.capture() as capture:
-        console.print(live_view(Now([], 0, 0), NOON))
-    assert capture.get().strip() == "Nobody is in a room at 2026-11-22 12:00:00 UTC"
+    (row,) = rows_of({"owned.ok": 90}, action=None, prices=None, keys={"user_id": UID, "username": "hanna"})
+    row.date, row.people_peak = "2026-11-22", 3
+    print_report(Query(DAYS), [row], "UTC", more=False)
+    assert lines(capsys)[-1].split() == ["2026-11-22", "hanna", "owned", "1.50", "3"]
+
+
+def test_a_top_list_as_csv_says_what_it_is_about_in_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [TopRow(UID, "=hanna", 1.5, 90, Decimal("0.01")), TopRow(UID, "", 1, 60, Decimal("0.00"))]
+    print_csv(top_table(rows, "EUR", counter="money", period="2026-11", time_zone="Asia/Kolkata"))
+    assert lines(capsys) == [
+        "counter,period,time_zone,user_id,username,count,seconds,money,currency",
+        f"money,2026-11,Asia/Kolkata,{UID},'=hanna,1.50,90,0.01,EUR",
+        f"money,2026-11,Asia/Kolkata,{UID},,1.00,60,0.00,EUR",
+    ]
+    print_csv(top_table([TopRow(UID, "hanna", 3)], "", counter="api.ok", period="2026-11", time_zone="UTC"))
+    assert lines(capsys)[1] == f"api.ok,2026-11,UTC,{UID},hanna,3,,,"

@@ -115,6 +115,39 @@ class StaysContract:
         assert await seconds(execute, f"uc:1:{{{BOB}}}:{MONTH}", "*:owned.ok") == 60
         assert await seconds(execute, f"uc:1:{{{ANN}}}:{MONTH}", "*:owned.ok") == 0
 
+    async def test_days_of_a_session_stay_those_of_its_zone_when_the_policy_has_another(self, execute: Execute) -> None:
+        """Otherwise a correction would take from one day what was counted on another."""
+        zone, now_ms = ["UTC"], JOINED + 14 * 3_600_000  # midnight
+        sent: list[tuple[Any, ...]] = []
+        derived = Derived(execute, lambda *words: sent.append(words), zone=lambda: zone[0])
+
+        def process() -> Stays:  # the second one knows nothing of the first
+            return Stays(execute, derived, zone=lambda: zone[0], now_ms=lambda: now_ms)
+
+        evening = stay(left=None, joined=now_ms - 1800_000)
+        await process().credit([structs.replace(evening, left_ms=now_ms - 60_000)])
+        zone[0] = "Europe/Berlin"  # where it is the 23rd since an hour
+        later = process()
+        await later.credit([structs.replace(evening, left_ms=now_ms + 60_000)])
+        other = stay_of(ROOM, "8" * 24, HmsStay("p", ANN, "guest", now_ms - 600_000, now_ms))
+        await later.credit([other])
+        days = f"uc:1:{{{ANN}}}:{MONTH}"
+        counted = [await seconds(execute, days, f"{day}:minutes.ok") for day in (22, 23, "*")]
+        assert counted == [1800, 60 + 600, 1800 + 60 + 600]
+        corrected = structs.replace(evening, left_ms=now_ms - 1700_000, rank=CONFIRMED, stamp_ms=now_ms)
+        await later.credit([corrected])
+        counted = [await seconds(execute, days, f"{day}:minutes.ok") for day in (22, 23, "*")]
+        assert counted == [100, 600, 700]
+        assert {words[2] for words in sent if words[0] == "HSET"} == {
+            "22:zone.UTC", "23:zone.UTC", "23:zone.Europe/Berlin"
+        }  # fmt: skip
+
+    async def test_a_session_from_before_zones_were_kept_is_counted_in_utc(self, execute: Execute) -> None:
+        await execute("HSET", keys.session(ROOM, SESSION), "owner", "", "template", "")
+        stays = Stays(execute, Derived(execute, poster(execute)), zone=lambda: "Asia/Kolkata")
+        await stays.credit([stay(joined=JOINED + 10 * 3_600_000)])  # 20:00, which is the 23rd in Kolkata
+        assert await seconds(execute, f"uc:1:{{{ANN}}}:{MONTH}", "22:minutes.ok") == 60
+
     async def test_an_open_stay_is_listed_for_each_account_until_it_ends(
         self, stays: Stays, execute: Execute, owned: None
     ) -> None:

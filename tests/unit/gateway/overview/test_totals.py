@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from auth import Execute
+from gateway.overview.points import Point
 from gateway.overview.totals import Denial, Range, Total, Totals, total_of
 from limits.counters import Counters
 from limits.derived import Derived
@@ -77,6 +79,16 @@ async def test_days_and_months_sum_all_actions_and_count_minutes_once(execute: E
     }
     assert (await totals.series("12mo", NOW)).step_s is None
     assert total_of((await totals.series("12mo", NOW)).points) == Total(6, 5, 4, 1, 150)
+
+
+async def test_days_and_months_begin_at_midnight_of_the_zone(execute: Execute, totals: Totals) -> None:
+    await write(execute, "uc:1:{all}:2026-11", **{"26:api.ok": 3, "26:zone.Asia/Kolkata": 1})
+    now = datetime(2026, 11, 25, 19, tzinfo=UTC).astimezone(ZoneInfo("Asia/Kolkata"))
+    for wanted, begin in (("30d", "2026-11-26T00:00:00+05:30"), ("12mo", "2026-11-01T00:00:00+05:30")):
+        at, total = (await totals.series(wanted, now)).points[-1]  # type: ignore[arg-type]
+        assert (Point.of_step((at, total), None).at, total) == (begin, Total(ok=3))
+    at, _ = (await totals.series("1h", now)).points[-1]
+    assert Point.of_step((at, Total()), None).at == "2026-11-25T19:00:00Z"
 
 
 async def test_a_minute_whose_corrections_exceed_it_shows_no_negative_time(execute: Execute, totals: Totals) -> None:

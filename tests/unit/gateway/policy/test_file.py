@@ -192,6 +192,13 @@ BAD |= {
     "unknown time zone": (
         "[roles.member]", QUOTA.replace("amount", 'time_zone = "Mars/Base"\namount'), "quotas.month", "Mars/Base",
     ),
+    "no time zone": (
+        "[roles.member]", QUOTA.replace("amount", 'time_zone = ""\namount'), "quotas.month.time_zone", "such as",
+    ),
+    "unknown zone of reports": (
+        "[roles.member]", '[reports]\ntime_zone = "Mars/Base"\n[roles.member]', "reports.time_zone", "Mars/Base",
+    ),
+    "unknown key of reports": ("[roles.member]", "[reports]\ncurrency = 1\n[roles.member]", "reports.currency", "unkn"),
     "a quota's role number without quota": (
         "[limits.api]", "quotas.month = 5\n[limits.api]", "roles.member.quotas.month", "there is no [quotas.month]",
     ),

@@ -205,6 +205,15 @@ def test_calendars_of_budgets_are_those_that_the_counters_do_not_have(policy: Po
     assert BUILT_IN.metered_calendars == frozenset()
 
 
+def test_quotas_have_the_zone_of_reports_unless_they_state_one(policy: Policy) -> None:
+    zones = {quota.id: quota.zone for quota in (*policy.quotas(("host",), "*"), *policy.installation)}
+    assert (policy.time_zone, zones.pop("rooms"), set(zones.values())) == ("UTC", "Europe/Berlin", {"UTC"})
+    berlin = parse_policy(f'{BUDGETS}[reports]\ntime_zone = "Europe/Berlin"', "mine.toml")
+    assert berlin.time_zone == "Europe/Berlin"
+    assert {quota.zone for quota in (*berlin.quotas(("host",), "*"), *berlin.installation)} == {"Europe/Berlin"}
+    assert berlin.metered_calendars == {("week", "Europe/Berlin")}, "the counters have its days and months"
+
+
 def test_a_role_has_its_own_numbers_of_rooms_and_people(policy: Policy) -> None:
     def numbers(*roles: str) -> tuple[int, int]:
         rooms = policy.rooms_of(roles)

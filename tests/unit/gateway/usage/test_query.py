@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
 from gateway.text import FieldError
-from gateway.usage.query import Query, span_of_days
+from gateway.usage.query import Query, days_of_period, span_of_days, today_in
 
 DAYS = date(2026, 11, 1), date(2026, 11, 30)
 ROOM = "64f0c0ffee64f0c0ffee64f0"
@@ -38,6 +38,22 @@ def test_every_counted_action_can_be_asked_for(action: str) -> None:
 
 
 def test_a_report_has_at_most_366_days() -> None:
-    assert span_of_days(date(2024, 1, 1), date(2024, 12, 31)) == (date(2024, 1, 1), date(2024, 12, 31))
+    today = date(2026, 11, 29)
+    assert span_of_days(date(2024, 1, 1), date(2024, 12, 31), today) == (date(2024, 1, 1), date(2024, 12, 31))
     with pytest.raises(FieldError, match="366"):
-        span_of_days(date(2023, 12, 31), date(2024, 12, 31))
+        span_of_days(date(2023, 12, 31), date(2024, 12, 31), today)
+    assert span_of_days(None, None, today) == (date(2026, 10, 31), today)
+
+
+def test_the_period_of_a_top_list_has_the_days_of_a_day_or_month_that_exists() -> None:
+    assert days_of_period("2026-11-22") == (date(2026, 11, 22), date(2026, 11, 22))
+    assert days_of_period("2028-02") == (date(2028, 2, 1), date(2028, 2, 29))
+    assert days_of_period("2026-12-01") == (date(2026, 12, 1), date(2026, 12, 1))
+    for wrong in ("2026-02-29", "0000-01", "9999-12"):
+        with pytest.raises(FieldError) as refusal:
+            days_of_period(wrong)
+        assert refusal.value.field == "period"
+
+
+def test_today_is_that_of_the_zone() -> None:
+    assert {today_in("Pacific/Kiritimati") - today_in("Pacific/Pago_Pago")} == {timedelta(days=1)}, "25 hours apart"

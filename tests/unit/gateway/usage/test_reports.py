@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from auth import Execute
 from auth.accounts import Accounts
@@ -26,6 +27,7 @@ DAYS = date(2026, 10, 31), date(2026, 11, 22)
 HANNA, MARK = "u" + "h" * 20, "u" + "m" * 20
 STANDUP, LECTURE, OLDER = "a" * 24, "b" * 24, "c" * 24
 PRICES = Prices("EUR", Decimal(4))
+ZONE = "America/St_Johns"
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ async def reports(execute: Execute) -> Reports:
     await write(execute, "uc:1:{all}:2026-11", **total)
     await write(execute, "uc:1:{all}:2026-10", **{"31:tokens.mint.ok": 2, "31:minutes.ok": 120})
     accounts = Accounts(execute)
-    return Reports(execute, accounts, History(Counters(execute)), Derived(execute, lambda *_: None))
+    return Reports(execute, accounts, History(Counters(execute)), Derived(execute, lambda *_: None), zone=lambda: ZONE)
 
 
 async def write(execute: Execute, key: str, **fields: Any) -> None:
@@ -120,6 +122,38 @@ async def test_rooms_and_templates_are_summed_over_the_days(reports: Reports) ->
         ("webinar", "minutes", 1),
         ("webinar", "tokens.mint", 3),
     ]
+
+
+async def test_rows_of_time_have_the_most_people_at_once_which_is_no_sum(reports: Reports, execute: Execute) -> None:
+    await write(execute, f"rc:1:{{{STANDUP}}}:2026-11", **{"21:people.peak": 3})
+    await write(execute, f"uc:1:{{{HANNA}}}:2026-11", **{"21:people.peak": 5, "21:owned.ok": 60})
+    await write(execute, "uc:1:{all}:2026-11", **{"22:people.peak": 6})
+
+    async def peaks(query: Query, *names: str) -> list[tuple[Any, ...]]:
+        rows, _ = await reports.page(query)
+        return [(*fact[:-1], row.people_peak) for row, fact in zip(rows, facts(rows, *names), strict=True)]
+
+    assert await peaks(Query(DAYS, "room", action="minutes"), "room_id") == [
+        (LECTURE, "minutes", UNSET), (STANDUP, "minutes", 4), (OLDER, "minutes", UNSET),
+    ]  # fmt: skip
+    assert await peaks(Query(DAYS, "user")) == [
+        ("minutes", UNSET), ("owned", 5), ("tokens.mint", UNSET), ("minutes", UNSET), ("tokens.mint", UNSET)
+    ]  # fmt: skip
+    assert ("2026-11-22", "owned", 4) in await peaks(Query(DAYS), "date")
+    assert await peaks(Query(DAYS, "day", action="minutes"), "date") == [
+        ("2026-10-31", "minutes", UNSET), ("2026-11-22", "minutes", 6)
+    ]  # fmt: skip
+    assert await peaks(Query(DAYS, room=STANDUP, action="minutes")) == [("minutes", 3), ("minutes", 4)]
+    for of_templates in (Query(DAYS, "template"), Query(DAYS, "template", room=STANDUP)):
+        assert {row.people_peak for row in (await reports.page(of_templates))[0]} == {UNSET}
+
+
+async def test_days_say_in_which_zone_they_were_counted(reports: Reports, execute: Execute) -> None:
+    assert (await reports.zones_of(DAYS)).text == "UTC", "they are of an older gateway"
+    await write(execute, "uc:1:{all}:2026-11", **{"22:zone.UTC": 1, "22:zone.Asia/Kolkata": 1})
+    zones = await reports.zones_of(DAYS)
+    assert (zones.of_day("2026-11-21"), zones.of_day("2026-11-22")) == ("UTC", "UTC, Asia/Kolkata")
+    assert (await reports.zones_of((date(2026, 11, 1), date(2026, 11, 2)))).text == "America/St_Johns"
 
 
 async def test_a_report_of_one_user_or_room_is_grouped_like_any_other(reports: Reports) -> None:
