@@ -10,6 +10,7 @@ from gateway.metering.leader import Chore, Leader
 from gateway.metering.reconcile import Reconciliation
 from gateway.metering.stays import Stays
 from gateway.metering.sweep import Sweep
+from gateway.metering.unlocking import Unlocking
 from gateway.outgoing.messages import Announcer
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import Store
@@ -31,4 +32,5 @@ def leader_of(
         reports.execute, budgets, policy, consequences, reports.now_ms, lambda: accrual.credited_ms
     )
     chores = (Chore("accrual", accrual.work), Chore("reconciliation", sweep.work), Chore("budgets", enforcement.work))
-    return Leader(reports.execute, *chores, *others)
+    unlocking = Unlocking(reports.execute, budgets, rooms, audit, reports.now_ms)
+    return Leader(reports.execute, *chores, Chore("unlocking", unlocking.work), *others)

@@ -66,6 +66,11 @@ class Budgets:
         decision = await self._limiter.take(subject, (), quotas=quotas)
         return structs.replace(decision, block=None)
 
+    async def ends_rooms(self, scope: str, uid: str) -> bool:
+        """Tell whether a budget of a scope that ends rooms is spent."""
+        decision = await self.look(scope, uid)
+        return any(state.name in self._policy.now.ending and not state.left for state in decision.quotas)
+
     def _of(self, scope: str, roles: tuple[str, ...]) -> tuple[Quota, ...]:
         policy = self._policy.now
         if scope == "owner":

@@ -1,4 +1,4 @@
-"""What follows when budgets are nearly or quite spent: an entry in the audit trail, the end of rooms."""
+"""What follows when budgets are nearly or quite spent: an entry in the audit trail, the end of rooms, their lock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from limits import Execute
 from limits.periods import span_of
 from limits.policy import QuotaState
 
-from .keys import budget_notices
+from .keys import INSTALLATION, LOCKED, budget_notices
 from .stays import OpenStay
 
 log = logging.getLogger("gateway.metering")
 
 PERCENTS = (80, 100)
+FIRST_MS = 10_000  # until somebody looks whether a room that is being locked may be unlocked
 AGAIN_MS = 10_000  # 100ms acts after it has answered; then its webhook takes a moment
 _KEEP_NOTICES_MS = 62 * 86_400_000  # longer than a month
 _MOST_CALLS = 10  # to 100ms at once; users need the others
@@ -83,21 +84,24 @@ class Consequences:
     async def _carry_out(self, order: _Order, now_ms: int) -> None:
         async with self._calls:
             try:
-                await (self._remove(order) if order.alone else self._end(order))
+                await (self._remove(order) if order.alone else self._end(order, now_ms))
             except HmsError as error:
                 log.warning("room %s goes on although a budget is spent: %s", order.stay.room, error)
             else:
                 self._done[order.place] = now_ms
 
-    async def _end(self, order: _Order) -> None:
+    async def _end(self, order: _Order, now_ms: int) -> None:
         stay, of_all = order.stay, order.scope == "all"
         room = await self._rooms.get(stay.room)
         if room is None:  # not ours: a room of the same 100ms account
             return
         why = _WHY["all" if of_all else "owner"]
-        await self._rooms.locks.end(room, lock=not of_all, held=False, reason=why)
+        budget = f"{order.scope}|{INSTALLATION if of_all else stay.owner}|{order.budget}"
+        if room.enabled:  # before it is locked: after a crash in between it would stay locked
+            await self._execute("ZADD", LOCKED, now_ms + FIRST_MS, f"{budget}|{room.id}")
+        await self._rooms.locks.end(room, lock=True, held=False, reason=why, budget=budget)
         detail = {"room": room.id, "reason": why, "budget": order.budget}
-        await self._audit.record("room.ended", by=NOBODY, subject=stay.owner, **detail, lock=int(not of_all))
+        await self._audit.record("room.ended", by=NOBODY, subject=stay.owner, **detail, lock=1)
 
     async def _remove(self, order: _Order) -> None:
         stay = order.stay

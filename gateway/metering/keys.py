@@ -18,6 +18,9 @@ STATISTICS = "wm:1"
 SESSIONS_DUE = "sq:1"
 """Sessions to reconcile, `<room>|<session>`, by when (ms): a zset."""
 
+LOCKED = "bl:1"
+"""Rooms that budgets have locked, `<scope>|<subject>|<budget>|<room>`, by when to look at the budget (ms): a zset."""
+
 LEADER = "lk:1:metering"
 """The process that performs the chores: a string."""
 

@@ -1,7 +1,7 @@
 """Locks, unlocks and ends rooms, in the registry and at 100ms, and frees or takes their places.
 
 A room's hash has `enabled`, `held` (only an operator may unlock it), `locks` (how often it was locked) and `lease`
-(the holder of its place among the rooms that its creator has at once).
+(the holder of its place among the rooms that its creator has at once); while only a budget locks it, also `budget`.
 """
 
 import secrets
@@ -16,10 +16,17 @@ from gateway.rooms.room import Caller, Forbidden, Room
 from limits.limiter import Limiter
 from limits.policy import Decision
 
-# KEYS 1 room. ARGV 1 '1' if an operator locks it, and only an operator may unlock it. Reply the holder of its place.
+# KEYS 1 room. ARGV 1 '1' if an operator locks it, and only an operator may unlock it, 2 the budget that locks it or ''.
+# Reply the holder of its place. A budget does not put itself in the place of people who have locked it, but they do.
 _LOCK = """
+local was = redis.call('HGET', KEYS[1], 'enabled')
 redis.call('HSET', KEYS[1], 'enabled', '0')
 if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'held', '1') end
+if ARGV[2] == '' then
+  redis.call('HDEL', KEYS[1], 'budget')
+elseif was == '1' then
+  redis.call('HSET', KEYS[1], 'budget', ARGV[2])
+end
 redis.call('HINCRBY', KEYS[1], 'locks', 1)
 return redis.call('HGET', KEYS[1], 'lease')
 """
@@ -31,6 +38,7 @@ local had = redis.call('HMGET', KEYS[1], 'locks', 'enabled')
 if had[1] ~= ARGV[1] then return 0 end
 if had[2] == '1' then return 2 end
 redis.call('HSET', KEYS[1], 'enabled', '1', 'held', '0', 'lease', ARGV[2])
+redis.call('HDEL', KEYS[1], 'budget')
 return 1
 """
 _MOST_SWITCHES = 20  # of one room at 100ms by one request; all but the first follow other requests
@@ -99,10 +107,13 @@ class RoomLocks:
         if done == 0:
             raise LockedMeanwhile("The room has just been locked.")
 
-    async def end(self, room: Room, *, lock: bool, held: bool, reason: str) -> bool:
-        """Remove everyone, and with `lock` refuse further joins; tell whether anyone was there. Raises: HmsError"""
+    async def end(self, room: Room, *, lock: bool, held: bool, reason: str, budget: str = "") -> bool:
+        """Remove everyone, and with `lock` refuse further joins; tell whether anyone was there. Raises: HmsError
+
+        `budget` says which spent budget locks it, if that and nobody else does.
+        """
         if lock:
-            await self._stop_minting(room, held=held)
+            await self._stop_minting(room, held=held, budget=budget)
         with already_done(_LOCKED_NOT_ENDED if lock else ""):
             ended = await self._hms.end_room(room.id, reason=reason, lock=lock)
             if lock and not ended:  # 100ms locks only what it ends
@@ -110,6 +121,10 @@ class RoomLocks:
             elif lock and await self._is_enabled(room.id):
                 await self._switch(room.id, enabled=True)
         return ended
+
+    async def locked_by(self, room_id: str) -> str:
+        """Return the budget that has locked a room, if only a budget has."""
+        return (await self._execute("HGET", keys.room(room_id), "budget") or b"").decode()
 
     async def take_place(self, uid: str, holder: str, roles: tuple[str, ...]) -> bool:
         """Take a place among the rooms that a user with these roles may have at once.
@@ -125,8 +140,8 @@ class RoomLocks:
         """Free the place of a room that was not created or that no one can join."""
         await self._limiter.release(uid, self._policy.now.rooms.lease(holder))
 
-    async def _stop_minting(self, room: Room, *, held: bool) -> None:
-        holder = await self._execute("EVAL", _LOCK, 1, keys.room(room.id), int(held))
+    async def _stop_minting(self, room: Room, *, held: bool, budget: str = "") -> None:
+        holder = await self._execute("EVAL", _LOCK, 1, keys.room(room.id), int(held), budget)
         await self.give_place_back(room.creator_id, holder.decode())
 
     async def _switch(self, room_id: str, *, enabled: bool) -> None:

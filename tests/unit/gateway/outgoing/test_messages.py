@@ -16,7 +16,7 @@ from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.redis.store import StoreError
 from tests.unit.gateway.metering.budget_bench import ANN, OWNER
-from tests.unit.gateway.metering.test_enforcement import Bench
+from tests.unit.gateway.metering.enforcement_bench import EnforcementBench
 
 ALL = PolicyInForce(replace(load_policy(), endpoints=(Endpoint("a", "https://a.test/", EVENTS),)))
 BUDGET: dict[str, str | int] = {"budget": "month", "scope": "owner", "percent": 80, "period": "2026-11", "minutes": 300}
@@ -77,7 +77,7 @@ def test_other_entries_are_told_to_nobody(action: str, facts: dict[str, str | in
 
 
 async def test_budgets_are_told_as_the_watch_over_them_audits_them() -> None:
-    bench = Bench()
+    bench = EnforcementBench()
     bench.consequences._audit = Audit(bench.ledger, announce=Announcer(ALL))
     await bench.account(ANN, "member")
     room = await bench.room_of(OWNER)
@@ -98,7 +98,7 @@ async def test_budgets_are_told_as_the_watch_over_them_audits_them() -> None:
 
 
 async def test_a_budget_that_could_not_be_audited_is_told_with_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench()
+    bench = EnforcementBench()
     await bench.account(ANN, "member")
     await bench.stay(ANN, (await bench.room_of(OWNER)).id, 24.5, goes_on=True)
 
