@@ -27,6 +27,12 @@ counter = "minutes"
 scope = "owner"
 period = "month"
 on_exhausted = "end"
+[quotas.everybody]
+counter = "minutes"
+scope = "all"
+period = "month"
+amount = 15
+on_exhausted = "end"
 """
 HEADER = "X-Gateway-Webhook-Secret"
 
@@ -40,6 +46,8 @@ def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         policy = policy.replace(f"[roles.{role}]\n", f"[roles.{role}]\n{line}\n")
     policy = policy.replace("[roles.hundred]\n", "[roles.hundred]\nmax_participants = 1\nconcurrent_rooms = 1\n")
     own = Installation(tmp_path_factory.mktemp("budgets"), workers=2, policy=policy + BUDGETS)
+    own.set_constant("gateway.metering.consequences.FIRST_MS", 500)
+    own.set_constant("gateway.metering.unlocking.AGAIN_MS", 500)
     own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(48)
     own.env["EMULATOR_WEBHOOK_URL"] = f"{own.url}/hooks/100ms"
     own.env["EMULATOR_WEBHOOK_HEADER"] = f"{HEADER}={own.env['HMS_WEBHOOK_SECRET']}"
@@ -149,3 +157,21 @@ def test_numbers_of_rooms_and_people_are_those_of_the_creators_role(metered: Ins
         assert problem["detail"] == "The room is full: 1 of 1 people are in it."
         hms.delete(f"peers/{peer}")
         wait_until(lambda: mint(host, room).status_code == 200, "there is room again")
+
+
+def test_the_budget_of_all_locks_what_it_ends_until_there_is_more(metered: Installation, hms: httpx.Client) -> None:
+    with metered.client_of("thea") as host, metered.client_of("otto") as operator:
+        (room,) = (one["id"] for one in host.get("/api/rooms").json()["rooms"])
+        hms.post("peers", json={"token": mint(host, room).json()["token"]})
+        report_stay(metered, room, "a guest of another system", 15 * 60)
+        wait_until(lambda: peers(metered, room) == set(), "the room has ended", within_s=10)
+        assert "the minutes of this service are used up" in messages(hms, "room.end.success", "reason")
+        assert_problem(mint(host, room), 409, "room_disabled")
+        path = metered.folder / "policy.toml"
+        path.write_text(path.read_text().replace("amount = 15\n", "amount = 1000\n"))
+        wait_until(lambda: host.get(f"/api/rooms/{room}").json()["room"]["enabled"], "the room is unlocked")
+        assert mint(host, room).status_code == 200
+        entries = operator.get("/api/admin/audit", params={"action": "room"}).json()["items"]
+    said = [(one["action"], one["details"]) for one in entries if one["details"].get("budget") == "everybody"]
+    assert [action for action, _ in said] == ["room.changed", "room.ended"]
+    assert (said[0][1]["fields"], said[1][1]["lock"]) == ("enabled", 1)

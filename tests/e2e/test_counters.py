@@ -9,6 +9,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -20,15 +21,18 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
 from gateway.redis.store import Store, connect
+from gateway.usage.query import today_in
 from tests.e2e.policies import roomy
 from tests.e2e.volley import Answer, Line, open_lines
 from tests.servers import Installation, wait_until
 
 REQUESTS, USERS, AT_ONCE = 10_000, 50, 40
 
+# A zone in which it is another day than in UTC.
+ZONE = "Pacific/Kiritimati" if datetime.now(UTC).hour >= 10 else "Pacific/Pago_Pago"
 # Small enough that random traffic reaches every limit.
 POLICY = (
-    roomy()
+    roomy().replace('time_zone = "UTC"', f'time_zone = "{ZONE}"')
     + """
 [roles.busy]
 permissions = ["rooms:join", "rooms:create", "usage:read-own"]
@@ -128,10 +132,12 @@ def check_reports(busy: Installation, operator: httpx.Client, seen: dict[str, Co
         more = {"cursor": cursor} if cursor else {}
         answer = operator.get("/api/admin/usage", params={"limit": 20, **more}).json()
         pages += answer["items"]
+        assert answer["time_zone"] == ZONE
         cursor = answer["next_cursor"]
         if cursor is None:
             break
     assert by_user(pages) == seen
+    assert {row["date"] for row in pages} == {today_in(ZONE).isoformat()} != {datetime.now(UTC).date().isoformat()}
     grouped = operator.get("/api/admin/usage", params={"group_by": "user", "limit": 500}).json()["items"]
     assert by_user(grouped) == seen
 
@@ -146,6 +152,9 @@ def check_reports(busy: Installation, operator: httpx.Client, seen: dict[str, Co
             in_csv(row) for row in pages if row["username"] in seen
         ]
     assert by_user(json.loads(shown.stdout)) == seen
+    assert [row for row in json.loads(shown.stdout) if row["username"] in seen] == [
+        {**row, "time_zone": ZONE} for row in pages if row["username"] in seen
+    ]
 
     def totals() -> tuple[Counter[str], Counter[str]]:
         per_user = sum(map(flat, json.loads(busy.command("usage", "show", "--json").stdout)), Counter[str]())
@@ -177,7 +186,7 @@ def in_csv(row: dict[str, Any]) -> dict[str, str]:
     by_kind = {kind: row[kind] for kind in ("denied", "refused", "would_deny")}
     details = [f"{kind}.{name}={count}" for kind, parts in by_kind.items() for name, count in sorted(parts.items())]
     sums = {kind: sum(parts.values()) for kind, parts in by_kind.items()}
-    cells = {**row, **sums, "seconds": "", "details": " ".join(details)}
+    cells = {**row, **sums, "seconds": "", "details": " ".join(details), "people_peak": "", "time_zone": ZONE}
     return {name: str(value) for name, value in cells.items()}
 
 

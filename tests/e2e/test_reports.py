@@ -108,6 +108,8 @@ def test_people_in_rooms_are_shown_by_name_until_they_leave(
     assert [(one["username"], one["role"]) for one in shown["people"]] == [("mira", "guest")]
     listed = json.loads(installation.command("usage", "live", "--json").stdout)
     assert shown in listed["rooms"]
+    rows = csv.DictReader(io.StringIO(installation.command("usage", "live", "--csv").stdout))
+    assert ("Stand-up", "hanna", "mira") in {(row["room"], row["owner"], row["user"]) for row in rows}
     table = installation.command("usage", "live").stdout
     assert all(text in table for text in ("Stand-up", room["id"], "mira", "2 min")), table
     credit(installation, msgspec.structs.replace(stay, rank=ENDED, left_ms=now_ms + 1000))
@@ -117,9 +119,19 @@ def test_people_in_rooms_are_shown_by_name_until_they_leave(
     shown = installation.command("usage", "show", "--room", room["id"]).stdout
     assert "Most people at the same time in the room: 1, on " in shown
     by_room = operator.get("/api/admin/usage", params={"group_by": "room", "action": "minutes"}).json()["items"]
-    assert [(row["room_id"], row["ok"]) for row in by_room] == [(room["id"], 2.1)]
+    assert [(row["room_id"], row["ok"], row["people_peak"]) for row in by_room] == [(room["id"], 2.1, 1)]
+    file = installation.command("usage", "show", "--group-by", "room", "--action", "minutes", "--format", "csv").stdout
+    (cells,) = csv.DictReader(io.StringIO(file))
+    assert (cells["room_id"], cells["people_peak"], cells["time_zone"]) == (room["id"], "1", "UTC")
     top = operator.get("/api/admin/usage/top", params={"counter": "owned"}).json()["items"]
     assert [(row["username"], row["seconds"]) for row in top] == [("hanna", 126)]
+    (cells,) = csv.DictReader(io.StringIO(installation.command("usage", "top", "--counter", "owned", "--csv").stdout))
+    assert (cells["username"], cells["count"], cells["seconds"], cells["period"]) == (
+        "hanna",
+        "2.10",
+        "126",
+        str(TODAY),
+    )
     assert_problem(mira.get("/api/admin/rooms/live"), 403, "forbidden")
 
 
