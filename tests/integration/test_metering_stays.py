@@ -25,6 +25,7 @@ USERS = (ANN, BOB, CAT, "stranger")
 OWNERS = {"6" * 24: ANN, "8" * 24: BOB, "9" * 24: ""}
 SINCE = 1_795_910_400_000  # 2026-11-29T00:00:00Z: three days that contain the end of a month
 DAY_MS = 86_400_000
+OFFSETS_S = {"UTC": 0, "Asia/Kolkata": 19_800}
 
 
 class TestStaysOnARealServer(StaysContract):
@@ -58,9 +59,9 @@ def reports(draw: st.DrawFn) -> tuple[list[Stay], list[list[Stay]]]:
     return truth, [list(shuffled[a:b]) for a, b in pairwise(cuts)]
 
 
-def seconds_of(stay: Stay) -> Counter[tuple[str, str]]:
-    """Count a stay second by second: no arithmetic shared with the script but the flooring."""
-    first, last = stay.joined_ms // 1000, stay.left_ms // 1000
+def seconds_of(stay: Stay, zone: str) -> Counter[tuple[str, str]]:
+    """Count a stay day by day: no arithmetic shared with the script but the flooring."""
+    first, last = (at_ms // 1000 + OFFSETS_S[zone] for at_ms in (stay.joined_ms, stay.left_ms))
     counted: Counter[tuple[str, str]] = Counter()
     while first < last:
         end = min(last, first // 86_400 * 86_400 + 86_400)
@@ -71,7 +72,8 @@ def seconds_of(stay: Stay) -> Counter[tuple[str, str]]:
     return counted
 
 
-def expected(truth: list[Stay]) -> dict[str, int]:
+def expected(truth: list[Stay], zones: dict[str, str]) -> dict[str, int]:
+    """Return all counters; `zones` are those of the sessions."""
     sums: Counter[str] = Counter()
     for stay in truth:
         accounts = [f"rc:1:{{{stay.room}}}", "uc:1:{all}"] + (
@@ -80,7 +82,7 @@ def expected(truth: list[Stay]) -> dict[str, int]:
         stems = [(account, "minutes") for account in accounts]
         if owner := OWNERS[stay.room]:
             stems.append((f"uc:1:{{{owner}}}", "owned"))
-        for (month, field), count in seconds_of(stay).items():
+        for (month, field), count in seconds_of(stay, zones[stay.session]).items():
             for stem, metric in stems:
                 sums[f"{stem}:{month} {field}:{metric}.ok"] += count
         for stem, metric in stems:
@@ -92,7 +94,7 @@ async def stored(execute: Execute) -> dict[str, int]:
     found = {}
     for key in await execute("KEYS", "?c:1:*"):
         for field, value in (await execute("HGETALL", key)).items():
-            if b"peak" not in field and int(value):
+            if b"peak" not in field and b":zone." not in field and int(value):
                 found[f"{key.decode()} {field.decode()}"] = int(value)
     return found
 
@@ -110,12 +112,14 @@ def test_any_order_of_reports_ends_in_the_truth_to_the_second(
         for room, owner in OWNERS.items():
             if owner:
                 await store.execute("HSET", room_keys.room(room), "owner", owner)
-        workers = [Stays(store.execute, Derived(store.execute, store.post)) for _ in range(2)]
-        # Two workers credit batches at the same time.
+        # Two workers credit batches at the same time, and only one of them has the new policy already.
+        workers = [Stays(store.execute, Derived(store.execute, store.post), zone=lambda of=of: of) for of in OFFSETS_S]
         for at in range(0, len(batches), 2):
             both = zip(workers, batches[at : at + 2], strict=False)
             await asyncio.gather(*(worker.credit(batch) for worker, batch in both))
-        assert await stored(store.execute) == expected(truth)
+        keys = [key.decode() for key in await store.execute("KEYS", "se:1:*")]
+        zones = {key.rpartition(":")[2]: (await store.execute("HGET", key, "zone")).decode() for key in keys}
+        assert await stored(store.execute) == expected(truth, zones)
         still_open = {stay.digest.encode() for stay in truth if stay.rank == OPEN}
         assert set(await store.execute("HKEYS", "op:1:{all}")) == still_open
         await store.close()
