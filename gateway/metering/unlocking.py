@@ -22,7 +22,7 @@ log = logging.getLogger("gateway.metering")
 EVERY_S = 2.0
 AGAIN_MS = 30_000  # from one look at a spent budget to the next
 LATER_MS = 600_000  # the creator of the room has as many others as they may have
-_MOST_AT_ONCE = 100  # rooms; with few calls to 100ms at once, which users need, some 20 rooms a second
+_MOST_AT_ONCE = 100  # rooms; with few calls to 100ms at once, which users need, a dozen rooms a second
 _MOST_CALLS = 5
 
 # KEYS 1 the zset. ARGV 1 entry, 2 until when it was due (ms). If the room is being locked again, it is due later.

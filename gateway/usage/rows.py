@@ -95,7 +95,7 @@ class Zones:
     @classmethod
     def of(cls, totals: Daily, now: str) -> Self:
         """Read them from the totals of all, which name them. Days of an older gateway do not: they are UTC days."""
-        return cls({day.isoformat(): _zones(counts) for day, counts in totals.items()}, now)
+        return cls({day.isoformat(): _zones(counts, now) for day, counts in totals.items()}, now)
 
     @property
     def text(self) -> str:
@@ -107,8 +107,10 @@ class Zones:
         return ", ".join(self.by_day[day]) if isinstance(day, str) and day in self.by_day else self.text
 
 
-def _zones(counts: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(name.removeprefix(ZONE) for name in counts if name.startswith(ZONE)) or ("UTC",)
+def _zones(counts: Mapping[str, int], now: str) -> tuple[str, ...]:
+    """Return the zones of a day, the present one last."""
+    zones = (name.removeprefix(ZONE) for name in counts if name.startswith(ZONE))
+    return tuple(sorted(zones, key=lambda zone: (zone == now, zone))) or ("UTC",)
 
 
 def rows_of(

@@ -112,6 +112,19 @@ class RoomLocksContract(RoomBench):
         assert ledger.upstream()[-1] == ("disable", room.id)
         assert await self.places(rooms) == 0
 
+    async def test_a_budgets_lock_is_known_as_such_until_people_lock_or_unlock_the_room(self, rooms: Rooms) -> None:
+        async def by_budget(budget: str) -> str:
+            await rooms.locks.end(await self.now(rooms, room), lock=True, held=False, reason="x", budget=budget)
+            return await rooms.locks.locked_by(room.id)
+
+        room = await self.create(rooms)
+        assert [await by_budget("a"), await by_budget("b")] == ["a", "a"]
+        await rooms.locks.unlock(await self.now(rooms, room))
+        assert await rooms.locks.locked_by(room.id) == ""
+        assert await by_budget("b") == "b"
+        await rooms.update(await self.now(rooms, room), ChangeRoom(enabled=False))
+        assert [await rooms.locks.locked_by(room.id), await by_budget("c")] == ["", ""]
+
     async def test_a_running_room_is_ended_and_an_empty_one_only_disabled(
         self, rooms: Rooms, hms: Fake100ms, ledger: Ledger
     ) -> None:
