@@ -301,10 +301,16 @@ class Installation:
         self.env |= {"GATEWAY_SIGNING_KEY": str(path), "GATEWAY_PUBLIC_URL": self.url}
         return keys
 
+    @property
+    def operators_url(self) -> str:
+        """Where operators find their page and /api/admin."""
+        bind = self.env.get("GATEWAY_OPERATOR_BIND")
+        return f"http://{bind}" if bind else self.url
+
     def _service(self, name: str, *arguments: str) -> Service:
         return Service([name, *arguments], folder=self.folder, env=self.env, log=self.folder / f"{name}.log")
 
-    def set_constant(self, name: str, value: float) -> None:
+    def set_constant(self, name: str, value: object) -> None:
         """Let gateways that start from now on run with another value of a constant: `module.NAME`."""
         self.gateway.constants[name] = value
 

@@ -42,7 +42,7 @@ class Console:
         self._page.emulate_media(color_scheme=theme)
 
     def open(self, path: str = "") -> None:
-        self.tab.open(f"{self._installation.url}/operator{path}")
+        self.tab.open(f"{self._installation.operators_url}/operator{path}")
         self.wait_for("document.activeElement?.id === 'door-name'")
 
     def log_in(self, name: str) -> None:

@@ -25,7 +25,7 @@ from tests.browser.console_history import write_history
 from tests.e2e.checks import assert_problem
 from tests.e2e.people import join, peers
 from tests.e2e.policies import BUILT_IN
-from tests.servers import NO_TLS, Installation, wait_until
+from tests.servers import HOST, NO_TLS, Installation, free_port, wait_until
 
 # The pictures of docs/console.md, and where to keep them.
 KEPT = {"overview-light", "usage-light", "overview-phone", "user-dark", "webhooks-dark", "room-phone"}
@@ -83,6 +83,7 @@ class Site:
 
     def ask(self, who: str, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
         with self.gateway.client(self.token[who]) as client:
+            client.base_url = httpx.URL(self.gateway.operators_url)
             return client.request(method, f"/api{path}", json=body, params=query)
 
     def mint_often(self, who: str, times: int) -> None:
@@ -107,6 +108,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     own = Installation(
         tmp_path_factory.mktemp("console"), workers=1, policy=BUILT_IN.read_text() + BUDGETS, fsync="always"
     )
+    own.env["GATEWAY_OPERATOR_BIND"] = f"{HOST}:{free_port()}"
+    own.set_constant("gateway.outgoing.outbox.BACKOFF_S", ())  # an event that fails once is a dead letter
     own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(32)
     own.env["GATEWAY_WEBHOOK_SECRETS"] = f"billing=whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     own.env["EMULATOR_WEBHOOK_URL"] = f"{own.url}/hooks/100ms"
@@ -212,10 +215,14 @@ def test_screens_and_buttons_are_those_that_the_permissions_allow(site: Site, co
     console.log_in("olga")
     console.go("users/mira")
     assert "Block" in console.text()
-    for forbidden in ("Edit", "Delete", "Password link", "End sessions", "Disable"):
-        assert forbidden not in console.text(".head")
+    for forbidden in ("Edit", "Delete", "Password link", "End all", "Disable"):
+        assert forbidden not in console.text(), forbidden
     console.go("users")
     assert console.ask("document.querySelectorAll('#main table').length") == 0
+    console.go("audit")
+    assert {row["By"] for row in console.table("Entries")} <= {*site.ids, "command line", "–"}, "names, not ids"
+    console.go("rooms")
+    assert [row["Owner"] for row in console.table("All rooms")] == ["hanna", "hanna", "noor"]
     console.press("Sign out")
     console.wait_for("document.body.classList.contains('outside')")
     console.ask("document.getElementById('door-name').value = ''")
@@ -229,6 +236,9 @@ def test_screens_and_buttons_are_those_that_the_permissions_allow(site: Site, co
 
 def test_page_forbids_inline_scripts_and_other_hosts_and_is_loaded_once(site: Site) -> None:
     with site.gateway.client() as client:
+        for path in ("/operator", "/api/admin/overview"):
+            assert_problem(client.get(path), 404, "not_found")  # they are on the operators' listener
+        client.base_url = httpx.URL(site.gateway.operators_url)
         page = client.get("/operator")
         policy = dict(rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";"))
         assert policy["default-src"] == policy["form-action"] == policy["trusted-types"] == "'none'"
@@ -278,7 +288,7 @@ def test_budgets_are_shown_with_their_forecast(site: Site, as_ada: Console) -> N
     first, second = as_ada.table("Nearest to their end")[:2]
     items = site.ask("ada", "GET", "/admin/budgets").json()["items"]
     assert (first["Budget"], first["Whose"], first["When spent"]) == ("everybody", "whole installation", "rooms end")
-    assert (first["Used (min)"], first["Of (min)"]) == (f"{items[0]['used']:,.2f}", "20,000")
+    assert first["Used (min)"] == f"{items[0]['used']:,.2f} of 20,000"
     assert (second["Budget"], second["Whose"], second["When spent"]) == ("own-minutes", "hanna", "no tokens")
     assert second["Used (%)"] == f"{items[1]['used_percent']:.1f}"
 
@@ -293,12 +303,17 @@ def test_numbers_of_live_rooms_change_while_people_join_and_leave(site: Site, as
     assert (row["Room"], row["Owner"], row["People"]) == ("Design review", "hanna", "2")
     as_ada.go(f"rooms/{site.rooms[1]}")
     assert {row["Person"] for row in as_ada.table("In the room now: 2 people")} == {"hanna", "mira"}
+    as_ada.press("Remove mira")
+    as_ada.fill("dialog [name=reason]", "a test")
+    as_ada.press("Remove", "dialog")
+    as_ada.said("They are being removed.")
+    assert peers(site.gateway, site.rooms[1]) == {f"hanna in {site.rooms[1]}"}
     as_ada.press("End room")
     as_ada.fill("dialog [name=reason]", "the building closes")
     as_ada.tab.page.check("dialog [name=lock]")
     as_ada.press("End room", "dialog")
-    as_ada.said("Everyone is being removed; the room is locked.")
-    wait_until(lambda: peers(site.gateway, site.rooms[1]) == set(), "everyone is removed")
+    as_ada.said("All people are being removed; the room is locked.")
+    wait_until(lambda: peers(site.gateway, site.rooms[1]) == set(), "all are removed")
     assert "locked" in as_ada.text("#main dl")
     assert_problem(site.ask("mira", "POST", f"/rooms/{site.rooms[1]}/token"), 409, "room_disabled")
     as_ada.press("Unlock")
@@ -357,6 +372,46 @@ def test_user_is_blocked_and_unblocked(site: Site, as_ada: Console) -> None:
     assert site.ask("noor", "GET", "/rooms").status_code == 200
 
 
+def test_one_session_of_a_user_is_ended(site: Site, as_ada: Console) -> None:
+    kept, ended = (site.gateway.log_in("tilda") for _ in range(2))
+    as_ada.go("users/tilda")
+    assert len(as_ada.table("Sessions")) == 2
+    as_ada.press(f"End session {ended['session_id']}")
+    as_ada.press("End session", "dialog")
+    as_ada.said("The session has ended.")
+    assert len(as_ada.table("Sessions")) == 1
+    for login, status in ((kept, 200), (ended, 401)):
+        with site.gateway.client(login["access_token"]) as client:
+            assert client.get("/api/auth/me").status_code == status
+    as_ada.press("End all")
+    as_ada.press("End all", "dialog")
+    as_ada.said("1 session ended.")
+    assert "They are not logged in anywhere." in as_ada.text()
+
+
+def test_rooms_of_an_owner_are_on_their_screen_and_found_by_their_name(site: Site, as_ada: Console) -> None:
+    as_ada.go("users/hanna")
+    assert [row["Room"] for row in as_ada.table("Rooms they own")] == ["Standup", "Design review"]
+    as_ada.go("rooms")
+    as_ada.fill("[name=owner]", "noor")
+    as_ada.press("Search")
+    as_ada.settle()
+    assert [row["Room"] for row in as_ada.table("Rooms of noor")] == ["Office hours"]
+    as_ada.go("rooms?owner=nobody-at-all")
+    assert "no such user" in as_ada.text("[role=alert]")
+
+
+def test_operator_revokes_an_invite_of_a_room_of_another_user(site: Site, as_ada: Console) -> None:
+    made = site.ask("hanna", "POST", f"/rooms/{site.standup}/invites", {"max_uses": 3}).json()["invite"]
+    as_ada.go(f"rooms/{site.standup}")
+    [invite] = as_ada.table("Invites")
+    assert (invite["Invite"], invite["Uses left"], invite["Made by"]) == (made["id"], "3", "hanna")
+    as_ada.press(f"Revoke {made['id']}")
+    as_ada.press("Revoke", "dialog")
+    as_ada.said("The invite is revoked.")
+    assert site.ask("hanna", "GET", f"/rooms/{site.standup}/invites").json()["invites"] == []
+
+
 def test_account_is_added_given_a_password_link_disabled_and_deleted(site: Site, as_ada: Console) -> None:
     as_ada.go("users")
     as_ada.press("Add user")
@@ -406,6 +461,24 @@ def test_endpoint_is_sent_a_test(as_ada: Console) -> None:
     assert endpoint["Endpoint"] == "billing localhost"
     as_ada.press("Send a test to billing")
     as_ada.said("billing: not delivered, ")
+
+
+def test_event_that_could_not_be_delivered_is_sent_again(site: Site, as_ada: Console) -> None:
+    block = {"block": True, "lasts_s": 60, "reason": "a test"}
+    assert site.ask("ada", "PUT", "/admin/limits/tilda/override", block).status_code == 200
+    dead = "/admin/webhooks/out/dead"
+    wait_until(lambda: bool(site.ask("ada", "GET", dead).json()["items"]), "the event is given up")
+    as_ada.go("webhooks")
+    letter, row = site.ask("ada", "GET", dead).json()["items"][0], as_ada.table("Not delivered")[0]
+    assert (row["Endpoint"], row["Event"]) == ("billing", "user.blocked")
+    as_ada.press(f"Send again {letter['id']}")
+    as_ada.press("Send again", "dialog")
+    as_ada.said("The event is sent again.")
+
+    def ids() -> list[str]:
+        return [one["id"] for one in site.ask("ada", "GET", dead).json()["items"]]
+
+    wait_until(lambda: ids() not in ([], [letter["id"]]) and letter["id"] not in ids(), "it has failed again")
 
 
 # --- what is shown ---
@@ -538,6 +611,7 @@ def test_every_screen_is_accessible_and_fits(site: Site, as_ada: Console, theme:
             as_ada.show(theme, wide)
             assert as_ada.ask("document.documentElement.scrollWidth") <= wide, path
         as_ada.show(theme, width)
+        as_ada.ask("document.getElementById('said').replaceChildren()")
         keep_picture(as_ada.tab, path, theme if width > 600 else "phone")
     as_ada.go("users/hanna")
     as_ada.press("Block")

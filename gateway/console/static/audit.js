@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { make } from "./dom.js";
 import { plain, time } from "./format.js";
-import { nameOf, person } from "./names.js";
+import { person } from "./names.js";
 import { filters, head, list, loaded } from "./parts.js";
 
 const detail = ({ details }) => Object.entries(details).filter(([, value]) => value !== "").map(([name, value]) => `${name}=${value}`).join(" ");
@@ -17,11 +17,16 @@ function shown({ details }) {
 export const entries = [
   { label: "At (UTC)", value: (one) => one.at, cell: (one) => time(one.at) },
   { label: "Action", value: (one) => one.action },
-  { label: "By", value: (one) => nameOf(one.by) || one.by, cell: (one) => person(one.by) },
-  { label: "About", value: (one) => nameOf(one.subject) || one.subject, cell: (one) => (one.subject ? person(one.subject) : "") },
+  { label: "By", value: (one) => one.by_name || one.by, cell: (one) => person(one.by, one.by_name) },
+  { label: "About", value: (one) => one.subject_name || one.subject, cell: (one) => (one.subject ? person(one.subject, one.subject_name) : "") },
   { label: "Details", value: detail, cell: (one) => make("span", { class: "id" }, shown(one)) },
 ];
-const request = { label: "Request", value: (one) => one.request_id, cell: (one) => make("span", { class: "id" }, one.request_id) };
+// On its own screen an entry has its request, too: a column of the CSV, but shown with the details.
+const whole = [
+  ...entries.slice(0, -1),
+  { ...entries.at(-1), cell: (one) => make("span", { class: "id" }, [shown(one), one.request_id && `request=${one.request_id}`].filter(Boolean).join(" ")) },
+  { label: "Request", value: (one) => one.request_id, cell: null },
+];
 
 // A browser's field for times has no time zone; here it is always UTC.
 const utc = (local) => (local ? `${local.length === 16 ? `${local}:00` : local}Z` : "");
@@ -39,7 +44,7 @@ export function audit(view, { user = "", action = "", from = "", to = "" }) {
   };
   const trail = loaded(view, async () => {
     const { rows, next } = await page();
-    return list({ title: "Entries", says: "The newest first.", columns: [...entries, request], rows, next, empty: "No entry matches." });
+    return list({ title: "Entries", says: "The newest first.", columns: whole, rows, next, empty: "No entry matches." });
   });
   return [head("Audit trail", "Who did what, to whom, and when."), form, trail.body];
 }

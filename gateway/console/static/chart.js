@@ -1,7 +1,7 @@
 // Stacked bars over time, drawn as SVG: axes with units, a reading by pointer or arrow keys, and a table behind.
 
 import { draw, make, replace } from "./dom.js";
-import { count, number, short } from "./format.js";
+import { number, short } from "./format.js";
 import { csvButton, table } from "./parts.js";
 
 const HEIGHT = 184, LEFT = 52, RIGHT = 12, TOP = 20, BOTTOM = 22;
@@ -15,9 +15,9 @@ function step(most) {
 }
 const round = (value) => Math.round(value * 100) / 100;
 
-// `points` are {label, tick?, at?, values}; `series` {key, label, tone}, the lowest first. `unit` is that of all values.
-// The element has a method `show` for other points.
-export function chart({ title, says, unit, whole = true, series, points }) {
+// `points` are {label, tick?, at?, values}; `series` {key, label, tone}, the lowest first. `unit` is that of all values,
+// `zone` that of the labels. The element has a method `show` for other points.
+export function chart({ title, says, unit, zone = "UTC", whole = true, series, points }) {
   let chosen = -1, width = 0, tick, most;
   const slot = () => (width - LEFT - RIGHT) / Math.max(1, points.length);
   const total = (key) => points.reduce((sum, { values }) => sum + (values[key] ?? 0), 0);
@@ -34,10 +34,11 @@ export function chart({ title, says, unit, whole = true, series, points }) {
     chosen = index;
     const point = points[index];
     const numbers = series.map(({ key }) => round(point ? (point.values[key] ?? 0) : total(key)));
-    when.textContent = point ? `${point.label} UTC` : "Total";
-    numbers.forEach((one, place) => (values[place].textContent = count(one, unit)));
+    const at = point ? `${point.label} ${zone}` : "Total";
+    when.textContent = `${at} (${unit})`;
+    numbers.forEach((one, place) => (values[place].textContent = number(one)));
     plot.setAttribute("aria-valuenow", String(Math.max(0, index)));
-    plot.setAttribute("aria-valuetext", `${when.textContent}: ${series.map(({ label }, place) => `${label} ${number(numbers[place])}`).join(", ")} ${unit}`);
+    plot.setAttribute("aria-valuetext", `${at}: ${series.map(({ label }, place) => `${label} ${number(numbers[place])}`).join(", ")} ${unit}`);
     band.setAttribute("width", chosen < 0 ? 0 : Math.max(2, slot()));
     band.setAttribute("x", LEFT + Math.max(0, chosen) * slot());
   }
@@ -100,7 +101,7 @@ export function chart({ title, says, unit, whole = true, series, points }) {
     read(event.key === "Escape" ? -1 : Math.min(last, Math.max(0, moves[event.key])));
   });
 
-  const columns = [{ label: "Time (UTC)", value: ({ at, label }) => at ?? label, cell: ({ label }) => label }];
+  const columns = [{ label: `Time (${zone})`, value: ({ at, label }) => at ?? label, cell: ({ label }) => label }];
   columns.push(...series.map(({ key, label }) => ({ label: `${label} (${unit})`, number: true, value: ({ values: parts }) => round(parts[key] ?? 0) })));
   const rows = make("div", {});
   const behind = make("details", {}, make("summary", { "data-key": `Table of ${title}` }, "Table"), make("div", { class: "acts" }, csvButton(title, columns, () => points)), rows);

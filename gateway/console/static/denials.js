@@ -2,10 +2,10 @@
 
 import { api } from "./api.js";
 import { chart } from "./chart.js";
-import { count, day, daysAgo, number, unitOf } from "./format.js";
+import { count, number, unitOf } from "./format.js";
 import { person } from "./names.js";
 import { filters, head, list, loaded, tiles } from "./parts.js";
-import { days } from "./series.js";
+import { days, fillDays, zoneOf } from "./series.js";
 
 const TONES = ["warn", "idle", "bad", "ok"];
 const OTHERS = "others";
@@ -20,33 +20,32 @@ const users = [
   { label: "Denied (requests)", number: true, value: (row) => row.count },
 ];
 
-export function denials(view, { from = daysAgo(29), to = day(new Date()) }) {
+export function denials(view, { from, to }) {
   const form = filters(view, "denials", [
-    { name: "from", label: "From (UTC day)", type: "date", value: from },
-    { name: "to", label: "To (UTC day)", type: "date", value: to },
+    { name: "from", label: "From", type: "date", value: from },
+    { name: "to", label: "To", type: "date", value: to },
   ]);
   const found = loaded(view, async () => {
-    const [report, top] = await Promise.all([
-      api.get("/api/admin/denials", { from, to }, view.signal),
-      api.get("/api/admin/usage/top", { counter: "denials", period: to.slice(0, 7), limit: 20 }, view.signal),
-    ]);
-    const [most] = report.limits;
+    const report = await api.get("/api/admin/denials", { from, to }, view.signal);
+    fillDays(form, report);
+    const top = await api.get("/api/admin/usage/top", { counter: "denials", period: report.to.slice(0, 7), limit: 20 }, view.signal);
+    const [most] = report.limits, zone = zoneOf(report);
     return [
       tiles([
         ["Denied", number(report.total), unitOf(report.total, "requests")],
         ["Limit that denied most", most?.limit ?? "none", most ? count(most.count, "requests") : ""],
         ["Action that was denied most", report.actions[0]?.action ?? "none", report.actions[0] ? count(report.actions[0].count, "requests") : ""],
       ]),
-      report.total > 0 && daily(report),
-      list({ title: "By limit and action", says: `${report.from} to ${report.to}, UTC days.`, columns, rows: pairs(report.items), empty: "No limit denied anything in this time." }),
-      list({ title: "Users who were denied most", says: `${top.period}, a UTC month.`, columns: users, rows: top.items, empty: "Nobody was denied." }),
+      report.total > 0 && daily(report, zone),
+      list({ title: "By limit and action", says: `${report.from} to ${report.to}, days in ${zone}.`, columns, rows: pairs(report.items), empty: "No limit denied anything in this time." }),
+      list({ title: "Users who were denied most", says: `The month ${top.period} in ${zone}.`, columns: users, rows: top.items, empty: "No user was denied anything." }),
     ];
   });
   return [head("Denials", "Requests that a limit or a quota denied."), form, found.body];
 }
 
 // As many limits as there are colours; if there are more, those that denied least are one series.
-function daily({ from, to, limits, items }) {
+function daily({ from, to, limits, items }, zone) {
   const own = limits.slice(0, limits.length > TONES.length ? TONES.length - 1 : TONES.length).map(({ limit }) => limit);
   const names = own.length < limits.length ? [...own, OTHERS] : own;
   const byDay = new Map(days(from, to).map((date) => [date, {}]));
@@ -56,7 +55,7 @@ function daily({ from, to, limits, items }) {
   }
   const points = [...byDay].map(([date, values]) => ({ at: date, label: date, tick: date.slice(5), values }));
   const series = names.map((name, index) => ({ key: name, label: name, tone: TONES[index] }));
-  return chart({ title: "Denied requests by limit", says: "Per UTC day.", unit: "requests", series, points });
+  return chart({ title: "Denied requests by limit", says: `By day in ${zone}.`, unit: "requests", zone, series, points });
 }
 
 function pairs(items) {

@@ -1,15 +1,17 @@
-// How numbers, units, times and files are written. All times are UTC.
+// How numbers, units, times and files are written. Times are UTC; days and months are those of the zone that an answer names.
 
 import { make } from "./dom.js";
 
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const TWO = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const TICK = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export const number = (value) => (Number.isInteger(value) ? WHOLE : TWO).format(value);
 // Minutes always have two decimals.
 export const minutes = (value) => TWO.format(value);
-export const short = (value) => SHORT.format(value);
+// A number at an axis.
+export const short = (value) => (value < 100_000 ? TICK : SHORT).format(value);
 export const sum = (parts) => Object.values(parts).reduce((total, part) => total + part, 0);
 
 // The unit of a number: `requests`, but of 1 `request`. `count` puts the number before it.
@@ -31,11 +33,12 @@ export function span(seconds) {
   return parts.slice(0, 2).join(" ");
 }
 export const since = (instant) => span(Math.max(0, (Date.now() - Date.parse(instant)) / 1000));
-// A time for people: `2026-11-29 14:25:56`. That it is UTC stands in the column's head or beside it.
+// A time for people: `2026-11-29 14:25:56`. The column's head or the text beside it says that it is UTC.
 export const plain = (instant) => `${instant.slice(0, 10)} ${instant.slice(11, 19)}`;
+export const minute = (instant) => make("time", { datetime: instant }, plain(instant).slice(0, 16));
 export const time = (instant) => make("time", { datetime: instant }, plain(instant));
-export const day = (date) => date.toISOString().slice(0, 10);
-export const daysAgo = (days) => day(new Date(Date.now() - days * 86_400_000));
+// Today, as `2026-11-29`, in the last of the time zones of a report.
+export const today = (zones) => new Intl.DateTimeFormat("sv", { timeZone: zones.split(",").at(-1).trim() }).format(new Date());
 
 // A spreadsheet takes a cell that begins like this as a formula (OWASP, "CSV Injection").
 const FORMULA = /^ *[=+\-@\t\r＝＋－＠]/;

@@ -47,7 +47,7 @@ export function health(view) {
           ["Last failure", ago(upstream.last_failure_at, "none")],
         ])),
         panel("Webhooks", "Events of 100ms.", [link("#/webhooks", "Details")], facts([
-          ["State", webhooks.enabled ? mark("taken", "good") : mark("not taken", "warn")],
+          ["State", webhooks.enabled ? mark("received", "good") : mark("off", "warn")],
           ["Last event", ago(webhooks.last_at, "none yet")],
           ["Lag", span(webhooks.lag_ms / 1000)],
         ])),
@@ -55,5 +55,5 @@ export function health(view) {
     ];
   });
   view.every(AGAIN_S, again);
-  return [head("Health", "Whether everything that requests need works."), body];
+  return [head("Health", "Workers, Redis, 100ms and its webhooks."), body];
 }

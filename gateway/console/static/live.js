@@ -41,7 +41,7 @@ export async function follow(view, change, live = () => {}) {
   }
 }
 
-const AGAIN_S = 10; // somebody may have come when somebody else left
+const AGAIN_S = 10; // one person may have come when another one left
 
 // Calls `again` when people have come or left, and now and then.
 export function followPeople(view, again) {

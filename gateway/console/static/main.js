@@ -6,7 +6,6 @@ import { budgets } from "./budgets.js";
 import { denials } from "./denials.js";
 import { at, make, replace, say } from "./dom.js";
 import { plain } from "./format.js";
-import { resolve } from "./names.js";
 import { failure, link, words } from "./parts.js";
 import { health } from "./health.js";
 import { overview } from "./overview.js";
@@ -186,7 +185,6 @@ at("skip").addEventListener("click", (event) => {
   event.preventDefault();
   at("main").focus();
 });
-at("main").addEventListener("rows", ({ target }) => resolve(target));
 addEventListener("hashchange", () => location.hash.startsWith("#/") && show());
 addEventListener("keydown", (event) => event.key === "Escape" && openMenu(false));
 

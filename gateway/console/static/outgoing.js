@@ -53,7 +53,7 @@ export function outgoing(view) {
   };
   const dead = loaded(view, async () => {
     const { rows, next } = await page();
-    const acts = { label: "Actions", act: true, cell: (one) => button("Send again", () => replay(one), { "data-key": `again ${one.id}`, "aria-label": `Send ${one.id} again` }) };
+    const acts = { label: "Actions", act: true, cell: (one) => button("Send again", () => replay(one), { "data-key": `again ${one.id}`, "aria-label": `Send again ${one.id}` }) };
     return rows.length > 0 && list({ title: "Not delivered", says: "Events that were given up, the newest first.", columns: manages ? [...undelivered, acts] : undelivered, rows, next, empty: "" });
   });
   view.every(AGAIN_S, to.again);

@@ -3,18 +3,19 @@
 import { api } from "./api.js";
 import { chart, OUTCOMES } from "./chart.js";
 import { make, replace } from "./dom.js";
-import { count, minutes, number, unitOf } from "./format.js";
+import { count, minutes, number, today, unitOf } from "./format.js";
 import { follow } from "./live.js";
 import { person } from "./names.js";
 import { head, link, list, loaded, mark, tiles } from "./parts.js";
 
 const AGAIN_S = 60;
-// Name of the range, how long its steps are, and how the time of a step is written: whole, and below the chart.
+// Name of the range, what its steps are, and how the time of a step is written: whole, and below the chart. Minutes are
+// in UTC, days and months in the zone that the answer names.
 const RANGES = {
   "1h": ["1 h", "minute", (at) => at.slice(0, 16).replace("T", " "), (at) => at.slice(11, 16)],
   "24h": ["24 h", "5 minutes", (at) => at.slice(0, 16).replace("T", " "), (at) => at.slice(11, 16)],
-  "30d": ["30 d", "UTC day", (at) => at.slice(0, 10), (at) => at.slice(5, 10)],
-  "12mo": ["12 months", "UTC month", (at) => at.slice(0, 7), (at) => at.slice(0, 7)],
+  "30d": ["30 d", "day", (at) => at.slice(0, 10), (at) => at.slice(5, 10)],
+  "12mo": ["12 months", "month", (at) => at.slice(0, 7), (at) => at.slice(0, 7)],
 };
 const SUMMED = ["ok", "denied", "refused", "failed", "seconds"];
 const requests = (one) => one.ok + one.denied + one.refused + one.failed;
@@ -39,12 +40,14 @@ export function overview(view, { range = "24h" }) {
       charts.forEach((one) => one.show(points));
       return kept;
     }
+    const zone = step.includes("minute") ? "UTC" : report.time_zone;
+    const says = `Last ${name}, by ${step} in ${zone}.`;
     const inRooms = [{ key: "minutes", label: "In rooms", tone: "ok" }];
     charts = [
-      chart({ title: "Requests by outcome", says: `Last ${name}, by ${step}.`, unit: "requests", series: OUTCOMES, points }),
-      chart({ title: "Participant-minutes", says: `Last ${name}, by ${step}.`, unit: "min", whole: false, series: inRooms, points }),
+      chart({ title: "Requests by outcome", says, unit: "requests", zone, series: OUTCOMES, points }),
+      chart({ title: "Participant-minutes", says, unit: "min", zone, whole: false, series: inRooms, points }),
     ];
-    kept = make("div", { class: "body" }, numbers, make("div", { class: "two" }, charts));
+    kept = make("div", { class: "body" }, numbers, make("div", { class: "two" }, charts), leaders(view, report.time_zone));
     return kept;
   });
 
@@ -54,11 +57,11 @@ export function overview(view, { range = "24h" }) {
     replace(numbers, tiles([
       ["Online", number(now.people_now), `${unitOf(now.people_now, "people")} in ${count(now.rooms_now, "rooms")}`],
       last && ["Last minute", number(requests(last)), unitOf(requests(last), "requests")],
-      ["Requests", number(all), `requests in ${name}`],
+      ["Requests", number(all), `in ${name}`],
       ["Denied", percent(totals.denied, all), "% of requests"],
       ["Failed", percent(totals.failed, all), "% of requests"],
-      ["Minutes in rooms", number(totals.minutes < 1000 ? totals.minutes : Math.round(totals.minutes)), `min in ${name}`],
-      currency && ["Price", totals.money, `${currency} in ${name}`],
+      ["Minutes in rooms", number(totals.minutes < 1000 ? totals.minutes : Math.round(totals.minutes)), `in ${name}`],
+      currency && [`Price (${currency})`, totals.money, `in ${name}`],
     ].filter(Boolean)));
   }
 
@@ -82,18 +85,23 @@ export function overview(view, { range = "24h" }) {
   follow(view, change, (live) => replace(pulse, live ? mark("live", "good") : mark("not live", "warn")));
   view.every(AGAIN_S, found.again);
   const ranges = Object.entries(RANGES).map(([key, [text]]) => link(`#/overview?range=${key}`, text, { "aria-current": key === shown ? "true" : null }));
-  const most = loaded(view, async () => {
-    const month = new Date().toISOString().slice(0, 7);
-    const top = async (counter) => (await api.get("/api/admin/usage/top", { counter, period: month, limit: 5 }, view.signal)).items;
+  return [head("Overview", ["All requests, and all time in rooms. ", pulse], make("nav", { class: "choice", "aria-label": "Range" }, ranges)), found.body];
+}
+
+// Who used and was denied most in this month.
+function leaders(view, zone) {
+  const month = today(zone).slice(0, 7);
+  const top = async (counter) => (await api.get("/api/admin/usage/top", { counter, period: month, limit: 5 }, view.signal)).items;
+  const columns = (unit, written) => [
+    { label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) },
+    { label: unit, number: true, value: (row) => row.count, cell: (row) => written(row.count) },
+  ];
+  return loaded(view, async () => {
     const [longest, denied] = await Promise.all([top("minutes"), top("denials")]);
-    const columns = (unit, written) => [
-      { label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) },
-      { label: unit, number: true, value: (row) => row.count, cell: (row) => written(row.count) },
-    ];
+    const says = `The month ${month} in ${zone}.`;
     return make("div", { class: "two" },
-      list({ title: "Most minutes", says: `${month}, a UTC month.`, columns: columns("In rooms (min)", minutes), rows: longest, empty: "Nobody has been in a room." }),
-      list({ title: "Most denials", says: `${month}, a UTC month.`, columns: columns("Denied (requests)", number), rows: denied, empty: "Nobody was denied." }),
+      list({ title: "Most minutes", says, columns: columns("In rooms (min)", minutes), rows: longest, empty: "There has been no one in a room." }),
+      list({ title: "Most denials", says, columns: columns("Denied (requests)", number), rows: denied, empty: "No request was denied." }),
     );
-  });
-  return [head("Overview", ["Everybody's requests and time in rooms. ", pulse], make("nav", { class: "choice", "aria-label": "Range" }, ranges)), found.body, most.body];
+  }).body;
 }

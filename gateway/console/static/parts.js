@@ -39,12 +39,13 @@ export const facts = (all) =>
 
 export function gauge(used, most) {
   const part = most ? Math.min(1, used / most) : 1;
-  const bar = make("i", { class: part >= 1 ? "bad" : part >= 0.8 ? "warn" : "" });
+  const bar = make("i", { class: `fill-${part >= 1 ? "bad" : part >= 0.8 ? "warn" : "ok"}` });
   bar.style.width = `${part * 100}%`;
   return make("span", { class: "gauge", "aria-hidden": "true" }, bar);
 }
 
-// Columns are {label, value, cell?, number?, act?}: `value` of a row goes into the CSV, `cell` is what is shown of it.
+// Columns are {label, value, cell?, number?, act?}: `value` of a row goes into the CSV, `cell` is what is shown of it; a
+// column whose `cell` is null is only in the CSV.
 function line(columns, row) {
   const shown = ({ value, cell, number: isNumber }) => {
     const raw = value?.(row);
@@ -56,7 +57,8 @@ function line(columns, row) {
   ));
 }
 
-export function table(caption, columns, rows) {
+export function table(caption, all, rows) {
+  const columns = all.filter(({ cell }) => cell !== null);
   const heads = columns.map(({ label, number: isNumber, act }) =>
     make("th", { role: "columnheader", scope: "col", class: isNumber ? "num" : null }, act ? make("span", { class: "hidden" }, label) : label),
   );
@@ -89,7 +91,6 @@ export function list({ title, says, acts = [], columns, rows, empty, next }) {
         const page = await get();
         all.push(...page.rows);
         replace(body, table(title, columns, all));
-        body.dispatchEvent(new Event("rows", { bubbles: true }));
         follow(page.next);
         say(`${page.rows.length} more rows`);
       } finally {
@@ -109,7 +110,7 @@ export function words(error) {
   return [error.message, ...fields].join(" ") + wait;
 }
 
-// What stands in place of content that could not be loaded.
+// What is shown instead of content that could not be loaded.
 export function failure(error, again) {
   const id = error.requestId ? make("p", { class: "soft" }, "Request ", make("code", {}, error.requestId)) : null;
   const title = error instanceof Unreachable ? "No connection" : error.status === 404 ? "Not found" : "This could not be loaded";
@@ -129,7 +130,6 @@ export function loaded(view, load) {
       if (view.signal.aborted) return;
       replace(body, content);
       filled = true;
-      body.dispatchEvent(new Event("rows", { bubbles: true }));
     } catch (error) {
       if (view.signal.aborted || error instanceof Expired) return;
       if (!filled || !(error instanceof Unreachable)) replace(body, failure(error, again));

@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { chart } from "./chart.js";
 import { make } from "./dom.js";
-import { count, daysAgo, plain, time } from "./format.js";
+import { count, plain, time } from "./format.js";
 import { followPeople } from "./live.js";
 import { person } from "./names.js";
 import { after, ask, button, facts, head, list, loaded, mark } from "./parts.js";
@@ -23,7 +23,7 @@ const invites = [
   { label: "Relation", value: (one) => one.relation },
   { label: "Uses left", number: true, value: (one) => one.uses_left },
   { label: "Guests", value: (one) => (one.guests ? "yes" : "no") },
-  { label: "By", value: (one) => one.by, cell: (one) => person(one.by) },
+  { label: "Made by", value: (one) => one.by, cell: (one) => person(one.by) },
   { label: "Expires (UTC)", value: (one) => one.expires_at, cell: (one) => time(one.expires_at) },
 ];
 
@@ -35,8 +35,7 @@ export function room(view, _, id) {
     const runs = ["owner", "cohost"].includes(one.relation);
     const parts = [head(one.name || "Untitled room", [make("span", { class: "id" }, one.id), one.description && ` · ${one.description}`], acts(one, runs)), about(one)];
     if (api.may("usage:read-any")) parts.push(now(view, one, runs));
-    parts.push(members_(view, one, runs));
-    if (runs) parts.push(invites_(view, one));
+    parts.push(members_(view, one, runs), invites_(view, one, runs));
     if (api.may("usage:read-any")) parts.push(used(view, one));
     return parts;
   });
@@ -49,15 +48,15 @@ export function room(view, _, id) {
   function end() {
     ask({
       title: "End this room?",
-      says: "Everyone in it is removed.",
+      says: "All people in it are removed.",
       fields: [
-        { name: "reason", label: "Reason", hint: "Shown to everyone who is removed; kept in the audit trail.", maxlength: 200 },
+        { name: "reason", label: "Reason", hint: "Shown to those who are removed; kept in the audit trail.", maxlength: 200 },
         { name: "lock", type: "checkbox", label: "Lock it too, so that no one can join again" },
       ],
       action: "End room",
       risky: true,
       act: ({ reason, lock }) => api.post(`${path}/end`, { lock, reason: reason || null }),
-      done: after(whole.again, ({ ended, locked }) => `${ended ? "Everyone is being removed" : "Nobody was in the room"}${locked ? "; the room is locked" : ""}.`),
+      done: after(whole.again, ({ ended, locked }) => `${ended ? "All people are being removed" : "There was no one in the room"}${locked ? "; the room is locked" : ""}.`),
     });
   }
   return whole.body;
@@ -70,17 +69,29 @@ function about(one) {
 
 function now(view, one, runs) {
   const columns = [...people];
-  if (runs) columns.push({ label: "Actions", act: true, cell: (each) => each.user_id !== one.owner_id && button("Remove", () => ban(one, each, again)) });
+  if (runs || api.may("rooms:end-any")) columns.push({ label: "Actions", act: true, cell: (each) => button("Remove", () => remove(one, each, again), { "data-key": `remove ${each.user_id}`, "aria-label": `Remove ${each.username || each.user_id}` }) });
   const { body, again } = loaded(view, async () => {
     const { rooms, all_rooms } = await api.get("/api/admin/rooms/live", { limit: MOST }, view.signal);
     const found = rooms.find(({ room_id }) => room_id === one.id)?.people ?? [];
     return list({
       title: `In the room now: ${count(found.length, "people")}`, says: `As of ${plain(new Date().toISOString())} UTC; follows what 100ms reports.`,
-      columns, rows: found, empty: all_rooms > MOST ? `The room is not among the ${MOST} with the most people.` : "Nobody is in this room.",
+      columns, rows: found, empty: all_rooms > MOST ? `The room is not among the ${MOST} with the most people.` : "There is no one in this room.",
     });
   });
   followPeople(view, again);
   return body;
+}
+
+function remove(one, each, again) {
+  ask({
+    title: `Remove ${each.username || each.user_id} from the room?`,
+    says: "They are removed now and may join again. To keep them out, block them or have the owner ban them.",
+    fields: [{ name: "reason", label: "Reason", hint: "Shown to them; kept in the audit trail.", maxlength: 200 }],
+    action: "Remove",
+    risky: true,
+    act: ({ reason }) => api.post(`/api/rooms/${one.id}/remove`, { user: each.user_id, reason: reason || null }),
+    done: after(again, ({ removed }) => (removed ? "They are being removed." : "They were not in the room any more.")),
+  });
 }
 
 function ban(one, each, again) {
@@ -103,12 +114,12 @@ function members_(view, one, runs) {
   if (runs) columns.push({ label: "Actions", act: true, cell: (each) => !["owner", "banned"].includes(each.relation) && button("Ban", () => ban(one, each, again), { "data-key": `ban ${each.user_id}` }) });
   const { body, again } = loaded(view, async () => {
     const { rows, next } = await page();
-    return list({ title: "Members", says: "Users with a stored relation, the owner first.", columns, rows, next, empty: "Nobody has a relation to this room." });
+    return list({ title: "Members", says: "Users with a stored relation, the owner first.", columns, rows, next, empty: "No user has a relation to this room." });
   });
   return body;
 }
 
-function invites_(view, one) {
+function invites_(view, one, runs) {
   const { body, again } = loaded(view, async () => {
     const found = await api.get(`/api/rooms/${one.id}/invites`, {}, view.signal);
     const revoke = (each) => ask({
@@ -116,7 +127,8 @@ function invites_(view, one) {
       act: () => api.delete(`/api/rooms/${one.id}/invites/${encodeURIComponent(each.id)}`),
       done: after(again, "The invite is revoked."),
     });
-    const columns = [...invites, { label: "Actions", act: true, cell: (each) => button("Revoke", () => revoke(each), { "data-key": `revoke ${each.id}` }) }];
+    const columns = [...invites];
+    if (runs || api.may("rooms:end-any")) columns.push({ label: "Actions", act: true, cell: (each) => button("Revoke", () => revoke(each), { "data-key": `revoke ${each.id}`, "aria-label": `Revoke ${each.id}` }) });
     return list({ title: "Invites", says: "Those that can still be accepted.", columns, rows: found.invites, empty: "There is no open invite." });
   });
   return body;
@@ -124,7 +136,7 @@ function invites_(view, one) {
 
 function used(view, one) {
   return loaded(view, async () => {
-    const report = await api.get(`/api/admin/usage/rooms/${one.id}`, { from: daysAgo(29) }, view.signal);
+    const report = await api.get(`/api/admin/usage/rooms/${one.id}`, {}, view.signal);
     return series(report);
   }).body;
 }

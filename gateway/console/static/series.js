@@ -7,7 +7,7 @@ import { count, sum } from "./format.js";
 const METERED = new Set(["minutes", "owned"]);
 const DAY_MS = 86_400_000;
 
-// Every UTC day from the first to the last, also those on which nothing happened.
+// Every day from the first to the last, also those on which nothing happened.
 export function days(first, last) {
   const all = [];
   for (let at = Date.parse(first); at <= Date.parse(last); at += DAY_MS) all.push(new Date(at).toISOString().slice(0, 10));
@@ -25,8 +25,17 @@ export function outcomes(rows) {
   return values;
 }
 
-// `report` is {from, to, items: [{date, usage: {action: counts}, people_peak}]}.
-export function series({ from, to, items }) {
+// The time zone of the days of a report; several with commas, if it was changed between them.
+export const zoneOf = ({ time_zone: zone = "UTC" }) => zone;
+
+// Shows the days of a report in the form that asked for it.
+export function fillDays(form, { from, to }) {
+  for (const [name, date] of Object.entries({ from, to })) form.elements[name].value ||= date;
+}
+
+// `report` is {from, to, time_zone, items: [{date, usage: {action: counts}, people_peak}]}.
+export function series({ from, to, items, ...report }) {
+  const zone = zoneOf(report);
   const by = new Map(items.map((item) => [item.date, item]));
   const points = days(from, to).map((date) => {
     const usage = by.get(date)?.usage ?? {};
@@ -37,10 +46,10 @@ export function series({ from, to, items }) {
   const peak = Math.max(0, ...items.map((item) => item.people_peak));
   const owned = points.some(({ values }) => values.owned);
   const own = { key: "minutes", label: "In rooms", tone: "ok" };
-  const says = `Last ${points.length} days, by UTC day.`;
+  const says = `Last ${points.length} days, by day in ${zone}.`;
   return make("div", { class: "two" },
-    chart({ title: "Requests", says, unit: "requests", series: OUTCOMES, points }),
-    chart({ title: "Participant-minutes", says: peak ? `${says} At most ${count(peak, "people")} at once.` : says, unit: "min", whole: false, series: [own], points }),
-    owned && chart({ title: "Minutes in their rooms", says: "Of everybody in rooms that they own.", unit: "min", whole: false, series: [{ key: "owned", label: "Everybody", tone: "ok" }], points }),
+    chart({ title: "Requests", says, unit: "requests", zone, series: OUTCOMES, points }),
+    chart({ title: "Participant-minutes", says: peak ? `${says} At most ${count(peak, "people")} at once.` : says, unit: "min", zone, whole: false, series: [own], points }),
+    owned && chart({ title: "Minutes in their rooms", says: "Of all people in rooms that they own.", unit: "min", zone, whole: false, series: [{ key: "owned", label: "All people", tone: "ok" }], points }),
   );
 }

@@ -1,19 +1,19 @@
-// Usage of everybody by day, user, room, ..., and who used most.
+// Usage of all users by day, user, room, ..., and who used most.
 
 import { api } from "./api.js";
 import { chart, OUTCOMES } from "./chart.js";
 import { make } from "./dom.js";
-import { day, daysAgo, minutes, number, save, sum } from "./format.js";
+import { minutes, number, save, sum, today } from "./format.js";
 import { person } from "./names.js";
 import { button, filters, head, link, list, loaded, place } from "./parts.js";
-import { days, outcomes } from "./series.js";
+import { days, fillDays, outcomes, zoneOf } from "./series.js";
 
 const METERED = new Set(["minutes", "owned"]);
 const GROUPS = [["action", "action"], ["day", "day"], ["user", "user"], ["room", "room"], ["template", "template"]];
 const COUNTERS = [["tokens.mint.ok", "join tokens", "tokens"], ["rooms.create.ok", "rooms created", "rooms"], ["minutes", "minutes in rooms", "min"], ["owned", "minutes in their rooms", "min"], ["denials", "denied requests", "requests"]];
 
 const KEYS = {
-  day: [{ label: "Day (UTC)", value: (row) => row.date }],
+  day: [{ label: "Day", value: (row) => row.date }],
   user: [{ label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) }],
   room: [
     { label: "Room", value: (row) => row.room_name || row.room_id, cell: (row) => link(place("rooms", row.room_id), row.room_name || row.room_id) },
@@ -37,57 +37,67 @@ function columns(group, currency) {
   return found;
 }
 
-export function usage(view, { from = daysAgo(29), to = day(new Date()), group_by = "action", counter = "tokens.mint.ok", period = "month" }) {
+export function usage(view, { from, to, group_by = "action", counter = "tokens.mint.ok", period = "month" }) {
   const form = filters(view, "usage", [
-    { name: "from", label: "From (UTC day)", type: "date", value: from },
-    { name: "to", label: "To (UTC day)", type: "date", value: to },
+    { name: "from", label: "From", type: "date", value: from },
+    { name: "to", label: "To", type: "date", value: to },
     { name: "group_by", label: "By", options: GROUPS, value: group_by },
     { name: "counter", label: "Top users by", options: COUNTERS.map(([key, text]) => [key, text]), value: counter },
-    { name: "period", label: "Top of", options: [["month", "this month (UTC)"], ["day", "today (UTC)"]], value: period },
+    { name: "period", label: "Top of", options: [["month", "this month"], ["day", "today"]], value: period },
   ]);
-  const charts = loaded(view, async () => {
-    const report = await api.get("/api/admin/usage", { from, to, group_by: "day" }, view.signal);
-    return make("div", { class: "two" }, daily(report));
+  // Without days the gateway reports the last 30, in its own time zone.
+  const report = loaded(view, async () => {
+    const daily = await api.get("/api/admin/usage", { from, to, group_by: "day" }, view.signal);
+    fillDays(form, daily);
+    const asked = { from: daily.from, to: daily.to, group_by };
+    return [make("div", { class: "two" }, byDay(daily)), rows(view, asked, zoneOf(daily)), leaders(view, counter, period, zoneOf(daily))];
   });
-  const top = loaded(view, () => leaders(counter, period, view.signal));
-  const page = async (cursor) => {
-    const found = await api.get("/api/admin/usage", { from, to, group_by, limit: 100, cursor }, view.signal);
-    return { rows: found.items, currency: found.currency, next: found.next_cursor ? () => page(found.next_cursor) : null };
-  };
-  const rows = loaded(view, async () => {
-    const { rows, currency, next } = await page();
-    const whole = button("CSV of all pages", () => file({ from, to, group_by }), { "aria-label": "CSV of all pages of the report" });
-    return list({ title: `Usage by ${group_by}`, says: `${from} to ${to}, UTC days.`, acts: [whole], columns: columns(group_by, currency), rows, next, empty: "Nothing was used in this time." });
-  });
-  return [head("Usage", "Requests and participant-minutes of everybody."), form, charts.body, rows.body, top.body];
+  return [head("Usage", "Requests and participant-minutes of all users."), form, report.body];
 }
 
-function daily({ from, to, items }) {
+function byDay({ from, to, items, ...report }) {
   const points = days(from, to).map((date) => {
     const rows = items.filter((row) => row.date === date);
     const values = { ...outcomes(rows.filter((row) => !METERED.has(row.action))), minutes: rows.find((row) => row.action === "minutes")?.ok ?? 0 };
     return { at: date, label: date, tick: date.slice(5), values };
   });
+  const zone = zoneOf(report), says = `By day in ${zone}.`;
   return [
-    chart({ title: "Requests by outcome", says: "Per UTC day.", unit: "requests", series: OUTCOMES, points }),
-    chart({ title: "Participant-minutes", says: "Per UTC day.", unit: "min", whole: false, series: [{ key: "minutes", label: "In rooms", tone: "ok" }], points }),
+    chart({ title: "Requests by outcome", says, unit: "requests", zone, series: OUTCOMES, points }),
+    chart({ title: "Participant-minutes", says, unit: "min", zone, whole: false, series: [{ key: "minutes", label: "In rooms", tone: "ok" }], points }),
   ];
 }
 
-async function leaders(counter, period, signal) {
-  const today = day(new Date());
-  const report = await api.get("/api/admin/usage/top", { counter, period: period === "day" ? today : today.slice(0, 7), limit: 20 }, signal);
+function rows(view, asked, zone) {
+  const page = async (cursor) => {
+    const found = await api.get("/api/admin/usage", { ...asked, limit: 100, cursor }, view.signal);
+    return { rows: found.items, currency: found.currency, next: found.next_cursor ? () => page(found.next_cursor) : null };
+  };
+  const whole = button("CSV of all pages", () => file(asked), { "aria-label": "CSV of all pages of the report" });
+  return loaded(view, async () => {
+    const { rows, currency, next } = await page();
+    const group = asked.group_by;
+    return list({ title: `Usage by ${group}`, says: `${asked.from} to ${asked.to}, days in ${zone}.`, acts: [whole], columns: columns(group, currency), rows, next, empty: "Nothing was used in this time." });
+  }).body;
+}
+
+function leaders(view, counter, period, zone) {
   const [, text, unit] = COUNTERS.find(([key]) => key === counter) ?? [counter, counter, "requests"];
-  const found = [
-    { label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) },
-    { label: `Count (${unit})`, number: true, value: (row) => row.count, cell: (row) => (unit === "min" ? minutes : number)(row.count) },
-  ];
-  if (report.currency && METERED.has(counter)) found.push({ label: `Price (${report.currency})`, number: true, value: (row) => row.money, cell: (row) => row.money ?? "" });
-  return list({ title: `Top users by ${text}`, says: `${report.period}, UTC.`, columns: found, rows: report.items, empty: "Nobody has any." });
+  return loaded(view, async () => {
+    const asked = { counter, period: today(zone).slice(0, period === "day" ? 10 : 7), limit: 20 };
+    const report = await api.get("/api/admin/usage/top", asked, view.signal);
+    const found = [
+      { label: "User", value: (row) => row.username || row.user_id, cell: (row) => person(row.user_id, row.username) },
+      { label: `Count (${unit})`, number: true, value: (row) => row.count, cell: (row) => (unit === "min" ? minutes : number)(row.count) },
+    ];
+    if (report.currency && METERED.has(counter)) found.push({ label: `Price (${report.currency})`, number: true, value: (row) => row.money, cell: (row) => row.money ?? "" });
+    return list({ title: `Top users by ${text}`, says: `${report.period} in ${zone}.`, columns: found, rows: report.items, empty: "No user has any." });
+  }).body;
 }
 
 // The gateway's own file has all pages, not only those that are shown.
 async function file(query) {
   const response = await api.open("/api/admin/usage", { ...query, format: "csv" });
-  save(`usage-by-${query.group_by}-${query.from}-to-${query.to}-utc.csv`, await response.text());
+  const [, name] = response.headers.get("Content-Disposition").match(/filename="([^"]+)"/);
+  save(name, await response.text());
 }

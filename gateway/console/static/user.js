@@ -3,9 +3,10 @@
 import { api } from "./api.js";
 import { entries } from "./audit.js";
 import { make, replace, say } from "./dom.js";
-import { count, daysAgo, number, plain, span, time } from "./format.js";
+import { count, number, plain, span, time } from "./format.js";
 import { learn } from "./names.js";
 import { after, ask, button, facts, gauge, head, link, list, loaded, mark, place } from "./parts.js";
+import { stored } from "./rooms.js";
 import { series } from "./series.js";
 import { status } from "./users.js";
 
@@ -19,8 +20,9 @@ export function user(view, _, ref) {
     learn(one.id, one.username);
     view.title(`${one.username} · Users`);
     const parts = [];
-    const header = make("div", {});
-    const redraw = (limits) => replace(header, head(one.username, [one.display_name, one.display_name && " · ", make("span", { class: "id" }, one.id)], acts(one, limits, whole.again, again)), about(one, limits));
+    const header = make("div", { class: "body" });
+    const other = one.display_name !== one.username && one.display_name;
+    const redraw = (limits) => replace(header, head(one.username, [other, other && " · ", make("span", { class: "id" }, one.id)], acts(one, limits, whole.again, again)), about(one, limits));
     let again = () => {};
     redraw(null);
     parts.push(header);
@@ -29,7 +31,9 @@ export function user(view, _, ref) {
       again = part.again;
       parts.push(part.body);
     }
+    if (api.may("users:manage")) parts.push(sessions(view, one));
     if (api.may("usage:read-any")) parts.push(used(view, one), now(view, one));
+    if (api.may("rooms:read-any")) parts.push(stored(view, one.id, { title: "Rooms they own", empty: "They own no room." }));
     if (api.may("audit:read")) parts.push(history(view, one));
     return parts;
   });
@@ -84,10 +88,6 @@ function accountActs(one, again) {
       act: (given) => api.patch(path, { display_name: given.display_name, roles: words(given.roles) }),
       done: after(again, "Saved."),
     })),
-    button("End sessions", () => ask({
-      title: `End all sessions of ${one.username}?`, says: "They are logged out everywhere, at once.", action: "End sessions", risky: true,
-      act: () => api.delete(`${path}/sessions`), done: ({ ended }) => say(`${count(ended, "sessions")} ended.`),
-    })),
     button("Password link", () => ask({
       title: `Create a password link for ${one.username}?`, says: "With its code they can set a password once, without the old one.", action: "Create",
       act: () => api.post(`${path}/password-link`), done: passwordLink,
@@ -123,7 +123,7 @@ async function copy(text) {
 
 function limits(view, one, redraw) {
   const path = `/api/admin/limits/${one.id}`;
-  const mine = one.id === api.user.id; // nobody may change their own limits
+  const mine = one.id === api.user.id; // no one may change their own limits
   const reset = (names, text) => ask({
     title: `Reset ${text} of ${one.username}?`, says: "All units are available again. The usage counters stay.", action: "Reset",
     act: () => api.post(`${path}/reset`, { names }),
@@ -179,8 +179,33 @@ function rowsOf({ limits: rates, quotas, leases }) {
   ];
 }
 
+function sessions(view, one) {
+  const path = `/api/admin/users/${one.id}/sessions`;
+  const end = (each) => ask({
+    title: `End this session of ${one.username}?`, says: each.current ? "It is the one that you are using." : "They are logged out there, at once.", action: "End session", risky: true,
+    act: () => api.delete(`${path}/${each.id}`), done: after(again, "The session has ended."),
+  });
+  const endAll = () => ask({
+    title: `End all sessions of ${one.username}?`, says: "They are logged out everywhere, at once.", action: "End all", risky: true,
+    act: () => api.delete(path), done: after(again, ({ ended }) => `${count(ended, "sessions")} ended.`),
+  });
+  const columns = [
+    { label: "Client", value: (row) => row.agent, cell: (row) => [row.agent || "not named", row.current && " ", row.current && mark("this one", "good")] },
+    { label: "Address", value: (row) => row.address },
+    { label: "Since (UTC)", value: (row) => row.created_at, cell: (row) => time(row.created_at) },
+    { label: "Last used (UTC)", value: (row) => row.used_at, cell: (row) => time(row.used_at) },
+    { label: "Until (UTC)", value: (row) => row.expires_at, cell: (row) => time(row.expires_at) },
+    { label: "Actions", act: true, cell: (row) => button("End", () => end(row), { "data-key": `end ${row.id}`, "aria-label": `End session ${row.id}` }) },
+  ];
+  const { body, again } = loaded(view, async () => {
+    const found = (await api.get(path, {}, view.signal)).sessions;
+    return list({ title: "Sessions", says: "Where they are logged in, the newest first.", acts: found.length ? [button("End all", endAll)] : [], columns, rows: found, empty: "They are not logged in anywhere." });
+  });
+  return body;
+}
+
 function used(view, one) {
-  return loaded(view, async () => series(await api.get(`/api/admin/usage/users/${one.id}`, { from: daysAgo(29) }, view.signal))).body;
+  return loaded(view, async () => series(await api.get(`/api/admin/usage/users/${one.id}`, {}, view.signal))).body;
 }
 
 function now(view, one) {
@@ -193,7 +218,7 @@ function now(view, one) {
   return loaded(view, async () => {
     const { rooms } = await api.get("/api/admin/rooms/live", { limit: 500 }, view.signal);
     const rows = rooms.map((room) => ({ ...room, as: [room.owner_id === one.id && "owner", room.people.some(({ user_id }) => user_id === one.id) && "in it"].filter(Boolean).join(", ") }));
-    return list({ title: "Rooms now", says: "Rooms in use that they own or are in.", columns, rows: rows.filter((row) => row.as), empty: "They are in no room, and nobody is in a room of theirs." });
+    return list({ title: "Rooms now", says: "Rooms in use that they own or are in.", columns, rows: rows.filter((row) => row.as), empty: "They are in no room, and there is no one in a room of theirs." });
   }).body;
 }
 

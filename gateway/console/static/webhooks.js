@@ -18,10 +18,10 @@ export function webhooks(view) {
     const now = await api.get("/api/admin/webhooks", {}, view.signal);
     const kinds = Object.entries(now.types).map(([type, events]) => ({ type, events })).sort((one, other) => other.events - one.events);
     return [
-      !now.enabled && make("p", { class: "panel note" }, "Webhooks are not taken: HMS_WEBHOOK_SECRET is not set, so no minutes are counted."),
+      !now.enabled && make("p", { class: "panel note" }, "Webhooks are off: HMS_WEBHOOK_SECRET is not set, so no minutes are counted."),
       tiles([
         ["Last event", now.last_at ? since(now.last_at) : "never", now.last_at ? "ago" : ""],
-        ["Lag", span(now.lag_ms / 1000), "to work off"],
+        ["Lag", span(now.lag_ms / 1000), "until the last ones were processed"],
         ["Waiting", number(now.waiting), unitOf(now.waiting, "events")],
         ["Duplicates", number(now.counts.unchanged ?? 0), "stays"],
         ["Dead letters", number(now.dead_letters), unitOf(now.dead_letters, "events")],
