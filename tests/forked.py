@@ -52,7 +52,7 @@ def run(
 
 
 def start(
-    arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], log: Path, constants: Mapping[str, float]
+    arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], log: Path, constants: Mapping[str, object]
 ) -> Process:
     """Start one command in a session of its own, which ends with this process at the latest.
 

@@ -185,7 +185,7 @@ class Service:
         self.env = env
         self.log = log
         self.real = real
-        self.constants: dict[str, float] = {}
+        self.constants: dict[str, object] = {}
         self.process: subprocess.Popen[bytes] | forked.Process | None = None
 
     def start(self) -> None:

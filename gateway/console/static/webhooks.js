@@ -21,7 +21,7 @@ export function webhooks(view) {
       !now.enabled && make("p", { class: "panel note" }, "Webhooks are off: HMS_WEBHOOK_SECRET is not set, so no minutes are counted."),
       tiles([
         ["Last event", now.last_at ? since(now.last_at) : "never", now.last_at ? "ago" : ""],
-        ["Lag", span(now.lag_ms / 1000), "until the last ones were processed"],
+        ["Lag", span(now.lag_ms / 1000), "of the last events"],
         ["Waiting", number(now.waiting), unitOf(now.waiting, "events")],
         ["Duplicates", number(now.counts.unchanged ?? 0), "stays"],
         ["Dead letters", number(now.dead_letters), unitOf(now.dead_letters, "events")],
