@@ -16,7 +16,7 @@ from gateway.routes.services import CookieMode, Injected
 from gateway.text import FieldError
 
 # RFC 8693 sections 2.1 and 3; a JWT of a provider may be called any of these three.
-GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
+GRANT_TYPE = shapes.EXCHANGE_GRANT
 _TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"  # noqa: S105  the beginning of a name
 ACCESS_TOKEN = _TOKEN_TYPE + "access_token"
 SUBJECT_TYPES = tuple(_TOKEN_TYPE + kind for kind in ("id_token", "access_token", "jwt"))

@@ -46,6 +46,7 @@ SessionId = Annotated[str, Meta(description="Id of the session.")]
 Relation = Annotated[str, Meta(description="`owner`, `cohost`, `participant`, `viewer` or `banned`.")]
 By = Annotated[str, Meta(description="Id of the user who did it; `cli` for the command line, empty without a login.")]
 NextCursor = Annotated[str, Meta(description="Pass it as `cursor` to get the next page; null on the last page.")]
+EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
 # Always true: clients that were written for the old guide's backend check it.
 Success = Annotated[Literal[True], Meta(description="Always true, for clients of the old guide's backend.")]
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from auth.signing_keys import SigningKeys
 from gateway.http.access import public
 from gateway.http.problems import Problem
+from gateway.routes.schemas import EXCHANGE_GRANT
 from gateway.routes.services import Injected, Services
 
 # A new key is published long before it signs, and one that leaked must be forgotten soon.
@@ -41,11 +42,19 @@ class Issuer(msgspec.Struct):
     response_types_supported: Annotated[
         list[str], Meta(description="Always empty: there is no authorization endpoint.")
     ]
-    grant_types_supported: Annotated[list[str], Meta(description="Grants of the token endpoint.")]
+    grant_types_supported: Annotated[
+        list[str], Meta(description="Token exchange (RFC 8693), if the policy has identity providers.")
+    ]
     introspection_endpoint: Annotated[str, Meta(description="Where services ask about a token (RFC 7662).")]
     introspection_endpoint_auth_methods_supported: Annotated[
         list[str], Meta(description="`Bearer`: with a service key in the `Authorization` header.")
     ]
+    token_endpoint: Annotated[
+        str | UnsetType, Meta(description="Where tokens of identity providers are exchanged, if the policy has any.")
+    ] = UNSET
+    token_endpoint_auth_methods_supported: Annotated[
+        list[str] | UnsetType, Meta(description="`none`: apps have no secrets of their own.")
+    ] = UNSET
 
 
 @get("/.well-known/jwks.json", opt=public(refuses=("not_found",)))
@@ -68,6 +77,10 @@ async def issuer(services: Injected) -> Response[Issuer]:
         introspection_endpoint=f"{own}/api/auth/introspect",
         introspection_endpoint_auth_methods_supported=["Bearer"],
     )
+    if services.policy.now.identities:
+        found.grant_types_supported = [EXCHANGE_GRANT]
+        found.token_endpoint = f"{own}/api/auth/exchange"
+        found.token_endpoint_auth_methods_supported = ["none"]
     return Response(found, headers=_HEADERS)
 
 
