@@ -172,6 +172,10 @@ class ServiceKeys:
         found = await self.several(ids)
         return [found[key_id] for key_id in ids if key_id in found]
 
+    async def count(self) -> int:
+        """Return how many keys there are, with those revoked in the last 400 days."""
+        return int(await self._execute("ZCARD", _INDEX))
+
     async def several(self, key_ids: Sequence[str]) -> dict[str, ServiceKey]:
         """Return the keys of these ids, as far as there are any."""
         keys = await asyncio.gather(*map(self._read, key_ids))

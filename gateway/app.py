@@ -96,6 +96,7 @@ from gateway.usage.feed import Feed
 from gateway.usage.history import History
 from gateway.usage.reports import Reports
 from gateway.usage.rollup import RollUp
+from gateway.usage.subjects import Subjects
 from limits.counters import Counters
 from limits.derived import Derived
 from limits.limiter import Limiter
@@ -153,6 +154,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     room_invites = RoomInvites(store.execute, Vouchers(store.execute, "room"), registry, room_members, accounts, policy)
     guests = GuestBook(store.execute, accounts, sessions, registry, room_members, room_invites)
     report_accounts = Accounts(reports.execute, passwords)
+    subjects = Subjects(report_accounts, ServiceKeys(reports.execute))
     secret = SecretCheck(settings.webhook_secrets, settings.webhook_header)
     intake = Intake(store.execute, store.post)
     federation = Federation(lambda: policy.now.identities, fetcher)
@@ -183,7 +185,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         derived=derived,
         throttle=throttle,
         cookies=RefreshCookies(on=settings.cookies, own=settings.public_url, cors=cors),
-        user_limits=UserLimits(accounts, limiter, overrides, policy, audit),
+        user_limits=UserLimits(accounts, service_keys, limiter, overrides, policy, audit),
         user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links),
         key_admin=KeyAdmin(service_keys, audit),
         password_change=PasswordChange(accounts, sessions, links, audit),
@@ -205,7 +207,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         policy=policy,
         cursors=Cursors(KeyRing(settings.gateway_secrets, "cursor")),
         report_accounts=report_accounts,
-        reports=Reports(reports.execute, report_accounts, history, derived, zone=policy.zone),
+        subjects=subjects,
+        reports=Reports(reports.execute, subjects, history, derived, zone=policy.zone),
         totals=totals,
         forecasts=Forecasts(report_budgets, derived, policy),
         presence=presence,
@@ -222,7 +225,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
 
     others = [Chore("expired guests", guests.remove_expired), Chore("deliveries", deliveries.work)]
     if archive is not None:
-        roll_up = RollUp(reports.execute, report_accounts, archive, zone=policy.zone)
+        roll_up = RollUp(reports.execute, subjects, archive, zone=policy.zone)
         others.append(Chore("archive", roll_up.work))
 
     def apply_policy() -> None:

@@ -1,4 +1,4 @@
-"""One user's limits, for the operator: their state, temporary overrides, a block, a reset."""
+"""The limits of one user or service key, for the operator: their state, temporary overrides, a block, a reset."""
 
 import time
 from dataclasses import dataclass
@@ -8,10 +8,14 @@ import msgspec
 from msgspec import Meta, structs
 
 from auth.accounts import Accounts
+from auth.key_texts import KEY_ID
+from auth.service_keys import ServiceKeys
 from auth.users import User
 from gateway.accounts.actor import Actor
 from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
+from gateway.policy.model import Policy
+from gateway.policy.scopes import ROLE, narrowed
 from gateway.text import FieldError, plain_text
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides
@@ -59,7 +63,7 @@ class Standing:
 
 @dataclass(repr=False, eq=False)
 class UserLimits:
-    """Shows and changes one user's limits; every change takes effect with the user's next request.
+    """Shows and changes the limits of one user or service key; every change takes effect with their next request.
 
     Audits changes before it makes them, and a reset afterwards, when the used amounts are known. Actors cannot
     change their own limits, nor those of a user with a power that they do not have: an operator could otherwise lock
@@ -67,6 +71,7 @@ class UserLimits:
     """
 
     _accounts: Accounts
+    _keys: ServiceKeys
     _limiter: Limiter
     _overrides: Overrides
     _policy: PolicyInForce
@@ -74,18 +79,17 @@ class UserLimits:
 
     async def show(self, user: str, *, by: Actor) -> Standing:
         """Return the state of a user's limits (by name or id) and audit the access. Raises: UnknownUser"""
-        one = await self._accounts.lookup(user)
+        one, policy = await self._find(user)
         self._audit.note_reading("limits", by=by.id, subject=one.id)
-        charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
-        creates = "rooms:create" in self._policy.now.permissions(one.roles)
-        leases = [self._policy.now.rooms_of(one.roles).lease()] if creates else []
+        charges, quotas = policy.charges(one.roles, "*"), policy.quotas(one.roles, "*")
+        leases = [policy.rooms_of(one.roles).lease()] if "rooms:create" in policy.permissions(one.roles) else []
         decision = await self._limiter.peek(one.id, charges, quotas=quotas, leases=leases)
         return Standing(one, decision, await self._overrides.current(one.id))
 
     async def reset(self, user: str, names: list[str] | None, *, by: Actor) -> dict[str, int]:
         """Reset some or all limits and quotas; return and audit what was used. Raises as `override`."""
-        one = await by.find_other(self._accounts, self._policy.now, user)
-        charges, quotas = self._policy.now.charges(one.roles, "*"), self._policy.now.quotas(one.roles, "*")
+        one, policy = await self._find_other(user, by)
+        charges, quotas = policy.charges(one.roles, "*"), policy.quotas(one.roles, "*")
         known = {charge.limit.id for charge in charges} | {quota.id for quota in quotas}
         for name in names or ():
             if name not in known:
@@ -107,9 +111,9 @@ class UserLimits:
         if not 1 <= len(wanted.reason.strip()) <= 200:
             raise FieldError("reason", "must have 1 to 200 characters")
         plain_text("reason", wanted.reason)
-        one = await by.find_other(self._accounts, self._policy.now, user)
-        quota = self._quota(wanted)
-        limit = None if quota else self._limit(wanted)
+        one, policy = await self._find_other(user, by)
+        quota = self._quota(wanted, policy)
+        limit = None if quota else self._limit(wanted, policy)
         until_us = time.time_ns() // 1000 + wanted.lasts_s * 1_000_000
         said: dict[str, str | int] = {"name": wanted.target, "until_us": until_us, "reason": wanted.reason}
         said |= {"rate": wanted.rate or "", "burst": wanted.burst or 0, "amount": wanted.amount or 0}
@@ -122,16 +126,34 @@ class UserLimits:
 
     async def lift(self, user: str, name: str, *, by: Actor) -> bool:
         """Remove an override or block; tell whether there was one. Raises: UnknownUser, NotAllowed"""
-        one = await by.find_other(self._accounts, self._policy.now, user)
+        one, _ = await self._find_other(user, by)
         await self._audit.record("limits.lift", by=by.id, subject=one.id, name=name)
         return await self._overrides.lift(one.id, name)
 
-    def _quota(self, wanted: SetOverride) -> Quota | None:
+    async def _find(self, user: str) -> tuple[User, Policy]:
+        """Return a user (by name or id), or a service key (by id) as a user with its own role; and the policy for them.
+
+        Raises: UnknownUser, UnknownKey
+        """
+        if not KEY_ID.fullmatch(user):
+            return await self._accounts.lookup(user), self._policy.now
+        key = await self._keys.get(user)
+        one = User(key.id, key.name, key.name, (ROLE,), key.status, 0, key.created_ms)
+        return one, narrowed(self._policy.now, key.scopes, acting=False)
+
+    async def _find_other(self, user: str, by: Actor) -> tuple[User, Policy]:
+        """Do the same for one whom an actor may act on. Raises: NotAllowed, too"""
+        one, policy = await self._find(user)
+        by.check_other(one)
+        by.check_reach(policy, one)
+        return one, policy
+
+    def _quota(self, wanted: SetOverride, policy: Policy) -> Quota | None:
         """Return the quota that an override sets, None if it is not about one. Raises: FieldError"""
-        quotas = (role.quotas.get(wanted.target) for role in self._policy.now.roles.values())
+        quotas = (role.quotas.get(wanted.target) for role in policy.roles.values())
         quota = next((quota for quota in quotas if quota is not None), None)
         if quota is None:
-            if any(wanted.target == one.id for one in self._policy.now.installation):
+            if any(wanted.target == one.id for one in policy.installation):
                 raise FieldError("name", f"{wanted.target!r} is the budget of all users together")
             return None
         self._only(wanted, {"amount"})
@@ -139,12 +161,12 @@ class UserLimits:
             raise FieldError("amount", f"must be from 1 to {MOST_UNITS}")
         return structs.replace(quota, amount=wanted.amount)
 
-    def _limit(self, wanted: SetOverride) -> Limit | None:
+    def _limit(self, wanted: SetOverride, policy: Policy) -> Limit | None:
         """Return the limit that an override sets, None for a block. Raises: FieldError"""
         if wanted.target == BLOCK:
             self._only(wanted, set())
             return None
-        if wanted.target not in self._policy.now.applies_to:
+        if wanted.target not in policy.applies_to:
             raise FieldError("name", f"there is no limit or quota {wanted.target!r}")
         self._only(wanted, {"rate", "burst"})
         if wanted.rate is None or wanted.burst is None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from auth.accounts import Accounts
-from auth.passwords import Passwords
+from auth.service_keys import ServiceKeys
 from gateway.cli.checks import Finding
 from gateway.cli.connection import with_store
 from gateway.cli.terminal import JSON, print_result, progress
@@ -20,6 +20,7 @@ from gateway.setting_values import SettingsError
 from gateway.settings import archive_url, load_env, policy_path
 from gateway.usage.archive import Archive, ArchiveError
 from gateway.usage.rollup import CHANGED, THROUGH, RollUp
+from gateway.usage.subjects import Subjects
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ def update(as_json: bool) -> None:
 
     async def work(store: Store, roll_up: RollUp) -> list[date]:
         with progress() as shown:
-            total = await Accounts(store.execute).count() + await store.execute("ZCARD", ALL_ROOMS) + 1
+            total = await _subjects(store).count() + await store.execute("ZCARD", ALL_ROOMS) + 1
             task = shown.add_task("Copying counters", total=total)
             return await roll_up.run(progress=lambda done: shown.update(task, completed=done))
 
@@ -99,10 +100,12 @@ def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
     async def inner(store: Store) -> T:
         archive = Archive(url)
         try:
-            return await work(
-                store, RollUp(store.execute, Accounts(store.execute, Passwords()), archive, zone=policy.zone)
-            )
+            return await work(store, RollUp(store.execute, _subjects(store), archive, zone=policy.zone))
         finally:
             await archive.close()
 
     return with_store(inner)
+
+
+def _subjects(store: Store) -> Subjects:
+    return Subjects(Accounts(store.execute), ServiceKeys(store.execute))

@@ -11,12 +11,13 @@ import msgspec
 from rich.table import Table
 
 from auth.accounts import Accounts
-from auth.names import UID
+from auth.service_keys import ServiceKeys
 from gateway.audit import ACTION, ACTIONS, MOST_ENTRIES, Audit, Entry, Filter, party
-from gateway.cli.connection import every, names_of, with_store
+from gateway.cli.connection import every, with_store
 from gateway.cli.terminal import DURATION, print_csv, printable, table_of
 from gateway.redis.store import Store
 from gateway.routes.schemas import iso
+from gateway.usage.subjects import Subjects, is_subject
 
 _POLL_S = 1.0
 
@@ -27,7 +28,7 @@ def audit() -> None:
 
 
 @audit.command("tail")
-@click.option("--user", help="Only entries by or about this user: name or id.")
+@click.option("--user", help="Only entries by or about this user (name or id) or service key (id).")
 @click.option("--action", help="Only this action or kind, e.g. login, user, token.minted.")
 @click.option("--since", "since_s", type=DURATION, help="All entries of this time, e.g. 30min, 2h, 7d.")
 @click.option("--lines", type=click.IntRange(1, 10_000), help="How many entries.  [default: 20, or all --since]")
@@ -54,7 +55,7 @@ def tail(  # noqa: PLR0913  one argument per option
     async def work(store: Store) -> None:
         accounts = Accounts(store.execute)
         uid = None if user is None else await party(accounts, user)
-        trail, names = Audit(store.execute), _Names(accounts)
+        trail, names = Audit(store.execute), _Names(Subjects(accounts, ServiceKeys(store.execute)))
         newest, _ = await trail.page(size=1)  # where --follow starts, even if no entry matches
         wanted = Filter(user=uid, action=action, first_ms=first_ms)
         found = await _last(trail, most, wanted)
@@ -88,15 +89,16 @@ def _check_action(action: str | None) -> None:
 
 
 class _Names:
-    """The names of users by their ids, each asked for once."""
+    """The names of users and service keys by their ids, each asked for once."""
 
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
+    def __init__(self, subjects: Subjects) -> None:
+        self._subjects = subjects
         self._known: dict[str, str] = {}
 
     async def of(self, entries: list[Entry]) -> dict[str, str]:
-        uids = {uid for entry in entries for uid in (entry.by, entry.subject) if UID.fullmatch(uid)}
-        self._known |= await names_of(self._accounts, uids - set(self._known))
+        ids = {one for entry in entries for one in (entry.by, entry.subject) if is_subject(one)} - set(self._known)
+        found = await self._subjects.several(list(ids))
+        self._known |= {one: found[one].username or one if one in found else one for one in ids}
         return self._known
 
 

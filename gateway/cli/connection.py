@@ -63,9 +63,10 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         audit = Audit(execute, store.post, Announcer(policy))
         admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"))
         limiter = Limiter(execute, zone=policy.zone)
-        limits = UserLimits(accounts, limiter, Overrides(execute, limiter), policy, audit)
+        service_keys = ServiceKeys(execute, write=durable.execute)
+        limits = UserLimits(accounts, service_keys, limiter, Overrides(execute, limiter), policy, audit)
         registration = Registration(accounts, Vouchers(execute, "account"), policy, audit)
-        keys = KeyAdmin(ServiceKeys(execute, write=durable.execute), audit)
+        keys = KeyAdmin(service_keys, audit)
         mode = env.get("GATEWAY_REGISTRATION") or policy.now.registration.mode
         counted = Counters(execute), policy.zone()
         return await work(Office(accounts, sessions, admin, limits, keys, registration, *counted, mode))

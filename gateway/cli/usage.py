@@ -13,6 +13,7 @@ import msgspec
 from rich.progress import BarColumn, Progress, TextColumn
 
 from auth.accounts import Accounts
+from auth.service_keys import ServiceKeys
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
@@ -32,6 +33,7 @@ from gateway.usage.history import History
 from gateway.usage.query import GroupBy, Query, days_of_period, span_of_days, today_in
 from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones
+from gateway.usage.subjects import Subjects
 from gateway.usage.tables import csv_of, json_of
 from limits.counters import ALL, Counters
 from limits.derived import Derived
@@ -40,7 +42,7 @@ _MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
 _DATE = click.DateTime(["%Y-%m-%d"])
 _FILTERS = (
     click.option("--group-by", type=click.Choice(get_args(GroupBy)), help="One row per day, user, ... and action."),
-    click.option("--user", help="Only this user, by name or id."),
+    click.option("--user", help="Only this user or service key, by name or id."),
     click.option("--room", help="Only this room, by id."),
     click.option("--action", help="Only this action: minutes, owned, tokens.mint, rooms.create, login, api."),
     click.option("--from", "first", type=_DATE, help="First day.  [default: 30 days up to --to]"),
@@ -177,21 +179,21 @@ def rebuild(month: str | None) -> None:
         raise click.BadParameter("must look like 2026-11", param_hint="--month")
 
     async def work(store: Store) -> int:
-        accounts = Accounts(store.execute)
+        subjects = _subjects(store)
         with progress() as shown:
-            task = shown.add_task("Reading users", total=await accounts.count())
+            task = shown.add_task("Reading users and keys", total=await subjects.count())
 
-            async def all_users() -> AsyncIterator[str]:
+            async def everyone() -> AsyncIterator[str]:
                 after: int | None = 0
                 while after is not None:
-                    users, after = await accounts.page(after=after, size=500)
-                    for user in users:
-                        yield user.id
+                    found, after = await subjects.page(after=after, size=500)
+                    for one in found:
+                        yield one.id
                         shown.advance(task)
 
-            return await Derived(store.execute, store.post).rebuild(month, all_users(), Counters(store.execute))
+            return await Derived(store.execute, store.post).rebuild(month, everyone(), Counters(store.execute))
 
-    click.echo(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users.")
+    click.echo(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users and service keys.")
 
 
 usage.add_command(live)
@@ -216,7 +218,7 @@ def _with_reports(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
         try:
             zone = PolicyInForce(policy).zone
             return await work(
-                _Desk(store, Reports(store.execute, Accounts(store.execute), history, derived, zone=zone), policy)
+                _Desk(store, Reports(store.execute, _subjects(store), history, derived, zone=zone), policy)
             )
         finally:
             if archive is not None:
@@ -227,6 +229,10 @@ def _with_reports(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
 
 def _policy() -> Policy:
     return load_policy(policy_path(load_env()))
+
+
+def _subjects(store: Store) -> Subjects:
+    return Subjects(Accounts(store.execute), ServiceKeys(store.execute))
 
 
 class _Selected(msgspec.Struct):
@@ -282,5 +288,5 @@ async def _with_progress(
     async for rows, following in pages:
         yield rows, following
         count += len(rows)
-        done = int(following[0]) if following and total is not None else None
+        done = int(following[0]) if following and total is not None and int(following[0]) >= 0 else None
         shown.update(task, description=f"{count:,} rows", completed=done)

@@ -1,8 +1,9 @@
 """Charges a service key beside the user for whom it acts: in one write, both or neither."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from auth.service_keys import ServiceKey
 from auth.tokens import Principal
@@ -17,7 +18,8 @@ from limits.counters import ACTING
 from limits.limiter import Limiter
 from limits.policy import Decision, QuotaState
 
-Take = Callable[[], Awaitable[Decision]]
+Take = Coroutine[Any, Any, Decision]
+_Both = tuple[Decision | BaseException, Decision | BaseException]
 
 
 @dataclass(repr=False, eq=False)
@@ -31,18 +33,24 @@ class Acting:
     _outcomes: Outcomes
     _policy: PolicyInForce
 
-    async def charge(self, caller: Principal, access: Access, context: Context, take: Take) -> Decision:
-        """Charge the key of a caller and, by `take`, the user; return the decision about the user.
+    def charge(self, caller: Principal, access: Access, context: Context, take: Take) -> Take:
+        """Begin to charge the key of a caller and, by `take`, the user; await the decision about the user.
 
         Raises: RateLimited by the key; StaleCaller, after which a second call decides only what is still open
         """
         if caller.key is None or not caller.is_acting:
             # The key may have been charged already, before its user turned out to be disabled.
             charged, context.by_key = context.by_key, None
-            return charged or await take()
-        mine = _decided(context.by_key) if context.by_key else self._of_key(caller.key, access)
-        theirs = _decided(context.by_user) if context.by_user else take()
-        by_key, by_user = await asyncio.gather(mine, theirs, return_exceptions=True)
+            return _decided(charged, take) if charged else take
+        # Tasks, so that both leave in one write, together with what the caller asks Redis for next.
+        mine = self._of_key(caller.key, access)
+        if context.by_key:
+            mine = _decided(context.by_key, mine)
+        theirs = _decided(context.by_user, take) if context.by_user else take
+        return self._charged(access, context, asyncio.gather(mine, theirs, return_exceptions=True))
+
+    async def _charged(self, access: Access, context: Context, both: Awaitable[_Both]) -> Decision:
+        by_key, by_user = await both
         if isinstance(by_key, BaseException) or isinstance(by_user, BaseException):
             await self._undo("failed", by_key, by_user)
             raise by_key if isinstance(by_key, BaseException) else by_user  # type: ignore[misc]  # one of them is
@@ -73,14 +81,16 @@ class Acting:
         made = [one for one in decisions if isinstance(one, Decision)]
         await asyncio.gather(*(self._outcomes.undo(one, outcome) for one in made))
 
-    def _of_key(self, key: ServiceKey, access: Access) -> Awaitable[Decision]:
+    def _of_key(self, key: ServiceKey, access: Access) -> Take:
         charges = narrowed(self._policy.now, key.scopes, acting=False).charges((ROLE,), access.action)
         if not access.is_charged:
             return self._limiter.peek(key.id, charges, guards=[key.guard])
         return self._limiter.take(key.id, charges, metric=ACTING, guards=[key.guard])
 
 
-async def _decided(decision: Decision) -> Decision:
+async def _decided(decision: Decision, take: Take) -> Decision:
+    """Return what was decided before, instead of deciding again."""
+    take.close()
     return decision
 
 

@@ -14,9 +14,9 @@ from auth.errors import InvalidToken, TokenExpired
 from auth.sessions import Sessions
 from auth.tokens import Principal
 from gateway.http.access import Access, access_of
-from gateway.http.acting import Acting, Take
+from gateway.http.acting import Acting
 from gateway.http.callers import Callers, StaleCaller
-from gateway.http.context import Admitted, Context, context_of
+from gateway.http.context import Admitted, context_of
 from gateway.http.dispatch import Dispatch
 from gateway.http.login_throttle import Throttle
 from gateway.http.outcomes import Outcomes
@@ -76,7 +76,9 @@ class Admission:
                     await self._throttle.request(context_of(scope).client)
                 arguments = await read_input(scope, receive)
             else:
-                caller, refusal = await self._callers.identify(scope)
+                caller, refusal = self._callers.login(scope), None
+                if caller is None:
+                    caller, refusal = await self._callers.identify(scope)
                 arguments, wrong = await _read_input(scope, receive)
                 if caller.key is None:
                     admitted = await self._admit(access, caller, scope, arguments, refusal or wrong)
@@ -150,12 +152,10 @@ class Admission:
         charges = [charge for charge in policy.charges(roles, access.action) if charge not in own]
         seen = await self._limiter.peek(uid, own, quotas=quotas)  # before this request is counted: quotas count it
         guards = self._sessions.guards(caller)
-        decision = await self._charge(
-            access,
-            caller,
-            context_of(scope),
-            lambda: self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards),
-        )
+        take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards)
+        if caller.key is not None:
+            take = self._acting.charge(caller, access, context_of(scope), take)
+        decision = await take
         self._check(access, caller, decision, None)
         shown = structs.replace(decision, limits=(*decision.limits, *seen.limits), quotas=seen.quotas)
         verdict = decide_for(policy, caller, access.action)
@@ -177,17 +177,14 @@ class Admission:
         self, access: Access, caller: Principal, policy: Policy, scope: HTTPScope, refusal: Problem | FieldError | None
     ) -> tuple[Decision, Found | None, Usage | None]:
         """Ask Redis for everything at once: commands issued together are sent in one write."""
-        uid, roles, context = caller.uid, caller.roles, context_of(scope)
+        uid, roles = caller.uid, caller.roles
         guards = self._sessions.guards(caller)
         if not access.is_charged:
             leases = [policy.rooms_of(roles).lease()] if "rooms:create" in policy.permissions(roles) else []
             limits, quotas = policy.charges(roles, "*"), policy.quotas(roles, "*")
-            look = self._charge(
-                access,
-                caller,
-                context,
-                lambda: self._limiter.peek(uid, limits, guards=guards, quotas=quotas, leases=leases),
-            )
+            look = self._limiter.peek(uid, limits, guards=guards, quotas=quotas, leases=leases)
+            if caller.key is not None:
+                look = self._acting.charge(caller, access, context_of(scope), look)
             decision, usage = await self._together(
                 look, self._counters.usage(uid, time.time_ns() // 1000, policy.time_zone)
             )
@@ -196,25 +193,15 @@ class Admission:
             charges, quotas = policy.charges(roles, access.action), policy.quotas(roles, access.action)
         else:  # an invalid request costs only what every request costs
             charges, quotas = policy.common_charges(roles, access.action), ()
-        room = None
-        if access.concerns_room:
-            joins = access.action == "tokens.mint"
-            room = self._rooms.find(str(scope["path_params"]["room_id"]), uid, people=joins)
-        metric = counter_of(access.action)
-        take = self._charge(
-            access,
-            caller,
-            context,
-            lambda: self._limiter.take(uid, charges, metric=metric, guards=guards, quotas=quotas),
-        )
-        if room is None:
+        take = self._limiter.take(uid, charges, metric=counter_of(access.action), guards=guards, quotas=quotas)
+        if caller.key is not None:
+            take = self._acting.charge(caller, access, context_of(scope), take)
+        if not access.concerns_room:
             return await take, None, None
+        joins = access.action == "tokens.mint"
+        room = self._rooms.find(str(scope["path_params"]["room_id"]), uid, people=joins)
         decision, found = await self._together(take, room)
         return decision, found, None
-
-    def _charge(self, access: Access, caller: Principal, context: Context, take: Take) -> Awaitable[Decision]:
-        """Charge the caller by `take`, and with a user the service key that acts for them."""
-        return take() if caller.key is None else self._acting.charge(caller, access, context, take)
 
     async def _together(self, take: Awaitable[Decision], fetch: Awaitable[T]) -> tuple[Decision, T]:
         """Await both; `fetch` has been sent already. Uses no tasks, which would cost as much as the decision.

@@ -43,17 +43,22 @@ class Callers:
     _audit: Audit
     _users: dict[str, Principal] = field(default_factory=dict)
 
-    async def identify(self, scope: Scope) -> tuple[Principal, Problem | FieldError | None]:
-        """Return the caller, and why they may not act for the user whom they name; then they act for themselves.
+    def login(self, scope: Scope) -> Principal | None:
+        """Return the caller whose login token a request has; None for a service key, or if X-Act-As names a user.
 
         Raises: InvalidToken, TokenExpired, or Problem without a credential
         """
         credential, named = _credential(scope)
+        return None if named or credential.startswith(PREFIX) else self._tokens.verify(credential)
+
+    async def identify(self, scope: Scope) -> tuple[Principal, Problem | FieldError | None]:
+        """Return any caller, and why they may not act for the user whom they name; then they act for themselves.
+
+        Raises: as `login`
+        """
+        credential, named = _credential(scope)
         if not credential.startswith(PREFIX):
-            caller = self._tokens.verify(credential)
-            if named:
-                return caller, _lacks_scope("Only a service key acts for another user")
-            return caller, None
+            return self._tokens.verify(credential), _lacks_scope("Only a service key acts for another user")
         key = await self._verify(credential, context_of(scope).client)
         own = Principal(key.id, "", (ROLE,), 0, key)
         if not named:

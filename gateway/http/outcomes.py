@@ -30,21 +30,21 @@ class Outcomes:
 
     def counting(self, access: Access, scope: HTTPScope, admitted: Admitted, send: Send) -> Send:
         """Return a `send` that adds the RateLimit fields, audits a denial and corrects the count of a refusal."""
-        shown = ratelimit_fields(admitted.shown or admitted.decision)
+        shown, context = ratelimit_fields(admitted.shown or admitted.decision), context_of(scope)
         fields = [(name.lower().encode(), value.encode()) for name, value in shown.items()]
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *fields]
                 status = message["status"]
-                code = context_of(scope).problem_code
-                self._audit_denial(access, admitted, status, context_of(scope))
+                code = context.problem_code
+                self._audit_denial(access, admitted, status, context)
                 outcome = admitted.outcome
                 if status >= 400 and not admitted.refund:
                     outcome = "failed" if status >= 500 else f"refused.{code or 'invalid_request'}"
                 refund = admitted.refund or not 400 <= status < 500
                 settled = self._amend(admitted.decision, outcome, refund=refund)
-                if by_key := context_of(scope).by_key:
+                if by_key := context.by_key:
                     of_key = outcome if status >= 400 else ""
                     self.derive(by_key, None, of_key or "ok")
                     await asyncio.gather(settled, self._amend(by_key, of_key, refund=refund))

@@ -13,7 +13,7 @@ from auth.federation import Provider
 from gateway.policy.actions import ACTIONS, LIMITED_ACTIONS, MINUTES, PERMISSIONS, POWERS, RELATIONS, SCOPES
 from gateway.policy.endpoints import EVENTS, MOST_ENDPOINTS, Endpoint, check_endpoint
 from gateway.policy.identities import MOST_PROVIDERS, read_provider
-from gateway.policy.model import Anonymous, Guests, Policy, Prices, Registration, Role, RoomDefaults
+from gateway.policy.model import KEY_API, Anonymous, Guests, Policy, Prices, Registration, Role, RoomDefaults
 from gateway.policy.tables import (
     INTERNAL,
     NAMES_ALLOWED,
@@ -30,6 +30,7 @@ from gateway.policy.tables import (
     ReportsTable,
     RoleTable,
     RoomsTable,
+    ServiceKeysTable,
     Table,
     TemplateTable,
     Units,
@@ -97,6 +98,7 @@ class Reader:
             endpoints=self._endpoints(file.webhooks),
             identities=self._identities(file.identity, roles),
             time_zone=self._zone,
+            key_limits=self._key_limits(file.service_keys, limits),
         )
 
     def _role(self, name: str, data: Any, limits: Mapping[str, LimitTable], quotas: Mapping[str, QuotaTable]) -> Role:
@@ -248,6 +250,18 @@ class Reader:
         plain = LimitTable(applies_to=())
         numbers = {**self._defaults, **data}
         return Anonymous(**{name: self._limit(f"anonymous.{name}", name, numbers[name], plain) for name in numbers})
+
+    def _key_limits(self, data: dict[str, Any], limits: Mapping[str, LimitTable]) -> dict[str, Limit]:
+        """Read [service_keys]. Its limit `api` counts every request, whatever [limits.api] says."""
+        numbers = self._table("service_keys", data, ServiceKeysTable).limits
+        for name in sorted(numbers.keys() - limits.keys() - {"api"}):
+            self._refuse(f"service_keys.limits.{name}", f"there is no [limits.{name}]")
+        tables = {**limits, "api": LimitTable(applies_to=())}
+        found = {
+            name: self._limit(f"service_keys.limits.{name}", name, number, tables[name])
+            for name, number in numbers.items()
+        }
+        return {"api": KEY_API} | found
 
     def _registration(self, data: dict[str, Any], roles: Mapping[str, Role]) -> Registration:
         """Read [registration]; without a mode GATEWAY_REGISTRATION decides."""

@@ -50,8 +50,7 @@ def narrowed(policy: Policy, scopes: frozenset[str], *, acting: bool) -> Policy:
     """Return a policy as it applies to a service key with these scopes.
 
     If it acts for a user, every role grants only what the scopes contain: whatever asks the narrowed policy about the
-    user gets the rights that both have. If it acts for itself, its only role grants the scopes, but not `rooms:create`
-    and `rooms:join`, since a key has no rooms of its own.
+    user gets the rights that both have. If it acts for itself, its only role grants the scopes that do not need a user.
     """
     found = policy.narrowed.get((acting, scopes))
     if found is None:

@@ -69,6 +69,7 @@ class PolicyTable(Table):
     webhooks: Subtable = {}
     identity: Subtable = {}
     anonymous: Subtable = {}
+    service_keys: Subtable = {}
 
 
 class RegistrationTable(Table):
@@ -89,8 +90,14 @@ class RoleTable(Table):
     max_participants: People = 0
 
 
+class ServiceKeysTable(Table):
+    """[service_keys]"""
+
+    limits: Subtable = {}
+
+
 class NumberTable(Table):
-    """A role's number of a limit."""
+    """A number of a limit, of a role or of service keys."""
 
     rate: Rate
     burst: Units

@@ -12,14 +12,13 @@ from litestar.params import QueryParameter
 from msgspec import Meta
 
 from auth.errors import UnknownUser
-from auth.names import UID
-from auth.users import User
 from gateway.audit import ACTION, PLACE, Entry, Filter, party
 from gateway.http.access import needs
 from gateway.http.cursors import PageCursor, PageSize
 from gateway.routes.schemas import By, Instant, NextCursor, iso
 from gateway.routes.services import Injected, Services
 from gateway.text import FieldError
+from gateway.usage.subjects import Subject, is_subject
 
 _FROM = "Only entries from this instant on; with a time zone."
 _TO = "Only entries up to this instant; with a time zone."
@@ -32,14 +31,14 @@ class AuditEntry(msgspec.Struct):
     at: Annotated[Instant, Meta(description="When it happened.")]
     action: Annotated[str, Meta(description="What was done or attempted, e.g. `token.minted`.")]
     by: By
-    by_name: Annotated[str, Meta(description="Name of that user; empty if it was none or they were deleted.")]
-    subject: Annotated[str, Meta(description="Id of the user whom it concerns; empty if it concerns none.")]
-    subject_name: Annotated[str, Meta(description="Name of that user; empty if deleted.")]
+    by_name: Annotated[str, Meta(description="Name of that user or key; empty if it was none or they were deleted.")]
+    subject: Annotated[str, Meta(description="Id of the user or service key that it concerns; empty if there is none.")]
+    subject_name: Annotated[str, Meta(description="Name of that user or key; empty if deleted.")]
     request_id: Annotated[str, Meta(description="`X-Request-Id` of the request.")]
     details: Annotated[dict[str, str | int], Meta(description="More about it, depending on the action.")]
 
     @classmethod
-    def of(cls, entry: Entry, users: Mapping[str, User]) -> AuditEntry:
+    def of(cls, entry: Entry, users: Mapping[str, Subject]) -> AuditEntry:
         by_name, subject_name = (users[uid].username if uid in users else "" for uid in (entry.by, entry.subject))
         at, parties = iso(entry.at_ms / 1000), (entry.by, by_name, entry.subject, subject_name)
         return cls(entry.id, at, entry.action, *parties, entry.request_id, entry.details)
@@ -54,7 +53,10 @@ class AuditPage(msgspec.Struct):
 async def read_audit(  # noqa: PLR0913  one argument per query parameter
     services: Injected,
     user: Annotated[
-        str | None, QueryParameter(max_length=256, description="Only entries by or about this user: id or name.")
+        str | None,
+        QueryParameter(
+            max_length=256, description="Only entries by or about this user (id or name) or service key (id)."
+        ),
     ] = None,
     action: Annotated[
         str | None,
@@ -73,8 +75,8 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     if before is not None and not PLACE.fullmatch(before):
         raise FieldError("cursor", "is not a cursor of this list")
     found, following = await services.report_audit.page(wanted, before=before, size=limit)
-    parties = {uid for entry in found for uid in (entry.by, entry.subject) if UID.fullmatch(uid)}
-    users = await services.report_accounts.several(list(parties))
+    parties = {one for entry in found for one in (entry.by, entry.subject) if is_subject(one)}
+    users = await services.subjects.several(list(parties))
     next_cursor = services.cursors.seal("audit", following) if following else None
     return AuditPage([AuditEntry.of(entry, users) for entry in found], next_cursor)
 

@@ -44,7 +44,10 @@ ExpiresAt = Annotated[Instant, Meta(description="When it expires.")]
 CreatedAt = Annotated[Instant, Meta(description="When it was created.")]
 SessionId = Annotated[str, Meta(description="Id of the session.")]
 Relation = Annotated[str, Meta(description="`owner`, `cohost`, `participant`, `viewer` or `banned`.")]
-By = Annotated[str, Meta(description="Id of the user who did it; `cli` for the command line, empty without a login.")]
+By = Annotated[
+    str,
+    Meta(description="Id of the user or service key that did it; `cli` for the command line, empty without a login."),
+]
 NextCursor = Annotated[str, Meta(description="Pass it as `cursor` to get the next page; null on the last page.")]
 EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
 # Always true: clients that were written for the old guide's backend check it.

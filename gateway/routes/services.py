@@ -50,6 +50,7 @@ from gateway.rooms.room import Caller
 from gateway.routes.schemas import LoggedIn, RoomId, UserRef
 from gateway.usage.feed import Feed
 from gateway.usage.reports import Reports
+from gateway.usage.subjects import Subjects
 from limits.derived import Derived
 from limits.limiter import Limiter
 
@@ -89,6 +90,7 @@ class Services:
     hms_tokens: HmsTokens
     cursors: Cursors
     report_accounts: Accounts
+    subjects: Subjects
     report_audit: Audit
     reports: Reports
     totals: Totals

@@ -105,7 +105,9 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
         GroupBy | None,
         QueryParameter(description="What a row is about, besides an action; by default a user's day, or a room's."),
     ] = None,
-    user: Annotated[str | None, QueryParameter(max_length=256, description="Only this user: id or name.")] = None,
+    user: Annotated[
+        str | None, QueryParameter(max_length=256, description="Only this user or service key: id or name.")
+    ] = None,
     room: Annotated[str | None, QueryParameter(max_length=64, description="Only this room: id.")] = None,
     action: Annotated[
         str | None, QueryParameter(max_length=64, description="Only this action, e.g. `tokens.mint` or `minutes`.")

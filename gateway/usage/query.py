@@ -9,12 +9,12 @@ from gateway.hms.replies import ROOM_ID
 from gateway.policy.actions import COUNTED
 from gateway.policy.model import Prices
 from gateway.text import FieldError
-from limits.counters import METERED
+from limits.counters import ACTING, METERED
 from limits.periods import zone_of
 
 MOST_DAYS = 366
 EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on days cannot overflow
-COUNTED_ACTIONS = ("login", *sorted(COUNTED), "api", *METERED)
+COUNTED_ACTIONS = ("login", *sorted(COUNTED), "api", ACTING, *METERED)
 """The actions that have counters. The metered ones count time, the others requests."""
 
 Days = tuple[date, date]

@@ -5,9 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Sequence
 
 from auth import Execute
-from auth.accounts import Accounts
-from auth.errors import UnknownUser
-from auth.users import User
 from gateway.policy.actions import MINUTES, OWNED
 from gateway.policy.model import Prices
 from gateway.rooms import keys
@@ -17,6 +14,7 @@ from gateway.text import FieldError
 from gateway.usage.history import History
 from gateway.usage.query import Days, Query
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones, day_of, minutes_of, money_of, rows_of
+from gateway.usage.subjects import Subject, Subjects
 from limits.counters import ALL, METERED, PEAK, Daily
 from limits.derived import DENIALS, Derived
 from limits.periods import Zone, utc
@@ -43,18 +41,18 @@ class Reports:
     """Reads counters and joins them with names. Rows are made of the counters themselves, never of estimates."""
 
     def __init__(
-        self, execute: Execute, accounts: Accounts, history: History, derived: Derived, *, zone: Zone = utc
+        self, execute: Execute, subjects: Subjects, history: History, derived: Derived, *, zone: Zone = utc
     ) -> None:
         self._execute = execute
-        self._accounts = accounts
+        self._subjects = subjects
         self._history = history
         self._derived = derived
         self._zone = zone
 
     async def page(self, query: Query, *, after: Place | None = None, size: int = 100) -> UsagePage:
-        """Return the rows of the next `size` users (the oldest first) or rooms (the newest first) with any use.
+        """Return the rows of the next `size` users and keys (oldest first) or rooms (newest first) with any use.
 
-        The users' own counters are read, not an index of active users, so that the report equals what was counted.
+        Their own counters are read, not an index of active users, so that the report equals what was counted.
         A report by day or action reads the totals of the whole installation. Raises UnknownUser.
         """
         if query.room is not None:
@@ -92,14 +90,9 @@ class Reports:
         """Return the time zones in which days were counted, as the totals say."""
         return Zones.of(await self._history.daily(ALL, *days), self._zone())
 
-    async def find_user(self, user: str) -> User:
-        """Find a user by id or name; deleted ones, whose usage stays counted, by id. Raises UnknownUser."""
-        try:
-            return await self._accounts.lookup(user)
-        except UnknownUser:
-            if deleted := (await self._accounts.several([user])).get(user):
-                return deleted
-            raise
+    async def find_user(self, user: str) -> Subject:
+        """Find a user or a service key by id or name; deleted and revoked ones by id. Raises UnknownUser."""
+        return await self._subjects.find(user)
 
     async def of_user(self, uid: str, days: Days) -> list[UsageDay]:
         """Return the days on which a user did anything, or anybody was in their rooms."""
@@ -121,7 +114,7 @@ class Reports:
             raise FieldError("counter", "must not be money: the policy has no [prices]")
         metric = _SHORT.get(counter, counter)
         top = await self._derived.top(period, metric, size)
-        users = await self._accounts.several([uid for uid, _ in top])
+        users = await self._subjects.several([uid for uid, _ in top])
         rows = []
         for uid, count in top:
             name = users[uid].username if uid in users else ""
@@ -133,7 +126,7 @@ class Reports:
     async def _next_users(
         self, query: Query, after: Place | None, size: int
     ) -> tuple[Sequence[list[UsageRow]], Place | None]:
-        users, following = await self._accounts.page(after=int(after[0]) if after else 0, size=size)
+        users, following = await self._subjects.page(after=int(after[0]) if after else 0, size=size)
         found = await asyncio.gather(*(self._history.daily(one.id, *query.days) for one in users))
         groups = [_rows(query, daily, _user_keys(one), OWNED) for one, daily in zip(users, found, strict=True)]
         return groups, (following,) if following is not None else None
@@ -195,7 +188,7 @@ def _rows(query: Query, daily: Daily, keys: dict[str, str], peak_of: str) -> lis
     return rows
 
 
-def _user_keys(user: User) -> dict[str, str]:
+def _user_keys(user: Subject) -> dict[str, str]:
     return {"user_id": user.id, "username": user.username}
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 
 from auth import Execute
-from auth.accounts import Accounts
 from gateway.rooms import keys
 from gateway.usage.archive import Archive, ArchiveError, Kind, Row
 from gateway.usage.query import today_in
+from gateway.usage.subjects import Subjects
 from limits.counters import ALL, Counters
 from limits.periods import Zone, months_between, utc, zone_of
 
@@ -40,10 +40,10 @@ Progress = Callable[[int], None]
 class RollUp:
     """Brings the archive up to date. Running it twice, or two of them at once, does no harm."""
 
-    def __init__(self, execute: Execute, accounts: Accounts, archive: Archive, *, zone: Zone = utc) -> None:
+    def __init__(self, execute: Execute, subjects: Subjects, archive: Archive, *, zone: Zone = utc) -> None:
         self._execute = execute
         self._zone = zone
-        self._accounts = accounts
+        self._subjects = subjects
         self._counters = Counters(execute)
         self._archive = archive
         self._has_failed = False
@@ -115,7 +115,7 @@ class RollUp:
     async def _everyone(self) -> AsyncIterator[tuple[Kind, list[str]]]:
         after: int | None = 0
         while after is not None:
-            users, after = await self._accounts.page(after=after, size=_PAGE)
+            users, after = await self._subjects.page(after=after, size=_PAGE)
             yield "user", [user.id for user in users]
         for at in range(0, await self._execute("ZCARD", keys.ALL_ROOMS), _PAGE):
             rooms = await self._execute("ZRANGE", keys.ALL_ROOMS, at, at + _PAGE - 1)

@@ -9,10 +9,12 @@ import pytest
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
+from auth.service_keys import ServiceKeys
 from gateway.redis.store import Store
 from gateway.usage.history import History
 from gateway.usage.query import Query
 from gateway.usage.reports import Reports
+from gateway.usage.subjects import Subjects
 from limits.counters import Counters
 from limits.derived import Derived
 from tests.servers import Valkey
@@ -40,7 +42,9 @@ end
 
 def reports_of(store: Store) -> Reports:
     accounts, derived = Accounts(store.execute, Passwords()), Derived(store.execute, store.post)
-    return Reports(store.execute, accounts, History(Counters(store.execute)), derived)
+    return Reports(
+        store.execute, Subjects(accounts, ServiceKeys(store.execute)), History(Counters(store.execute)), derived
+    )
 
 
 @pytest.mark.timeout(300)  # 7 s, but many times that beside many other processes

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from auth.accounts import Accounts
-from auth.passwords import Passwords
+from auth.service_keys import ServiceKeys
 from gateway.redis.store import Store
 from gateway.usage.archive import Archive, ArchiveError, Row
 from gateway.usage.history import History
@@ -18,6 +18,7 @@ from gateway.usage.query import GroupBy, Query
 from gateway.usage.reports import Reports
 from gateway.usage.rollup import CHANGED, HOT_DAYS, RollUp
 from gateway.usage.rows import UsageRow
+from gateway.usage.subjects import Subjects
 from limits.counters import Counters
 from limits.derived import Derived
 from limits.periods import months_between
@@ -75,7 +76,11 @@ async def count(store: Store, subject: str, day: date, metric: str, value: int, 
 
 
 def roll_up_of(store: Store, archive: Archive) -> RollUp:
-    return RollUp(store.execute, Accounts(store.execute, Passwords()), archive)
+    return RollUp(store.execute, subjects_of(store), archive)
+
+
+def subjects_of(store: Store) -> Subjects:
+    return Subjects(Accounts(store.execute), ServiceKeys(store.execute))
 
 
 async def test_rows_of_the_same_day_subject_and_metric_are_replaced(archive: Archive) -> None:
@@ -109,7 +114,7 @@ async def test_a_failed_write_leaves_nothing_behind(archive: Archive) -> None:
 async def test_a_day_that_a_new_zone_of_reports_has_begun_again_is_copied_again(store: Store, archive: Archive) -> None:
     """West of the old zone it is an earlier day, which has been copied as finished."""
     zone = ["Pacific/Kiritimati"]
-    roll_up = RollUp(store.execute, Accounts(store.execute, Passwords()), archive, zone=lambda: zone[0])
+    roll_up = RollUp(store.execute, subjects_of(store), archive, zone=lambda: zone[0])
     await roll_up.work()
     through = await roll_up.through()
     assert through
@@ -122,7 +127,7 @@ async def test_a_day_that_a_new_zone_of_reports_has_begun_again_is_copied_again(
     rows = await archive.read("all", ["all"], through, through)
     assert [(row.metric, row.value) for row in rows] == [("minutes.ok", 5), ("zone.Pacific/Pago_Pago", 1)]
     reports = Reports(
-        store.execute, roll_up._accounts, History(Counters(store.execute), archive), Derived(store.execute, store.post)
+        store.execute, subjects_of(store), History(Counters(store.execute), archive), Derived(store.execute, store.post)
     )
     assert (await reports.zones_of((through, through))).text == "Pacific/Pago_Pago"
 
@@ -228,7 +233,7 @@ async def test_reports_from_the_archive_equal_those_from_redis(
 
     async def report(used: Archive | None) -> list[UsageRow]:
         history = History(Counters(store.execute), used)
-        reports = Reports(store.execute, Accounts(store.execute), history, Derived(store.execute, store.post))
+        reports = Reports(store.execute, subjects_of(store), history, Derived(store.execute, store.post))
         return [row async for rows, _ in reports.pages(query) for row in rows]
 
     expected = await report(None)

@@ -205,6 +205,17 @@ BAD |= {
     "a quota named like a limit": (
         "[roles.member]", QUOTA.replace("quotas.month", "quotas.api"), "quotas.api", "name of a limit",
     ),
+    "unknown service_keys": (
+        "[roles.member]", "[service_keys]\nscopes = 1\n[roles.member]", "service_keys.scopes", "unknown",
+    ),
+    "limit of service_keys that does not exist": (
+        "[roles.member]", '[service_keys]\nlimits.mints = { rate = "5/min", burst = 1 }\n[roles.member]',
+        "service_keys.limits.mints", "there is no [limits.mints]",
+    ),
+    "service_keys burst 0": (
+        "[roles.member]", '[service_keys]\nlimits.api = { rate = "5/min", burst = 0 }\n[roles.member]',
+        "service_keys.limits.api.burst", "whole number from 1",
+    ),
     "unknown anonymous": ("[roles.member]", "[anonymous]\nlogin = 1\n[roles.member]", "anonymous.login", "unknown"),
     "anonymous burst 0": (
         "[roles.member]", '[anonymous]\naccount = { rate = "5/min", burst = 0 }\n[roles.member]',
@@ -383,3 +394,15 @@ def test_a_duration_is_written_in_seconds_minutes_hours_or_days(tmp_path: Path, 
 def test_every_key_of_a_table_has_a_text_for_wrong_values(table: type[Table]) -> None:
     hints = get_type_hints(table, include_extras=True)
     assert [name for name in table.__struct_fields__ if not hints[name].__metadata__[0].description] == []
+
+
+def test_service_keys_have_a_limit_api_even_if_the_file_says_nothing_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    built_in = {"api": Limit("api", 6000, 60 * US_PER_S, 1200)}
+    assert load_policy(path).key_limits == load_policy(None).key_limits == built_in
+    numbers = 'limits.api = { rate = "5/s", burst = 9 }\nlimits.mints = { rate = "2/s", burst = 3 }'
+    mints = '[limits.mints]\napplies_to = ["tokens.mint"]\nrate = "1/s"\nburst = 1'
+    path.write_text(f"{MINIMAL}\n[service_keys]\n{numbers}\n{mints}")
+    stated = {"api": Limit("api", 5, US_PER_S, 9), "mints": Limit("mints", 2, US_PER_S, 3)}
+    assert load_policy(path).key_limits == stated

@@ -13,12 +13,14 @@ from msgspec import UNSET
 from auth import Execute
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
+from auth.service_keys import NewKey, ServiceKeys
 from gateway.policy.model import Prices
 from gateway.text import FieldError
 from gateway.usage.history import History
 from gateway.usage.query import Query
 from gateway.usage.reports import Reports
 from gateway.usage.rows import UsageRow
+from gateway.usage.subjects import Subjects
 from limits.counters import Counters
 from limits.derived import Derived
 from tests.fake_redis import fake_redis
@@ -59,8 +61,8 @@ async def reports(execute: Execute) -> Reports:
     total = {"21:tokens.mint.ok": 1, "22:tokens.mint.ok": 4, "22:minutes.ok": 90, "22:tokens.mint.denied.api": 2}
     await write(execute, "uc:1:{all}:2026-11", **total)
     await write(execute, "uc:1:{all}:2026-10", **{"31:tokens.mint.ok": 2, "31:minutes.ok": 120})
-    accounts = Accounts(execute)
-    return Reports(execute, accounts, History(Counters(execute)), Derived(execute, lambda *_: None), zone=lambda: ZONE)
+    subjects = Subjects(Accounts(execute), ServiceKeys(execute))
+    return Reports(execute, subjects, History(Counters(execute)), Derived(execute, lambda *_: None), zone=lambda: ZONE)
 
 
 async def write(execute: Execute, key: str, **fields: Any) -> None:
@@ -217,3 +219,34 @@ async def test_a_deleted_user_is_found_by_id_and_keeps_their_usage(reports: Repo
     for nobody in ("nobody", "u" + "n" * 20, "all", ""):
         with pytest.raises(UnknownUser):
             await reports.find_user(nobody)
+
+
+async def test_service_keys_come_after_the_users_by_their_names(reports: Reports, execute: Execute) -> None:
+    keys = ServiceKeys(execute)
+    ids = [(await keys.add(NewKey(name, ["audit:read"]), by="cli"))[0].id for name in ("crm", "billing", "old")]
+    for number, key_id in enumerate(ids):
+        await execute("HSET", f"sk:1:{{{key_id}}}", "created_ms", number)
+        await execute("ZADD", "ki:1", number, key_id)
+        await write(execute, f"uc:1:{{{key_id}}}:2026-11", **{"22:act-as.ok": number + 1, "*:act-as.ok": number + 1})
+    await keys.revoke(ids[2])
+    whole, _ = await reports.page(Query(DAYS, "user", action="act-as"))
+    assert facts(whole, "username") == [("crm", "act-as", 1), ("billing", "act-as", 2), ("old", "act-as", 3)]
+    assert [row.user_id for row in whole] == ids
+    rows: list[UsageRow] = []
+    sizes = []
+    async for page, _ in reports.pages(Query(DAYS)):
+        rows += page
+        sizes.append(len(page))
+    assert [row.username for row in rows if row.action == "act-as"] == ["crm", "billing", "old"]
+    paged, after = await reports.page(Query(DAYS, "user", action="act-as"), size=2)
+    assert [row.username for row in paged] == ["crm", "billing"]
+    paged, after = await reports.page(Query(DAYS, "user", action="act-as"), after=after, size=2)
+    assert ([row.username for row in paged], after) == (["old"], None)
+    one, _ = await reports.page(Query(DAYS, "user", user=ids[1]))
+    assert facts(one, "username") == [("billing", "act-as", 2)]
+    assert (await reports.find_user("billing")).id == ids[1]
+    assert (await reports.find_user("hanna")).id == HANNA
+    await execute("ZADD", "tp:1:2026-11:act-as.ok", 2, ids[1], 1, ids[0])
+    assert [row.username for row in await reports.top("2026-11", "act-as.ok", 10)] == ["billing", "crm"]
+    with pytest.raises(UnknownUser, match="no service key"):
+        await reports.find_user("gwk_aaaaaaaaaaaa")
