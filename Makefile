@@ -9,7 +9,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 .PHONY: help demo quick test check bench format docs lock clean
 
 help:
-	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, three users"
+	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, four users"
 	@echo "make quick   run the tests that need no server and no argon2, in half a minute"
 	@echo "make test    run the whole test suite; PYTEST_ARGS for a part of it"
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"

@@ -86,6 +86,7 @@ from gateway.rooms.membership import Membership
 from gateway.rooms.registry import Rooms
 from gateway.rooms.relations import Members
 from gateway.routes import description
+from gateway.routes.home import home
 from gateway.routes.services import Services
 from gateway.routes.table import CONSOLE, DOCS, MONITORING, ROUTES
 from gateway.settings import Settings
@@ -282,7 +283,8 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         secret,
         dispatch,
     )
-    routes = [*ROUTES, *CONSOLE, *(DOCS if settings.docs else ()), *(MONITORING if monitor else ())]
+    page = home(docs=settings.docs, console=settings.operator_bind is None)
+    routes = [page, *ROUTES, *CONSOLE, *(DOCS if settings.docs else ()), *(MONITORING if monitor else ())]
     app = Litestar(
         # First, or Litestar adds OPTIONS handlers of its own, which have no `opt` and name only some of the methods.
         [description.options(routes), *routes],

@@ -98,7 +98,7 @@ class Settings:
             hms_api_url=http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
             policy_path=policy_path(env),
             host=env.get("GATEWAY_HOST") or "127.0.0.1",
-            port=number(env, "GATEWAY_PORT", DEFAULT_PORT, 1, 65535),
+            port=port(env),
             workers=number(env, "GATEWAY_WORKERS", 1, 1, 64),
             trusted_proxies=networks(env, "GATEWAY_TRUSTED_PROXIES"),
             cors_origins=origins(env, "GATEWAY_CORS_ORIGINS"),
@@ -183,6 +183,11 @@ def share(variables: Mapping[str, str], prefix: str) -> None:
     for name in [name for name in os.environ if name.startswith(prefix)]:
         del os.environ[name]
     os.environ.update(variables)
+
+
+def port(env: Mapping[str, str]) -> int:
+    """Return the port to listen on: GATEWAY_PORT, else PORT, which hosting platforms set. Raises: SettingsError"""
+    return number(env, "GATEWAY_PORT" if env.get("GATEWAY_PORT") else "PORT", DEFAULT_PORT, 1, 65535)
 
 
 def data_folder(env: Mapping[str, str]) -> Path:

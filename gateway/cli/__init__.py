@@ -83,7 +83,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--host", help="Address to listen on (GATEWAY_HOST).  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (GATEWAY_PORT).  [default: 8000]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (GATEWAY_PORT, else PORT).  [default: 8000]")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes (GATEWAY_WORKERS).  [default: 1]")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Run the gateway with the settings of the environment or `.env`."""
@@ -107,7 +107,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     "--prepare", is_flag=True, help="Only write the secrets and users of the demo, for `docker compose`. Start nothing."
 )
 def demo(data: Path | None, port: int | None, prepare: bool) -> None:
-    """Run everything on this machine: Valkey, a local 100ms and the gateway, with three users."""
+    """Run everything on this machine: Valkey, a local 100ms and the gateway, with four users."""
     from gateway.demo import installation, supervisor
 
     override(GATEWAY_DATA=data, GATEWAY_PORT=port)

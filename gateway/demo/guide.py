@@ -23,7 +23,7 @@ class Guide:
 
     def trial(self) -> Iterator[str]:
         """Return the lines that create a room, get a token and show usage; the last two make minutes appear."""
-        yield "Try it: log in, create a room (five at once, then one every six minutes), get a join token, show usage"
+        yield "Try it: log in, create a room, get a join token, show usage"
         yield f'  TOKEN=$({self._login("host")} | sed -nE \'s/.*"access_token":"([^"]+)".*/\\1/p\')'
         create = f'curl -s {self.base}/api/rooms {_BEARER} -d \'{{"name": "Standup"}}\''
         yield f'  ROOM=$({create} | sed -nE \'s/.*"room":\\{{"id":"([^"]+)".*/\\1/p\')'

@@ -1,4 +1,4 @@
-"""The installation of a demo, on disk and in Redis: its secrets, its addresses and its three users."""
+"""The installation of a demo, on disk and in Redis: its secrets, its addresses, its policy and its four users."""
 
 import asyncio
 import secrets
@@ -16,6 +16,7 @@ from auth.passwords import Passwords
 from gateway.demo.guide import Guide
 from gateway.files import write_whole
 from gateway.policy.effective import policy_of
+from gateway.policy.file import built_in_text
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
 from gateway.setting_values import SettingsError
@@ -23,10 +24,11 @@ from gateway.settings import DEMO_ENV, Settings, data_folder, given_env, hms_giv
 from gateway.traces.recorder import check_extra
 
 HOST = "127.0.0.1"
-USERS = ("host", "member", "operator")
+USERS = ("host", "member", "operator", "admin")
 _EMULATOR_PORT = 8100
 _CREDENTIALS = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
 _WEBHOOK_HEADER = "X-Gateway-Webhook-Secret"  # the gateway's default
+_ROOMS_LIMIT = ('{ rate = "10/h", burst = 5 }', '{ rate = "60/min", burst = 30 }')  # the built-in one, the demo's
 _CORS = "http://localhost:*,http://127.0.0.1:*"
 
 
@@ -52,6 +54,7 @@ def prepare_only() -> None:
     folder = data_folder(env)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
+    addresses["GATEWAY_POLICY"] = str(_write_policy(folder))
     demo_env = _write_env(folder, addresses)
     _check({**demo_env, **env})
     if "DEMO_EMULATOR_DATA" in env:
@@ -94,12 +97,20 @@ def environment(folder: Path, port: int) -> dict[str, str]:
             "GATEWAY_PORT": str(port),
             # As given now, so that commands in another shell use them too.
             "GATEWAY_ARCHIVE": given.get("GATEWAY_ARCHIVE") or f"sqlite:///{folder}/usage.db",
-            "GATEWAY_POLICY": str(policy.absolute()) if policy else "",
+            "GATEWAY_POLICY": str(policy.absolute() if policy else _write_policy(folder)),
         },
     )
     write_whole(folder / "valkey.conf", _valkey_config(folder, redis_port, password))
     caller = {name: value for name, value in given.items() if not name.startswith("HMS_")}
     return {**caller, **env, "GATEWAY_LOG": caller.get("GATEWAY_LOG", "console"), "GATEWAY_DATA": str(folder)}
+
+
+def _write_policy(folder: Path) -> Path:
+    """Write the built-in policy with a roomier limit for new rooms, which cost nothing here; return its path."""
+    path = folder / "policy.toml"
+    text = built_in_text().replace(*_ROOMS_LIMIT)
+    write_whole(path, f"# Written at each start of the demo. Edit a copy, and set GATEWAY_POLICY to it.\n{text}")
+    return path
 
 
 def _write_env(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:

@@ -31,8 +31,7 @@ from gateway.demo.installation import (
     saved,
 )
 from gateway.files import hold
-from gateway.setting_values import SettingsError
-from gateway.settings import DEFAULT_PORT, data_folder, load_env
+from gateway.settings import data_folder, given_env, load_env, port as wanted_port
 
 _START_S = 20.0
 _STOP_S = 10.0
@@ -99,17 +98,14 @@ def _print_usage(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool
     click.echo(f"  Valkey    {HOST}:{port_of(env['REDIS_URL'])}, stored on disk; its password is in demo.env")
     click.echo(f"  100ms     {env['HMS_API_URL']}, a local 100ms without an account and without video")
     click.echo(f"  API       {base}/docs")
-    click.echo(f"  Console   {base}/operator, for the user named operator")
+    click.echo(f"  Console   {base}/operator, for the users named operator and admin")
     click.echo("\nUsers" + ("" if fresh else " (kept from the previous start, with their data)"))
     click.echo("\n".join([*guide.logins(), "", *guide.trial()]))
     click.echo("\nCtrl-C stops everything. Data and passwords are kept.")
 
 
 def _gateway_port() -> int:
-    text = load_env().get("GATEWAY_PORT") or str(DEFAULT_PORT)
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise SettingsError("GATEWAY_PORT must be a whole number from 1 to 65535")
-    port = int(text)
+    port = wanted_port(given_env())  # not the port of the previous start, which may have been an exception
     if free_port(port) != port:
         raise DemoError(
             f"port {port} is taken; stop its program, or choose another port: GATEWAY_PORT={port + 1} make demo"

@@ -82,3 +82,12 @@ def test_page_forbids_inline_scripts_and_other_hosts(gateway: Installation) -> N
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "http" not in answer.text
         assert "innerHTML" not in answer.text
+
+
+def test_the_page_at_the_root_leads_to_the_api_and_the_console(gateway: Installation, tab: Tab) -> None:
+    tab.open(gateway.url)
+    assert tab.ask("[...document.links].map((one) => one.pathname)") == ["/docs", "/operator", "/health/ready"]
+    assert tab.ask("getComputedStyle(document.body).maxWidth") == "512px", "the page's style is applied"
+    tab.page.click("text=The API")
+    tab.wait_for("document.getElementById('create_room')")
+    assert tab.complaints == []

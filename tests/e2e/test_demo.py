@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 from tests import forked
 from tests.servers import HOST, NO_TLS, REPOSITORY, Installation, Valkey, free_port, wait_until
 
-NAMES = ("host", "member", "operator")
+NAMES = ("host", "member", "operator", "admin")
 LAST_LINE = "Ctrl-C stops everything"
 
 
@@ -150,6 +150,9 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
         room = client.post("/api/rooms", json={"name": "Kept"}).json()["room"]
         assert client.post(f"/api/rooms/{room['id']}/token", json={"role": "host"}).status_code == 200
         counted = client.get("/api/usage").json()["usage"]["total"]
+
+        for _ in range(10):  # more than the built-in policy allows at once
+            assert client.post("/api/rooms", json={}).status_code == 201
 
     check_the_printed_try_it_lines(demo)
     check_that_a_peer_can_join(demo, room["id"])

@@ -9,6 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 
 import gateway.routes
 from gateway import app
+from gateway.routes.home import home
 
 
 def test_every_handler_of_every_route_module_is_served() -> None:
@@ -19,3 +20,10 @@ def test_every_handler_of_every_route_module_is_served() -> None:
         for name, one in vars(import_module(found.name)).items():
             if isinstance(one, HTTPRouteHandler):
                 assert id(one) in served, f"{found.name}.{name}"
+
+
+async def test_the_page_at_the_root_links_only_to_what_is_shown_there() -> None:
+    page = (await home(docs=False, console=False).fn()).content
+    assert b"/health/ready" in page
+    assert b"/docs" not in page
+    assert b"/operator" not in page

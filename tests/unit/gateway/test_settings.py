@@ -324,6 +324,12 @@ def test_a_number_outside_its_range_is_refused(name: str, most: int) -> None:
         assert refusal(**{name: value}) == f"{name} must be a whole number from 1 to {most}"
 
 
+def test_the_port_of_a_hosting_platform_is_used_unless_the_gateway_has_its_own() -> None:
+    assert Settings.from_env(GOOD | {"PORT": "5000"}).port == 5000
+    assert Settings.from_env(GOOD | {"PORT": "5000", "GATEWAY_PORT": "8001"}).port == 8001
+    assert refusal(PORT="http") == "PORT must be a whole number from 1 to 65535"
+
+
 @pytest.mark.parametrize(
     ("name", "least", "most"),
     [
