@@ -93,7 +93,7 @@ class Settings:
             redis_url=redis_url(env),
             hms_app_access_key=required(env, "HMS_APP_ACCESS_KEY"),
             hms_app_secret=secret(env, "HMS_APP_SECRET"),
-            hms_template_id=required(env, "HMS_TEMPLATE_ID"),
+            hms_template_id=template_id(env),
             gateway_secrets=secrets(env, "GATEWAY_SECRET"),
             hms_api_url=http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL),
             policy_path=policy_path(env),
@@ -121,8 +121,6 @@ class Settings:
             traces=traces,
             open_telemetry={} if traces == "off" else open_telemetry(env),
         )
-        if not _TEMPLATE_ID.fullmatch(settings.hms_template_id):
-            raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
         if settings.hms_app_secret in settings.gateway_secrets:
             raise SettingsError(
                 "GATEWAY_SECRET must differ from HMS_APP_SECRET: every join token would verify as a login token"
@@ -216,6 +214,19 @@ def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
         number(env, "GATEWAY_ARGON2_MEMORY_KIB", MEMORY_KIB, MEMORY_KIB, MOST_MEMORY_KIB),
         number(env, "GATEWAY_ARGON2_PASSES", PASSES, PASSES, MOST_PASSES),
     )
+
+
+def template_id(env: Mapping[str, str]) -> str:
+    """Return the checked HMS_TEMPLATE_ID. Raises: SettingsError"""
+    value = required(env, "HMS_TEMPLATE_ID")
+    if not _TEMPLATE_ID.fullmatch(value):
+        raise SettingsError("HMS_TEMPLATE_ID must be 24 hexadecimal digits, as the 100ms dashboard shows it")
+    return value
+
+
+def in_compose(env: Mapping[str, str]) -> bool:
+    """Tell whether this process is the `setup` of docker-compose.yml, which brings Redis and mounts the policy."""
+    return "DEMO_GATEWAY_URL" in env
 
 
 def redis_url(env: Mapping[str, str]) -> str:

@@ -83,7 +83,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--host", help="Address to listen on (GATEWAY_HOST).  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (GATEWAY_PORT, else PORT).  [default: 8000]")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port to listen on (GATEWAY_PORT, else PORT).  [default: 8000]"
+)
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes (GATEWAY_WORKERS).  [default: 1]")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Run the gateway with the settings of the environment or `.env`."""

@@ -1,9 +1,8 @@
 """`gateway init`: checks and writes the settings of a new installation."""
 
-import asyncio
 import re
-import secrets
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,12 +12,10 @@ from urllib.parse import urlsplit
 import click
 
 from gateway.cli.failures import CommandError
+from gateway.cli.init_answers import COMPOSE_REDIS, complete
 from gateway.cli.terminal import JSON, print_json
 from gateway.files import write_whole
-from gateway.hms.client import HmsClient, connect
-from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
 from gateway.hms.replies import HmsTemplate
-from gateway.hms.tokens import HmsTokens
 from gateway.metering.intake import PATH
 from gateway.policy.effective import policy_of
 from gateway.policy.file import parse_policy
@@ -32,9 +29,10 @@ from gateway.policy.templates import (
     recommended_mapping,
     unusable_names,
 )
-from gateway.settings import DEFAULT_HMS_API_URL, Settings, process_env
+from gateway.settings import DEFAULT_HMS_API_URL, Settings, in_compose, process_env
 
 _ENV, _POLICY, _KEYS = ".env", "policy.toml", "signing.pem"
+_COMPOSE_POLICY = "deploy/policy/policy.toml"  # in the folder that docker-compose.yml mounts
 # Characters that compose, a shell and python-dotenv read without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
 
@@ -45,8 +43,18 @@ class _Plan:
 
     env: dict[str, str]
     policy: str = ""
+    policy_file: str = _POLICY
     keys: str = ""
     notes: tuple[str, ...] = ()
+
+    def files(self) -> list[tuple[Path, str, int]]:
+        """Return path, text and mode of each file, `.env` after those that it points at."""
+        files = [(Path(_ENV), _env_text(self.env), 0o600)]
+        if self.policy:  # readable by all, since a container runs as another user
+            files.insert(0, (Path(self.policy_file), self.policy, 0o644))
+        if self.keys:
+            files.insert(0, (Path(_KEYS), self.keys, 0o600))
+        return files
 
 
 @click.command("init")
@@ -71,18 +79,23 @@ def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: 
     HMS_TEMPLATE_ID and, if you like, GATEWAY_PUBLIC_URL and keys that sign access tokens. The access key and the secret
     have no options, because every user can read a command line. Says what to enter at 100ms for the webhooks, from
     which minutes are counted.
+
+    In a container of docker-compose.yml it does not ask for REDIS_URL, because compose brings Redis, and prints what to
+    write if the folder is not yours to write to.
     """
     if urlsplit(given["REDIS_URL"] or "").password:
         raise CommandError(
             "--redis-url: other users can read a password on a command line; set REDIS_URL, or enter it when asked"
         )
-    env = _complete(process_env() | {name: value for name, value in given.items() if value})
+    env, template = complete(process_env() | {name: value for name, value in given.items() if value}, offline=offline)
     settings = Settings.from_env(env)
-    template = None if offline else asyncio.run(_fetch(settings))
     plan = _plan(env, settings, template)
     plan = replace(plan, notes=(*plan.notes, _webhooks(settings)))
     if signing_key or _wants_keys(settings):
         plan = _with_keys(plan, settings)
+    if in_compose(process_env()) and not _is_writable():
+        _print(plan)
+        return
     written = _write(plan, force=force)
     if as_json:
         print_json({**written, "notes": plan.notes})
@@ -90,39 +103,10 @@ def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: 
         _say(plan, written)
 
 
-def _complete(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of the new installation; ask for those that are missing."""
-    asked = {
-        "REDIS_URL": "REDIS_URL, such as redis://127.0.0.1:6379/0",
-        "HMS_APP_ACCESS_KEY": "HMS_APP_ACCESS_KEY (100ms dashboard, Developer)",
-        "HMS_APP_SECRET": "HMS_APP_SECRET (not shown)",
-        "HMS_TEMPLATE_ID": "HMS_TEMPLATE_ID (100ms dashboard, Templates)",
-    }
-    settings = {"GATEWAY_SECRET": secrets.token_urlsafe(48)}
-    for name, prompt in asked.items():
-        settings[name] = (env.get(name) or _ask(name, prompt, hidden=name == "HMS_APP_SECRET")).strip()
-    settings["HMS_WEBHOOK_SECRET"] = env.get("HMS_WEBHOOK_SECRET") or secrets.token_urlsafe(48)
-    settings["GATEWAY_PUBLIC_URL"] = env.get("GATEWAY_PUBLIC_URL") or _ask_public_url()
-    kept = ("HMS_API_URL", "HMS_WEBHOOK_HEADER", "GATEWAY_POLICY", "GATEWAY_SIGNING_KEY")
-    settings |= {name: env[name] for name in kept if name in env}
-    return {name: value for name, value in settings.items() if value}
-
-
-def _ask(name: str, prompt: str, *, hidden: bool) -> str:
-    if not sys.stdin.isatty():
-        raise CommandError(f"{name} is not set and cannot be asked for without a terminal; set it in the environment")
-    return str(click.prompt(prompt, hide_input=hidden, err=True))
-
-
-def _ask_public_url() -> str:
-    if not sys.stdin.isatty():
-        return ""
-    prompt = "GATEWAY_PUBLIC_URL, where 100ms reaches the gateway, such as https://video.example.com (empty: not yet)"
-    return str(click.prompt(prompt, default="", show_default=False, err=True)).strip()
-
-
 def _wants_keys(settings: Settings) -> bool:
     if not settings.public_url or settings.token_keys is not None or not sys.stdin.isatty():
+        return False
+    if in_compose(process_env()):  # the user of the container could not read the file
         return False
     text = f"Should other services be able to verify access tokens? They are then signed with keys in {_KEYS}"
     return click.confirm(text, default=False, err=True)
@@ -151,25 +135,13 @@ def _webhooks(settings: Settings) -> str:
     return f"{where} {address} and a header {settings.webhook_header} with the value of HMS_WEBHOOK_SECRET in {_ENV}."
 
 
-async def _fetch(settings: Settings) -> HmsTemplate:
-    async with connect(settings.hms_api_url) as http:
-        hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
-        try:
-            return await hms.fetch_template(settings.hms_template_id)
-        except HmsUnauthorized as error:
-            raise CommandError("100ms refuses HMS_APP_ACCESS_KEY and HMS_APP_SECRET; nothing was written") from error
-        except HmsNotFound as error:
-            raise CommandError(
-                f"100ms has no template {settings.hms_template_id} (HMS_TEMPLATE_ID); nothing was written"
-            ) from error
-        except HmsError as error:
-            raise CommandError(
-                f"{error} ({settings.hms_api_url}) Nothing was written; --offline writes without asking 100ms"
-            ) from error
-
-
 def _plan(env: dict[str, str], settings: Settings, template: HmsTemplate | None) -> _Plan:
     policy = policy_of(settings)
+    file = _POLICY
+    if in_compose(process_env()):
+        file = _COMPOSE_POLICY
+        if env["REDIS_URL"] == COMPOSE_REDIS:  # with any value, compose would start no Redis
+            del env["REDIS_URL"]
     if template is None:
         return _Plan(env, notes=("100ms was not asked. Run `gateway doctor` when it can be reached.",))
     missing = missing_roles(policy, "default", template.role_names)
@@ -185,10 +157,10 @@ def _plan(env: dict[str, str], settings: Settings, template: HmsTemplate | None)
         text = policy_text(recommended_mapping(template))
     except NoMapping as error:
         raise CommandError(f"{error}; nothing was written") from error
-    written = parse_policy(text, _POLICY)
-    note = f"The template has no {' and no '.join(missing)} but {has}: {_POLICY} maps relations to these roles."
+    written = parse_policy(text, file)
+    note = f"The template has no {' and no '.join(missing)} but {has}: {file} maps relations to these roles."
     notes = (note, *_left_out(template), *_powers(written, template))
-    return _Plan({**env, "GATEWAY_POLICY": f"./{_POLICY}"}, text, notes=notes)
+    return _Plan({**env, "GATEWAY_POLICY": f"./{file}"}, text, file, notes=notes)
 
 
 def _left_out(template: HmsTemplate) -> tuple[str, ...]:
@@ -206,11 +178,7 @@ def _powers(policy: Policy, template: HmsTemplate) -> tuple[str, ...]:
 
 def _write(plan: _Plan, *, force: bool) -> dict[str, str | None]:
     """Write the files; return their paths and the paths of the backups."""
-    files = [(Path(_ENV), _env_text(plan.env), 0o600)]
-    if plan.policy:  # before the file that points at it; readable, since a container runs as another user
-        files.insert(0, (Path(_POLICY), plan.policy, 0o644))
-    if plan.keys:
-        files.insert(0, (Path(_KEYS), plan.keys, 0o600))
+    files = plan.files()
     present = " and ".join(str(path) for path, *_ in files if path.exists())
     if present and not force:
         if not sys.stdin.isatty():
@@ -220,6 +188,7 @@ def _write(plan: _Plan, *, force: bool) -> dict[str, str | None]:
     for path, text, mode in files:
         name = path.name.lstrip(".").partition(".")[0]
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             written[f"{name}_backup"] = _back_up(path)
             write_whole(path, text, mode=mode)
         except OSError as error:
@@ -250,6 +219,23 @@ def _quoted(name: str, value: str) -> str:
     return f"'{value}'"
 
 
+def _is_writable() -> bool:
+    try:
+        with tempfile.TemporaryFile(dir="."):
+            return True
+    except OSError:
+        return False
+
+
+def _print(plan: _Plan) -> None:
+    """Print the files of an installation, for people to write them."""
+    for path, text, mode in plan.files():
+        click.echo(f"Write this to {path} beside docker-compose.yml, with mode {mode:04o}:\n\n{text}")
+    for note in plan.notes:
+        click.echo(note)
+    click.echo("Next: docker compose up -d --wait")
+
+
 def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
     for name in ("signing", "policy", "env"):
         if name in written:
@@ -259,4 +245,7 @@ def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
         click.echo(note)
     if process_env().get("GATEWAY_SECRET"):
         click.echo("Warning: GATEWAY_SECRET of the environment overrides the one in .env.")
-    click.echo("Next: gateway doctor; gateway users add NAME --role admin; gateway serve")
+    if in_compose(process_env()):
+        click.echo("Next: docker compose up -d --wait; docker compose exec gateway gateway users add NAME --role admin")
+    else:
+        click.echo("Next: gateway doctor; gateway users add NAME --role admin; gateway serve")

@@ -31,7 +31,8 @@ from gateway.demo.installation import (
     saved,
 )
 from gateway.files import hold
-from gateway.settings import data_folder, given_env, load_env, port as wanted_port
+from gateway.settings import data_folder, given_env, load_env
+from gateway.settings import port as wanted_port
 
 _START_S = 20.0
 _STOP_S = 10.0

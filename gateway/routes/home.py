@@ -8,7 +8,9 @@ from litestar.handlers import HTTPRouteHandler
 
 from gateway.http.access import public
 
-_STYLE = "body{font:16px/1.6 system-ui,sans-serif;margin:15vh auto;max-width:32rem;padding:0 1rem;color-scheme:light dark}"
+_STYLE = (
+    "body{font:16px/1.6 system-ui,sans-serif;margin:15vh auto;max-width:32rem;padding:0 1rem;color-scheme:light dark}"
+)
 _HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
     "Cache-Control": "public, max-age=300",

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from dotenv import dotenv_values
 
+from tests import forked
 from tests.e2e.commands import assert_done, assert_failed, parsed
 from tests.e2e.policies import BUILT_IN
 from tests.e2e.templates import create_template, role
@@ -256,8 +257,17 @@ def test_values_that_the_file_cannot_contain_are_refused(fresh: Installation) ->
 
 def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation) -> None:
     given = {name: fresh.env.pop(name) for name in ASKED}
-    answers = [*(given[name] for name in ASKED), "https://video.example.com", "n"]
-    shown = at_terminal(fresh, "init", answers=answers)
+    url, key, secret, template = given.values()
+    other = "x" + secret[1:]
+    # Each wrong answer is asked for again: at once if its form is wrong, or when 100ms refuses it.
+    answers = ["localhost", url, key, "short", other, "my template", "0" * 24, key, secret, template]
+    shown = at_terminal(fresh, "init", answers=[*answers, "video.example.com", "https://video.example.com", "n"])
+    assert "REDIS_URL must look like redis://host:6379/0" in shown
+    assert "HMS_APP_SECRET must have at least 32 bytes." in shown
+    assert "HMS_TEMPLATE_ID must be 24 hexadecimal digits" in shown
+    assert "100ms refuses HMS_APP_ACCESS_KEY and HMS_APP_SECRET." in shown
+    assert f"100ms has no template {'0' * 24} (HMS_TEMPLATE_ID)." in shown
+    assert other not in shown
     assert "Should other services be able to verify access tokens?" in shown
     assert not (fresh.folder / "signing.pem").exists()
     for name in ASKED:
@@ -272,6 +282,26 @@ def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation
     at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "", "y"])
     assert "GATEWAY_PUBLIC_URL" not in written(fresh)
     assert len(list(fresh.folder.glob(".env.*.bak"))) == 1
+
+
+def test_in_a_container_of_compose_redis_is_neither_asked_for_nor_written(fresh: Installation) -> None:
+    """With a REDIS_URL in `.env`, compose would start no Redis; and it mounts the policy's folder, not its file."""
+    fresh.env |= {"DEMO_GATEWAY_URL": "http://gateway:8000", "REDIS_URL": "redis://redis:6379/0"}
+    fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, stage=role(publishes=("audio",)))
+    said = assert_done(fresh.command("init"), fresh.env)
+    assert "docker compose up -d --wait" in said
+    assert "REDIS_URL" not in written(fresh)
+    assert written(fresh)["GATEWAY_POLICY"] == "./deploy/policy/policy.toml"
+    assert "stage" in (fresh.folder / "deploy" / "policy" / "policy.toml").read_text()
+    before = (fresh.folder / ".env").read_text()
+
+    printed = forked.run(["init"], folder=Path("/proc"), env=fresh.env)  # a folder in which no file can be made
+    assert printed.returncode == 0, printed.stderr
+    assert "Write this to .env beside docker-compose.yml, with mode 0600:" in printed.stdout
+    for name, value in written(fresh).items():
+        secret = name in ("GATEWAY_SECRET", "HMS_WEBHOOK_SECRET")  # new ones each time
+        assert f"\n{name}={'' if secret else value}" in printed.stdout
+    assert (fresh.folder / ".env").read_text() == before
 
 
 def at_terminal(at: Installation, *arguments: str, answers: list[str]) -> str:
