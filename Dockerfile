@@ -19,7 +19,7 @@ RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation 
 FROM python:3.13-slim
 ARG LOCK=runtime
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1 \
-    GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000 GATEWAY_DATA=/data
+    GATEWAY_HOST=0.0.0.0 GATEWAY_DATA=/data
 # A fixed uid, because volumes outlive the image. A new named volume gets its owner from these folders.
 RUN groupadd --gid 10001 gateway \
  && useradd --uid 10001 --gid gateway --home-dir / --no-create-home --shell /usr/sbin/nologin gateway \

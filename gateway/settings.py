@@ -226,7 +226,7 @@ def template_id(env: Mapping[str, str]) -> str:
 
 def in_compose(env: Mapping[str, str]) -> bool:
     """Tell whether this process is the `setup` of docker-compose.yml, which brings Redis and mounts the policy."""
-    return "DEMO_GATEWAY_URL" in env
+    return env.get("DEMO_COMPOSE") == "on"
 
 
 def redis_url(env: Mapping[str, str]) -> str:

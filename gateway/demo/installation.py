@@ -19,13 +19,24 @@ from gateway.policy.effective import policy_of
 from gateway.policy.file import built_in_text
 from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
-from gateway.setting_values import SettingsError
-from gateway.settings import DEMO_ENV, Settings, data_folder, given_env, hms_given, load_env, policy_path, redis_url
+from gateway.setting_values import SettingsError, is_loopback
+from gateway.settings import (
+    DEMO_ENV,
+    Settings,
+    data_folder,
+    given_env,
+    hms_given,
+    in_compose,
+    load_env,
+    policy_path,
+    redis_url,
+)
 from gateway.traces.recorder import check_extra
 
 HOST = "127.0.0.1"
 USERS = ("host", "member", "operator", "admin")
 _EMULATOR_PORT = 8100
+_POLICY_FOLDER = Path("/etc/gateway/deploy/policy")  # as docker-compose.yml mounts it
 _CREDENTIALS = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
 _WEBHOOK_HEADER = "X-Gateway-Webhook-Secret"  # the gateway's default
 _ROOMS_LIMIT = ('{ rate = "10/h", burst = 5 }', '{ rate = "60/min", burst = 30 }')  # the built-in one, the demo's
@@ -44,6 +55,7 @@ def prepare_only() -> None:
     local 100ms reads: its `demo.env` has no passwords.
     """
     env = load_env()
+    _check_compose(env)
     given, missing = hms_given(env)
     if missing and any(name.startswith("HMS_") for name in env):
         raise SettingsError(f"{', '.join(missing)} not set; set all of HMS_*, or none of them for a demo")
@@ -74,6 +86,23 @@ def _check(env: Mapping[str, str]) -> None:
     settings = Settings.from_env(env)
     check_extra(settings)
     policy_of(settings)
+
+
+def _check_compose(env: Mapping[str, str]) -> None:
+    """Refuse settings that are right for this machine and wrong for a container on it. Raises: SettingsError"""
+    if not in_compose(env):
+        return
+    if is_loopback(env.get("REDIS_URL", "")):
+        raise SettingsError(
+            "REDIS_URL names this machine, but to a container that is the container itself; leave it unset, and compose"
+            " runs Redis"
+        )
+    policy = policy_path(env)
+    if policy is not None and not policy.is_relative_to(_POLICY_FOLDER):
+        raise SettingsError(
+            "GATEWAY_POLICY must be a file in deploy/policy, such as ./deploy/policy/policy.toml: compose mounts that"
+            " folder, so that changes of the file are seen"
+        )
 
 
 def guide_of(env: Mapping[str, str], base: str, command: str) -> Guide:

@@ -286,7 +286,7 @@ def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation
 
 def test_in_a_container_of_compose_redis_is_neither_asked_for_nor_written(fresh: Installation) -> None:
     """With a REDIS_URL in `.env`, compose would start no Redis; and it mounts the policy's folder, not its file."""
-    fresh.env |= {"DEMO_GATEWAY_URL": "http://gateway:8000", "REDIS_URL": "redis://redis:6379/0"}
+    fresh.env |= {"DEMO_COMPOSE": "on", "REDIS_URL": "redis://redis:6379/0"}
     fresh.env["HMS_TEMPLATE_ID"] = create_template(fresh, stage=role(publishes=("audio",)))
     said = assert_done(fresh.command("init"), fresh.env)
     assert "docker compose up -d --wait" in said

@@ -295,6 +295,24 @@ def check_it_refuses_a_second(demo: Demo) -> None:
         assert client.get("/api/auth/me").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("REDIS_URL", "redis://127.0.0.1:6379/0", "REDIS_URL names this machine"),
+        ("GATEWAY_POLICY", "/etc/gateway/./policy.toml", "GATEWAY_POLICY must be a file in deploy/policy"),
+    ],
+)
+def test_compose_is_refused_settings_that_are_wrong_in_a_container(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    env = {"DEMO_COMPOSE": "on", "REDIS_URL": "redis://redis:6379/0", name: value}
+    done = forked.run(["demo", "--prepare"], folder=tmp_path, env={"PATH": os.environ["PATH"]} | env)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
 def test_demo_refuses_an_invalid_port(demo: Demo, port: str) -> None:
     done = demo.again(GATEWAY_PORT=port)
