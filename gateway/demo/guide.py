@@ -16,6 +16,11 @@ class Guide:
     command: str
     passwords: Mapping[str, str]
 
+    def places(self) -> Iterator[str]:
+        """Return what to open in a browser."""
+        yield f"  API       {self.base}/docs"
+        yield f"  Console   {self.base}/operator, for the users named operator and admin"
+
     def logins(self) -> Iterator[str]:
         """Return a line per user that logs in."""
         for name in self.passwords:

@@ -72,12 +72,14 @@ def prepare_only() -> None:
     if "DEMO_EMULATOR_DATA" in env:
         only = emulator_settings(demo_env, env.get("DEMO_GATEWAY_URL", ""))
         _write(Path(env["DEMO_EMULATOR_DATA"]) / DEMO_ENV, only)
+    guide = guide_of(demo_env, env.get("DEMO_PUBLIC_URL", ""), "docker compose exec gateway gateway")
     if asyncio.run(add_users(demo_env)):
-        guide = guide_of(demo_env, env.get("DEMO_PUBLIC_URL", ""), "docker compose exec gateway gateway")
-        click.echo("DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The users' passwords are shown only once:")
-        click.echo("\n".join([*guide.logins(), "", *guide.trial()]))
+        click.echo(f"DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The gateway will run on {guide.base}")
+        click.echo("\n".join([*guide.places(), "", "Users, with passwords that are shown only once:", *guide.logins()]))
+        click.echo("\n".join(["", *guide.trial()]))
     else:
-        click.echo("DEMO: the users and secrets of the previous start are kept. To see the passwords again:")
+        click.echo(f"DEMO on {guide.base}: the users and secrets of the previous start are kept.")
+        click.echo("\n".join([*guide.places(), "", "To see the passwords again:"]))
         click.echo("  docker compose exec gateway grep PASSWORD /data/demo.env")
 
 

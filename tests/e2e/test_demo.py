@@ -345,6 +345,9 @@ def test_a_prepared_demo_prints_its_commands_and_hides_the_passwords_from_the_lo
 
     logins = re.findall(r"^  (\w+) +curl -s http://127.0.0.1:9000/api/auth/login ", first.stdout, re.MULTILINE)
     assert logins == [*NAMES]
+    for said in (first.stdout, second.stdout):
+        assert "http://127.0.0.1:9000/operator, for the users named operator and admin" in said
+    assert "docker compose exec gateway grep PASSWORD /data/demo.env" in second.stdout
     assert "docker compose exec gateway gateway emulator join $ROOM --user member --for 3min" in first.stdout
     for name in NAMES:
         password = str(written[data][f"DEMO_PASSWORD_{name.upper()}"])
