@@ -26,7 +26,7 @@ def test_the_examples_of_the_page_run_as_they_are_written(installation: Installa
     python = PAGE.read_text().partition("## Python")[2].partition("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", python, re.DOTALL)
     assert len(examples) == 3
-    names = {"GATEWAY_URL": installation.url, "GATEWAY_KEY": key.text, "HOST_ID": host.id, "MEMBER_ID": member.id}
+    names = {"ADDRESS": installation.url, "SERVICE_KEY": key.text, "HOST_ID": host.id, "MEMBER_ID": member.id}
     names |= {"USERNAME": "hanna", "PASSWORD": installation.passwords["hanna"]}
     for number, example in enumerate(examples):
         file = tmp_path / f"example{number}.py"
