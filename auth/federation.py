@@ -104,6 +104,7 @@ class Federation:
                 if claim_at(jws.claims, claim) == value:
                     raise _Refused("refused_claim")
             subject = _text(jws.claims, "sub")
+            sid = _text(jws.claims, provider.sid_claim, may_be_missing=True)
             await self._check_signature(jws, provider)
         except _Refused as refused:
             raise ForeignTokenRefused(str(refused), provider=provider.name) from None
@@ -112,7 +113,7 @@ class Federation:
             ExternalId(provider.name, provider.issuer, subject),
             next((one for one in (claim_at(jws.claims, claim) for claim in provider.name_claims) if _is_name(one)), ""),
             _roles(jws.claims, provider),
-            _text(jws.claims, provider.sid_claim, may_be_missing=True),
+            sid,
             issued_s,
         )
 

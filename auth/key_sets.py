@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, get_default_algorithms
 
 from .jws import Malformed, decode_base64url, read_object
+from .signing_keys import has_small_order
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: dict[str, tuple[str, ec.EllipticCurve, int]] = {
@@ -187,7 +188,7 @@ def _from_pem(content: bytes) -> PublicKey:
                 if key.curve.name in named:
                     return PublicKey(frozenset({named[key.curve.name]}), key)
             case Ed25519PublicKey():
-                return PublicKey(frozenset({"EdDSA"}), key)
+                return PublicKey(frozenset({"EdDSA"}), _checked(key))
     except _Unusable as error:
         raise BadKeySet(f"the key {error}") from None
     raise BadKeySet("the key is neither RSA nor P-256, P-384, P-521 or Ed25519")
@@ -195,6 +196,8 @@ def _from_pem(content: bytes) -> PublicKey:
 
 def _checked(key: _Verifying) -> _Verifying:
     """Return a key that is strong enough. Raises: _Unusable"""
+    if isinstance(key, Ed25519PublicKey) and has_small_order(key):
+        raise _Unusable("is weak")
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < LEAST_RSA_BITS:
             raise _Unusable(f"has {key.key_size} bits; {LEAST_RSA_BITS} are the least")

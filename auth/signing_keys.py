@@ -194,14 +194,16 @@ def _key_of(loaded: object) -> SigningKey:
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
         return _named("ES256", ECAlgorithm.to_jwk(public, as_dict=True), public, private)
     if isinstance(public, ed25519.Ed25519PublicKey):
-        if _without_sign(public.public_bytes_raw()) in _SMALL_ORDER:
+        if has_small_order(public):
             raise BadSigningKeys("it has an Ed25519 public key of small order, for which anyone can sign")
         return _named("EdDSA", OKPAlgorithm.to_jwk(public, as_dict=True), public, private)
     raise BadSigningKeys(f"it has a key of the kind {_kind(public)}; it must be EC on P-256, or Ed25519")
 
 
-def _without_sign(point: bytes) -> bytes:
-    return point[:31] + bytes([point[31] & 0x7F])
+def has_small_order(key: ed25519.Ed25519PublicKey) -> bool:
+    """Tell whether anyone can make signatures for a key."""
+    point = key.public_bytes_raw()
+    return point[:31] + bytes([point[31] & 0x7F]) in _SMALL_ORDER  # without the sign of x
 
 
 def _named(algorithm: str, jwk: dict[str, Any], public: PublicKey, private: PrivateKey | None) -> SigningKey:
