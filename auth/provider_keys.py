@@ -66,7 +66,8 @@ class RemoteKeys:
 
     def refresh_soon(self, *, at_once: bool = False) -> None:
         """Start to fetch the keys, unless that is under way or has just failed."""
-        if self._fetching is None and (at_once or self._clock() - self._tried_at >= RETRY_S):
+        is_due = (at_once and not self._failure) or self._clock() - self._tried_at >= RETRY_S
+        if self._fetching is None and is_due:
             self._tried_at = self._clock()
             self._fetching = asyncio.create_task(self._load())
 
