@@ -58,18 +58,19 @@ class Key:
 
 
 class IdentityProvider:
-    """Signs tokens as a provider does. Claims that are None are left out."""
+    """Signs tokens as a provider does. Claims that are None are left out. `now_s` stops its clock."""
 
-    def __init__(self, issuer: str, key: Key | None = None) -> None:
+    def __init__(self, issuer: str, key: Key | None = None, *, now_s: int = 0) -> None:
         self.issuer = issuer
         self.key = key or Key()
+        self._now_s = now_s
 
     @property
     def jwks(self) -> dict[str, Any]:
         return {"keys": [self.key.jwk]}
 
     def claims(self, **more: Any) -> dict[str, Any]:
-        now = int(time.time())
+        now = self._now_s or int(time.time())
         usual = {"iss": self.issuer, "aud": AUDIENCE, "sub": "person-1", "iat": now, "exp": now + 3600}
         return {name: value for name, value in (usual | more).items() if value is not None}
 
@@ -80,7 +81,7 @@ class IdentityProvider:
 
     def logout_token(self, header: Mapping[str, Any] | None = None, **claims: Any) -> str:
         """Return a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4)."""
-        usual = {"jti": secrets.token_hex(8), "events": {LOGOUT_EVENT: {}}, "exp": int(time.time()) + 120}
+        usual = {"jti": secrets.token_hex(8), "events": {LOGOUT_EVENT: {}}, "exp": self.claims()["iat"] + 120}
         return self.token({"typ": "logout+jwt"} | dict(header or {}), **(usual | claims))
 
     def signed(self, header: Any, claims: Any) -> str:

@@ -25,11 +25,13 @@ from auth.provider_keys import FetchFailed
 from tests.identity_provider import AUDIENCE, IdentityProvider, Key, encode
 
 RSA, EC, OTHER_EC, ED = Key.new("RS256"), Key.new("ES256"), Key.new("ES256"), Key.new("EdDSA")
-OURS = IdentityProvider("https://login.example.com", EC)
-WITH_RSA = IdentityProvider("https://rsa.example.com/", RSA)
-OTHERS = IdentityProvider("https://other.example.com", OTHER_EC)  # another provider of the policy, with the same kid
-EVIL = IdentityProvider("https://login.example.com", Key.new("ES256"))  # a stranger who claims to be ours
-NOW = int(time.time())
+NOW = int(time.time())  # for tokens and gateway alike
+OURS = IdentityProvider("https://login.example.com", EC, now_s=NOW)
+WITH_RSA = IdentityProvider("https://rsa.example.com/", RSA, now_s=NOW)
+OTHERS = IdentityProvider(
+    "https://other.example.com", OTHER_EC, now_s=NOW
+)  # another provider of the policy, with the same kid
+EVIL = IdentityProvider("https://login.example.com", Key.new("ES256"), now_s=NOW)  # a stranger who claims to be ours
 Attack = Callable[[], str]
 
 
@@ -50,7 +52,7 @@ def federation(providers: list[Provider] = PROVIDERS) -> Federation:
     async def fetch(url: str) -> bytes:
         raise FetchFailed(url)
 
-    return Federation(lambda: providers, fetch)
+    return Federation(lambda: providers, fetch, now=lambda: NOW)
 
 
 def verify(token: str) -> Identity:

@@ -15,9 +15,9 @@ from auth.key_sets import read_key_set
 from auth.provider_keys import DISCOVERY, FetchFailed
 from tests.identity_provider import AUDIENCE, IdentityProvider
 
-OURS = IdentityProvider("https://login.example.com")
-FIXED = read_key_set(json.dumps(OURS.jwks).encode())
 NOW = int(time.time())
+OURS = IdentityProvider("https://login.example.com", now_s=NOW)
+FIXED = read_key_set(json.dumps(OURS.jwks).encode())
 
 
 async def no_fetch(url: str) -> bytes:
@@ -27,7 +27,7 @@ async def no_fetch(url: str) -> bytes:
 def verify(token: str, **of_provider: Any) -> Identity:
     usual = {"audience": frozenset({AUDIENCE}), "algorithms": frozenset({"ES256"}), "fixed": FIXED}
     provider = Provider("ours", OURS.issuer, **(usual | of_provider))
-    return asyncio.run(Federation(lambda: [provider], no_fetch).verify(token))
+    return asyncio.run(Federation(lambda: [provider], no_fetch, now=lambda: NOW).verify(token))
 
 
 def test_an_identity_is_issuer_and_subject() -> None:
@@ -100,13 +100,13 @@ def test_clerk_has_no_audience_but_a_party() -> None:
 
 
 async def test_two_providers_with_one_subject_are_two_people() -> None:
-    other = IdentityProvider("https://other.example.com")
+    other = IdentityProvider("https://other.example.com", now_s=NOW)
     options = {"audience": frozenset({AUDIENCE}), "algorithms": frozenset({"ES256"})}
     providers = [
         Provider(name, one.issuer, fixed=read_key_set(json.dumps(one.jwks).encode()), **options)
         for name, one in (("a", OURS), ("b", other))
     ]
-    federation = Federation(lambda: providers, no_fetch)
+    federation = Federation(lambda: providers, no_fetch, now=lambda: NOW)
     first, second = [await federation.verify(one.token(sub="42")) for one in (OURS, other)]
     assert first.id.claim != second.id.claim
 
@@ -124,7 +124,7 @@ async def test_keys_are_prepared_for_new_providers_and_forgotten_with_old_ones()
 
     provider = Provider("ours", OURS.issuer, frozenset({AUDIENCE}), algorithms=frozenset({"ES256"}))
     providers = [provider]
-    federation = Federation(lambda: providers, fetch)
+    federation = Federation(lambda: providers, fetch, now=lambda: NOW)
     federation.prepare()
     assert await federation.verify(OURS.token())
     federation.prepare()
@@ -149,7 +149,7 @@ async def test_a_token_that_would_be_refused_anyway_fetches_no_keys() -> None:
         raise FetchFailed("down")
 
     provider = Provider("ours", OURS.issuer, frozenset({AUDIENCE}), algorithms=frozenset({"ES256"}))
-    federation = Federation(lambda: [provider], fetch)
+    federation = Federation(lambda: [provider], fetch, now=lambda: NOW)
     for wrong in ({"aud": "x"}, {"exp": NOW - 99, "iat": NOW - 200}, {"sub": None}):
         with pytest.raises(ForeignTokenRefused):
             await federation.verify(OURS.token(**wrong))

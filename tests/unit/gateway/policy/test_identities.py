@@ -132,7 +132,7 @@ def verify(one: Provider, token: str) -> Identity:
     async def fetch(url: str) -> bytes:
         raise FetchFailed(url)
 
-    return asyncio.run(Federation(lambda: [one], fetch).verify(token))
+    return asyncio.run(Federation(lambda: [one], fetch, now=lambda: NOW).verify(token))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
