@@ -16,6 +16,7 @@ import zlib
 from .errors import RefusedKey
 
 PREFIX = "gwk_"
+ID_CHARS = 16
 KEY_ID = re.compile(r"gwk_[a-z2-7]{12}")
 KEY = re.compile(r"(gwk_[a-z2-7]{12})_[0-9A-Za-z]{38}")
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import Execute
 from .errors import BadKey, RefusedKey, UnknownKey
-from .key_texts import KEY_ID, PREFIX, digest_of, new_id, new_text, read
+from .key_texts import ID_CHARS, KEY, KEY_ID, PREFIX, digest_of, new_id, new_text, read
 from .users import number_of, text_of
 
 MOST_KEYS = 1000  # revoked ones included: lists read all of them
@@ -155,12 +155,12 @@ class ServiceKeys:
         """Return a key by its id, even if it has been revoked. Raises: UnknownKey"""
         if KEY_ID.fullmatch(key_id) and (key := await self._read(key_id)):
             return key
-        raise UnknownKey(f"There is no service key {key_id!r}.")
+        raise UnknownKey(f"There is no service key {key_id[:ID_CHARS]!r}.")  # the rest may be a secret
 
     async def find(self, key: str) -> ServiceKey:
-        """Return a key by its id, or an active one by its name. Raises: UnknownKey"""
+        """Return a key by its id or its whole text, or an active one by its name. Raises: UnknownKey"""
         if key.startswith(PREFIX):
-            return await self.get(key)
+            return await self.get(key[:ID_CHARS] if KEY.fullmatch(key) else key)
         for one in await self.all():
             if one.name == key and one.status == "active":
                 return one

@@ -28,14 +28,19 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """An administrator. The command line may do everything, because its user can access Redis anyway."""
+    """An administrator, with the id of the service key that acts for them.
+
+    The command line may do everything, because its user can access Redis anyway.
+    """
 
     id: str
     permissions: frozenset[str]
+    key: str = ""
 
     @classmethod
     def of(cls, principal: Principal, policy: Policy) -> Actor:
-        return cls(principal.uid, policy.permissions(principal.roles))
+        key = principal.key.id if principal.key else ""
+        return cls(principal.uid, policy.permissions(principal.roles), key)
 
     @classmethod
     def command_line(cls) -> Actor:
@@ -49,8 +54,8 @@ class Actor:
         return one
 
     def check_other(self, user: User) -> None:
-        """Check that a user is not the actor. Raises: NotAllowed"""
-        if user.id == self.id:
+        """Check that a user is neither the actor nor the service key that acts for them. Raises: NotAllowed"""
+        if user.id in (self.id, self.key):
             raise NotAllowed("You cannot do this to your own account.", subject=user.id, why="own")
 
     def check_reach(self, policy: Policy, user: User) -> None:

@@ -22,10 +22,11 @@ from gateway.settings import WEBHOOK_HEADER
 
 _DESCRIPTION = """Login, limits, usage and role policy in front of 100ms live video.
 
-Send the access token of a login as `Authorization: Bearer <access_token>`. Bodies are JSON of at most 16 KiB; a field
-or query parameter that is not in this document is refused. Times are RFC 3339 in UTC. Errors are RFC 9457 problem
-documents with a stable `code`. Every response to an authenticated caller reports their limits in the `RateLimit` and
-`RateLimit-Policy` fields of draft-ietf-httpapi-ratelimit-headers-11."""
+Send the access token of a login as `Authorization: Bearer <access_token>`. Backends send a service key (`gwk_...`) in
+its place, and in `X-Act-As` the id of the user for whom they act. Bodies are JSON of at most 16 KiB; a field or query
+parameter that is not in this document is refused. Times are RFC 3339 in UTC. Errors are RFC 9457 problem documents with
+a stable `code`. Every response to an authenticated caller reports their limits in the fields `RateLimit` and
+`RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-11."""
 
 _TAGS = {
     "/api/auth/": ("Login and account", "Tokens, sessions and passwords."),

@@ -134,6 +134,14 @@ def _credential(scope: Scope) -> tuple[str, list[bytes]]:
     return credential, named
 
 
+def login_token_of(scope: Scope) -> str:
+    """Return the login token of a request that is not admitted. Raises: as `bearer_of`; Problem for a service key"""
+    credential = bearer_of(scope)
+    if credential.startswith(PREFIX):
+        raise Problem(403, "forbidden", "A service key must not do this: it takes a login.")
+    return credential
+
+
 def bearer_of(scope: Scope) -> str:
     """Return the bearer's credential of a request. Raises: InvalidToken, or Problem without a header"""
     return _credential(scope)[0]

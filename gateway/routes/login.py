@@ -18,7 +18,7 @@ from auth.users import Credentials
 from gateway.accounts.logins import Client
 from gateway.audit import NOBODY
 from gateway.http.access import needs, public
-from gateway.http.callers import bearer_of
+from gateway.http.callers import login_token_of
 from gateway.http.context import Call, agent_of, context_of
 from gateway.http.cookies import CLEARED, RefreshCookies, cleared_if_void
 from gateway.redis.store import StoreError
@@ -110,7 +110,9 @@ async def refresh(
 
 @post(
     "/api/auth/logout",
-    opt=public(throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired", "origin_refused")),
+    opt=public(
+        throttled=True, refuses=("invalid_grant", "invalid_token", "token_expired", "forbidden", "origin_refused")
+    ),
     status_code=204,
 )
 async def logout(data: JSONBody[Logout], request: Call, services: Injected, mode: CookieMode = None) -> Response[None]:
@@ -127,7 +129,7 @@ async def logout(data: JSONBody[Logout], request: Call, services: Injected, mode
         elif by_cookie and data.scope != "others" and b"authorization" not in dict(request.scope["headers"]):
             return Response(None, headers=CLEARED)  # logged out already
         else:
-            principal = services.tokens.verify(bearer_of(request.scope))
+            principal = services.tokens.verify(login_token_of(request.scope))
             uid, sid = principal.uid, principal.sid
     if data.scope != "current":
         await _end_several(services, data.scope, uid, sid, principal)

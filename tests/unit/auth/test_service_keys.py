@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import string
 from typing import Any
@@ -177,7 +178,38 @@ async def test_unknown_keys_are_named_in_the_error(office: Office) -> None:
     assert await office.redis("PTTL", f"sk:1:{{{key_id}}}") > 399 * 86_400_000
 
 
+async def test_key_is_found_by_id_name_and_its_whole_text(office: Office) -> None:
+    key_id, text = await office.add()
+    for one in (key_id, "billing", text):
+        assert (await office.keys.find(one)).id == key_id
+    lost = new_text(new_id())
+    with pytest.raises(UnknownKey) as unknown:
+        await office.keys.find(lost)
+    assert lost[:16] in str(unknown.value)
+    assert lost[16:] not in str(unknown.value)
+
+
 # --- verification ---
+
+
+async def test_both_digests_are_compared_in_constant_time_whatever_the_first_one_says(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_id, old = await office.add()
+    new = await office.keys.rotate(key_id, overlap_s=60)
+    key = await office.keys.get(key_id)
+    compared: list[tuple[str, str]] = []
+    compare = hmac.compare_digest
+
+    def counted(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr("auth.service_keys.hmac.compare_digest", counted)
+    for text, is_right in ((new, True), (old, True), (new_text(key_id), False)):
+        compared.clear()
+        assert key.matches(digest_of(text), key.created_ms) == is_right
+        assert compared == [(digest_of(text), key.digest), (digest_of(text), key.old_digest)]
 
 
 async def test_remembered_key_costs_no_question(office: Office) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from auth import Execute
 from auth.keys import KeyRing
+from auth.service_keys import ServiceKey
 from auth.sessions import Sessions
 from auth.tokens import DEFAULT_TTL_S, LEEWAY_S, LoginTokens, Principal
 from gateway.audit import Audit
@@ -24,6 +25,7 @@ from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
+from gateway.policy.scopes import ACT, ROLE
 from gateway.redis.store import StoreError
 from limits.counters import Counters
 from tests.fake_redis import fake_redis
@@ -148,6 +150,22 @@ async def test_a_stream_does_not_outlive_its_token(own: Installation) -> None:
     await following(stream)
     own.now_s += DEFAULT_TTL_S + LEEWAY_S
     assert await end_of(stream) == "token_expired"
+
+
+@pytest.mark.parametrize("acting", [False, True])
+@pytest.mark.parametrize("what", ["expires", "changes", "lacks the scope"])
+async def test_a_stream_of_a_service_key_ends_with_the_key(own: Installation, what: str, acting: bool) -> None:
+    scopes = frozenset({"audit:read", ACT} if what == "lacks the scope" else {"usage:read-any", ACT})
+    expires_ms = 1 if what == "expires" else 0
+    key = ServiceKey("gwk_abcdefghijkl", "bi", scopes, "active", 1, "cli", expires_ms, (), "m", "d", "", 0, 0)
+    uid, role = (f"u{'a' * 20}", "operator") if acting else (key.id, ROLE)
+    await own.redis("HSET", f"u:1:{{{uid}}}", "ver", 1)
+    await own.redis("HSET", f"sk:1:{{{key.id}}}", "mark", "other" if what == "changes" else "m")
+    stream = own.live.follow(Principal(uid, "", (role,), 1, key), "")
+    own.streams.append(stream)
+    assert (await anext(stream)).startswith(b":")
+    reasons = {"expires": "token_expired", "changes": "session_ended", "lacks the scope": "forbidden"}
+    assert await end_of(stream) == reasons[what]
 
 
 async def test_a_stream_ends_when_the_policy_no_longer_permits_it(own: Installation) -> None:
