@@ -36,6 +36,25 @@ class FetchFailed(Exception):
     """A document could not be fetched. The text says why."""
 
 
+async def fetch_keys(fetch: Fetch, issuer: str, jwks: str) -> KeySet:
+    """Return the keys at a URL, or without one those that discovery finds. Raises: FetchFailed, BadKeySet"""
+    return read_key_set(await fetch(jwks or await _discover(fetch, issuer)))
+
+
+async def _discover(fetch: Fetch, issuer: str) -> str:
+    """Return the address of the keys (OpenID Connect Discovery 1.0 section 4). Raises: FetchFailed"""
+    try:
+        found = read_object(await fetch(issuer.removesuffix("/") + DISCOVERY))
+    except Malformed as error:
+        raise FetchFailed(f"the discovery document is {error}") from None
+    if found.get("issuer") != issuer:  # section 4.3: it must be equal
+        raise FetchFailed("the discovery document is of another issuer")
+    url = found.get("jwks_uri")
+    if not isinstance(url, str) or not is_safe_url(url, like=issuer):
+        raise FetchFailed("the discovery document names no https:// address of keys")
+    return url
+
+
 class RemoteKeys:
     """The keys at `jwks`, or where the issuer's discovery document says. `clock` returns seconds."""
 
@@ -98,8 +117,7 @@ class RemoteKeys:
 
     async def _load(self) -> None:
         try:
-            content = await self._fetch(self._jwks or await self._discover())
-            self._keys = read_key_set(content)
+            self._keys = await fetch_keys(self._fetch, self._issuer, self._jwks)
             self._fetched_at = self._clock()
             failure = ""
         except (FetchFailed, BadKeySet) as error:
@@ -114,19 +132,6 @@ class RemoteKeys:
         elif self._failure and not failure:
             log.warning("the keys of %s can be used again", self._issuer)
         self._failure = failure
-
-    async def _discover(self) -> str:
-        """Return the address of the keys (OpenID Connect Discovery 1.0 section 4). Raises: FetchFailed"""
-        try:
-            found = read_object(await self._fetch(self._issuer.removesuffix("/") + DISCOVERY))
-        except Malformed as error:
-            raise FetchFailed(f"the discovery document is {error}") from None
-        if found.get("issuer") != self._issuer:  # section 4.3: it must be equal
-            raise FetchFailed("the discovery document is of another issuer")
-        url = found.get("jwks_uri")
-        if not isinstance(url, str) or not is_safe_url(url, like=self._issuer):
-            raise FetchFailed("the discovery document names no https:// address of keys")
-        return url
 
 
 class FixedKeys:

@@ -12,9 +12,11 @@ from gateway.cli import checks
 from gateway.cli.archive import check_archive
 from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
+from gateway.cli.identity_checks import check_identities
 from gateway.cli.signing_checks import check_signing
 from gateway.cli.terminal import JSON, print_json
 from gateway.cli.webhook_checks import check_events, check_outgoing, judge_webhooks
+from gateway.fetch import Fetcher
 from gateway.hms.client import HmsClient
 from gateway.hms.client import connect as connect_100ms
 from gateway.hms.tokens import HmsTokens
@@ -65,6 +67,10 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
             findings += await checks.check_100ms(hms, policy)
     else:
         findings.append(Finding("100ms", "WARN", "not checked: correct the settings and the policy first"))
+    if policy is not None and policy.identities:
+        fetcher = Fetcher()
+        findings += await check_identities(policy, fetcher)
+        await fetcher.close()
     counted = settings is not None and bool(settings.webhook_secrets)
     return [*findings, judge_webhooks(settings), *(events if counted else ())]
 

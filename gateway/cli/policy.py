@@ -72,6 +72,13 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield _entry(
         "Guests", guests.role or "none", f"for {_span(guests.lasts_s)}" if guests.role else "no invites for guests"
     )
+    for provider in policy.identities:
+        roles = [f"{theirs} is {ours}" for theirs, ours in provider.roles.items()]
+        roles += [f"others are {provider.default_role}"] if provider.default_role else []
+        accounts = "makes accounts" if provider.create_accounts else "for accounts that exist"
+        yield _entry(
+            "Identity", provider.name, f"{provider.issuer}, {accounts}; {', '.join(roles) or 'gives no roles'}"
+        )
     for one in policy.endpoints:
         private = "; may be in your own network" if one.allow_private else ""
         yield _entry("Webhook", one.name, f"{one.host} receives {' '.join(sorted(one.events))}{private}")
@@ -130,6 +137,16 @@ def _plain_policy(policy: Policy) -> dict[str, Any]:
         "rooms": msgspec.to_builtins(policy.rooms),
         "registration": msgspec.to_builtins(policy.registration),
         "guests": msgspec.to_builtins(policy.guests) if policy.guests.role else None,
+        "identities": {
+            one.name: {
+                **fields(one, "issuer", "create_accounts", "default_role", "roles_claim"),
+                "audience": sorted(one.audience),
+                "azp": sorted(one.azp),
+                "algorithms": sorted(one.algorithms),
+                "roles": dict(one.roles),
+            }
+            for one in policy.identities
+        },
         "webhooks": {
             one.name: {"host": one.host, "events": sorted(one.events), "allow_private": one.allow_private}
             for one in policy.endpoints

@@ -25,13 +25,17 @@ from auth.signing_keys import SigningKey, SigningKeys, make_key, write_keys
 from auth.tokens import LoginTokens, Principal
 from auth.users import User
 from gateway.hms.tokens import HmsTokens
+from gateway.policy.file import built_in_text
 from gateway.routes.account import ChangePassword, Register, SetPassword
+from gateway.routes.exchange import EndExternal, ExchangeToken
 from gateway.routes.login import Login, Logout, Refresh
 from gateway.routes.users import CreateUser
+from tests.identity_provider import IdentityProvider
 from tests.servers import Installation, LockedValkey, wait_until
 
 JWT = re.compile(r"eyJ[\w-]+\.[\w-]+")
-GIVING = ("/api/auth/login", "/api/auth/refresh")
+GIVING = ("/api/auth/login", "/api/auth/refresh", "/api/auth/exchange")
+PROVIDER = IdentityProvider("https://login.example.com")
 REFRESH = re.compile(r"v1\.u[a-z2-7]{20}\.[0-9a-f]{20}\.[0-9]+")
 
 
@@ -85,7 +89,8 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     folder = tmp_path_factory.mktemp("leaks")
     valkey = LockedValkey(folder)
     spoken = Spoken()
-    own = Installation(folder, workers=2, valkey=valkey)
+    people = PROVIDER.table(folder, create_accounts=True, default_role="member")
+    own = Installation(folder, workers=2, valkey=valkey, policy=built_in_text() + people)
     own.env |= {"GATEWAY_REGISTRATION": "invite", "GATEWAY_COOKIES": "on"}
     keys = own.sign_tokens("es256", "ed25519")
     with own:
@@ -99,6 +104,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
         happy_path(talk)
         account_path(talk)
         cookie_path(talk)
+        identity_path(talk)
         unhappy_path(talk)
         commands(talk)
         spoken.stored = content_of(valkey)
@@ -165,6 +171,24 @@ def account_path(talk: Talk) -> None:
     talk.ask("POST", f"/api/invites/{code}/accept", json={})
     for path in ("/openapi.json", "/api/admin/users", "/api/admin/audit", "/api/auth/sessions"):
         assert talk.ask("GET", path, token=admin).status_code == 200
+
+
+def identity_path(talk: Talk) -> None:
+    """Exchange tokens of an identity provider, also wrong ones, in both forms; then log out there."""
+    tokens = [PROVIDER.token(sid="s"), PROVIDER.token(aud="other"), PROVIDER.token({"alg": "none"})]
+    statuses = []
+    for number, token in enumerate(tokens):
+        talk.spoken.never_logged[f"provider's token {number}"] = token
+        answer = talk.ask("POST", "/api/auth/exchange", json={"token": token})
+        talk.keep(answer)
+        statuses.append(answer.status_code)
+        form = {"grant_type": "x", "subject_token": token, "subject_token_type": token}
+        assert talk.ask("POST", "/api/auth/exchange", data=form).status_code == 400
+    assert statuses == [200, 400, 400]
+    logout = PROVIDER.logout_token(sid="s")
+    talk.spoken.never_logged["logout token"] = logout
+    for status in (200, 400):
+        assert talk.ask("POST", "/api/auth/logout/people", data={"logout_token": logout}).status_code == status
 
 
 def cookie_path(talk: Talk) -> None:
@@ -366,6 +390,8 @@ def test_no_repr_or_traceback_contains_a_secret() -> None:
         Login(username="ada", password=secret),
         Refresh(refresh_token=secret),
         Logout(refresh_token=secret),
+        ExchangeToken(token=secret),
+        EndExternal(logout_token=secret),
         Register(username="ada", password=secret, invite=secret),
         ChangePassword(current_password=secret, new_password=secret),
         SetPassword(token=secret, new_password=secret),
