@@ -18,7 +18,7 @@ from gateway.http.cors import EXPOSED_HEADERS
 from tests.browser.chromium import require_chromium
 from tests.browser.pages import Page, Pages, Site
 from tests.e2e.checks import assert_problem
-from tests.e2e.node import build_client
+from tests.e2e.node import DIST, build_client
 from tests.e2e.policies import roomy
 from tests.e2e.test_typescript_client import ME, REFRESH, Log
 from tests.servers import HOST, Installation, free_port
@@ -27,11 +27,10 @@ LOGIN, ROOMS = "/api/auth/login", "/api/rooms"
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def listed() -> Iterator[Site]:
     require_chromium()
-    built = tmp_path_factory.mktemp("built")
-    build_client(into=str(built))
-    with Site(built) as site:
+    build_client()
+    with Site(DIST) as site:
         yield site
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.servers import REPOSITORY
 
 FOLDER = REPOSITORY / "tests" / "node"
 CLIENT = REPOSITORY / "clients" / "typescript"
+DIST = CLIENT / "dist"
 INSTALL = "npm ci --prefix tests/node --no-audit --no-fund"
 
 
@@ -37,12 +39,8 @@ def run_node(*arguments: str, packages: bool = False, **env: str) -> subprocess.
     )
 
 
-@functools.cache
-def build_client(project: str = ".", *, into: str = "") -> str:
-    """Compile clients/typescript, or its tests, so that the tests use the current sources. Return node's path.
-
-    `into` replaces the usual folder, for tests that run in parallel with those that build there.
-    """
+def build_client(project: str = ".") -> str:
+    """Compile clients/typescript, or its tests, unless what is there is newer than the sources. Return node's path."""
     found = shutil.which("node")
     compiler = CLIENT / "node_modules" / "typescript" / "bin" / "tsc"
     if found is None or not compiler.exists():
@@ -50,13 +48,23 @@ def build_client(project: str = ".", *, into: str = "") -> str:
         if os.environ.get("CI"):
             pytest.fail(f"needs {missing}")
         pytest.skip(f"needs {missing}")
-    done = subprocess.run(
-        [found, str(compiler), "-p", project, *(["--outDir", into] if into else [])],
-        cwd=CLIENT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    with (CLIENT / "tsconfig.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes that run tests, one builds
+        if not _is_built(project):
+            command = [found, str(compiler), "-p", project]
+            done = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, timeout=100, check=False)
+            assert done.returncode == 0, done.stdout
     return found
+
+
+def _is_built(project: str) -> bool:
+    """Tell whether all results of the compiler are newer than all it reads; it writes none if it finds an error."""
+    results = [*(DIST if project == "." else CLIENT / "build" / project).rglob("*.js")]
+    sources = [CLIENT / "package-lock.json", CLIENT / "tsconfig.json", *(CLIENT / project).glob("tsconfig.json")]
+    for folder in ("src",) if project == "." else ("src", project):
+        sources += (CLIENT / folder).rglob("*.ts")
+    return bool(results) and min(_written_ns(one) for one in results) > max(_written_ns(one) for one in sources)
+
+
+def _written_ns(file: Path) -> int:
+    return file.stat().st_mtime_ns
