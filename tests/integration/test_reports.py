@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-
-import pytest
+from datetime import UTC, date, datetime
 
 from auth.accounts import Accounts
 from auth.passwords import Passwords
@@ -19,9 +17,10 @@ from limits.counters import Counters
 from limits.derived import Derived
 from tests.servers import Valkey
 
-USERS = 100_000
+USERS = 10_000
 PAGE = 100
 MONTH, DAY = "2026-10", "2026-10-15"
+WHOLE_MONTH = Query((date(2026, 10, 1), date(2026, 10, 31)))
 
 
 # Writes users and a month's counters as the gateway would; one in ten users was idle.
@@ -47,31 +46,35 @@ def reports_of(store: Store) -> Reports:
     )
 
 
-@pytest.mark.timeout(300)  # 7 s, but many times that beside many other processes
-async def test_a_month_of_100_000_users_has_a_fast_first_page_and_complete_pages(valkey: Valkey, store: Store) -> None:
+def seed(valkey: Valkey, users: int) -> None:
     with valkey.client() as redis:
-        for first_number in range(0, USERS, 10_000):
+        for first_number in range(0, users, 10_000):
             redis.eval(SEED, 0, first_number, first_number + 10_000, MONTH)
+
+
+async def test_first_page_of_100_000_users_is_fast(valkey: Valkey, store: Store) -> None:
+    seed(valkey, 100_000)
     reports = reports_of(store)
-    query = Query((datetime(2026, 10, 1, tzinfo=UTC).date(), datetime(2026, 10, 31, tzinfo=UTC).date()))
     await store.execute("PING")
     times_s = []
     for _ in range(5):
         begun = time.perf_counter()
-        rows, _ = await reports.page(query, size=PAGE)
+        rows, _ = await reports.page(WHOLE_MONTH, size=PAGE)
         times_s.append(time.perf_counter() - begun)
     assert len(rows) == PAGE
     # The best of five: other work on the machine can only add to it.
     assert min(times_s) < 0.2, times_s
-    print(f"first page of {USERS} users: {min(times_s) * 1000:.0f} ms")
 
-    seen, total = set(), 0.0
-    async for rows, _ in reports.pages(query):
+
+async def test_pages_of_a_month_have_every_user_once(valkey: Valkey, store: Store) -> None:
+    seed(valkey, USERS)
+    seen: list[str] = []
+    async for rows, _ in reports_of(store).pages(WHOLE_MONTH):
         assert len(rows) <= PAGE
-        seen |= {row.user_id for row in rows}
-        total += sum(row.ok for row in rows)
-    assert len(seen) == USERS - USERS // 10
-    assert total == sum(number % 7 + 1 for number in range(USERS) if number % 10)
+        seen += [row.user_id for row in rows]
+        for row in rows:
+            assert row.ok == int(row.user_id[1:]) % 7 + 1
+    assert sorted(seen) == [f"u{number:020d}" for number in range(USERS) if number % 10]
 
 
 async def test_top_lists_rebuilt_from_the_counters_are_correct(valkey: Valkey, store: Store) -> None:
