@@ -36,7 +36,7 @@ limits."tokens.mint" = { rate = "100000/min", burst = 10000 }
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with one user of each role and a disabled member, and with a key for ES256."""
     running = Installation(tmp_path_factory.mktemp("target"), workers=2, policy=roomy() + DELEGATES, fsync="always")
@@ -49,7 +49,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation that allows pages of some origins and cookies, reached by https through a proxy on 127.0.0.1."""
     own = Installation(tmp_path_factory.mktemp("shared"), workers=1, policy=roomy())
@@ -66,7 +66,7 @@ def forge(target: Installation, request: pytest.FixtureRequest) -> Forge:
     return Forge(target, request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation behind a proxy on 127.0.0.1, with the built-in account limits and 8 failures per address."""
     fewer = 'failures = { rate = "8/10min", burst = 8 } '

@@ -12,7 +12,7 @@ from tests.e2e.policies import guarded, narrow, roomy
 from tests.servers import Installation
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with two hosts, two members, an operator, an identity provider and generous limits."""
     folder, options = tmp_path_factory.mktemp("installation"), {"create_accounts": True, "default_role": "member"}
@@ -25,7 +25,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with unique room names and at most three rooms per user; its admin creates the users."""
     with Installation(tmp_path_factory.mktemp("house"), workers=2, policy=narrow(), fsync="always") as running:
@@ -33,7 +33,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guarded_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with open registration and the built-in limits of logins and registrations.
 
@@ -46,6 +46,6 @@ def guarded_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin(guarded_installation: Installation) -> Admin:
     return Admin(guarded_installation)
