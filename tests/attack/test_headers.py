@@ -107,7 +107,7 @@ def test_upgrade_request_is_ignored(target: Installation) -> None:
 
 def test_trailer_does_not_become_a_header_field(target: Installation) -> None:
     """RFC 9110 section 6.5.1: otherwise it would be a header field that no proxy has checked."""
-    token = target.log_in("mira")["access_token"]
+    token = target.token_of("mira")
     chunked = head("GET /api/auth/me HTTP/1.1", "Transfer-Encoding: chunked")
     answer = exchange(target, chunked + f"0\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     check_document(401, answer.headers, answer.body, "invalid_token")

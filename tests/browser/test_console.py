@@ -61,7 +61,7 @@ class Site:
         installation.add_users(
             ada="admin", opal="operator", olga="operator", hanna="host", noor="host", mira="member", tilda="member"
         )
-        self.token = {name: installation.log_in(name)["access_token"] for name in ("ada", "hanna", "noor", "mira")}
+        self.token = {name: installation.token_of(name) for name in ("ada", "hanna", "noor", "mira")}
         self.ids = {one["username"]: one["id"] for one in self.ask("ada", "GET", "/admin/users").json()["users"]}
         self.rooms = [
             self.ask(owner, "POST", "/rooms", {"name": name, "description": says}).json()["room"]["id"]

@@ -10,13 +10,8 @@ from typing import Any
 
 import httpx
 
-from auth.accounts import Accounts
-from auth.keys import KeyRing
-from auth.passwords import Passwords
-from auth.sessions import Sessions
-from auth.tokens import LoginTokens
 from gateway.hms.tokens import HmsTokens
-from gateway.redis.store import Store, connect
+from tests.accounts import office
 from tests.e2e.volley import Answer, fire
 from tests.identity_provider import IdentityProvider
 from tests.servers import HOST, NO_TLS, Installation
@@ -37,19 +32,12 @@ class Person:
 
 async def arrive(installation: Installation, *roles: str) -> list[Person]:
     """Return a new user of each role."""
-    store = Store(connect(installation.valkey.url), deadline_s=5)
-    ring = [installation.env["GATEWAY_SECRET"]]
-    passwords = Passwords()
-    accounts, sessions = Accounts(store.execute, passwords), Sessions(store.execute, KeyRing(ring, "refresh"))
-    tokens = LoginTokens(KeyRing(ring, "login-token"))
     people = []
-    for role in roles:
-        name = f"{role}-{next(_NUMBERS)}-{secrets.token_hex(3)}"
-        user = await accounts.add(name, None, roles=[role])
-        grant = await sessions.open(user)
-        people.append(Person(user.id, name, tokens.issue(grant.principal, auth_time=grant.auth_time)))
-    await store.close()
-    passwords.close()
+    async with office(installation.valkey.url, installation.env) as at:
+        for role in roles:
+            name = f"{role}-{next(_NUMBERS)}-{secrets.token_hex(3)}"
+            user = await at.accounts.add(name, None, roles=[role])
+            people.append(Person(user.id, name, await at.log_in(user)))
     return people
 
 

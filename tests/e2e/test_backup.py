@@ -89,7 +89,7 @@ def report_stays(own: Installation, room_id: str, user: str) -> None:
 
 
 async def test_a_snapshot_under_load_is_restored_into_an_empty_server(own: Installation, tmp_path: Path) -> None:
-    token = own.log_in("hanna")["access_token"]
+    token = own.token_of("hanna")
     with own.client(token) as client:
         room = client.post("/api/rooms", json={"name": "Standup"}).json()["room"]
     room_id = room["id"]

@@ -56,7 +56,7 @@ def test_malformed_token_is_refused(installation: Installation, token: str) -> N
 
 def test_expired_token_has_its_own_code_so_that_clients_refresh(installation: Installation) -> None:
     key = KeyRing([installation.env["GATEWAY_SECRET"]], "login-token").signing
-    claims = jwt.decode(installation.log_in("hanna")["access_token"], options={"verify_signature": False})
+    claims = jwt.decode(installation.token_of("hanna"), options={"verify_signature": False})
     claims |= {"iat": int(time.time()) - 700, "nbf": int(time.time()) - 700, "exp": int(time.time()) - 100}
     token = jwt.encode(claims, key.secret, headers={"kid": key.kid, "typ": "at+jwt"})
     with installation.client(token) as client:
@@ -67,7 +67,7 @@ def test_expired_token_has_its_own_code_so_that_clients_refresh(installation: In
 
 def test_another_gateways_token_is_refused(installation: Installation) -> None:
     key = KeyRing([secrets.token_urlsafe(48)], "login-token").signing
-    claims = jwt.decode(installation.log_in("hanna")["access_token"], options={"verify_signature": False})
+    claims = jwt.decode(installation.token_of("hanna"), options={"verify_signature": False})
     with installation.client(jwt.encode(claims, key.secret, headers={"kid": key.kid, "typ": "at+jwt"})) as client:
         assert_problem(client.get("/api/auth/me"), 401, "invalid_token")
 

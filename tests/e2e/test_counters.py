@@ -15,13 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.accounts import Accounts
-from auth.keys import KeyRing
-from auth.passwords import Passwords
-from auth.sessions import Sessions
-from auth.tokens import LoginTokens
-from gateway.redis.store import Store, connect
 from gateway.usage.query import today_in
+from tests.accounts import office
 from tests.e2e.policies import roomy
 from tests.e2e.volley import Answer, Line, open_lines
 from tests.servers import Installation, wait_until
@@ -53,23 +48,6 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield running
 
 
-async def log_in_many(installation: Installation) -> list[str]:
-    """Return access tokens of new users, and of an operator, without the API: logins would measure argon2."""
-    store = Store(connect(installation.valkey.url), deadline_s=5)
-    secrets = [installation.env["GATEWAY_SECRET"]]
-    passwords = Passwords()
-    accounts, tokens = Accounts(store.execute, passwords), LoginTokens(KeyRing(secrets, "login-token"))
-    sessions = Sessions(store.execute, KeyRing(secrets, "refresh"))
-    issued = []
-    for name, role in [*((f"user-{number}", "busy") for number in range(USERS)), ("otto", "operator")]:
-        user = await accounts.add(name, None, roles=[role])
-        grant = await sessions.open(user)
-        issued.append(tokens.issue(grant.principal, auth_time=grant.auth_time))
-    await store.close()
-    passwords.close()
-    return issued
-
-
 def outcome(answer: Answer) -> str:
     if answer.status < 400:
         return "ok"
@@ -79,7 +57,11 @@ def outcome(answer: Answer) -> str:
 
 
 async def test_thousands_of_random_requests_are_counted_as_they_were_answered(busy: Installation) -> None:
-    *tokens, operator_token = await log_in_many(busy)
+    tokens = []
+    async with office(busy.valkey.url, busy.env) as at:
+        for number in range(USERS):
+            tokens.append(await at.log_in(await at.accounts.add(f"user-{number}", None, roles=["busy"])))
+        operator_token = await at.log_in(await at.accounts.add("otto", None, roles=["operator"]))
     seen: list[Counter[str]] = [Counter() for _ in tokens]
     chance = random.Random(20261122)
     async with open_lines(busy.port, AT_ONCE) as lines:

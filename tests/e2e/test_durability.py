@@ -64,7 +64,7 @@ def minted(own: Installation) -> int:
 
 
 async def test_kill_9_neither_loses_nor_adds_counts(own: Installation) -> None:
-    token = own.log_in("hanna")["access_token"]
+    token = own.token_of("hanna")
     with own.client(token) as client:
         room_id = client.post("/api/rooms", json={}).json()["room"]["id"]
     load = Load(own, post(f"/api/rooms/{room_id}/token", token=token))
@@ -89,7 +89,7 @@ async def test_kill_9_neither_loses_nor_adds_counts(own: Installation) -> None:
 
 async def test_kill_9_of_redis_loses_at_most_the_last_second(own: Installation) -> None:
     """The append-only file is synced every second, so writes from two seconds ago are never lost."""
-    token = own.log_in("hanna")["access_token"]
+    token = own.token_of("hanna")
     with own.client(token) as client:
         room_id = client.post("/api/rooms", json={"name": "Lasting"}).json()["room"]["id"]
         for _ in range(10):

@@ -53,7 +53,7 @@ def test_only_the_token_of_metrics_admits(watched: Installation) -> None:
         [("Authorization", token)],
         [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")],
         [("Authorization", f"Bearer {watched.env['GATEWAY_SECRET']}")],
-        [("Authorization", f"Bearer {watched.log_in('ada')['access_token']}")],
+        [("Authorization", f"Bearer {watched.token_of('ada')}")],
     ]
     with watched.client() as client:
         for headers in wrong:
@@ -65,7 +65,7 @@ def test_only_the_token_of_metrics_admits(watched: Installation) -> None:
 
 @TELLS_WORKERS_APART
 def test_counters_survive_a_killed_worker_and_files_do_not_become_more(watched: Installation) -> None:
-    token = watched.log_in("hanna")["access_token"]
+    token = watched.token_of("hanna")
     with watched.client(token) as client:
         room = client.post("/api/rooms", json={}).json()["room"]["id"]
     with on_every_worker(watched, token) as clients:

@@ -29,7 +29,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def token(own: Installation) -> str:
-    return str(own.log_in("hanna")["access_token"])
+    return own.token_of("hanna")
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_override_takes_effect_at_once_on_every_worker(
     body = {"name": "tokens.mint", "rate": "1/h", "burst": 1, "lasts_s": 600, "reason": "abuse"}
     answer = operator.put("/api/admin/limits/mem3/override", json=body)
     assert answer.status_code == 200, answer.text
-    access = limited.log_in("mem3")["access_token"]
+    access = limited.token_of("mem3")
     statuses = []
     for _ in range(4):
         with limited.client(access) as fresh:  # a new connection may reach either worker
