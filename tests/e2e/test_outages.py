@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -187,42 +185,6 @@ def test_failed_create_is_refunded(own: Installation, token: str) -> None:
         own.mend_upstream()
     assert next(limit["remaining"] for limit in usage["limits"] if limit["name"] == "rooms.create") == 5
     assert usage["usage"]["today"]["rooms.create"]["failed"] >= 12
-
-
-@pytest.mark.alone
-def test_slow_100ms_times_out_and_delays_no_other_request(own: Installation, token: str, room_id: str) -> None:
-    own.break_upstream("delay=30")
-    try:
-        with ExitStack() as stack:
-            waiting = stack.enter_context(own.client(token))
-            begun = time.monotonic()
-            slow = start(lambda: waiting.post("/api/rooms", json={}))
-            while time.monotonic() - begun < 2:
-                with own.client(token) as client:
-                    answer, took_s = timed(lambda: client.post(f"/api/rooms/{room_id}/token", json={}))
-                assert answer.status_code in (200, 429)
-                assert took_s < SOON_S
-            answer = slow()
-            assert_problem(answer, 504, "upstream_timeout")
-            assert 4 < time.monotonic() - begun < 5.5
-    finally:
-        own.mend_upstream()
-    with own.client(token) as client:
-        assert client.post("/api/rooms", json={}).status_code == 201
-
-
-def start(ask: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
-    """Send a request in a thread; the returned function waits for the answer."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(ask)
-
-    def result() -> httpx.Response:
-        try:
-            return future.result(20)
-        finally:
-            pool.shutdown()
-
-    return result
 
 
 @pytest.mark.parametrize(
