@@ -13,7 +13,8 @@ from gateway.usage.rows import minutes_of, money_of
 At = Annotated[
     str,
     Meta(
-        description="When the step begins; a day or month, at midnight of `time_zone`. The last step is not over yet.",
+        description="When the step begins; of a day or month, midnight in `time_zone`, with its offset. "
+        "The last step is not over yet.",
         extra_json_schema={"format": "date-time"},
     ),
 ]

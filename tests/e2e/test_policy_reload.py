@@ -6,15 +6,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.usage.query import today_in
 from tests.e2e.policies import roomy
 from tests.e2e.templates import create_template, role
-from tests.servers import NO_TLS, Installation
+from tests.servers import NO_TLS, Installation, wait_until
 
 WORKERS = 2
 LOOK_S = 0.4  # how often the installation of these tests checks the file; others do every 2 s
@@ -95,6 +97,30 @@ def test_a_changed_limit_takes_effect_on_every_worker(
     found = everywhere(running, "mira", lambda client: client.get("/api/usage").json()["limits"])
     for limits in found:
         assert {limit["name"]: limit["rate"] for limit in limits}["tokens.mint"] == "7/h"
+
+
+def test_usage_is_counted_by_the_days_of_a_changed_time_zone_from_then_on_and_none_is_lost(
+    running: Installation, policy: Path
+) -> None:
+    utc = datetime.now(UTC).date().isoformat()
+    zone = "Pacific/Kiritimati" if datetime.now(UTC).hour >= 10 else "Pacific/Pago_Pago"  # where it is another day
+    everywhere(running, "hanna", lambda client: client.get("/api/rooms"))
+    before = logged(running, CHANGED)
+    policy.write_text(roomy().replace('time_zone = "UTC"', f'time_zone = "{zone}"'))
+    wait_for_change(running, before)
+    everywhere(running, "hanna", lambda client: client.get("/api/rooms"))
+    with running.client_of("hanna") as hanna:
+        own = hanna.get("/api/usage").json()
+    today = own["usage"]["today"]["api"]["ok"]
+    assert (own["time_zone"], today) == (zone, 12)
+
+    def shown() -> dict[str, tuple[str, int]]:
+        rows = running.command("usage", "show", "--user", "hanna", "--action", "api", "--json").stdout
+        return {row["date"]: (row["time_zone"], row["ok"]) for row in json.loads(rows)}
+
+    total = own["usage"]["total"]["api"]["ok"]
+    counted = {utc: ("UTC", total - today), today_in(zone).isoformat(): (zone, today)}
+    wait_until(lambda: shown() == counted, "each day names the zone in which it was counted")
 
 
 def test_a_new_role_and_a_removed_permission_take_effect_for_logged_in_users(

@@ -86,7 +86,7 @@ async def test_top_lists_rebuilt_from_the_counters_are_correct(valkey: Valkey, s
             redis.hset(f"uc:1:{{{uid}}}:{MONTH}", mapping=fields)
             redis.hset(f"dn:1:{{{uid}}}:{MONTH}", mapping={"15:api.denied.api": 2, "*:api.denied.api": 2})
         redis.zadd(f"tp:1:{MONTH}:tokens.mint.ok", {"stale": 10_000})
-        exact = {"15:minutes.ok": 77, "*:people.peak": 8}
+        exact = {"15:minutes.ok": 77, "*:people.peak": 8, "15:zone.Asia/Kolkata": 1}
         redis.hset(f"uc:1:{{all}}:{MONTH}", mapping={"15:api.ok": 1, "*:tokens.mint.ok": 1} | exact)
     derived, reports = Derived(store.execute, store.post), reports_of(store)
 
