@@ -12,6 +12,7 @@ from auth.users import User
 from gateway.audit import CLI
 from gateway.policy.actions import POWERS
 from gateway.policy.model import Policy
+from gateway.policy.scopes import ACT
 from gateway.text import FieldError
 
 MANAGE = "users:manage"
@@ -74,13 +75,14 @@ class Actor:
 
     def check_scopes(self, scopes: Iterable[str]) -> None:
         """Check that scopes of a service key give no power that the actor does not have. Raises: NotAllowed"""
-        if beyond := self._beyond(scopes):
-            raise NotAllowed(f"You cannot grant a permission that you do not have: {beyond}.", why=f"grants {beyond}")
+        if beyond := self._beyond(_reach_of(scopes)):
+            text = f"You cannot grant a permission that you do not have: {beyond}.{_note_on(scopes)}"
+            raise NotAllowed(text, why=f"grants {beyond}")
 
     def check_key(self, key: ServiceKey) -> None:
         """Check that a service key has no power that the actor does not have. Raises: NotAllowed"""
-        if beyond := self._beyond(key.scopes):
-            text = f"This key has a permission that you do not have: {beyond}."
+        if beyond := self._beyond(_reach_of(key.scopes)):
+            text = f"This key has a permission that you do not have: {beyond}.{_note_on(key.scopes)}"
             raise NotAllowed(text, subject=key.id, why=f"touches {beyond}")
 
     def _lacks(self, policy: Policy, roles: Iterable[str]) -> str:
@@ -88,3 +90,17 @@ class Actor:
 
     def _beyond(self, permissions: Iterable[str]) -> str:
         return ", ".join(sorted((POWERS & set(permissions)) - self.permissions))
+
+
+def _reach_of(scopes: Iterable[str]) -> set[str]:
+    """Return what a maker of a key with these scopes must have.
+
+    One that acts for users enters and ends rooms also as those with every power, so only who may act on all users makes
+    one.
+    """
+    asked = set(scopes)
+    return asked | POWERS if ACT in asked else asked
+
+
+def _note_on(scopes: Iterable[str]) -> str:
+    return f" With {ACT} a key acts for every user, also for those who have it." if ACT in scopes else ""

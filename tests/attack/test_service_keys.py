@@ -250,6 +250,20 @@ def test_nobody_makes_or_takes_over_a_key_with_powers_they_lack(
         assert_problem(ask(target, powerless, "GET", "/admin/keys"), 403, "forbidden")
 
 
+def test_only_who_may_act_on_all_users_makes_or_takes_over_a_key_that_acts_for_them(
+    target: Installation, people: dict[str, Person]
+) -> None:
+    """Otherwise a manager of members would enter and end, as an operator, rooms in which they have no part."""
+    manager, omni = people["manager"], people["omni"]
+    body = {"name": f"reach-{secrets.token_hex(3)}", "scopes": ["act:user", "rooms:create", "rooms:join"]}
+    refused = assert_problem(ask(target, manager, "POST", "/admin/keys", body), 403, "forbidden")
+    assert "rooms:end-any" in refused["detail"]
+    key = new_key(target, omni, *body["scopes"])
+    for method, path, sent in (("POST", f"/admin/keys/{key.id}/rotate", {}), ("DELETE", f"/admin/keys/{key.id}", None)):
+        assert_problem(ask(target, manager, method, path, sent), 403, "forbidden")
+    assert key.ask("GET", "/rooms", acting=omni).status_code == 200
+
+
 def test_nobody_takes_a_name_that_looks_like_a_key(
     target: Installation, people: dict[str, Person], mighty: Key
 ) -> None:
