@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from auth.accounts import Accounts
-from auth.errors import ChangedMeanwhile, ForeignTokenRefused, InvalidCredentials
+from auth.errors import ChangedMeanwhile, ForeignTokenRefused, InvalidCredentials, UnknownUser
 from auth.federation import Federation, Identity
 from auth.identities import Identities, ext_of
 from auth.sessions import Grant, Sessions
@@ -57,13 +57,13 @@ class Exchange:
             self._audit.note("logout", by=NOBODY, subject=uid, scope="provider", identity=name, sessions=count)
 
     async def _log_in(self, token: str, client: Client) -> tuple[User, Grant]:
-        identity = await self._federation.verify(token)
+        identity, user = await self._federation.verify(token), None
         name = identity.provider.name
-        user = await self._account(identity, client)
         try:
+            user = await self._account(identity, client)
             following = self._identities.follow(identity, user.id)
             grant = await self._logins.open(user, client, following, ext=ext_of(identity), identity=name)
-        except InvalidCredentials:  # disabled or changed a moment ago
+        except (InvalidCredentials, UnknownUser):  # disabled, changed or deleted a moment ago
             _refuse(identity, "account", user)
         if await self._identities.has_ended(identity):  # while the session was opened
             await self._sessions.end(user.id, grant.principal.sid)

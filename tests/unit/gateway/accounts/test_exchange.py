@@ -189,6 +189,21 @@ async def test_an_account_that_changes_while_a_session_is_opened_gets_none(
     assert await house.sessions.current(user.id) == []
 
 
+async def test_an_account_that_is_deleted_meanwhile_is_refused_like_any_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = int(time.time())
+    await house.log_in(iat=now - 9)
+    mapped = house.accounts.map_roles
+
+    async def map_after_the_deletion(one: User, *more: Any) -> User:
+        await house.accounts.erase(await house.accounts.get(one.id))
+        return await mapped(one, *more)
+
+    monkeypatch.setattr(house.accounts, "map_roles", map_after_the_deletion)
+    assert await house.refused(groups=["teachers"]) == "account"
+
+
 async def test_a_blocked_user_gets_no_session(house: House) -> None:
     user, grant = await house.log_in(iat=int(time.time()) - 9)
     await house.sessions.end(user.id, grant.principal.sid)
