@@ -6,6 +6,7 @@ an account that was there before.
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ from .sessions import ABSOLUTE_MS, Sessions
 from .users import ExternalId, User, new_user, number_of, text_of
 
 _REMEMBERED_S = MOST_LIFETIME_S + 600  # longer than any token issued before is accepted
+# KEYS 1 mark. ARGV 1 epoch s of a logout, 2 s to keep it. A logout that arrives late does not undo a later one.
+_MARK = """
+local was = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
+redis.call('SET', KEYS[1], string.format('%.0f', math.max(was, tonumber(ARGV[1]))), 'EX', ARGV[2])
+"""
 
 
 class Identities:
@@ -84,15 +90,24 @@ class Identities:
     async def end(self, logout: Logout) -> tuple[str, int] | None:
         """End the sessions that a logout token is about; return whose, and how many. None: the token was used before.
 
-        What has ended is written first: a session that is being opened meanwhile finds it (`has_ended`).
+        If it fails, the provider can send the token again.
         """
-        issuer = logout.provider.issuer
-        who = ExternalId(logout.provider.name, issuer, logout.subject)
-        if not await self._execute("SET", who.key("lt:1", logout.jti), "", "NX", "EX", 2 * MOST_LOGOUT_AGE_S):
+        who = ExternalId(logout.provider.name, logout.provider.issuer, logout.subject)
+        used = who.key("lt:1", logout.jti)
+        if not await self._execute("SET", used, "", "NX", "EX", 2 * MOST_LOGOUT_AGE_S):
             return None
+        try:
+            return await self._end(who, logout)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await asyncio.shield(self._execute("DEL", used))
+            raise
+
+    async def _end(self, who: ExternalId, logout: Logout) -> tuple[str, int]:
+        """End sessions, after writing what has ended: one that is being opened meanwhile finds it (`has_ended`)."""
         marked = _marks(who, logout.sid)[-1]
         _, by_subject, by_session = await asyncio.gather(
-            self._execute("SET", marked, logout.issued_s, "EX", _REMEMBERED_S),
+            self._execute("EVAL", _MARK, 1, marked, logout.issued_s, _REMEMBERED_S),
             self._execute("GET", who.claim),
             self._execute("GET", who.key("xs:1", logout.sid)),
         )

@@ -53,14 +53,16 @@ def folded(text: str) -> str:
 
 
 def suggested_name(text: str) -> str:
-    """Return a user name that resembles a text, such as a person's name: allowed, but perhaps taken."""
+    """Return a user name that resembles a text, such as a person's name: allowed, but perhaps taken.
+
+    It is so short that it is still allowed with what makes it unique, in the form too in which names are compared.
+    """
     words = "".join(char if _may_be_in_name(char) else " " for char in unicodedata.normalize("NFKC", text)).split()
     name = "-".join(words)[:_MOST_SUGGESTED].strip("-")
     try:
-        name_key(name)
+        return name if len(name_key(name)) <= _MOST_SUGGESTED else "user"
     except BadUsername:
         return "user"
-    return name
 
 
 def _may_be_in_name(char: str) -> bool:

@@ -94,6 +94,13 @@ class IdentitiesContract:
         assert user.username == username
         assert await accounts.find(username) == user
 
+    async def test_a_name_that_grows_when_it_is_compared_still_has_room_for_an_end(
+        self, identities: Identities
+    ) -> None:
+        names = [(await identities.add(identity(name="ß" * 31), ""))[0].username for _ in range(2)]
+        assert names[0] == "user"
+        assert re.fullmatch("user-[a-z2-7]{8}", names[1])
+
     async def test_racing_first_logins_make_one_account(self, identities: Identities, execute: Execute) -> None:
         one = identity()
         await identities.add(identity(), "")  # has the name already
@@ -215,6 +222,29 @@ class IdentitiesContract:
         one = logout(subject="1")
         assert await identities.end(one) == ("", 0)
         assert await identities.end(one) is None
+
+    async def test_a_logout_token_whose_use_failed_can_be_used_again(
+        self, identities: Identities, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = identity()
+        user, _ = await self.log_in(identities, sessions, one)
+
+        async def broken(*_: Any) -> int:
+            raise ConnectionError
+
+        token = logout(one.id.subject)
+        with monkeypatch.context() as broken_for_now:
+            broken_for_now.setattr(sessions, "end_external", broken)
+            with pytest.raises(ConnectionError):
+                await identities.end(token)
+        assert await identities.end(token) == (user.id, 1)
+        assert await identities.end(token) is None
+
+    async def test_a_logout_that_arrives_late_does_not_undo_a_later_one(self, identities: Identities) -> None:
+        one = identity(issued_s=NOW - 30)
+        for issued_s in (NOW - 20, NOW - 40):
+            await identities.end(logout(one.id.subject, issued_s=issued_s))
+        assert await identities.has_ended(one)
 
     async def test_tokens_from_before_a_logout_are_void_and_later_ones_are_not(self, identities: Identities) -> None:
         await identities.end(logout(subject="1", issued_s=NOW))
