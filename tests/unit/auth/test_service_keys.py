@@ -161,6 +161,22 @@ async def test_key_that_was_not_confirmed_is_removed(office: Office) -> None:
     assert await office.redis("KEYS", "*") == []
 
 
+async def test_every_change_is_written_durably(office: Office) -> None:
+    written: list[Any] = []
+
+    async def write(*words: Any) -> Any:
+        written.append(words)
+        return await office.redis(*words)
+
+    keys = ServiceKeys(office.execute, write=write)
+    key, _ = await keys.add(NewKey("billing", ["audit:read"]), by="cli")
+    await keys.rotate(key.id)
+    await keys.revoke(key.id)
+    assert [words[0] for words in written] == ["ZADD", "EVAL", "EVAL", "EVAL"]
+    changing = {"EVAL", "HSET", "ZADD", "DEL", "PEXPIRE", "ZREM"}
+    assert [words[0] for words in office.commands if words[0] in changing] == []
+
+
 async def test_unknown_keys_are_named_in_the_error(office: Office) -> None:
     for ask in (
         office.keys.find("nothing"),
