@@ -20,6 +20,7 @@ from gateway.settings import override, process_env
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's name; it looks for it when it is imported
 _GATE = "slots.lock"
+_MEMORY = "/dev/shm"  # noqa: S108  a fresh folder in it, readable only by the gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,17 @@ class Slot:
 @contextmanager
 def shared_folder() -> Iterator[None]:
     """Make a fresh folder for the worker processes that are started meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gateway-metrics-", dir=_place()) as folder:
         override(**{_FOLDER: folder})
         yield
+
+
+def _place() -> str:
+    """Return where to make the folder: with no writable disk, in memory, which a container has even then."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return _MEMORY
 
 
 def claim(*, workers: int) -> Slot:
@@ -52,7 +61,7 @@ def claim(*, workers: int) -> Slot:
     To be called before anything imports prometheus-client.
     """
     if workers == 1:
-        folder = Path(tempfile.mkdtemp(prefix="gateway-metrics-"))
+        folder = Path(tempfile.mkdtemp(prefix="gateway-metrics-", dir=_place()))
         override(**{_FOLDER: folder})
         return Slot(folder, 0)
     folder = Path(process_env()[_FOLDER])

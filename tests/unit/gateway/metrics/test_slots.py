@@ -65,3 +65,14 @@ def test_present_values_of_the_dead_are_forgotten_and_those_of_the_living_stay()
         assert [path.exists() for path in dead] == [False, False, True]
         assert all(path.exists() for path in living)
         second.close()
+
+
+def test_without_a_writable_disk_the_folder_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gettempdir() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("gateway.metrics.slots.tempfile.gettempdir", gettempdir)
+    with shared_folder():
+        slot = claim(workers=2)
+        slot.close()
+    assert slot.folder.parent == Path("/dev/shm")  # noqa: S108

@@ -1,0 +1,128 @@
+"""The TLS proxies of deploy/, as they are but for addresses and certificates, in front of a running gateway."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import HOST, REPOSITORY, Installation, free_port, wait_until
+
+FOLDER = REPOSITORY / "deploy"
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation with two trusted proxies: one on this machine, and the address from which the tests call."""
+    own = Installation(tmp_path_factory.mktemp("behind"), workers=1)
+    own.env |= {"GATEWAY_TRUSTED_PROXIES": f"{HOST}/32"}
+    with own as running:
+        running.add_users(otto="operator")
+        yield running
+
+
+def program(name: str) -> str:
+    """Return the path of a proxy. Without it, a laptop skips the test and CI fails it."""
+    if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin"):
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed")
+    pytest.skip(f"{name} is not installed")
+
+
+@contextmanager
+def running(command: list[str], folder: Path, port: int, **env: str) -> Iterator[httpx.Client]:
+    """Run a proxy; yield a client that trusts it and calls it by name."""
+    log = folder / "proxy.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), **env},
+            stdout=output,
+            stderr=output,
+        )
+    # Its certificate is one of the test's own, which no authority signed.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    client = httpx.Client(base_url=f"https://localhost:{port}", verify=context, trust_env=False, timeout=10)
+    try:
+
+        def ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            try:
+                return client.get("/health/ready").status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        wait_until(ready, "the proxy answers")
+        yield client
+    finally:
+        client.close()
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def nginx(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
+    binary, port = program("nginx"), free_port()
+    subject = ["-subj", "/CN=localhost", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "1"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(["openssl", "req", "-x509", "-nodes", *subject, *files], check=True, capture_output=True, timeout=20)
+    server = (FOLDER / "nginx" / "gateway.conf").read_text()
+    for written, here in (
+        ("server 127.0.0.1:8000;", f"server {HOST}:{gateway.port};"),
+        ("listen 443 ssl;", f"listen {HOST}:{port} ssl;"),
+        ("listen 80;", f"listen {HOST}:{free_port()};"),
+        ("/etc/letsencrypt/live/video.example.com/fullchain.pem", str(folder / "cert.pem")),
+        ("/etc/letsencrypt/live/video.example.com/privkey.pem", str(folder / "key.pem")),
+    ):
+        assert written in server, written
+        server = server.replace(written, here)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    own = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    user = "user root;" if os.getuid() == 0 else ""  # its workers must be able to write to the test's folder
+    main = f"{user} daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
+    main += f"http {{ {own} access_log off;\n{server}}}\n"
+    (folder / "nginx.conf").write_text(main)
+    with running([binary, "-c", str(folder / "nginx.conf"), "-p", str(folder)], folder, port) as client:
+        yield client
+
+
+@contextmanager
+def caddy(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
+    binary, port = program("caddy"), free_port()
+    here = f"{{\nadmin off\nskip_install_trust\nauto_https disable_redirects\nstorage file_system {folder}/caddy\n}}\n"
+    (folder / "Caddyfile").write_text(here + (FOLDER / "caddy" / "Caddyfile").read_text())
+    env = {"GATEWAY_DOMAIN": f"https://localhost:{port}", "GATEWAY_ADDRESS": f"{HOST}:{gateway.port}"}
+    with running([binary, "run", "--config", str(folder / "Caddyfile")], folder, port, **env) as client:
+        yield client
+
+
+@pytest.mark.parametrize("proxy", [nginx, caddy])
+def test_proxy_passes_addresses_and_events_on(
+    proxy: Callable[[Path, Installation], Iterator[httpx.Client]], behind: Installation, tmp_path: Path
+) -> None:
+    with proxy(tmp_path, behind) as client:  # type: ignore[attr-defined]  # a context manager
+        login = {"username": "otto", "password": behind.passwords["otto"]}
+        answer = client.post("/api/auth/login", json=login, headers={"X-Forwarded-For": "192.0.2.7"})
+        assert answer.status_code == 200, answer.text
+        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        [session] = [
+            one for one in client.get("/api/auth/sessions", headers=bearer).json()["sessions"] if one["current"]
+        ]
+        assert session["address"] == HOST, "an address that the client states is not believed"
+
+        with client.stream("GET", "/api/admin/live", headers=bearer) as live:  # at once, and not when a buffer is full
+            assert live.headers["content-type"].startswith("text/event-stream")
+            assert next(live.iter_lines())
+        big = client.post("/api/rooms", content=b"{" + b" " * 20_000, headers={"Content-Type": "application/json"})
+        assert big.headers["content-type"] == "application/problem+json", big.text
+        assert big.json()["code"] in ("payload_too_large", "invalid_token"), "the gateway answers, not the proxy"
