@@ -21,7 +21,7 @@ from tests.e2e.policies import roomy
 from tests.e2e.volley import Answer, Line, open_lines
 from tests.servers import Installation, wait_until
 
-REQUESTS, USERS, AT_ONCE = 4_000, 20, 40
+REQUESTS, USERS, AT_ONCE = 10_000, 50, 40
 
 # A zone in which it is another day than in UTC.
 ZONE = "Pacific/Kiritimati" if datetime.now(UTC).hour >= 10 else "Pacific/Pago_Pago"
