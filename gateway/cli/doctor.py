@@ -15,6 +15,7 @@ from gateway.cli.failures import CommandError
 from gateway.cli.identity_checks import check_identities
 from gateway.cli.signing_checks import check_signing
 from gateway.cli.terminal import JSON, print_json
+from gateway.cli.trace_checks import check_traces
 from gateway.cli.webhook_checks import check_events, check_outgoing, judge_webhooks
 from gateway.fetch import Fetcher
 from gateway.hms.client import HmsClient
@@ -35,9 +36,9 @@ _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check settings, signing keys, policy, archive, Redis, 100ms and webhooks; print one line each, with what to do.
+    """Check settings, signing keys, policy, archive, traces, Redis, 100ms and webhooks.
 
-    The exit code is 1 after a FAIL.
+    Prints one line each, with what to do. The exit code is 1 after a FAIL.
 
     Changes nothing except one key that lives a second, to check whether Redis confirms writes to disk.
     """
@@ -58,7 +59,7 @@ async def _examine(env: Mapping[str, str]) -> list[Finding]:
     policy = _policy(env, settings, findings)
     if settings is not None:
         findings += [checks.check_secrets(settings.gateway_secrets), *check_signing(settings, signing_key_path(env))]
-        findings.append(await check_archive(settings.archive_url))
+        findings += [await check_archive(settings.archive_url), *await check_traces(settings)]
     events: list[Finding] = []
     findings += await _redis(env, policy, events)
     if settings is not None and policy is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.collector import Collector
 from tests.e2e.commands import assert_done, assert_failed, assert_no_secret, parsed
 from tests.e2e.policies import BUILT_IN
 from tests.e2e.templates import create_template, role
@@ -193,3 +194,14 @@ def test_each_finding_is_one_line_and_standard_error_has_a_summary_of_the_failur
     assert_failed(done, at.env | env, "1 of", "template default")
     assert [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert_no_secret(done, at.env)
+
+
+def test_a_collector_that_takes_no_traces_is_named(at: Installation) -> None:
+    with Collector() as collector:
+        env = {"GATEWAY_TRACES": "on", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        assert examined(at, **env)["traces"]["status"] == "ok"
+        collector.status = 401
+        refused = examined(at, **env)["traces"]
+    assert refused == examined(at, **env)["traces"]
+    assert refused["status"] == "WARN"
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in refused["text"]
