@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
+from typing import Any
 
+import httpx
+import pytest
 from litestar.handlers import HTTPRouteHandler
+from redis.asyncio import Redis
 
 import gateway.routes
 from gateway import app
+from gateway.http.edge import Edge
+from gateway.redis.store import Store, connect
 from gateway.routes.home import home
+from gateway.settings import Settings
+from tests.unit.gateway.test_settings import GOOD
 
 
 def test_every_handler_of_every_route_module_is_served() -> None:
@@ -27,3 +35,17 @@ async def test_the_page_at_the_root_links_only_to_what_is_shown_there() -> None:
     assert b"/health/ready" in page
     assert b"/docs" not in page
     assert b"/operator" not in page
+
+
+def test_without_metrics_and_traces_no_hook_is_called_for_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks: list[object] = []
+
+    def store(redis: Redis, **options: Any) -> Store:
+        hooks.append(options.pop("on_send"))
+        return Store(redis, **options)
+
+    monkeypatch.setattr(app, "Store", store)
+    settings = Settings.from_env(GOOD)
+    edge = app.create_app(settings, redis=connect(settings.redis_url), http=httpx.AsyncClient())
+    assert isinstance(edge, Edge)
+    assert (edge.on_request, [*edge.on_response], hooks) == (None, [], [None, None])
