@@ -40,6 +40,7 @@ from gateway.traces.recorder import Parent, Step, Trace
 
 CLOSE_S = 2.0  # what a stop waits for the last spans; the gateway has at most 15 s for the whole of it
 _COMPLAIN_S = 60.0
+_QUEUE = "opentelemetry.sdk._shared_internal"  # the logger that says that spans are dropped
 _NO_CONTEXT = Context()
 _SCOPE = InstrumentationScope("gateway", __version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -126,9 +127,11 @@ def _context_of(parent: Parent) -> Context:
 
 
 def _quiet() -> None:
-    """Let the SDK log one error a minute: without a collector it would log several a second."""
+    """Let the SDK log once a minute that it cannot send or that spans are lost, instead of several times a second."""
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Seldom())
+    logging.getLogger(_QUEUE).setLevel(logging.WARNING)
+    for name in (OTLPSpanExporter.__module__, _QUEUE):
+        logging.getLogger(name).addFilter(_Seldom())
 
 
 class _Seldom(logging.Filter):

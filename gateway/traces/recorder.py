@@ -170,7 +170,7 @@ class Recorder:
         _current.set(None)
         logs.trace_id.set("")
         if trace.flush is not None:
-            trace.flush.close(CANCELLED)  # nobody waits for its answer any more
+            trace.flush.close(CANCELLED)  # its answer is not awaited any more
         trace.ended = True
         self._export(trace, _request(trace, scope, status, seconds))
 

@@ -30,9 +30,10 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
         yield running
-    for logger in (logging.getLogger("opentelemetry"), logging.getLogger(OTLPSpanExporter.__module__)):
-        logger.setLevel(logging.NOTSET)
-        logger.filters.clear()
+    for name in ("opentelemetry", OTLPSpanExporter.__module__, export._QUEUE):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+        for seldom in [one for one in logging.getLogger(name).filters if isinstance(one, export._Seldom)]:
+            logging.getLogger(name).removeFilter(seldom)
 
 
 find = parent_finder(lambda peer: peer == PROXY)
@@ -150,3 +151,16 @@ async def test_a_collector_that_refuses_is_logged_once_a_minute(
         await exporter.close()
     assert collector.requests == 3
     assert [(one.levelname, "401" in one.getMessage()) for one in caplog.records] == [("ERROR", True)]
+
+
+async def test_spans_that_a_full_queue_drops_are_logged_once_a_minute(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(export, "CLOSE_S", 0.01)
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "512")
+    collector.silent = True
+    exporter = Exporter()
+    for _ in range(1200):  # 512 of their 2400 spans are on their way, 512 wait
+        exporter.export(*steps())
+    assert [one.getMessage() for one in caplog.records] == ["Queue full, dropping Span."]
+    await exporter.close()
