@@ -290,7 +290,7 @@ def main() -> None:
         try:
             for peer in peers:
                 wait_until(lambda port=peer.port: _listens(port), f"{peer.name} listens")
-            with Installation(home, policy=policy()) as running:
+            with Installation(home, policy=policy(), real=True) as running:
                 ours = gateway_targets(running)
                 targets = [*(peer.target() for peer in peers), *ours]
                 found = uvloop.run(rounds(targets, count=count, seconds=seconds))

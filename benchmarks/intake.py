@@ -109,7 +109,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        running = Installation(Path(folder), policy=policy())
+        running = Installation(Path(folder), policy=policy(), real=True)
         running.env |= {"HMS_WEBHOOK_SECRET": secrets.token_urlsafe(48), "GATEWAY_REDIS_TIMEOUT_MS": "250"}
         with running:
             running.add_users(hanna="host")

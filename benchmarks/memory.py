@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300_000)
     parser.add_argument("--users", type=int, default=20_000)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Installation(Path(folder), policy=policy()) as running:
+    with tempfile.TemporaryDirectory() as folder, Installation(Path(folder), policy=policy(), real=True) as running:
         uvloop.run(measure(running, users=options.users, requests=options.requests))
 
 

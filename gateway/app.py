@@ -1,5 +1,8 @@
 """The composition root: the only place where the parts are constructed and connected."""
 
+import gateway.redis  # noqa: F401  first, because it decides what redis-py imports
+
+# isort: split
 import asyncio
 import gc
 import logging

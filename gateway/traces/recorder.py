@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from gateway import REDIS_DOES_WITHOUT, logs
+from gateway import logs
 from gateway.hms.calls import Call
+from gateway.redis import OPEN_TELEMETRY
 from gateway.setting_values import SettingsError
 from gateway.settings import Settings, share
 
@@ -203,7 +204,7 @@ def check_extra(settings: Settings) -> None:
 
 def admit_sdk() -> None:
     """Let OpenTelemetry's SDK be imported, which needs what redis-py was to do without."""
-    for name in REDIS_DOES_WITHOUT:
+    for name in OPEN_TELEMETRY:
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]
 

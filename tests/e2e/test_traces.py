@@ -27,7 +27,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation behind a trusted proxy, which this test is. Half of its settings are in `.env`."""
-    running = Installation(tmp_path_factory.mktemp("traced"), workers=2, policy=roomy())
+    running = Installation(tmp_path_factory.mktemp("traced"), workers=2, policy=roomy(), real=True)
     running.env |= {
         "GATEWAY_TRACES": "proxied",
         "GATEWAY_TRUSTED_PROXIES": f"{HOST}/32",
