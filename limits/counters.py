@@ -144,13 +144,14 @@ class Counters:
         replies = await asyncio.gather(*(self._execute("HGETALL", key) for _, key in keys))
         found: Daily = {}
         for (month, _), reply in zip(keys, replies, strict=True):
-            for name, count in _pairs(reply):
-                day_field, _, metric = name.partition(":")
-                if day_field == "*":
-                    continue
-                day = date.fromisoformat(f"{month}-{day_field}")
-                if first <= day <= last:
-                    found.setdefault(day, {})[metric] = count
+            counts_of: dict[bytes, dict[str, int]] = {b"*": {}}  # a year of the installation has some thousand fields
+            for name, count in reply.items():
+                field, _, metric = name.partition(b":")
+                counts = counts_of.get(field)
+                if counts is None:
+                    day = date.fromisoformat(f"{month}-{field.decode()}")
+                    counts = counts_of[field] = found.setdefault(day, {}) if first <= day <= last else {}
+                counts[metric.decode()] = int(count)
         return dict(sorted(found.items()))
 
 

@@ -1,6 +1,5 @@
 """Totals of the whole installation over time: requests by outcome, minutes in rooms, their price; and denials."""
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -16,6 +15,7 @@ Range: TypeAlias = Literal["1h", "24h", "30d", "12mo"]
 MINUTES = "minutes.ok"
 _STEPS: dict[str, tuple[int, int]] = {"1h": (1, 60), "24h": (5, 288)}  # minutes in a point, points
 _DAYS, _MONTHS = 30, 12
+_COUNTED_TWICE = {*METERED, ACTING}
 
 Read: TypeAlias = Callable[[str, date, date], Awaitable[Daily]]
 """Reads a subject's counters of each day in a span."""
@@ -101,13 +101,8 @@ class Totals:
     async def _by_minute(self, step: int, size: int, now: datetime) -> Series:
         last = int(now.timestamp()) // 60
         first = last - last % step - step * (size - 1)
-        found = await read_minutes(self._execute, first, last)
-        points = []
-        for begin in range(first, last + 1, step):
-            counts: Counter[str] = Counter()
-            for minute in range(begin, begin + step):
-                counts.update(found.get(minute, {}))
-            points.append((datetime.fromtimestamp(begin * 60, UTC), Total.of(counts)))
+        found = await read_minutes(self._execute, first, last, step=step)
+        points = [(datetime.fromtimestamp(begin * 60, UTC), Total.of(counts)) for begin, counts in found.items()]
         return Series(step * 60, points)
 
 
@@ -123,14 +118,16 @@ def total_of(points: Iterable[Step]) -> Total:
     )
 
 
-def _outcomes(days: Iterable[Mapping[str, int]]) -> Counter[str]:
+def _outcomes(days: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Sum the counters of days over all actions, by outcome. `owned` and `act-as` count once more what others do."""
-    sums: Counter[str] = Counter()
+    totals: dict[str, int] = {}
     for counts in days:
-        sums[SECONDS] += counts.get(MINUTES, 0)
-        for metric, count in counts.items():
-            if (parts := split_metric(metric)) and parts[0] not in (*METERED, ACTING):
-                sums[parts[1]] += count
+        for metric, count in counts.items():  # a year has some thousand
+            totals[metric] = totals.get(metric, 0) + count
+    sums = {SECONDS: totals.get(MINUTES, 0)}
+    for metric, count in totals.items():
+        if (parts := split_metric(metric)) and parts[0] not in _COUNTED_TWICE:
+            sums[parts[1]] = sums.get(parts[1], 0) + count
     return sums
 
 

@@ -32,9 +32,16 @@ async def test_minutes_are_read_over_hours_and_no_others() -> None:
         key, field = place_of(minute)
         await redis.execute_command("HSET", key, f"{field}:ok", count, f"{field}:seconds", 60)
     found = await read_minutes(redis.execute_command, NOON - 1, NOON + 61)
-    assert {minute - NOON: dict(counts) for minute, counts in found.items()} == {
+    assert list(found) == list(range(NOON - 1, NOON + 62))
+    assert {minute - NOON: counts for minute, counts in found.items() if counts} == {
         -1: {"ok": 2, "seconds": 60},
         0: {"ok": 3, "seconds": 60},
         61: {"ok": 4, "seconds": 60},
+    }
+    steps = await read_minutes(redis.execute_command, NOON - 1, NOON + 61, step=30)
+    assert {minute - NOON: counts for minute, counts in steps.items()} == {
+        -1: {"ok": 5, "seconds": 120},
+        29: {},
+        59: {"ok": 4, "seconds": 60},
     }
     await redis.aclose()
