@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
+from limits.counters import ZONE
 from tests.servers import Installation
 
+BERLIN = ZoneInfo("Europe/Berlin")
 DAYS = 29
 
 
 def write_history(installation: Installation, users: Sequence[str], room: str) -> None:
-    """Add counters of past days to some users (ids), their sum to the installation, and part of it to a room."""
+    """Add counters of past days in Berlin to some users (ids), their sum to the installation, a part to a room."""
     installation.valkey.load(_commands(users, room))
 
 
 def _commands(users: Sequence[str], room: str) -> Iterator[tuple[str | int, ...]]:
     dice = random.Random(4)
-    today = datetime.now(UTC).date()
+    today = datetime.now(BERLIN).date()
     for ago in range(1, DAYS + 1):
         day = today - timedelta(days=ago)
         month, number = day.isoformat()[:7], day.isoformat()[8:]
+        yield "HSET", f"uc:1:{{all}}:{month}", f"{number}:{ZONE}{BERLIN}", 1
         scale = (0.35 if day.weekday() > 4 else 1) * (1.3 - ago / 60)
         for index, user in enumerate(users):
             busy = scale / (1 + index * 0.6)

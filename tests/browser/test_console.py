@@ -11,7 +11,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.chromium import Tab, require_chromium
 from tests.browser.console import Console, Theme, require_axe
-from tests.browser.console_history import write_history
+from tests.browser.console_history import BERLIN, write_history
 from tests.e2e.checks import assert_problem
 from tests.e2e.people import join, peers
 from tests.e2e.policies import BUILT_IN
@@ -30,6 +30,7 @@ from tests.servers import HOST, NO_TLS, Installation, free_port, wait_until
 # The pictures of docs/console.md, and where to keep them.
 KEPT = {"overview-light", "usage-light", "overview-phone", "user-dark", "webhooks-dark", "room-phone"}
 PICTURES = os.environ.get("PICTURES")
+POLICY = BUILT_IN.read_text().replace('[reports]\ntime_zone = "UTC"', f'[reports]\ntime_zone = "{BERLIN}"')
 # So generous that nothing is refused.
 BUDGETS = """
 [quotas.everybody]
@@ -105,9 +106,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require_chromium()
-    own = Installation(
-        tmp_path_factory.mktemp("console"), workers=1, policy=BUILT_IN.read_text() + BUDGETS, fsync="always"
-    )
+    own = Installation(tmp_path_factory.mktemp("console"), workers=1, policy=POLICY + BUDGETS, fsync="always")
     own.env["GATEWAY_OPERATOR_BIND"] = f"{HOST}:{free_port()}"
     own.set_constant("gateway.outgoing.outbox.BACKOFF_S", ())  # an event that fails once is a dead letter
     own.env["HMS_WEBHOOK_SECRET"] = secrets.token_urlsafe(32)
@@ -287,6 +286,7 @@ def test_budgets_are_shown_with_their_forecast(site: Site, as_ada: Console) -> N
     as_ada.go("budgets")
     first, second = as_ada.table("Nearest to their end")[:2]
     items = site.ask("ada", "GET", "/admin/budgets").json()["items"]
+    assert items[0]["time_zone"] == str(BERLIN)
     assert (first["Budget"], first["Whose"], first["When spent"]) == ("everybody", "whole installation", "rooms end")
     assert first["Used (min)"] == f"{items[0]['used']:,.2f} of 20,000"
     assert (second["Budget"], second["Whose"], second["When spent"]) == ("own-minutes", "hanna", "no tokens")
@@ -486,7 +486,7 @@ def test_event_that_could_not_be_delivered_is_sent_again(site: Site, as_ada: Con
 
 
 def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_ada: Console) -> None:
-    to = datetime.now(UTC).date().isoformat()
+    to = datetime.now(BERLIN).date().isoformat()
     first = f"{to[:7]}-01"
     as_ada.go(f"usage?from={first}&to={to}&group_by=user")
     name, text = saved(as_ada, "CSV of Usage by user")
@@ -510,7 +510,7 @@ def test_csv_is_what_the_table_the_api_and_the_command_line_say(site: Site, as_a
     ]
     assert as_ada.table("Usage by user") == [grouped(row) for row in shown]
     name, whole = saved(as_ada, "CSV of all pages of the report")
-    assert name == f"usage-by-user-{first}-to-{to}-utc.csv"
+    assert name == f"usage-by-user-{first}-to-{to}-europe-berlin.csv"
     printed = site.gateway.command("usage", "export", "--group-by", "user", "--from", first, "--to", to)
     assert not_of_ada(whole) == not_of_ada(printed.stdout)
 
@@ -561,7 +561,7 @@ def test_chart_is_read_with_the_keyboard_and_has_its_table(site: Site, as_ada: C
     as_ada.wait_for("document.querySelector('.chart table')")
     row = as_ada.table("Requests by outcome")[-2]
     assert read == (
-        f"{row['Time (UTC)']} UTC: Ok {row['Ok (requests)']}, Denied {row['Denied (requests)']}, "
+        f"{row['Time (Europe/Berlin)']} Europe/Berlin: Ok {row['Ok (requests)']}, Denied {row['Denied (requests)']}, "
         f"Refused {row['Refused (requests)']}, Failed {row['Failed (requests)']} requests"
     )
 

@@ -34,11 +34,11 @@ export function chart({ title, says, unit, zone = "UTC", whole = true, series, p
     chosen = index;
     const point = points[index];
     const numbers = series.map(({ key }) => round(point ? (point.values[key] ?? 0) : total(key)));
-    const at = point ? `${point.label} ${zone}` : "Total";
+    const at = point?.label ?? "Total";
     when.textContent = `${at} (${unit})`;
     numbers.forEach((one, place) => (values[place].textContent = number(one)));
     plot.setAttribute("aria-valuenow", String(Math.max(0, index)));
-    plot.setAttribute("aria-valuetext", `${at}: ${series.map(({ label }, place) => `${label} ${number(numbers[place])}`).join(", ")} ${unit}`);
+    plot.setAttribute("aria-valuetext", `${at}${point ? ` ${zone}` : ""}: ${series.map(({ label }, place) => `${label} ${number(numbers[place])}`).join(", ")} ${unit}`);
     band.setAttribute("width", chosen < 0 ? 0 : Math.max(2, slot()));
     band.setAttribute("x", LEFT + Math.max(0, chosen) * slot());
   }

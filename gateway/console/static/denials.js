@@ -5,7 +5,7 @@ import { chart } from "./chart.js";
 import { count, number, unitOf } from "./format.js";
 import { person } from "./names.js";
 import { filters, head, list, loaded, tiles } from "./parts.js";
-import { days, fillDays, zoneOf } from "./series.js";
+import { days, fillDays } from "./series.js";
 
 const TONES = ["warn", "idle", "bad", "ok"];
 const OTHERS = "others";
@@ -29,7 +29,7 @@ export function denials(view, { from, to }) {
     const report = await api.get("/api/admin/denials", { from, to }, view.signal);
     fillDays(form, report);
     const top = await api.get("/api/admin/usage/top", { counter: "denials", period: report.to.slice(0, 7), limit: 20 }, view.signal);
-    const [most] = report.limits, zone = zoneOf(report);
+    const [most] = report.limits, zone = report.time_zone;
     return [
       tiles([
         ["Denied", number(report.total), unitOf(report.total, "requests")],

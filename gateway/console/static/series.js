@@ -25,17 +25,13 @@ export function outcomes(rows) {
   return values;
 }
 
-// The time zone of the days of a report; several with commas, if it was changed between them.
-export const zoneOf = ({ time_zone: zone = "UTC" }) => zone;
-
 // Shows the days of a report in the form that asked for it.
 export function fillDays(form, { from, to }) {
   for (const [name, date] of Object.entries({ from, to })) form.elements[name].value ||= date;
 }
 
-// `report` is {from, to, time_zone, items: [{date, usage: {action: counts}, people_peak}]}.
-export function series({ from, to, items, ...report }) {
-  const zone = zoneOf(report);
+// Its argument is a report: {from, to, time_zone, items: [{date, usage: {action: counts}, people_peak}]}.
+export function series({ from, to, time_zone: zone, items }) {
   const by = new Map(items.map((item) => [item.date, item]));
   const points = days(from, to).map((date) => {
     const usage = by.get(date)?.usage ?? {};

@@ -6,7 +6,7 @@ import { make } from "./dom.js";
 import { minutes, number, save, sum, today } from "./format.js";
 import { person } from "./names.js";
 import { button, filters, head, link, list, loaded, place } from "./parts.js";
-import { days, fillDays, outcomes, zoneOf } from "./series.js";
+import { days, fillDays, outcomes } from "./series.js";
 
 const METERED = new Set(["minutes", "owned"]);
 const GROUPS = [["action", "action"], ["day", "day"], ["user", "user"], ["room", "room"], ["template", "template"]];
@@ -50,18 +50,18 @@ export function usage(view, { from, to, group_by = "action", counter = "tokens.m
     const daily = await api.get("/api/admin/usage", { from, to, group_by: "day" }, view.signal);
     fillDays(form, daily);
     const asked = { from: daily.from, to: daily.to, group_by };
-    return [make("div", { class: "two" }, byDay(daily)), rows(view, asked, zoneOf(daily)), leaders(view, counter, period, zoneOf(daily))];
+    return [make("div", { class: "two" }, byDay(daily)), rows(view, asked, daily.time_zone), leaders(view, counter, period, daily.time_zone)];
   });
   return [head("Usage", "Requests and participant-minutes of all users."), form, report.body];
 }
 
-function byDay({ from, to, items, ...report }) {
+function byDay({ from, to, time_zone: zone, items }) {
   const points = days(from, to).map((date) => {
     const rows = items.filter((row) => row.date === date);
     const values = { ...outcomes(rows.filter((row) => !METERED.has(row.action))), minutes: rows.find((row) => row.action === "minutes")?.ok ?? 0 };
     return { at: date, label: date, tick: date.slice(5), values };
   });
-  const zone = zoneOf(report), says = `By day in ${zone}.`;
+  const says = `By day in ${zone}.`;
   return [
     chart({ title: "Requests by outcome", says, unit: "requests", zone, series: OUTCOMES, points }),
     chart({ title: "Participant-minutes", says, unit: "min", zone, whole: false, series: [{ key: "minutes", label: "In rooms", tone: "ok" }], points }),
