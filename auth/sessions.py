@@ -165,11 +165,11 @@ class Sessions:
 
         For a user for whom a service key acts, only the second: the key has its own guard, in another cluster slot.
         """
-        uid, key = principal.uid, principal.key
-        if key is not None and key.id == uid:
-            return [key.guard]
+        uid = principal.uid
         is_current = (f"u:1:{{{uid}}}", "ver", str(principal.ver))
-        return [is_current] if key is not None else [(f"s:1:{{{uid}}}:{principal.sid}", "live", "1"), is_current]
+        if principal.key is None:
+            return [(f"s:1:{{{uid}}}:{principal.sid}", "live", "1"), is_current]
+        return [is_current] if principal.is_acting else [principal.key.guard]
 
     def _token(self, uid: str, sid: str, counter: int) -> str:
         body = f"v1.{uid}.{sid}.{counter}"

@@ -1,6 +1,7 @@
 """The caller of a request, by its credential: a login token, or a service key, which acts for itself or for a user."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from litestar.types import Scope
 
@@ -18,6 +19,7 @@ from gateway.policy.scopes import ACT, ROLE
 from gateway.text import FieldError
 
 ACT_AS = "X-Act-As"
+_FORM = "The Authorization header must be: Bearer, one space, the login token."
 _REFUSED_ONCE_PER_S = 60  # a backend that does not know of a revocation repeats its request
 _MOST_REMEMBERED = 10_000  # users for whom keys act
 
@@ -48,15 +50,19 @@ class Callers:
 
         Raises: InvalidToken, TokenExpired, or Problem without a credential
         """
-        credential, named = _credential(scope)
-        return None if named or credential.startswith(PREFIX) else self._tokens.verify(credential)
+        headers: Any = scope["headers"]  # a list
+        fields = dict(headers)  # in C: a loop over all fields took 1 % of a mint
+        if b"x-act-as" in fields:
+            return None
+        credential = _bearer(fields.get(b"authorization")) if len(fields) == len(headers) else bearer_of(scope)
+        return None if credential.startswith(PREFIX) else self._tokens.verify(credential)
 
     async def identify(self, scope: Scope) -> tuple[Principal, Problem | FieldError | None]:
         """Return any caller, and why they may not act for the user whom they name; then they act for themselves.
 
         Raises: as `login`
         """
-        credential, named = _credential(scope)
+        credential, named = bearer_of(scope), _values(scope, b"x-act-as")
         if not credential.startswith(PREFIX):
             return self._tokens.verify(credential), _lacks_scope("Only a service key acts for another user")
         key = await self._verify(credential, context_of(scope).client)
@@ -99,8 +105,10 @@ class Callers:
         known = self._users.get(uid)
         if known is None:
             try:
-                user = await self._accounts.get(uid if UID.fullmatch(uid) else "")
+                user = await self._accounts.get(uid) if UID.fullmatch(uid) else None
             except UnknownUser:
+                user = None
+            if user is None:
                 return own, FieldError(ACT_AS, "must be the id of a user; there is no such user")
             if not user.is_active:
                 return own, Problem(403, "forbidden", f"The user of {ACT_AS} is disabled.")
@@ -115,23 +123,17 @@ def _lacks_scope(text: str) -> Problem:
     return Problem(403, "forbidden", f"{text}: {ACT_AS} needs the scope {ACT}.", missing_permission=ACT)
 
 
-def _credential(scope: Scope) -> tuple[str, list[bytes]]:
-    """Return the bearer's credential (RFC 6750, header only) and the values of X-Act-As, in one pass of the headers.
+def _values(scope: Scope, field: bytes) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == field]
 
-    Raises: InvalidToken, or Problem without an Authorization header
-    """
-    values, named = [], []
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            values.append(value)
-        elif name == b"x-act-as":
-            named.append(value)
-    if not values:
+
+def _bearer(value: bytes | None) -> str:
+    if value is None:
         raise Problem(401, "invalid_token", "Log in first: the Authorization header is missing.", headers=CHALLENGE)
-    scheme, _, credential = values[0].decode("latin-1").partition(" ")
-    if len(values) > 1 or scheme.lower() != "bearer" or not credential:
-        raise InvalidToken("The Authorization header must be: Bearer, one space, the login token.")
-    return credential, named
+    scheme, _, credential = value.decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or not credential:
+        raise InvalidToken(_FORM)
+    return credential
 
 
 def login_token_of(scope: Scope) -> str:
@@ -143,5 +145,11 @@ def login_token_of(scope: Scope) -> str:
 
 
 def bearer_of(scope: Scope) -> str:
-    """Return the bearer's credential of a request. Raises: InvalidToken, or Problem without a header"""
-    return _credential(scope)[0]
+    """Return the bearer's credential of a request (RFC 6750, header only).
+
+    Raises: InvalidToken, or Problem without an Authorization header
+    """
+    values = _values(scope, b"authorization")
+    if len(values) > 1:
+        raise InvalidToken(_FORM)
+    return _bearer(values[0] if values else None)

@@ -43,13 +43,13 @@ class Outcomes:
                 if status >= 400 and not admitted.refund:
                     outcome = "failed" if status >= 500 else f"refused.{code or 'invalid_request'}"
                 refund = admitted.refund or not 400 <= status < 500
-                settled = self._amend(admitted.decision, outcome, refund=refund)
-                if by_key := context.by_key:
-                    of_key = outcome if status >= 400 else ""
-                    self.derive(by_key, None, of_key or "ok")
-                    await asyncio.gather(settled, self._amend(by_key, of_key, refund=refund))
+                if context.by_key is None:
+                    await self._amend(admitted.decision, outcome, refund=refund)
                 else:
-                    await settled
+                    of_key = outcome if status >= 400 else ""
+                    self.derive(context.by_key, None, of_key or "ok")
+                    pairs = (admitted.decision, outcome), (context.by_key, of_key)
+                    await asyncio.gather(*(self._amend(one, what, refund=refund) for one, what in pairs))
                 self.derive(admitted.decision, admitted.found, outcome or "ok")
             await send(message)
 
