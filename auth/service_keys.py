@@ -125,11 +125,7 @@ class ServiceKeys:
         if new.expires_ms and new.expires_ms <= self.now_ms():
             raise BadKey("expires_at", "must lie in the future")
         networks = _networks(new.cidrs)
-        known = await self.all()
-        if len(known) >= MOST_KEYS:
-            raise BadKey("name", f"there may be {MOST_KEYS} keys, those revoked in the last 400 days included")
-        if any(one.name == new.name and one.status == "active" for one in known):
-            raise BadKey("name", f"there is a key named {new.name!r}; revoke it first, or rotate it")
+        await self._check_free(new.name)
         key_id, created_ms = new_id(), self.now_ms()
         text = new_text(key_id)
         scopes, cidrs = " ".join(dict.fromkeys(new.scopes)), " ".join(map(str, networks))
@@ -145,7 +141,20 @@ class ServiceKeys:
             raise failure
         if not done[1]:
             raise RuntimeError("60 random bits have come twice")
+        try:  # two that are made at once find each other, and neither stays
+            await self._check_free(new.name, but=key_id)
+        except BaseException:
+            await self._undo_add(key_id)
+            raise
         return await self.get(key_id), text
+
+    async def _check_free(self, name: str, *, but: str = "") -> None:
+        """Check that there may be one more key, and none of this name beside one. Raises: BadKey"""
+        known = [one for one in await self.all() if one.id != but]
+        if len(known) >= MOST_KEYS:
+            raise BadKey("name", f"there may be {MOST_KEYS} keys, those revoked in the last 400 days included")
+        if any(one.name == name and one.status == "active" for one in known):
+            raise BadKey("name", f"there is a key named {name!r}; revoke it first, or rotate it")
 
     async def _undo_add(self, key_id: str) -> None:
         words = (("DEL", key_of(key_id)), ("ZREM", _INDEX, key_id))

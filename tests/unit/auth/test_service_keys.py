@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import string
@@ -139,6 +140,17 @@ async def test_two_active_keys_never_share_a_name(office: Office) -> None:
     second, _ = await office.add()
     assert (await office.keys.find("billing")).id == second
     assert [key.id for key in await office.keys.all()] == [first, second]
+
+
+async def test_keys_of_one_name_that_are_made_at_once_never_stay_side_by_side(office: Office) -> None:
+    """A key that is revoked by its name must not have a twin that goes on."""
+    new = NewKey("billing", ["usage:read-any"])
+    makers = [office.worker().add(new, by="cli") for _ in range(8)]
+    made = [one for one in await asyncio.gather(*makers, return_exceptions=True) if not isinstance(one, BadKey)]
+    assert len(made) <= 1
+    assert len(await office.keys.all()) == len(made)
+    if not made:
+        await office.add("billing")
 
 
 async def test_number_of_keys_is_bounded(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
