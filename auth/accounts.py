@@ -250,7 +250,7 @@ class Accounts:
 
     async def has_password(self, uid: str) -> bool:
         """Tell whether a user has a password; without one they cannot log in."""
-        return bool(await self._execute("HEXISTS", key_of(uid), "password"))
+        return bool(await self._execute("HGET", key_of(uid), "password"))
 
     async def check_password(self, uid: str, new: str) -> None:
         """Check a new password of a user against the policy. Raises: UnknownUser, WeakPassword"""
@@ -297,16 +297,18 @@ class Accounts:
             raise ChangedMeanwhile
         return await self.get(user.id)
 
-    async def map_roles(self, user: User, mapped: Sequence[str], mapped_s: int) -> User:
+    async def map_roles(self, user: User, mapped: Sequence[str], mapped_s: int, *, ends_password: bool = False) -> User:
         """Replace the roles that an identity provider gave a user; those that an administrator gave stay.
 
-        Earlier tokens are void if that changes the user's roles; otherwise the disk is not awaited.
-        Raises: UnknownUser, ChangedMeanwhile
+        Earlier tokens are void if that changes the user's roles; otherwise the disk is not awaited. `ends_password`:
+        the password, and every session, end with the change. Raises: UnknownUser, ChangedMeanwhile
         """
         now = replace(user, roles=with_mapped(user, mapped), mapped=tuple(mapped), mapped_s=mapped_s)
-        words = ("roles", " ".join(now.roles), "mapped", mapped_text(now))
+        words: tuple[str, ...] = ("roles", " ".join(now.roles), "mapped", mapped_text(now))
         is_same = set(now.roles) == set(user.roles)
         write, voiding = (self._execute, "nothing") if is_same else (self._write, "tokens")
+        if ends_password:
+            words, write, voiding = (*words, "password", ""), self._write, "sessions"
         ver = await self._change(user.id, *words, mark=user.mark, voiding=voiding, write=write)
         if ver is None:
             raise ChangedMeanwhile

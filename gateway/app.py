@@ -195,7 +195,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         password_change=PasswordChange(accounts, sessions, links, audit),
         registration=Registration(accounts, invites, policy, audit),
         logins=logins,
-        exchange=Exchange(federation, identities, accounts, sessions, logins, audit),
+        exchange=Exchange(federation, identities, accounts, sessions, logins, audit, policy),
         audit=audit,
         report_audit=Audit(reports.execute),
         rooms=registry,

@@ -4,6 +4,7 @@ Whatever is wrong with a token, its sender gets the same answer; the reason is i
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ from auth.users import User, with_mapped
 from gateway.accounts.admin import AdminsBusy
 from gateway.accounts.logins import Client, Logins
 from gateway.audit import NOBODY, Audit, Origin
+from gateway.policy.actions import POWERS
+from gateway.policy.live import PolicyInForce
 from gateway.text import FieldError, plain_text
 
 _REFUSED_ONCE_PER_S = 60  # an attacker must not fill the trail with repetitions
@@ -33,6 +36,7 @@ class Exchange:
     _sessions: Sessions
     _logins: Logins
     _audit: Audit
+    _policy: PolicyInForce
 
     async def log_in(self, token: str, client: Client) -> tuple[User, Grant]:
         """Open a session for the person a token is about. Raises: ForeignTokenRefused, KeysUnavailable, Blocked"""
@@ -103,14 +107,26 @@ class Exchange:
             if identity.issued_s <= user.mapped_s:
                 return user
             roles = with_mapped(user, identity.roles)
+            ends_password = self._gains_power(user, roles) and await self._accounts.has_password(user.id)
             if set(roles) != set(user.roles):
-                was, now, name = " ".join(user.roles), " ".join(roles), identity.provider.name
-                await self._audit.record("user.roles", by=NOBODY, subject=user.id, was=was, now=now, identity=name)
+                said = {"was": " ".join(user.roles), "now": " ".join(roles), "identity": identity.provider.name}
+                said |= {"password": "removed"} if ends_password else {}
+                await self._audit.record("user.roles", by=NOBODY, subject=user.id, **said)
             try:
-                return await self._accounts.map_roles(user, identity.roles, identity.issued_s)
+                return await self._accounts.map_roles(
+                    user, identity.roles, identity.issued_s, ends_password=ends_password
+                )
             except ChangedMeanwhile:
                 user = await self._accounts.get(user.id)
         raise AdminsBusy("Another change of this account is under way. Try again in a second.")
+
+    def _gains_power(self, user: User, roles: Sequence[str]) -> bool:
+        """Tell whether new roles give a user power over others that they did not have.
+
+        Whoever set their password, or had it set, may not have that power: they must not get it by logging in as them.
+        """
+        policy = self._policy.now
+        return bool(POWERS & (policy.permissions(roles) - policy.permissions(user.roles)))
 
     def _note(self, action: str, refused: ForeignTokenRefused, origin: Origin) -> None:
         said = {"identity": refused.provider, "reason": refused.reason}

@@ -15,17 +15,19 @@ from typing import Any
 import pytest
 
 from auth.accounts import Accounts
-from auth.errors import ForeignTokenRefused
+from auth.errors import ForeignTokenRefused, InvalidCredentials, InvalidGrant
 from auth.federation import Federation, Provider
 from auth.identities import Identities
 from auth.key_sets import read_key_set
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Grant, Sessions
-from auth.users import User
+from auth.users import ExternalId, User
 from gateway.accounts.exchange import Exchange
 from gateway.accounts.logins import Blocked, Client, Logins
 from gateway.audit import Audit, Origin
+from gateway.policy.file import load_policy
+from gateway.policy.live import PolicyInForce
 from limits.derived import Derived
 from limits.limiter import Limiter
 from limits.overrides import Overrides
@@ -64,7 +66,8 @@ class House:
             raise AssertionError(url)
 
         federation = Federation(lambda: [self.provider], fetch)
-        self.exchange = Exchange(federation, self.identities, self.accounts, self.sessions, logins, audit)
+        policy = PolicyInForce(load_policy())
+        self.exchange = Exchange(federation, self.identities, self.accounts, self.sessions, logins, audit, policy)
 
     async def _record(self, *words: Any) -> None:
         self._note(words)
@@ -140,6 +143,25 @@ async def test_somebody_without_an_account_or_role_is_refused_and_gets_none(
     assert await house.accounts.count() == 0
 
 
+async def test_a_password_ends_when_claims_give_power_over_others(house: House) -> None:
+    """Or who prepared an account for an administrator-to-be, with a password they know, would become one."""
+    who = ExternalId("people", SITE.issuer, "person-1")
+    password = "seventeen green umbrellas"
+    user = await house.accounts.add("boss", password, roles=["member"], identity=who)
+    prepared = await house.sessions.open(user)
+    await house.log_in(iat=int(time.time()) - 9, groups=["teachers"])
+    assert await house.accounts.has_password(user.id), "no power over others"
+    admin, grant = await house.log_in(groups=["staff"])
+    assert (admin.id, admin.roles) == (user.id, ("member", "admin"))
+    assert house.noted[-2]["password"] == "removed"
+    assert not await house.accounts.has_password(user.id)
+    with pytest.raises(InvalidCredentials):
+        await house.accounts.verify(await house.accounts.credentials(user.id), password)
+    with pytest.raises(InvalidGrant):
+        await house.sessions.refresh(prepared.refresh_token)
+    assert (await house.sessions.refresh(grant.refresh_token)).principal.roles == admin.roles
+
+
 async def test_somebody_who_has_lost_all_roles_is_refused_unless_an_administrator_gave_one(house: House) -> None:
     now = int(time.time())
     user, _ = await house.log_in(iat=now - 9)
@@ -196,9 +218,9 @@ async def test_an_account_that_is_deleted_meanwhile_is_refused_like_any_other(
     await house.log_in(iat=now - 9)
     mapped = house.accounts.map_roles
 
-    async def map_after_the_deletion(one: User, *more: Any) -> User:
+    async def map_after_the_deletion(one: User, *words: Any, **more: Any) -> User:
         await house.accounts.erase(await house.accounts.get(one.id))
-        return await mapped(one, *more)
+        return await mapped(one, *words, **more)
 
     monkeypatch.setattr(house.accounts, "map_roles", map_after_the_deletion)
     assert await house.refused(groups=["teachers"]) == "account"
