@@ -41,7 +41,12 @@ PRESETS: Mapping[str, Preset] = {
         refuses=(("firebase.sign_in_provider", "anonymous"),),
         by_audience="https://securetoken.google.com/{}",
     ),
-    "auth0": Preset(form=rf"{_HOST}/", shown="https://TENANT.auth0.com/", name_claims=("nickname", "name")),
+    "auth0": Preset(
+        form=rf"{_HOST}/",
+        shown="https://TENANT.auth0.com/",
+        name_claims=("nickname", "name"),
+        refuses=(("gty", "client-credentials"),),
+    ),
     "clerk": Preset(
         form=_HOST, shown="https://clerk.YOUR-DOMAIN", by_azp=True, refuses=(("sts", "pending"),), roles_claim="o.rol"
     ),

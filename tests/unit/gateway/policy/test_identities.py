@@ -49,7 +49,7 @@ RECORDED: dict[str, dict[str, Any]] = {
             "sub": "auth0|5f7c8ec7c33c6c004bbafe82", "sid": "s-1", "nonce": "n",
         },
         "sub": "auth0|5f7c8ec7c33c6c004bbafe82", "name": "ada", "roles": ("host",), "sid": "s-1",
-        "refused": {"iss": "https://school.eu.auth0.com"},
+        "refused": {"sub": "kX9@clients", "gty": "client-credentials"},
     },
     "clerk": {
         "table": 'issuer = "https://clerk.school.test"\nazp = ["https://school.test"]\nroles.admin = "host"',
