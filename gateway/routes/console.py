@@ -1,5 +1,8 @@
 """GET /operator: the operators' console. The page and its files are public; what it shows comes from /api."""
 
+import gzip
+import re
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
@@ -17,11 +20,13 @@ _FILES = {
     for one in files("gateway.console").joinpath("static").iterdir()
 }
 _PAGE = "operator.html"
-# One tag for all files: a browser that has half of them from an older gateway loads all of them again.
-_TAG = f'"{sha256(b"".join(_FILES[name][0] for name in sorted(_FILES))).hexdigest()[:16]}"'
+# One tag for all files: a browser that has half of them from an older gateway loads all of them again. A weak one,
+# because a file has the same compressed or not.
+_TAG = f'W/"{sha256(b"".join(_FILES[name][0] for name in sorted(_FILES))).hexdigest()[:16]}"'
 # Of a gateway whose browsers keep the session in a cookie: its script asks for that session before it shows the form.
 _COOKIE_PAGE = _FILES[_PAGE][0].replace(b"<html ", b'<html data-session="cookie" ').replace(b"<form ", b"<form hidden ")
 _COOKIE_TAG = f'{_TAG[:-1]}-cookie"'
+_TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 # Only the page's own files and origin; no inline script or style, and no HTML made from text.
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -47,7 +52,14 @@ async def console_file(request: Call, name: FromPath[str]) -> Response[bytes]:
 
 
 def _file(request: Call, content: bytes, kind: str, tag: str) -> Response[bytes]:
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _CSP}
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _CSP, "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == tag:
         return Response(b"", status_code=304, headers=headers, media_type=kind)
+    if _TAKES_GZIP.search(request.headers.get("accept-encoding", "")):
+        return Response(_packed(content), headers=headers | {"Content-Encoding": "gzip"}, media_type=kind)
     return Response(content, headers=headers, media_type=kind)
+
+
+@cache
+def _packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

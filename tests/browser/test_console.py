@@ -243,6 +243,10 @@ def test_page_forbids_inline_scripts_and_other_hosts_and_is_loaded_once(site: Si
         assert policy["default-src"] == policy["form-action"] == policy["trusted-types"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
         assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["vary"] == "Accept-Encoding"
+        for accepted, encoding in (("br, gzip", "gzip"), ("gzip;q=0.5", "gzip"), ("gzip;q=0", None), ("", None)):
+            file = client.get("/operator/main.js", headers={"Accept-Encoding": accepted})
+            assert (file.headers.get("content-encoding"), "overview" in file.text) == (encoding, True), accepted
         again = client.get("/operator/main.js", headers={"If-None-Match": page.headers["etag"]})
         assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", "no-cache")
         for name in ("operator.html", "nothing.js", "..%2f__init__.py", "%2e%2e/__init__.py"):
