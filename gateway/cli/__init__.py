@@ -44,7 +44,7 @@ def _die(text: str, *, code: int = 1) -> NoReturn:
 _ELSEWHERE = {
     "archive": "The usage of past days in SQL (GATEWAY_ARCHIVE).",
     "audit": "The audit trail: who did what to whom.",
-    "doctor": "Check settings, signing keys, policy, archive, Redis, 100ms and webhooks.",
+    "doctor": "Check settings, signing keys, policy, archive, traces, Redis, 100ms and webhooks.",
     "emulator": "Run a local 100ms for development.",
     "init": "Write `.env` with new secrets into this folder.",
     "keys": "Service keys of backends; keys that sign access tokens.",

@@ -20,7 +20,7 @@ _CLI = Actor.command_line()
 
 @click.group()
 def keys() -> None:
-    """Service keys, with which backends call the gateway; and keys that sign access tokens."""
+    """Service keys of backends; keys that sign access tokens."""
 
 
 keys.add_command(signing)
