@@ -5,7 +5,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 
 from . import Execute
@@ -13,20 +12,7 @@ from .errors import BadUsername, Busy, ChangedMeanwhile, InvalidCredentials, Unk
 from .names import UID, folded, name_key
 from .password_policy import PasswordPolicy
 from .passwords import DamagedHash, Passwords
-from .users import (
-    FIELDS,
-    Credentials,
-    ExternalId,
-    User,
-    any_user_of,
-    key_of,
-    mapped_text,
-    new_user,
-    text_of,
-    user_of,
-    with_mapped,
-    words_of,
-)
+from .users import FIELDS, Credentials, ExternalId, User, any_user_of, key_of, new_user, text_of, user_of, words_of
 
 log = logging.getLogger("auth")
 
@@ -75,7 +61,7 @@ class Accounts:
         display_name: str = "",
         identity: ExternalId | None = None,
     ) -> User:
-        """Create an account; without a password, only the `identity` can log in until one is set.
+        """Create an account; without a password, only the `identity` can log in until one is set (`Identities.claim`).
 
         Raises: UserExists, BadUsername, WeakPassword, Busy
         """
@@ -86,8 +72,6 @@ class Accounts:
         hashed = await self._passwords.hash(password) if password is not None else None
         user = new_user(username, display_name, roles, identity=identity)
         await self.insert(user, hashed)
-        if identity is not None and not await self.claim_new(user, identity):
-            raise UserExists("There is already a user with this identity.")
         return user
 
     async def insert(self, user: User, hashed: str | None = None) -> None:
@@ -111,32 +95,17 @@ class Accounts:
             return
         # After a failure the same name can be used again. If undoing fails too, the account may be complete: the four
         # were one write.
-        undone = await self._undo_add(user.id, key)
+        undone = await self.undo_insert(user)
         raise failure or undone or _taken(user.username)
-
-    async def claim(self, user: User, who: ExternalId) -> bool:
-        """Give an identity to its account, unless another account has it; tell whether this one has it."""
-        if await self._write("SET", who.claim, user.id, "NX"):
-            return True
-        return text_of(await self._execute("GET", who.claim)) == user.id
-
-    async def claim_new(self, user: User, who: ExternalId) -> bool:
-        """Give an identity to a new account; erase the account if another one has it, or if this fails."""
-        owns = False
-        try:
-            owns = await self.claim(user, who)
-        finally:
-            if not owns:
-                await self.erase(user)
-        return owns
 
     async def _check_free(self, username: str) -> None:
         """Raises: UserExists"""
         if await self._execute("EXISTS", f"un:1:{name_key(username)}"):
             raise _taken(username)
 
-    async def _undo_add(self, uid: str, key: str) -> BaseException | None:
-        """Remove what a refused or unconfirmed `add` left; return the first error, if any."""
+    async def undo_insert(self, user: User) -> BaseException | None:
+        """Remove what a refused or unconfirmed `insert` left; return the first error, if any."""
+        uid, key = user.id, name_key(user.username)
         done = await asyncio.gather(
             self._execute("EVAL", FREE, 1, f"un:1:{key}", uid),
             self._execute("ZREM", "ni:1", f"{key}\n{uid}"),
@@ -243,7 +212,7 @@ class Accounts:
         user = await self.verify(credentials, current)
         hashed = await self._passwords.hash(new)
         expected = str(credentials.hash)
-        ver = await self._change(uid, "password", hashed, expect=expected, mark=user.mark, voiding="sessions")
+        ver = await self.change_fields(uid, "password", hashed, expect=expected, mark=user.mark, voiding="sessions")
         if ver is None:
             raise InvalidCredentials(uid=uid)  # the account has changed since the password was verified
         return await self.get(uid)
@@ -262,7 +231,7 @@ class Accounts:
         await self._policy.check(new, username=user.username)
         if user.mark == mark:
             hashed = await self._passwords.hash(new)
-            if await self._change(uid, "password", hashed, mark=mark, voiding="sessions") is not None:
+            if await self.change_fields(uid, "password", hashed, mark=mark, voiding="sessions") is not None:
                 return await self.get(uid)
         raise InvalidCredentials(uid=uid)
 
@@ -278,7 +247,9 @@ class Accounts:
         with contextlib.suppress(Busy, DamagedHash, UnknownUser):
             if await self._passwords.verify(password, stored):
                 renewed = await self._passwords.hash(password, replacing=stored)
-                return await self._change(user.id, "password", renewed, expect=stored, voiding="nothing") is not None
+                return (
+                    await self.change_fields(user.id, "password", renewed, expect=stored, voiding="nothing") is not None
+                )
         return False
 
     async def change(self, user: User, *, roles: Sequence[str] | None = None, status: str | None = None) -> User:
@@ -293,36 +264,19 @@ class Accounts:
         if wanted == (user.roles, user.status):
             voiding = "nothing"
         words = ("roles", " ".join(wanted[0]), "status", wanted[1])
-        if await self._change(user.id, *words, mark=user.mark, voiding=voiding) is None:
+        if await self.change_fields(user.id, *words, mark=user.mark, voiding=voiding) is None:
             raise ChangedMeanwhile
         return await self.get(user.id)
-
-    async def map_roles(self, user: User, mapped: Sequence[str], mapped_s: int, *, ends_password: bool = False) -> User:
-        """Replace the roles that an identity provider gave a user; those that an administrator gave stay.
-
-        Earlier tokens are void if that changes the user's roles; otherwise the disk is not awaited. `ends_password`:
-        the password, and every session, end with the change. Raises: UnknownUser, ChangedMeanwhile
-        """
-        now = replace(user, roles=with_mapped(user, mapped), mapped=tuple(mapped), mapped_s=mapped_s)
-        words: tuple[str, ...] = ("roles", " ".join(now.roles), "mapped", mapped_text(now))
-        is_same = set(now.roles) == set(user.roles)
-        write, voiding = (self._execute, "nothing") if is_same else (self._write, "tokens")
-        if ends_password:
-            words, write, voiding = (*words, "password", ""), self._write, "sessions"
-        ver = await self._change(user.id, *words, mark=user.mark, voiding=voiding, write=write)
-        if ver is None:
-            raise ChangedMeanwhile
-        return now if is_same else await self.get(user.id)
 
     async def set_display_name(self, uid: str, display_name: str) -> User:
         """Raises: UnknownUser"""
         user = await self.get(uid)
-        await self._change(uid, "display_name", display_name or user.username, voiding="nothing")
+        await self.change_fields(uid, "display_name", display_name or user.username, voiding="nothing")
         return await self.get(uid)
 
     async def void_tokens(self, uid: str) -> None:
         """End every session of a user and refuse their access tokens from now on. Raises: UnknownUser"""
-        await self._change(uid, voiding="sessions")
+        await self.change_fields(uid, voiding="sessions")
 
     async def erase(self, user: User) -> None:
         """Delete a user's name, password, identity and roles. Their usage stays counted, under an id that says nothing.
@@ -330,7 +284,7 @@ class Accounts:
         The status becomes `deleted` first and the row goes last: erasing again completes what a crash interrupted.
         Raises: UnknownUser, ChangedMeanwhile (the account is no longer as `user` says)
         """
-        if await self._change(user.id, "status", "deleted", mark=user.mark, voiding="sessions") is None:
+        if await self.change_fields(user.id, "status", "deleted", mark=user.mark, voiding="sessions") is None:
             raise ChangedMeanwhile
         key = folded(user.username)  # not `name_key`: a name that is older than a rule can be erased too
         await asyncio.gather(
@@ -340,10 +294,13 @@ class Accounts:
             self._write("EVAL", _ERASE, 1, key_of(user.id)),
         )
 
-    async def _change(
+    async def change_fields(
         self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str, write: Execute | None = None
     ) -> int | None:
-        """Change fields; return None if password or mark is no longer the expected one. `voiding`: see the script."""
+        """Change fields; return None if password or mark is no longer the expected one. `voiding`: see the script.
+
+        For this package. Raises: UnknownUser
+        """
         ver = int(await (write or self._write)("EVAL", _CHANGE, 1, key_of(uid), expect, mark, voiding, *words))
         if ver == 0:
             raise UnknownUser(f"There is no user {uid!r}.")

@@ -9,15 +9,16 @@ import base64
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from . import Execute
 from .accounts import FREE, Accounts
-from .errors import UnknownUser, UserExists
+from .errors import ChangedMeanwhile, UnknownUser, UserExists
 from .federation import MOST_LIFETIME_S, MOST_LOGOUT_AGE_S, Identity, Logout
 from .names import suggested_name
 from .sessions import ABSOLUTE_MS, Sessions
-from .users import ExternalId, User, new_user, number_of, text_of
+from .users import ExternalId, User, mapped_text, new_user, number_of, text_of, with_mapped
 
 _REMEMBERED_S = MOST_LIFETIME_S + 600  # longer than any token issued before is accepted
 # KEYS 1 mark. ARGV 1 epoch s of a logout, 2 s to keep it. A logout that arrives late does not undo a later one.
@@ -60,11 +61,44 @@ class Identities:
                 holder = await self._holder(name)
                 if holder is None or holder.identity != identity.id:
                     continue
-                owns = await self._accounts.claim(holder, identity.id)
+                owns = await self.claim(holder, identity.id)
                 return holder if owns else await self._owner(identity.id), False
-            owns = await self._accounts.claim_new(user, identity.id)
+            owns = await self.claim_new(user, identity.id)
             return user if owns else await self._owner(identity.id), owns
         raise UserExists("No user name is free.")  # the last three are random
+
+    async def claim(self, user: User, who: ExternalId) -> bool:
+        """Give an identity to its account, unless another account has it; tell whether this one has it."""
+        if await self._write("SET", who.claim, user.id, "NX"):
+            return True
+        return text_of(await self._execute("GET", who.claim)) == user.id
+
+    async def claim_new(self, user: User, who: ExternalId) -> bool:
+        """Give an identity to a new account; remove the account if another one has it, or if this fails."""
+        owns = False
+        try:
+            owns = await self.claim(user, who)
+        finally:
+            if not owns:
+                await self._accounts.undo_insert(user)
+        return owns
+
+    async def map_roles(self, user: User, mapped: Sequence[str], mapped_s: int, *, ends_password: bool = False) -> User:
+        """Replace the roles that an identity provider gave a user; those that an administrator gave stay.
+
+        Earlier tokens are void if that changes the user's roles; otherwise the disk is not awaited. `ends_password`:
+        the password, and every session, end with the change. Raises: UnknownUser, ChangedMeanwhile
+        """
+        now = replace(user, roles=with_mapped(user, mapped), mapped=tuple(mapped), mapped_s=mapped_s)
+        words: tuple[str, ...] = ("roles", " ".join(now.roles), "mapped", mapped_text(now))
+        is_same = set(now.roles) == set(user.roles)
+        write, voiding = (self._execute, "nothing") if is_same else (self._write, "tokens")
+        if ends_password:
+            words, write, voiding = (*words, "password", ""), self._write, "sessions"
+        ver = await self._accounts.change_fields(user.id, *words, mark=user.mark, voiding=voiding, write=write)
+        if ver is None:
+            raise ChangedMeanwhile
+        return now if is_same else await self._accounts.get(user.id)
 
     async def _owner(self, who: ExternalId) -> User:
         """Return the account that was faster. Raises: UnknownUser, if it was deleted since"""

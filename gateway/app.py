@@ -190,7 +190,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         throttle=throttle,
         cookies=RefreshCookies(on=settings.cookies, own=settings.public_url, cors=cors),
         user_limits=UserLimits(accounts, service_keys, limiter, overrides, policy, audit),
-        user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links),
+        user_admin=UserAdmin(store.execute, accounts, sessions, policy, audit, links, identities),
         key_admin=KeyAdmin(service_keys, audit),
         password_change=PasswordChange(accounts, sessions, links, audit),
         registration=Registration(accounts, invites, policy, audit),

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from auth import Execute
 from auth.accounts import Accounts
-from auth.errors import ChangedMeanwhile, UnknownUser
+from auth.errors import ChangedMeanwhile, UnknownUser, UserExists
 from auth.federation import is_subject
+from auth.identities import Identities
 from auth.sessions import Sessions
 from auth.users import ExternalId, User
 from auth.vouchers import Vouchers
@@ -77,6 +78,7 @@ class UserAdmin:
     _policy: PolicyInForce
     _audit: Audit
     _links: Vouchers
+    _identities: Identities
 
     async def create(self, actor: Actor, new: NewAccount) -> User:
         """Create an account. Raises as `Accounts.add`; NotAllowed, FieldError"""
@@ -86,6 +88,8 @@ class UserAdmin:
         user = await self._accounts.add(
             new.username, new.password, roles=roles, display_name=new.display_name, identity=identity
         )
+        if identity is not None and not await self._identities.claim_new(user, identity):
+            raise UserExists("There is already a user with this identity.")
         said = {"roles": " ".join(roles)} | ({"identity": identity.provider} if identity else {})
         try:
             await self._audit.record("user.created", by=actor.id, subject=user.id, **said)

@@ -113,7 +113,7 @@ class Exchange:
                 said |= {"password": "removed"} if ends_password else {}
                 await self._audit.record("user.roles", by=NOBODY, subject=user.id, **said)
             try:
-                return await self._accounts.map_roles(
+                return await self._identities.map_roles(
                     user, identity.roles, identity.issued_s, ends_password=ends_password
                 )
             except ChangedMeanwhile:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from auth.accounts import Accounts
 from auth.errors import UnknownUser
+from auth.identities import Identities
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.service_keys import ServiceKeys
@@ -61,7 +62,8 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
         # Ending a session needs no signing key, so the commands work without GATEWAY_SECRET.
         sessions = Sessions(execute, KeyRing(["unused"], "refresh"))
         audit = Audit(execute, store.post, Announcer(policy))
-        admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"))
+        identities = Identities(execute, accounts, sessions, write=durable.execute)
+        admin = UserAdmin(execute, accounts, sessions, policy, audit, Vouchers(execute, "password"), identities)
         limiter = Limiter(execute, zone=policy.zone)
         service_keys = ServiceKeys(execute, write=durable.execute)
         limits = UserLimits(accounts, service_keys, limiter, Overrides(execute, limiter), policy, audit)

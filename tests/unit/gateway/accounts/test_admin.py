@@ -10,6 +10,7 @@ import pytest
 
 from auth.accounts import Accounts
 from auth.errors import InvalidCredentials, UnknownUser
+from auth.identities import Identities
 from auth.keys import KeyRing
 from auth.passwords import Passwords
 from auth.sessions import Sessions
@@ -60,7 +61,8 @@ def office() -> Iterator[Office]:
     execute, passwords = fake_redis().execute_command, Passwords(memory_kib=8, passes=1)
     accounts, links, audit = Accounts(execute, passwords), Vouchers(execute, "password"), Interrupted(execute)
     sessions = Sessions(execute, KeyRing(["x" * 40], "refresh"))
-    admin = UserAdmin(execute, accounts, sessions, PolicyInForce(load_policy()), audit, links)
+    identities = Identities(execute, accounts, sessions, write=execute)
+    admin = UserAdmin(execute, accounts, sessions, PolicyInForce(load_policy()), audit, links, identities)
     yield Office(execute, accounts, links, audit, admin)
     passwords.close()
 

@@ -148,6 +148,7 @@ async def test_a_password_ends_when_claims_give_power_over_others(house: House) 
     who = ExternalId("people", SITE.issuer, "person-1")
     password = "seventeen green umbrellas"
     user = await house.accounts.add("boss", password, roles=["member"], identity=who)
+    assert await house.identities.claim_new(user, who)
     prepared = await house.sessions.open(user)
     await house.log_in(iat=int(time.time()) - 9, groups=["teachers"])
     assert await house.accounts.has_password(user.id), "no power over others"
@@ -216,13 +217,13 @@ async def test_an_account_that_is_deleted_meanwhile_is_refused_like_any_other(
 ) -> None:
     now = int(time.time())
     await house.log_in(iat=now - 9)
-    mapped = house.accounts.map_roles
+    mapped = house.identities.map_roles
 
     async def map_after_the_deletion(one: User, *words: Any, **more: Any) -> User:
         await house.accounts.erase(await house.accounts.get(one.id))
         return await mapped(one, *words, **more)
 
-    monkeypatch.setattr(house.accounts, "map_roles", map_after_the_deletion)
+    monkeypatch.setattr(house.identities, "map_roles", map_after_the_deletion)
     assert await house.refused(groups=["teachers"]) == "account"
 
 
