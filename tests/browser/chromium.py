@@ -45,7 +45,7 @@ def running(folder: Path) -> Iterator[Browser]:
     start.chmod(0o700)
     switches = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     switches += ["--disable-background-networking", "--disable-component-update"]
-    switches += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    switches += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=start, args=switches)
         try:

@@ -43,8 +43,8 @@ class Site:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.origin = f"http://{HOST}:{self._server.server_port}"
 
-    def page_for(self, api: str) -> str:
-        return f"{self.origin}/?api={api}"
+    def page_for(self, api: str, *, cookies: bool) -> str:
+        return f"{self.origin}/?api={api}{'&cookies' if cookies else ''}"
 
     def __enter__(self) -> Site:
         self._thread.start()
@@ -61,10 +61,10 @@ class Site:
 class Page:
     """A tab with the page of a site, whose client uses a gateway."""
 
-    def __init__(self, tab: Tab, site: Site, api: str) -> None:
+    def __init__(self, tab: Tab, site: Site, api: str, *, cookies: bool) -> None:
         self.tab, self.ask, self.wait_for = tab, tab.ask, tab.wait_for
         self._origins = {site.origin, api.removesuffix("/api")}
-        tab.open(site.page_for(api))
+        tab.open(site.page_for(api, cookies=cookies))
         tab.wait_for("window.client")
 
     def tried(self, method: str, *args: Any) -> dict[str, Any]:
@@ -116,7 +116,9 @@ class Pages:
     gateway: Installation
     listed: Site
 
-    def open(self, site: Site | None = None, *, beside: Page | None = None) -> Page:
-        """Open a page, of the listed origin by default."""
+    def open(
+        self, site: Site | None = None, *, beside: Page | None = None, cookies: bool = False, host: str = HOST
+    ) -> Page:
+        """Open a page, of the listed origin by default. `host` is the name by which it calls the gateway."""
         tab = beside.tab.beside() if beside else Tab.of(self.browser)
-        return Page(tab, site or self.listed, f"{self.gateway.url}/api")
+        return Page(tab, site or self.listed, f"http://{host}:{self.gateway.port}/api", cookies=cookies)

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from auth.keys import KeyRing
+from gateway.http.cookies import NAME as COOKIE
 from gateway.http.cors import EXPOSED_HEADERS
 from tests.browser.chromium import require_chromium
 from tests.browser.pages import Page, Pages, Site
@@ -44,7 +45,7 @@ def unlisted(listed: Site) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def gateway(listed: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     installation = Installation(tmp_path_factory.mktemp("pages"), workers=1, policy=roomy())
-    installation.env |= {"GATEWAY_CORS_ORIGINS": listed.origin}
+    installation.env |= {"GATEWAY_CORS_ORIGINS": listed.origin, "GATEWAY_COOKIES": "on"}
     with installation as running:
         running.add_users(tilda="host", mira="member", ada="admin")
         yield running
@@ -291,6 +292,73 @@ def test_page_of_another_origin_gets_nothing(gateway: Installation, pages: Pages
     assert len(blocked) == 4
     assert all(f"from origin '{unlisted.origin}' has been blocked by CORS policy" in line for line in blocked)
     evil.assert_only_the_gateway_was_asked()
+
+
+# --- cookie mode: the pages and the gateway have one host, and so are one site ---
+
+
+def cookies_of(page: Page) -> list[str]:
+    return [str(one["name"]) for one in page.tab.context.cookies()]
+
+
+def test_login_in_a_cookie_outlives_a_reload_and_is_shared_by_tabs(gateway: Installation, pages: Pages) -> None:
+    page, log = pages.open(cookies=True), Log(gateway)
+    assert page.call("currentUser") is None
+    user = page.log_in(gateway)
+    page.tab.page.reload()
+    page.wait_for("window.client")
+    assert page.call("currentUser") == user
+    assert page.ask("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    other = pages.open(beside=page, cookies=True)
+    assert other.call("me")["user"] == user
+    assert cookies_of(page) == [COOKIE]
+    requests = log.wait_for(ME, 200, 1)
+    assert (requests[REFRESH, 400], requests[REFRESH, 200]) == (1, 2), "one before the login, one for each later start"
+    other.call("logout")
+    assert cookies_of(page) == []
+    page.wait_for("client.currentUser().then((user) => (window.gone = user === null)) && window.gone")
+    page.assert_no_other_refusal(400)
+    other.assert_no_other_refusal()
+
+
+def test_tabs_in_cookie_mode_share_one_refresh(gateway: Installation, pages: Pages) -> None:
+    first, log = pages.open(cookies=True), Log(gateway)
+    first.log_in(gateway, "mira")
+    tabs = [first, *(pages.open(beside=first, cookies=True) for _ in range(2))]
+    for tab in tabs:
+        tab.call("me")
+    before = log.wait_for(ME, 200, 3)[REFRESH, 200]
+    assert gateway.command("users", "roles", "mira", "member", "host").returncode == 0  # voids the access tokens
+    for tab in tabs:
+        tab.ask("void (window.pending = parallel(5, 'me'))")
+    for tab in tabs:
+        assert [answer["value"]["user"]["username"] for answer in tab.ask("pending")] == ["mira"] * 5
+    assert log.wait_for(ME, 200, 3 + 15)[REFRESH, 200] == before + 1
+
+
+def test_page_of_another_origin_cannot_use_the_cookie(gateway: Installation, pages: Pages, unlisted: Site) -> None:
+    """The browser would send the cookie along, since it is the same site. It asks first, and may not."""
+    page = pages.open(cookies=True)
+    page.log_in(gateway)
+    kept = page.tab.context.cookies()
+    evil, log = pages.open(unlisted, beside=page, cookies=True), Log(gateway)
+    for method, *arguments in (["currentUser"], ["login", "mira", gateway.passwords["mira"]], ["logout"]):
+        assert evil.refused(method, *arguments)["kind"] == "GatewayUnreachable"
+    form = "fetch(api + '/auth/refresh', { method: 'POST', credentials: 'include', mode: 'no-cors' })"
+    assert evil.ask(f"{form}.then((answer) => answer.type, String)") == "TypeError: Failed to fetch"
+    requests = log.wait_for(REFRESH, 400, 1)
+    assert not {(REFRESH, 200), (LOGIN, 200)} & requests.keys()
+    assert page.tab.context.cookies() == kept
+    page.call("refresh")
+
+
+def test_page_of_another_site_is_told_that_it_has_no_cookie(gateway: Installation, pages: Pages) -> None:
+    """Its origin is listed, but for a browser localhost and 127.0.0.1 are two sites."""
+    page = pages.open(cookies=True, host="localhost")
+    refused = page.refused("login", "tilda", gateway.passwords["tilda"])
+    assert (refused["kind"], refused["code"]) == ("GatewayProblem", "origin_refused")
+    assert "another site" in refused["detail"]
+    assert cookies_of(page) == []
 
 
 def test_gateway_that_does_not_answer_is_unreachable(pages: Pages) -> None:

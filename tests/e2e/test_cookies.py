@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
@@ -10,6 +11,7 @@ from http.cookies import SimpleCookie
 import httpx
 
 from tests.e2e.checks import assert_problem
+from tests.e2e.people import PROVIDER
 from tests.servers import Installation
 
 NAME = "__Host-gateway-refresh"
@@ -94,6 +96,18 @@ def test_change_of_the_account_removes_the_cookie_with_the_next_refresh(installa
     assert status_of(installation, token) == 401
     assert_problem(page.post("/auth/refresh"), 400, "invalid_grant")
     assert (page.cookie, page.max_age) == ("", 0)
+
+
+def test_token_of_an_identity_provider_opens_a_session_in_the_cookie(installation: Installation) -> None:
+    page = Page(installation)
+    answer = page.post("/auth/exchange", {"token": PROVIDER.token(sub=f"auth0|{secrets.token_hex(8)}")})
+    assert answer.status_code == 200, answer.text
+    before = page.cookie
+    assert page.post("/auth/refresh").json()["user"] == answer.json()["user"]
+    kept = page.cookie
+    assert kept != before
+    assert_problem(page.post("/auth/exchange", {"token": PROVIDER.token(aud="another-app")}), 400, "invalid_grant")
+    assert page.cookie == kept, "a refused token ends no session"
 
 
 def test_guest_gets_a_cookie_that_ends_with_their_time(installation: Installation) -> None:

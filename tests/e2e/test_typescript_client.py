@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import subprocess
 import time
 from collections import Counter
@@ -20,6 +21,8 @@ from gateway.http.problem_codes import STATUS
 from gateway.routes.table import ROUTES
 from tests.e2e.checks import assert_problem
 from tests.e2e.node import CLIENT, build_client
+from tests.e2e.people import PROVIDER, newcomers
+from tests.e2e.service_keys import new_key
 from tests.e2e.test_main_job import init_status
 from tests.servers import Installation, wait_until
 
@@ -48,10 +51,10 @@ class Refused(Exception):
 class Remote:
     """The compiled client in a Node process; each line is one command."""
 
-    def __init__(self, node: str, installation: Installation) -> None:
+    def __init__(self, node: str, installation: Installation, **env: str) -> None:
         self._process = subprocess.Popen(
             [node, str(BUILT / "remote.js")],
-            env=environment(installation),
+            env=environment(installation, **env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -282,6 +285,42 @@ def test_guest_of_an_invite_is_logged_in(installation: Installation, node: str, 
         assert used_up.value.error["code"] == "invite_invalid"
     finally:
         late.close()
+
+
+def test_client_exchanges_a_token_of_an_identity_provider(installation: Installation, client: Remote) -> None:
+    subject = f"auth0|{secrets.token_hex(8)}"
+    user = client.call("exchange", PROVIDER.token(sub=subject, name="Tilda", groups=["teachers"]))
+    assert (user["display_name"], user["roles"]) == ("Tilda", ["host"])
+    room = client.call("createRoom")["room"]
+    assert client.call("mintToken", room["id"])["user_id"] == user["id"]
+    assert client.call("refresh") == user
+    client.call("logout")
+    with pytest.raises(Refused) as refused:
+        client.call("exchange", PROVIDER.token(sub=subject, aud="another-app"))
+    assert refused.value.error["code"] == "invalid_grant"
+
+
+def test_client_acts_for_users_with_a_service_key(installation: Installation, node: str) -> None:
+    admin, host, member = newcomers(installation, "admin", "host", "member")
+    key = new_key(installation, admin, "act:user", "rooms:create", "rooms:join", "rooms:read-any")
+    backend = Remote(node, installation, SERVICE_KEY=key.text)
+    try:
+        room = backend.command("callAs", host.id, "createRoom", {"name": "Booked"})["room"]
+        assert room["owner_id"] == host.id
+        minted = backend.command("callAs", member.id, "mintToken", room["id"])
+        assert (minted["user_id"], minted["role"]) == (member.id, "guest")
+        assert backend.call("getRoom", room["id"])["relation"] is None
+        denied = backend.command("callAs", member.id, "createRoom")["problem"]
+        assert (denied["code"], denied["missingPermission"]) == ("forbidden", "rooms:create")
+        with pytest.raises(Refused) as unknown:
+            backend.command("callAs", "u" + "a" * 20, "usage")
+        assert unknown.value.error["errors"][0]["field"] == "X-Act-As"
+        assert installation.command("keys", "revoke", key.name, "--yes").returncode == 0
+        with pytest.raises(Refused) as revoked:
+            backend.command("callAs", member.id, "mintToken", room["id"])
+        assert revoked.value.error["code"] == "invalid_token"
+    finally:
+        backend.close()
 
 
 def test_client_lists_and_ends_its_sessions(installation: Installation, client: Remote) -> None:

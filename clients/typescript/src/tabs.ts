@@ -2,6 +2,8 @@
 
 import type { Session, SessionStorage } from "./storage.js";
 
+const MOST_MS = 100; // that a renewal waits for the channel
+
 /**
  * Keep the login in memory, the same in all tabs of the page's origin.
  *
@@ -9,17 +11,31 @@ import type { Session, SessionStorage } from "./storage.js";
  */
 export function tabStorage(name: string): SessionStorage {
   // React Native and old browsers have no channel: there each page keeps its own.
-  const channel = typeof BroadcastChannel === "function" ? new BroadcastChannel(name) : undefined;
-  (channel as { unref?: () => void } | undefined)?.unref?.(); // in Node, which would run on for it
-  let held: Session | null = null;
-  const put = (session: Session | null): void => {
-    held = session;
-    channel?.postMessage(session);
-  };
-  channel?.addEventListener("message", ({ data }: MessageEvent<Session | null>) => {
-    held = data;
+  if (typeof BroadcastChannel !== "function") return memoryOf(() => {});
+  const [channel, echo] = [new BroadcastChannel(name), new BroadcastChannel(name)];
+  // Node would run on for them.
+  for (const one of [channel, echo]) (one as { unref?: () => void }).unref?.();
+  const storage = memoryOf(async (session) => {
+    // The second channel hears it when the other tabs do. Only then the lock of a renewal may pass to one of them.
+    const heard = new Promise<void>((resolve) => {
+      echo.onmessage = () => resolve();
+      setTimeout(resolve, MOST_MS);
+    });
+    channel.postMessage(session);
+    await heard;
   });
-  return { get: () => held, set: put, clear: () => put(null) };
+  channel.onmessage = ({ data }: MessageEvent<Session | null>) => storage.hear(data);
+  return storage;
+}
+
+/** Memory that tells others what is put into it, and takes what they tell. */
+function memoryOf(say: (session: Session | null) => void | Promise<void>): SessionStorage & { hear: typeof say } {
+  let held: Session | null = null;
+  const put = (session: Session | null): void | Promise<void> => {
+    held = session;
+    return say(session);
+  };
+  return { get: () => held, set: put, clear: () => put(null), hear: (session) => void (held = session) };
 }
 
 /** Run `work` while no other tab runs work of this name. Without locks the gateway lets tabs race for 30 s. */

@@ -32,6 +32,7 @@ class Api extends EventTarget {
   #session = null;
   #renewal = null;
   #tabs = BY_COOKIE ? new BroadcastChannel(SHARED) : null;
+  #echo = BY_COOKIE ? new BroadcastChannel(SHARED) : null;
   user = null;
   permissions = new Set();
 
@@ -71,7 +72,7 @@ class Api extends EventTarget {
   async logout() {
     const session = this.#session;
     this.#forget();
-    this.#tabs?.postMessage(null);
+    this.#tell(null);
     if (session) await this.#send(LOGOUT, { method: "POST", body: { refresh_token: session.refresh }, byCookie: BY_COOKIE });
   }
 
@@ -125,6 +126,16 @@ class Api extends EventTarget {
     throw new Expired();
   }
 
+  // Tells the other tabs. Done when a second channel of this tab hears it, as they do: then the lock may pass to one of them.
+  #tell(session) {
+    if (!BY_COOKIE) return null;
+    this.#tabs.postMessage(session);
+    return new Promise((done) => {
+      this.#echo.onmessage = done;
+      setTimeout(done, 100);
+    });
+  }
+
   // What another tab says: its tokens, or null once it has signed out.
   #hear(session) {
     if (this.#session ? session?.id === this.#session.id : session && this.#renewal) this.#session = session;
@@ -162,7 +173,7 @@ class Api extends EventTarget {
   #keep({ access_token, refresh_token, expires_in, session_id }) {
     const early = Math.min(EARLY_MS, expires_in * 250);
     this.#session = { id: session_id, access: access_token, refresh: refresh_token, renewAt: Date.now() + expires_in * 1000 - early };
-    this.#tabs?.postMessage(this.#session);
+    return this.#tell(this.#session);
   }
 
   #expire() {

@@ -9,16 +9,17 @@ import { HMSServiceClass, type Session, memoryStorage } from "@hms-gateway/clien
 
 const storage = memoryStorage();
 const lost: string[] = [];
-const client = new HMSServiceClass({
-  baseUrl: `${process.env["GATEWAY_URL"]}/api`,
-  storage,
-  onSessionLost: (problem) => lost.push(problem.code),
-});
+const baseUrl = `${process.env["GATEWAY_URL"]}/api`;
+const serviceKey = process.env["SERVICE_KEY"];
+const client = new HMSServiceClass(
+  serviceKey ? { baseUrl, serviceKey } : { baseUrl, storage, onSessionLost: (problem) => lost.push(problem.code) },
+);
 
 type Command = (...args: never[]) => unknown;
 
 const commands: Record<string, Command> = {
   call: (method: string, ...args: unknown[]) => call(method, args),
+  callAs: (user: string, method: string, ...args: unknown[]) => call(method, args, client.actAs(user)),
   parallel: (times: number, method: string, ...args: unknown[]) =>
     Promise.all(Array.from({ length: times }, () => call(method, args))),
   rooms: async (pageSize: number) => {
@@ -39,9 +40,9 @@ const commands: Record<string, Command> = {
   state: () => ({ rateLimits: client.rateLimits, lost }),
 };
 
-function call(method: string, args: readonly unknown[]): unknown {
-  const target = client[method as keyof HMSServiceClass] as unknown as (...args: unknown[]) => unknown;
-  return target.apply(client, [...args]);
+function call(method: string, args: readonly unknown[], by = client): unknown {
+  const target = by[method as keyof HMSServiceClass] as unknown as (...args: unknown[]) => unknown;
+  return target.apply(by, [...args]);
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
