@@ -232,9 +232,11 @@ export interface LeaseState {
   readonly held: number;
 }
 
-/** The caller's own limits and counters, by days and months in UTC. */
+/** The caller's own limits and counters. */
 export interface Usage {
   readonly user_id: string;
+  /** In which days and months begin. */
+  readonly time_zone: string;
   readonly limits: readonly LimitState[];
   readonly quotas: readonly QuotaState[];
   readonly leases: readonly LeaseState[];
