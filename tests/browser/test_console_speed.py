@@ -1,15 +1,19 @@
-"""How soon the console's page appears, and how much of it is sent."""
+"""How soon the console's page appears, how much of it is sent, and what open consoles cost."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from statistics import median
 
 import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.chromium import Tab
-from tests.servers import Installation
+from tests.servers import Installation, wait_until
 
 LOADS = 5
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]"
@@ -36,3 +40,35 @@ def test_page_is_painted_within_300_ms_from_less_than_120_kb(gateway: Installati
     print(f"painted after {median(painted_ms):.0f} ms, {max(sent):,} bytes sent")
     assert median(painted_ms) < 300, painted_ms
     assert 20_000 < max(sent) < 120_000, sent
+
+
+def cpu_s(pid: int) -> float:
+    """Return how much CPU a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the CPU of a process this way")
+def test_20_open_consoles_at_rest_cost_a_worker_less_than_2_percent_of_its_cpu(gateway: Installation) -> None:
+    process = gateway.gateway.process
+    assert process is not None
+    gateway.add_users(otto="operator", olga="operator")
+    with ExitStack() as open_until_the_end, gateway.valkey.client() as redis:
+        for operator in ("otto", "olga"):
+            client = open_until_the_end.enter_context(gateway.client_of(operator))
+            for _ in range(10):
+                answer = open_until_the_end.enter_context(client.stream("GET", "/api/admin/live"))
+                assert answer.status_code == 200
+                assert "event: overview" in answer.iter_lines()
+
+        def heartbeat() -> None:
+            before = redis.hgetall("wk:1")
+            wait_until(lambda: redis.hgetall("wk:1") != before, "the worker says that it is alive")
+
+        heartbeat()  # what opening them cost is over
+        begun, used_s = time.monotonic(), cpu_s(process.pid)
+        heartbeat()
+        part = (cpu_s(process.pid) - used_s) / (time.monotonic() - begun)
+    print(f"20 consoles: {part:.2%} of a CPU")
+    assert part < 0.02
