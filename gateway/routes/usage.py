@@ -122,7 +122,7 @@ async def admin_usage(  # noqa: PLR0913  one argument per query parameter
 ) -> UsageReport | Download:
     """Return what was used per day and action, of all users or as grouped; by default in the last 30 days.
 
-    Rows of the action `minutes` count time in rooms, those of `owned` the time of everybody in the rooms of a user.
+    Rows of the action `minutes` count time in rooms, those of `owned` the time of all people in the rooms of a user.
     """
     if user is not None:
         user = (await services.reports.find_user(user)).id
@@ -150,7 +150,7 @@ async def top_usage(
         str,
         QueryParameter(
             pattern=METRIC,
-            description="`minutes` (in rooms), `owned` (minutes of everybody in the user's rooms), `money` (their "
+            description="`minutes` (in rooms), `owned` (minutes of all people in the user's rooms), `money` (their "
             "price), `denials`, or an action and an outcome, e.g. `tokens.mint.ok` or `api.denied.api` (by limit).",
         ),
     ] = "tokens.mint.ok",
