@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.observed [--quick] [--write]
 
 All servers share one Valkey, its users and rooms. A collector on this machine takes the spans and answers at once.
-Many short rounds, so that all servers meet the same other work of the machine. CPU is the mean of the middle half of
-them; "neither, again" shows how far two equal servers differ. `--write` puts the table into
-docs/performance.md.
+There are three processes of each kind, because equal ones differ by some per cent, and many short rounds, so that all
+meet the same other work of the machine. CPU is the mean of the middle half of the rounds; "neither, again" shows what
+is left of such differences. `--write` puts the table into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import uvloop
 from benchmarks.http import CONNECTIONS, PAGE, Rounds, Target, gateway_targets, machine, policy, rounds
 from tests.servers import HOST, Installation, Service, free_port
 
-NEITHER = "neither"
+NEITHER, PROCESSES = "neither", 3
 TRACES = {"GATEWAY_TRACES": "on", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
 VARIANTS = {
     NEITHER: {},
@@ -63,22 +63,23 @@ class Collector:
 def servers(base: Installation, collector: Collector) -> Iterator[list[Target]]:
     """Start a gateway for each variant beside a running installation; yield what to measure."""
     mint = gateway_targets(base)[0]
-    running: dict[str, Service] = {}
+    running: list[Service] = []
     try:
         targets = []
-        for name, settings in VARIANTS.items():
+        for number, (name, settings) in enumerate(list(VARIANTS.items()) * PROCESSES):
             port = free_port()
             env = {**base.env, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{collector.port}", **settings}
-            log = base.folder / f"{name.replace(' ', '-')}.log"
+            log = base.folder / f"observed-{number}.log"
             command = ["serve", "--port", str(port)]
-            service = running[name] = Service(command, folder=base.folder, env=env, log=log, real=True)
+            service = Service(command, folder=base.folder, env=env, log=log, real=True)
+            running.append(service)
             service.start()
             service.wait_until(lambda one=service: "Application startup complete" in one.output(), f"{name} has begun")
             assert service.process is not None
             targets.append(replace(mint, name=name, port=port, pid=service.process.pid))
         yield targets
     finally:
-        for service in running.values():
+        for service in running:
             service.stop()
 
 
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short rounds, to try the benchmark itself")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
-    count, seconds = (4, 0.4) if options.quick else (100, 0.4)
+    count, seconds = (4, 0.4) if options.quick else (40, 0.4)
     collector = Collector()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -117,7 +118,8 @@ def main() -> None:
         servers(base, collector) as targets,
     ):
         found = uvloop.run(measure(targets, collector, count=count, seconds=seconds))
-    report = f"{table(found)}\n\n{count} rounds of {seconds:g} s each, {CONNECTIONS} connections. {machine()}."
+    how = f"{PROCESSES} processes of each kind, {count} rounds of {seconds:g} s, {CONNECTIONS} connections"
+    report = f"{table(found)}\n\n{how}. {machine()}."
     print(report)
     print(f"the collector has received {collector.bytes / 2**20:.1f} MiB", file=sys.stderr)
     if options.write:
