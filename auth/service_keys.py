@@ -137,7 +137,7 @@ class ServiceKeys:
             return_exceptions=True,
         )
         if failure := next((one for one in done if isinstance(one, BaseException)), None):
-            await self._undo_add(key_id)  # nobody has its secret, and the same name can be used again
+            await self._undo_add(key_id)  # no one has its secret, and the same name can be used again
             raise failure
         if not done[1]:
             raise RuntimeError("60 random bits have come twice")

@@ -18,7 +18,7 @@ from . import Execute
 from .periods import Day, day_of, months_between
 
 METERED = ("minutes", "owned")
-"""Actions whose counters hold seconds, not requests: time in rooms, and everybody's time in the rooms of an owner."""
+"""Actions whose counters hold seconds, not requests: time in rooms, and everyone's time in the rooms of an owner."""
 
 ACTING = "act-as"
 """The action under which a service key counts requests for users, which count as their own actions, too."""

@@ -70,7 +70,7 @@ class _Answer:
     found: Found | None
     asked: str
     owner: str
-    budgets: list[tuple[str, QuotaState]]  # of the room's owner and of everybody, by scope
+    budgets: list[tuple[str, QuotaState]]  # of the room's owner and of everyone, by scope
 
     @property
     def short(self) -> list[str]:

@@ -19,7 +19,7 @@ async def _check(provider: Provider, fetch: Fetch) -> Finding:
     try:
         keys = provider.fixed or await fetch_keys(fetch, provider.issuer, provider.jwks)
     except (FetchFailed, BadKeySet) as error:
-        text = f"the keys of {provider.issuer} cannot be used: {error}; nobody can log in with its tokens"
+        text = f"the keys of {provider.issuer} cannot be used: {error}; no one can log in with its tokens"
         return Finding(check, "FAIL", text)
     return judge_keys(provider, keys)
 

@@ -83,7 +83,7 @@ def _print_plainly(now: Now, at: datetime) -> None:
 
 
 def _title(now: Now, at: datetime) -> str:
-    people = {0: "Nobody is", 1: "1 person"}.get(now.all_people, f"{now.all_people} people")
+    people = {0: "No one is", 1: "1 person"}.get(now.all_people, f"{now.all_people} people")
     rooms = "a room" if now.all_rooms == 0 else "1 room" if now.all_rooms == 1 else f"{now.all_rooms} rooms"
     return f"{people} in {rooms} at {at:%Y-%m-%d %H:%M:%S} UTC"
 

@@ -88,7 +88,7 @@ async def _play(local: "_Local", stay: Stay, stop: asyncio.Event) -> bool:
 
 async def _wait(local: "_Local", present: list[_Peer], seconds: int, stop: asyncio.Event) -> bool:
     """Wait until the time is over or no one is left. Remove peers that are gone; return whether there were none."""
-    everybody = len(present)
+    all_of_them = len(present)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True), TextColumn("left"))
     begun = time.monotonic()
     with progress(*columns) as shown:
@@ -100,7 +100,7 @@ async def _wait(local: "_Local", present: list[_Peer], seconds: int, stop: async
                 if why := await local.why_gone(peer):
                     present.remove(peer)
                     shown.console.print(f"{peer.name}: {why}", markup=False, highlight=False, soft_wrap=True)
-    return len(present) == everybody
+    return len(present) == all_of_them
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -88,7 +88,7 @@ def _budget(policy: Policy, quota: Quota) -> str:
     """Return whose minutes a quota counts and whether it ends rooms; nothing for a quota of requests."""
     if not quota.metered:
         return ""
-    whose = {"user": "the user's own", "owner": "of everybody in the owner's rooms", "all": "of all users together"}
+    whose = {"user": "the user's own", "owner": "of everyone in the owner's rooms", "all": "of all users together"}
     return f", {whose[policy.scope_of(quota)]}{'; ends rooms' if quota.id in policy.ending else ''}"
 
 

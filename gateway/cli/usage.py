@@ -72,7 +72,7 @@ def usage() -> None:
 def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
     """Show usage per user and day: succeeded, denied by a limit, refused by a rule, failed in the gateway.
 
-    Of minutes (time in rooms) and owned (time of everybody in the rooms of a user), what succeeded is in minutes.
+    Of minutes (time in rooms) and owned (time of everyone in the rooms of a user), what succeeded is in minutes.
     """
 
     async def work(desk: _Desk) -> None:

@@ -165,7 +165,7 @@ class HmsClient:
     # --- running and ended sessions (api-reference/Sessions) ---
 
     async def get_session(self, session_id: str) -> HmsSession | None:
-        """Return a session with everybody who has been in it, or None if 100ms does not know it."""
+        """Return a session with everyone who has been in it, or None if 100ms does not know it."""
         call = Call("GET", f"/sessions/{_id(session_id)}", may_be_missing=True, most_bytes=_MOST_SESSION_BYTES)
         try:
             return read_session(await self._calls.make(call), session_id=session_id)

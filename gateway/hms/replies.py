@@ -92,7 +92,7 @@ class HmsStay:
 
 @dataclass(frozen=True, slots=True)
 class HmsSession:
-    """A session of a room with everybody who has been in it. Times are in epoch milliseconds.
+    """A session of a room with everyone who has been in it. Times are in epoch milliseconds.
 
     Once it has ended, `changed_ms` is its end.
     """

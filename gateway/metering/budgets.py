@@ -33,7 +33,7 @@ class Budgets:
         self._policy = policy
 
     async def check_mint(self, own: Decision, owner: str) -> int | None:
-        """Return for how many seconds a join token may live by the budgets of its user, the owner and everybody.
+        """Return for how many seconds a join token may live by the budgets of its user, the owner and everyone.
 
         `own` is the decision on the request, which has the user's own budgets already. None: there are no budgets.
         Raises: BudgetSpent
@@ -48,7 +48,7 @@ class Budgets:
         return min((state.left for state in states if state.decides), default=None)
 
     async def of_room(self, owner: str) -> dict[str, Decision]:
-        """Decide whether the budgets of a room's owner and of everybody, if there are any, leave a second; by scope."""
+        """Decide whether the budgets of a room's owner and of everyone, if there are any, leave a second; by scope."""
         scopes = [scope for scope in ("owner", "all") if self._policy.now.has_budgets(scope)]
         looks = await asyncio.gather(*(self.look(scope, owner) for scope in scopes))
         return dict(zip(scopes, looks, strict=True))

@@ -64,7 +64,7 @@ class Enforcement:
         return EVERY_S
 
     async def enforce(self, stays: Sequence[OpenStay], now_ms: int) -> None:
-        """Look at the budgets of everybody who pays for these stays, and end what has to end."""
+        """Look at the budgets of everyone who pays for these stays, and end what has to end."""
         payers = _payers(self._policy.now, stays)
         passed_s, self._last_ms = (now_ms - self._last_ms) / 1000, now_ms
         self._watches = {payer: watch for payer, watch in self._watches.items() if payer in payers}

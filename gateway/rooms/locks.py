@@ -110,7 +110,7 @@ class RoomLocks:
     async def end(self, room: Room, *, lock: bool, held: bool, reason: str, budget: str = "") -> bool:
         """Remove everyone, and with `lock` refuse further joins; tell whether anyone was there. Raises: HmsError
 
-        `budget` says which spent budget locks it, if that and nobody else does.
+        `budget` says which spent budget locks it, if that and no one else does.
         """
         if lock:
             await self._stop_minting(room, held=held, budget=budget)

@@ -183,7 +183,7 @@ export interface InviteAccepted {
 
 /**
  * Requests of one action by outcome: succeeded, denied per limit, refused per code, failed in the gateway.
- * The actions `minutes` (time in rooms) and `owned` (time of everybody in the user's rooms) have minutes as `ok`.
+ * The actions `minutes` (time in rooms) and `owned` (time of everyone in the user's rooms) have minutes as `ok`.
  */
 export interface Tally {
   readonly ok: number;

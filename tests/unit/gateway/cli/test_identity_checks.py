@@ -39,7 +39,7 @@ async def findings(provider: Provider, document: bytes | None) -> list[tuple[str
             "FAIL",
             "has keys for ES384, but `algorithms` allows ES256",
         ),
-        (b"<html>", "FAIL", "cannot be used: it is not JSON; nobody can log in with its tokens"),
+        (b"<html>", "FAIL", "cannot be used: it is not JSON; no one can log in with its tokens"),
         (None, "FAIL", "cannot be used: no answer within 3 s"),
     ],
 )

@@ -34,7 +34,7 @@ def test_people_in_rooms_have_a_line_each_and_cannot_change_the_terminal() -> No
     assert "Shown: 1 of them" in shown
     with console.capture() as capture:
         console.print(live_view(Now([], 0, 0), NOON))
-    assert capture.get().strip() == "Nobody is in a room at 2026-11-22 12:00:00 UTC"
+    assert capture.get().strip() == "No one is in a room at 2026-11-22 12:00:00 UTC"
 
 
 def test_elsewhere_each_person_has_a_row_and_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,4 +56,4 @@ def test_elsewhere_each_person_has_a_row_and_nothing_is_cut(capsys: pytest.Captu
         f'{ROOM},"{LONG}",{UID},,,,guest,2026-11-22T11:59:30.000Z,0 min',
     ]
     _print_plainly(Now([], 0, 0), NOON)
-    assert capsys.readouterr().out == "Nobody is in a room at 2026-11-22 12:00:00 UTC\n"
+    assert capsys.readouterr().out == "No one is in a room at 2026-11-22 12:00:00 UTC\n"
