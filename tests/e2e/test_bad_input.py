@@ -147,7 +147,7 @@ def test_invited_room_is_not_found_without_a_relation(
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("POST", "/", 405, "method_not_allowed"),
         ("GET", "/api", 404, "not_found"),
         ("GET", "/api/room", 404, "not_found"),
         ("POST", "/api/v2/rooms", 404, "not_found"),

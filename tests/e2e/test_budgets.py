@@ -171,7 +171,12 @@ def test_the_budget_of_all_locks_what_it_ends_until_there_is_more(metered: Insta
         path.write_text(path.read_text().replace("amount = 15\n", "amount = 1000\n"))
         wait_until(lambda: host.get(f"/api/rooms/{room}").json()["room"]["enabled"], "the room is unlocked")
         assert mint(host, room).status_code == 200
-        entries = operator.get("/api/admin/audit", params={"action": "room"}).json()["items"]
-    said = [(one["action"], one["details"]) for one in entries if one["details"].get("budget") == "everybody"]
-    assert [action for action, _ in said] == ["room.changed", "room.ended"]
-    assert (said[0][1]["fields"], said[1][1]["lock"]) == ("enabled", 1)
+
+        def said() -> list[tuple[str, dict[str, Any]]]:
+            entries = operator.get("/api/admin/audit", params={"action": "room"}).json()["items"]
+            return [(one["action"], one["details"]) for one in entries if one["details"].get("budget") == "everybody"]
+
+        # The audit follows the change.
+        wait_until(lambda: [action for action, _ in said()] == ["room.changed", "room.ended"], "both are audited")
+        (_, unlocked), (_, ended) = said()
+    assert (unlocked["fields"], ended["lock"]) == ("enabled", 1)

@@ -59,7 +59,7 @@ def test_a_valid_policy_is_summarised_without_settings_or_servers(bare: Installa
         "rooms.create: 10/h, burst 5\n",
         "tokens-month: 5000 per month, Europe/Berlin\n",
         "minutes-day: 120 min per day, UTC, the user's own; ends rooms\n",
-        "minutes-rooms: 3000 min per month, UTC, of everybody in the owner's rooms\n",
+        "minutes-rooms: 3000 min per month, UTC, of everyone in the owner's rooms\n",
         "Installation  minutes-all: 90000 min per month, UTC, of all users together\n",
         "Prices        EUR: 4.25 per 1,000 minutes\n",
         "guest: may rooms:join usage:read-own; joins no open room without a relation\n",
