@@ -62,9 +62,9 @@ class Console:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until nothing is loading."""
+        """Wait until nothing is loading. The title of a screen about one thing comes with the thing."""
         self.ask("new Promise((done) => setTimeout(done, 30))")
-        self.wait_for("!document.getElementById('main').ariaBusy")
+        self.wait_for("!document.getElementById('main').ariaBusy && document.querySelector('#main h1, #main .failed')")
 
     def fill(self, selector: str, value: str) -> None:
         """Replace what a field has."""
