@@ -22,7 +22,7 @@ STREAM = "audit:1"
 MOST_ENTRIES = 100_000
 KEEP_S = 400 * 86_400  # as long as the usage counters
 CLI = "cli"
-NOBODY = ""
+NO_USER = ""
 _TRIM_EVERY_S = 600.0
 _MOST_SCANNED = 10_000  # entries read for one page; a short page then says where the next begins
 _CHUNK = 1000
@@ -154,7 +154,7 @@ class Audit:
 
     def refused_code(self, kind: str, origin: Origin) -> None:
         """Note that an address tried an invalid code; once a minute for the same address."""
-        self.note("code.refused", by=NOBODY, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, kind=kind)
+        self.note("code.refused", by=NO_USER, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, kind=kind)
 
     def note_reading(self, report: str, *, by: str, subject: str = "") -> None:
         """Note that a user read the usage of others; the same report once a minute."""

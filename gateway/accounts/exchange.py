@@ -16,7 +16,7 @@ from auth.sessions import Grant, Sessions
 from auth.users import User, with_mapped
 from gateway.accounts.admin import AdminsBusy
 from gateway.accounts.logins import Client, Logins
-from gateway.audit import NOBODY, Audit, Origin
+from gateway.audit import NO_USER, Audit, Origin
 from gateway.policy.actions import POWERS
 from gateway.policy.live import PolicyInForce
 from gateway.text import FieldError, plain_text
@@ -58,7 +58,7 @@ class Exchange:
             raise
         uid, count = ended
         if count:
-            self._audit.note("logout", by=NOBODY, subject=uid, scope="provider", identity=name, sessions=count)
+            self._audit.note("logout", by=NO_USER, subject=uid, scope="provider", identity=name, sessions=count)
 
     async def _log_in(self, token: str, client: Client) -> tuple[User, Grant]:
         identity, user = await self._federation.verify(token), None
@@ -111,7 +111,7 @@ class Exchange:
             if set(roles) != set(user.roles):
                 said = {"was": " ".join(user.roles), "now": " ".join(roles), "identity": identity.provider.name}
                 said |= {"password": "removed"} if ends_password else {}
-                await self._audit.record("user.roles", by=NOBODY, subject=user.id, **said)
+                await self._audit.record("user.roles", by=NO_USER, subject=user.id, **said)
             try:
                 return await self._identities.map_roles(
                     user, identity.roles, identity.issued_s, ends_password=ends_password
@@ -130,7 +130,7 @@ class Exchange:
 
     def _note(self, action: str, refused: ForeignTokenRefused, origin: Origin) -> None:
         said = {"identity": refused.provider, "reason": refused.reason}
-        self._audit.note(action, by=NOBODY, subject=refused.uid, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, **said)
+        self._audit.note(action, by=NO_USER, subject=refused.uid, origin=origin, once_per_s=_REFUSED_ONCE_PER_S, **said)
 
 
 def _refuse(identity: Identity, reason: str, user: User | None = None) -> NoReturn:

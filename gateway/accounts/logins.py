@@ -7,7 +7,7 @@ from typing import Any
 
 from auth.sessions import Grant, Sessions
 from auth.users import User
-from gateway.audit import NOBODY, Audit, Origin
+from gateway.audit import NO_USER, Audit, Origin
 from limits.derived import Derived
 from limits.limiter import Limiter
 from limits.policy import Decision
@@ -55,7 +55,9 @@ class Logins:
         outcome = "ok" if decision.allowed else f"denied.{decision.worst.name}"
         self._derived.note(user.id, f"login.{outcome}", decision.now_us)
         if not decision.allowed:
-            self._audit.note("login.blocked", by=NOBODY, subject=user.id, origin=client.origin, once_per_s=0, **details)
+            self._audit.note(
+                "login.blocked", by=NO_USER, subject=user.id, origin=client.origin, once_per_s=0, **details
+            )
             await self._sessions.end(user.id, grant.principal.sid)
             raise Blocked(decision)
         sid = grant.principal.sid

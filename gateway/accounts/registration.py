@@ -10,7 +10,7 @@ from auth.errors import InvalidVoucher
 from auth.users import User
 from auth.vouchers import Vouchers, ref_of, short_ref_of
 from gateway.accounts.actor import Actor
-from gateway.audit import NOBODY, Audit, Origin
+from gateway.audit import NO_USER, Audit, Origin
 from gateway.policy.live import PolicyInForce
 
 MOST_INVITE_S = 90 * 86_400
@@ -73,7 +73,7 @@ class Registration:
             raise RegistrationClosed(_CLOSED[registration.mode])
         async with throttled:
             if newcomer.invite is None:
-                user, inviter, ref = await self._add(newcomer, registration.roles), NOBODY, ""
+                user, inviter, ref = await self._add(newcomer, registration.roles), NO_USER, ""
             else:
                 user, inviter = await self._add_invited(newcomer, newcomer.invite, origin)
                 ref = short_ref_of(newcomer.invite)

@@ -11,7 +11,7 @@ from auth.key_texts import PREFIX
 from auth.names import UID
 from auth.service_keys import ServiceKey, ServiceKeys
 from auth.tokens import LoginTokens, Principal
-from gateway.audit import NOBODY, Audit
+from gateway.audit import NO_USER, Audit
 from gateway.http.context import context_of
 from gateway.http.login_throttle import Throttle
 from gateway.http.problems import CHALLENGE, Problem
@@ -89,7 +89,7 @@ class Callers:
             if error.why != "malformed":  # whoever sends such texts has never seen a key
                 self._audit.note(
                     "key.refused",
-                    by=NOBODY,
+                    by=NO_USER,
                     subject=error.key_id,
                     origin=self._throttle.origin(address),
                     once_per_s=_REFUSED_ONCE_PER_S,

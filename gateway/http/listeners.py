@@ -6,7 +6,7 @@ from litestar.types import Scope
 class OperatorListener:
     """Hides `/operator` and `/api/admin` from every other listener than that of a port.
 
-    Listeners are told apart by their port: behind port forwarding a process does not see the address it was called at.
+    They are distinguished by their port: behind port forwarding a process does not see the address it was called at.
     """
 
     def __init__(self, port: int) -> None:

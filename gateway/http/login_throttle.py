@@ -14,7 +14,7 @@ from auth.errors import BadUsername, InvalidCredentials, UserExists
 from auth.keys import KeyRing
 from auth.names import name_key
 from auth.users import Credentials
-from gateway.audit import NOBODY, Audit, Origin
+from gateway.audit import NO_USER, Audit, Origin
 from gateway.http.client_address import site_of
 from gateway.http.problems import Problem, RateLimited
 from gateway.policy.live import PolicyInForce
@@ -145,7 +145,7 @@ class Throttle:
 
     def _note(self, kind: str, decision: Decision, address: str) -> None:
         said = {"limit": kind, "bucket": decision.subject[-16:]}
-        self._audit.note("throttled", by=NOBODY, origin=self.origin(address), once_per_s=_AUDIT_ONCE_PER_S, **said)
+        self._audit.note("throttled", by=NO_USER, origin=self.origin(address), once_per_s=_AUDIT_ONCE_PER_S, **said)
 
     async def _succeed(self, known: str, *decisions: Decision) -> None:
         await asyncio.gather(self._give_back(*decisions), self._execute("SET", known, "1", "EX", _KNOWN_S))

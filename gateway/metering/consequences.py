@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from gateway.audit import NOBODY, Audit
+from gateway.audit import NO_USER, Audit
 from gateway.hms.client import HmsClient
 from gateway.hms.errors import HmsError
 from gateway.rooms.registry import Rooms
@@ -67,10 +67,10 @@ class Consequences:
         key, name = budget_notices(subject), f"{state.name}:{percent}"
         if await self._execute("HGET", key, name) == period.encode():
             return
-        about = NOBODY if scope == "all" else subject
+        about = NO_USER if scope == "all" else subject
         detail: dict[str, str | int] = {"budget": state.name, "scope": scope, "percent": percent, "period": period}
         # Before it is marked as audited: after a crash in between it is reported twice, not never.
-        await self._audit.record("budget.reached", by=NOBODY, subject=about, **detail, minutes=state.amount)
+        await self._audit.record("budget.reached", by=NO_USER, subject=about, **detail, minutes=state.amount)
         await self._execute("HSET", key, name, period)
         await self._execute("PEXPIRE", key, _KEEP_NOTICES_MS)
 
@@ -101,12 +101,12 @@ class Consequences:
             await self._execute("ZADD", LOCKED, now_ms + FIRST_MS, f"{budget}|{room.id}")
         await self._rooms.locks.end(room, lock=True, held=False, reason=why, budget=budget)
         detail = {"room": room.id, "reason": why, "budget": order.budget}
-        await self._audit.record("room.ended", by=NOBODY, subject=stay.owner, **detail, lock=1)
+        await self._audit.record("room.ended", by=NO_USER, subject=stay.owner, **detail, lock=1)
 
     async def _remove(self, order: _Order) -> None:
         stay = order.stay
         await self._hms.remove_peer(stay.room, stay.peer, reason=_WHY["user"])
-        await self._audit.record("peer.removed", by=NOBODY, subject=stay.user, room=stay.room, budget=order.budget)
+        await self._audit.record("peer.removed", by=NO_USER, subject=stay.user, room=stay.room, budget=order.budget)
 
 
 def _orders(payer: Payer, budget: str, stays: Iterable[OpenStay]) -> Iterable[_Order]:

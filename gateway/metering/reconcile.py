@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.audit import NOBODY, Audit
+from gateway.audit import NO_USER, Audit
 from gateway.hms.replies import HmsSession
 from gateway.redis.store import Clock
 from limits import Execute
@@ -41,7 +41,7 @@ class Reconciliation:
         self._audit = audit
         self._feed = Feed(execute)
 
-    async def apply(self, found: HmsSession, *, by: str = NOBODY) -> Finding:
+    async def apply(self, found: HmsSession, *, by: str = NO_USER) -> Finding:
         """Credit a session as 100ms describes it now."""
         known = await self.known(found.room_id, found.id)
         # It ended and has no peers: 100ms has forgotten them, as every session has had some.
@@ -52,7 +52,7 @@ class Reconciliation:
         stays = settle(found, known, await self._clock())
         return await self._finish(fact, stays, "running" if found.active else "ended", by)
 
-    async def apply_unknown(self, room_id: str, session_id: str, *, by: str = NOBODY) -> Finding:
+    async def apply_unknown(self, room_id: str, session_id: str, *, by: str = NO_USER) -> Finding:
         """Confirm the stays of a session that 100ms does not know as they were last credited."""
         stays = settle_unknown(await self.known(room_id, session_id), await self._clock())
         ended_ms = max((stay.left_ms for stay in stays), default=None)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from gateway.audit import NOBODY, Audit
+from gateway.audit import NO_USER, Audit
 from gateway.hms.errors import HmsError
 from gateway.redis.store import Clock
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
@@ -86,7 +86,7 @@ class Unlocking:
         except LockedMeanwhile:
             return 0
         said = {"room": room_id, "fields": "enabled", "budget": budget.rpartition("|")[2]}
-        await self._audit.record("room.changed", by=NOBODY, subject=room.owner_id, **said)
+        await self._audit.record("room.changed", by=NO_USER, subject=room.owner_id, **said)
         return 0
 
     async def _postpone(self, entries: Iterable[str], until_ms: int) -> None:

@@ -16,7 +16,7 @@ from auth.sessions import Grant
 from auth.tokens import Principal
 from auth.users import Credentials
 from gateway.accounts.logins import Client
-from gateway.audit import NOBODY
+from gateway.audit import NO_USER
 from gateway.http.access import needs, public
 from gateway.http.callers import login_token_of
 from gateway.http.context import Call, agent_of, context_of
@@ -77,7 +77,7 @@ async def login(
             user = await services.accounts.verify(attempt.credentials, data.password)
             grant = await services.logins.open(user, Client(origin, agent_of(request.scope)), attempt.succeeded())
     except InvalidCredentials as error:
-        services.audit.note("login.failed", by=NOBODY, subject=error.uid or NOBODY, origin=origin)
+        services.audit.note("login.failed", by=NO_USER, subject=error.uid or NO_USER, origin=origin)
         raise
     # After the answer: a hash with older parameters is renewed while the password is available.
     renewal = BackgroundTask(_renew_hash, services.accounts, attempt.credentials, data.password)
@@ -163,7 +163,7 @@ async def _refresh(token: str, address: str, services: Services) -> Grant:
     except InvalidGrant as error:
         if error.reused_by:
             origin = services.throttle.origin(address)
-            services.audit.note("refresh.reused", by=NOBODY, subject=uid, origin=origin, session=sid)
+            services.audit.note("refresh.reused", by=NO_USER, subject=uid, origin=origin, session=sid)
         raise
     if grant.rotated:
         await services.throttle.refreshed(sid)

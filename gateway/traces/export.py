@@ -108,7 +108,7 @@ def parent_finder(trusts: Callable[[str], bool]) -> Callable[[Any], Parent | Non
     """Return a function that reads the `traceparent` of requests which come from a trusted peer.
 
     A stranger's would join their request to any trace they like, and decide that it is recorded. `tracestate` is left
-    out: nothing here has a use for it, and nothing is told the trace after us.
+    out: nothing here has a use for it, and nothing after the gateway learns of the trace.
     """
 
     def find(scope: Any) -> Parent | None:

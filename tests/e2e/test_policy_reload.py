@@ -199,13 +199,13 @@ def test_a_pipe_in_place_of_the_file_stops_no_worker(running: Installation, poli
 @pytest.mark.alone
 def test_a_changed_file_is_in_force_on_every_worker_in_about_two_seconds(tmp_path: Path) -> None:
     with Installation(tmp_path, workers=WORKERS, policy=roomy()) as own:
-        before = logged(own, CHANGED)
-        begun = time.monotonic()  # the workers have just started, so they have just looked
-        Path(own.env["GATEWAY_POLICY"]).write_text(
-            roomy().replace("active_per_owner = 100_000", "active_per_owner = 4")
-        )
-        wait_for_change(own, before)
-        assert time.monotonic() - begun < 2.7  # a check every 2 s, 0.2 s for a file that is being written
+        policy = Path(own.env["GATEWAY_POLICY"])
+        for places in (44, 45):
+            before = logged(own, CHANGED)
+            begun = time.monotonic()
+            policy.write_text(roomy().replace("active_per_owner = 100_000", f"active_per_owner = {places}"))
+            wait_for_change(own, before)
+            assert time.monotonic() - begun < 2.7  # a check every 2 s, 0.2 s for a file that is being written
 
 
 def test_a_touched_file_changes_nothing_and_logs_nothing(running: Installation, policy: Path) -> None:

@@ -27,10 +27,10 @@ HOUR_US = 3600 * US_PER_S
 TIGHT = Limit("tight", 1_000, HOUR_US, 1_000)
 LOOSE = Limit("loose", 20_000, HOUR_US, 20_000)
 
-CALLERS = 300
+PROCESSES, HITS, CALLERS = 8, 12_000, 300
 
 
-async def volley(url: str, subject: str, hits_of_each: int, now_us: int) -> dict[str, int]:
+async def volley(url: str, subject: str, now_us: int) -> dict[str, int]:
     """Run the hits of one process with concurrent callers, and count the outcomes."""
     store = Store(connect(url), deadline_s=30)
     limiter = Limiter(store.execute, script_clock=(lambda: now_us) if now_us else None)
@@ -44,15 +44,14 @@ async def volley(url: str, subject: str, hits_of_each: int, now_us: int) -> dict
             seen["first_us"] = min(seen["first_us"], decision.now_us)
             seen["last_us"] = max(seen["last_us"], decision.now_us)
 
-    await asyncio.gather(*(caller(hits_of_each) for _ in range(CALLERS)))
+    await asyncio.gather(*(caller(HITS // CALLERS) for _ in range(CALLERS)))
     await store.close()
     return seen
 
 
-def run_processes(number: int, *arguments: str | int) -> list[dict[str, int]]:
-    """Run a volley in each process. Arguments: URL, subject, hits of each caller, time or 0 for that of Redis."""
-    command = [sys.executable, "-m", "tests.integration.test_limits_processes", *map(str, arguments)]
-    running = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(number)]
+def run_processes(url: str, subject: str, now_us: int) -> list[dict[str, int]]:
+    command = [sys.executable, "-m", "tests.integration.test_limits_processes", url, subject, str(now_us)]
+    running = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(PROCESSES)]
     try:
         return [json.loads(process.communicate(timeout=90)[0]) for process in running]
     finally:
@@ -61,27 +60,29 @@ def run_processes(number: int, *arguments: str | int) -> list[dict[str, int]]:
             process.wait()
 
 
-async def test_eight_processes_of_three_thousand_hits_admit_exactly_the_limit(store: Store, redis_url: str) -> None:
+async def test_eight_processes_of_twelve_thousand_hits_admit_exactly_the_limit(store: Store, redis_url: str) -> None:
     subject, now_us = "crowd", time.time_ns() // 1000  # the same instant for all, so that nothing refills
-    seen = await asyncio.to_thread(run_processes, 8, redis_url, subject, 10, now_us)
-    hits = 8 * CALLERS * 10
-    assert sum(one["allowed"] + one["denied"] for one in seen) == hits
+    seen = await asyncio.to_thread(run_processes, redis_url, subject, now_us)
+    assert sum(one["allowed"] + one["denied"] for one in seen) == PROCESSES * HITS
     assert sum(one["allowed"] for one in seen) == 1_000
     assert sum(one["loose_denied"] for one in seen) == 0
     look = await Limiter(store.execute, script_clock=lambda: now_us).peek(subject, [Charge(TIGHT), Charge(LOOSE)])
     assert [state.burst - state.remaining for state in look.limits] == [1_000, 1_000]
     tally = (await Counters(store.execute).usage(subject, now_us)).total[MINT]
-    assert (tally.ok, tally.denied) == (1_000, {"tight": hits - 1_000})
+    assert (tally.ok, tally.denied) == (1_000, {"tight": PROCESSES * HITS - 1_000})
 
 
-async def test_processes_on_the_clock_of_redis_admit_the_limit_and_what_refills(store: Store, redis_url: str) -> None:
-    seen = await asyncio.to_thread(run_processes, 3, redis_url, "crowd", 40, 0)
+async def test_processes_on_the_clock_of_redis_admit_the_limit_and_what_refills(
+    store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PROCESSES", 3)
+    seen = await asyncio.to_thread(run_processes, redis_url, "crowd", 0)
     lasted_us = max(one["last_us"] for one in seen) - min(one["first_us"] for one in seen)
     admitted = sum(one["allowed"] for one in seen)
     # The bucket is never full again, and the last attempt takes what has refilled.
     assert admitted == 1_000 + lasted_us // TIGHT.emission_us
     tally = (await Counters(store.execute).usage("crowd", time.time_ns() // 1000)).total[MINT]
-    assert (tally.ok, tally.denied) == (admitted, {"tight": 3 * CALLERS * 40 - admitted})
+    assert (tally.ok, tally.denied) == (admitted, {"tight": 3 * HITS - admitted})
 
 
 class Wire:
@@ -293,5 +294,5 @@ async def test_a_decision_costs_the_same_however_many_users_there_are(
 
 
 if __name__ == "__main__":
-    url, subject, *numbers = sys.argv[1:]
-    print(json.dumps(asyncio.run(volley(url, subject, *map(int, numbers)))))
+    url, subject, now_us = sys.argv[1:]
+    print(json.dumps(asyncio.run(volley(url, subject, int(now_us)))))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, date, datetime
 
+import pytest
+
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from auth.service_keys import ServiceKeys
@@ -17,7 +19,7 @@ from limits.counters import Counters
 from limits.derived import Derived
 from tests.servers import Valkey
 
-USERS = 10_000
+USERS = 100_000
 PAGE = 100
 MONTH, DAY = "2026-10", "2026-10-15"
 WHOLE_MONTH = Query((date(2026, 10, 1), date(2026, 10, 31)))
@@ -54,10 +56,22 @@ def seed(valkey: Valkey, users: int) -> None:
             redis.eval(SEED, 0, first_number, first_number + 10_000, MONTH)
 
 
-async def test_pages_of_a_month_have_every_user_once(valkey: Valkey, store: Store) -> None:
+@pytest.mark.timeout(300)  # 7 s, but many times that beside many other processes
+async def test_a_month_of_100_000_users_has_a_fast_first_page_and_every_user_once(valkey: Valkey, store: Store) -> None:
     seed(valkey, USERS)
+    reports = reports_of(store)
+    await store.execute("PING")
+    times_s = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        first, _ = await reports.page(WHOLE_MONTH, size=PAGE)
+        times_s.append(time.perf_counter() - begun)
+    assert len(first) == PAGE
+    # The best of five: other work on the machine can only add to it.
+    assert min(times_s) < 0.2, times_s
+
     seen: list[str] = []
-    async for rows, _ in reports_of(store).pages(WHOLE_MONTH):
+    async for rows, _ in reports.pages(WHOLE_MONTH):
         assert len(rows) <= PAGE
         seen += [row.user_id for row in rows]
         for row in rows:
