@@ -10,7 +10,7 @@ COPY requirements/runtime.txt requirements/traces.txt requirements/
 # `traces` adds the extra of that name, and 9 MB. Compose sets it if GATEWAY_TRACES is set.
 ARG LOCK=runtime
 RUN pip --python /opt/gateway/bin/python install --require-hashes -r "requirements/${LOCK:-runtime}.txt"
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY auth auth
 COPY limits limits
 COPY gateway gateway

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # httpx imports its command line, with rich and pygments, where these are installed, and does without it on ImportError.
 # None makes that import fail (docs.python.org/3/reference/import.html#the-module-cache). Saves a worker 40 ms of CPU
