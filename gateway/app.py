@@ -101,6 +101,7 @@ from gateway.usage.history import History
 from gateway.usage.reports import Reports
 from gateway.usage.rollup import RollUp
 from gateway.usage.subjects import Subjects
+from gateway.usage.tops import TopLists
 from limits.counters import Counters
 from limits.derived import Derived
 from limits.limiter import Limiter
@@ -227,7 +228,9 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
         openapi_document=cache(lambda: msgspec.json.encode(describe(ROUTES))),
     )
 
+    tops = TopLists(derived, zone=policy.zone)
     others = [Chore("expired guests", guests.remove_expired), Chore("deliveries", deliveries.work)]
+    others.append(Chore("top lists", tops.work))
     if archive is not None:
         roll_up = RollUp(reports.execute, subjects, archive, zone=policy.zone)
         others.append(Chore("archive", roll_up.work))

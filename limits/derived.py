@@ -11,6 +11,7 @@ sums of its last `FLUSH_S`. Top lists and totals can be rebuilt from the users' 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import TypeVar
 
 from . import Execute
@@ -18,7 +19,7 @@ from .counters import ACTING, ALL, METERED, PEAK, ZONE, Counters, split_metric
 from .limiter import KEEP_COUNTERS_MS
 from .minutes import KEEP_S as KEEP_MINUTES_S
 from .minutes import SECONDS, US_PER_MINUTE, place_of, spread
-from .periods import Day, Zone, day_of, utc
+from .periods import Day, Zone, day_of, months_between, utc
 
 T = TypeVar("T")
 
@@ -29,7 +30,13 @@ DENIALS = "denials"
 """The top list of denials, whatever the action and the limit."""
 
 FLUSH_S = 0.1
+
+MOST_KEPT = 1_000
+"""How many subjects a top list of a finished day or month keeps: with a million users, each list takes 90 MB."""
+
+_AT_ONCE = 1_000  # subjects that Redis removes in one call, which takes it less than a millisecond
 _KEEP_S = KEEP_COUNTERS_MS // 1000
+KEEP_DAYS = _KEEP_S // 86_400
 _MOST_REMEMBERED = 10_000
 
 
@@ -104,6 +111,30 @@ class Derived:
         reply = await self._execute("ZREVRANGE", f"tp:1:{period}:{metric}", 0, size - 1, "WITHSCORES")
         return [(subject.decode(), int(score)) for subject, score in reply]
 
+    async def shorten(self, since: date, through: date) -> int:
+        """Reduce the top lists of the days from `since` to `through`, which have ended, to their first `MOST_KEPT`.
+
+        Those of months that have ended by then, too. Returns how many subjects were removed. A later correction may
+        bring a removed subject back with less than its count, and so never further up than it belongs.
+        """
+        removed = 0
+        for month in months_between(since, through):
+            counted = [name.decode().partition(":") for name in await self._execute("HKEYS", _totals(month))]
+            for field in sorted({field for field, _, _ in counted}):
+                period, last = _period(month, field)
+                if since <= last <= through:
+                    metrics = {metric for day, _, metric in counted if day == field}
+                    metrics |= {f"{action}.ok" for action in METERED}  # totals do not count `owned`
+                    for top in sorted({top for metric in metrics for top in _lists(metric)}):
+                        removed += await self._shorten(f"tp:1:{period}:{top}")
+        return removed
+
+    async def _shorten(self, key: str) -> int:
+        size = first = int(await self._execute("ZCARD", key))
+        while size > MOST_KEPT:
+            size -= int(await self._execute("ZREMRANGEBYRANK", key, 0, min(size - MOST_KEPT, _AT_ONCE) - 1))
+        return first - size
+
     async def rebuild(self, month: str, subjects: AsyncIterable[str], counters: Counters) -> int:
         """Rebuild a month's top lists and totals from the subjects' own counters; return how many subjects had any.
 
@@ -151,6 +182,14 @@ def _remember(known: set[T], one: T) -> None:
     if len(known) > _MOST_REMEMBERED:
         known.clear()
     known.add(one)
+
+
+def _period(month: str, field: str) -> tuple[str, date]:
+    """Return the name and the last day of what a field of a month's totals counts: a day, or with `*` the month."""
+    first = date.fromisoformat(f"{month}-01")
+    if field != "*":
+        return f"{month}-{field}", first.replace(day=int(field))
+    return month, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
 
 
 def _totals(month: str) -> str:

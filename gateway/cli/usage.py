@@ -30,7 +30,7 @@ from gateway.settings import archive_url, load_env, policy_path
 from gateway.text import FieldError
 from gateway.usage.archive import Archive
 from gateway.usage.history import History
-from gateway.usage.query import GroupBy, Query, days_of_period, span_of_days, today_in
+from gateway.usage.query import GroupBy, Query, days_of_period, last_settled_day, span_of_days, today_in
 from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones
 from gateway.usage.subjects import Subjects
@@ -174,9 +174,12 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
 @click.option("--month", help="The month, e.g. 2026-11.  [default: this one]")
 def rebuild(month: str | None) -> None:
     """Rebuild a month's top lists and totals from the users' own counters, which are authoritative."""
-    month = month or f"{today_in(_policy().time_zone):%Y-%m}"
+    zone = _policy().time_zone
+    month = month or f"{today_in(zone):%Y-%m}"
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise click.BadParameter("must look like 2026-11", param_hint="--month")
+    with _as_option():
+        first, last = days_of_period(month)
 
     async def work(store: Store) -> int:
         subjects = _subjects(store)
@@ -191,7 +194,10 @@ def rebuild(month: str | None) -> None:
                         yield one.id
                         shown.advance(task)
 
-            return await Derived(store.execute, store.post).rebuild(month, everyone(), Counters(store.execute))
+            derived = Derived(store.execute, store.post)
+            found = await derived.rebuild(month, everyone(), Counters(store.execute))
+            await derived.shorten(first, min(last, last_settled_day(zone)))
+            return found
 
     click.echo(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users and service keys.")
 

@@ -17,6 +17,8 @@ EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on
 COUNTED_ACTIONS = ("login", *sorted(COUNTED), "api", ACTING, *METERED)
 """The actions that have counters. The metered ones count time, the others requests."""
 
+_SETTLED = timedelta(minutes=10)  # a request is amended up to a minute after it
+
 Days = tuple[date, date]
 """The first and the last day of a report."""
 
@@ -83,6 +85,11 @@ _KEYS: dict[GroupBy, tuple[str, ...]] = {
 def today_in(zone: str) -> date:
     """Return the day that it is now in a time zone."""
     return datetime.now(zone_of(zone)).date()
+
+
+def last_settled_day(zone: str) -> date:
+    """Return the last day of a time zone that has ended long enough ago that all its requests have been counted."""
+    return (datetime.now(zone_of(zone)) - _SETTLED).date() - timedelta(days=1)
 
 
 def days_of_period(period: str) -> Days:

@@ -4,15 +4,15 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 from auth import Execute
 from gateway.rooms import keys
 from gateway.usage.archive import Archive, ArchiveError, Kind, Row
-from gateway.usage.query import today_in
+from gateway.usage.query import last_settled_day, today_in
 from gateway.usage.subjects import Subjects
 from limits.counters import ALL, Counters
-from limits.periods import Zone, months_between, utc, zone_of
+from limits.periods import Zone, months_between, utc
 
 log = logging.getLogger("gateway")
 
@@ -25,7 +25,6 @@ CHANGED = "ad:1"
 THROUGH = "through"
 """The state of the archive that holds the last day it has."""
 
-_SETTLED = timedelta(minutes=10)  # after midnight; a request is amended up to a minute later
 _EVERY_S = 60.0
 _TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
 _LONGEST_DAYS = 400  # how long Redis keeps counters
@@ -74,8 +73,7 @@ class RollUp:
 
         Reports once that the archive cannot be used.
         """
-        settled = datetime.now(UTC) - _SETTLED
-        yesterday = settled.astimezone(zone_of(self._zone())).date() - timedelta(days=1)
+        yesterday = last_settled_day(self._zone())
         try:
             through = await self.through()
             if through and through > yesterday:  # reports have got a zone in which that day has not ended yet

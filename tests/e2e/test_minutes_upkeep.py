@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.hms.replies import epoch_ms
+from limits.derived import MOST_KEPT
 from tests.e2e.people import Person, join, mint, new_room, newcomers, upstream
 from tests.e2e.policies import roomy
 from tests.servers import NO_TLS, Installation, wait_until
@@ -130,3 +131,14 @@ def test_another_worker_takes_over_and_corrects_a_lost_leave_after_the_close(met
     with metered.valkey.client() as client:
         assert client.zscore("sq:1", meeting.room) is None
         assert client.exists(f"op:1:{{{meeting.room}}}") == 0
+
+
+def test_the_leader_shortens_the_top_lists_of_days_that_have_ended(metered: Installation) -> None:
+    day = f"{datetime.now(UTC) - timedelta(days=40):%Y-%m-%d}"
+    with metered.valkey.client() as client:
+        client.zadd(f"tp:1:{day}:api.ok", {f"u{n:020}": n for n in range(MOST_KEPT + 9)})
+        client.hset(f"uc:1:{{all}}:{day[:7]}", f"{day[8:]}:api.ok", 1)
+        metered.gateway.stop()
+        metered.start_gateway()
+        wait_until(lambda: client.zcard(f"tp:1:{day}:api.ok") == MOST_KEPT, "the list is short")
+        assert client.zrange(f"tp:1:{day}:api.ok", 0, 0) == [f"u{9:020}".encode()]
