@@ -127,7 +127,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     """Join the parts into one ASGI app, which owns and closes `redis` and `http` from here on. Raises: PolicyError"""
     reload = PolicyReload(settings)
     policy = PolicyInForce(policy_of(settings))
-    addresses = ClientAddresses(settings.trusted_proxies)
+    addresses = ClientAddresses(settings.trusted_proxies, settings.address_header)
     recorder = traces.start(settings, addresses.trusts)
     on_send = recorder.sent if recorder else None
     # Reports read a lot at once; on a separate connection they never delay a decision.

@@ -62,6 +62,7 @@ class Settings:
     port: int = DEFAULT_PORT
     workers: int = 1
     trusted_proxies: tuple[Network, ...] = ()
+    address_header: str = ""
     cors_origins: tuple[str, ...] = ()
     cookies: bool = False
     log_format: str = "json"
@@ -101,6 +102,7 @@ class Settings:
             port=port(env),
             workers=number(env, "GATEWAY_WORKERS", 1, 1, 64),
             trusted_proxies=networks(env, "GATEWAY_TRUSTED_PROXIES"),
+            address_header=address_header(env),
             cors_origins=origins(env, "GATEWAY_CORS_ORIGINS"),
             cookies=choice(env, "GATEWAY_COOKIES", ("off", "on")) == "on",
             log_format=choice(env, "GATEWAY_LOG", ("json", "console")),
@@ -138,6 +140,8 @@ class Settings:
             raise SettingsError("GATEWAY_OPERATOR_BIND must have another port than the gateway (GATEWAY_PORT)")
         if settings.metrics_token in {settings.hms_app_secret, *settings.gateway_secrets, *settings.webhook_secrets}:
             raise SettingsError("GATEWAY_METRICS_TOKEN must differ from all other secrets: Prometheus stores it")
+        if settings.address_header and not settings.trusted_proxies:
+            raise SettingsError("GATEWAY_ADDRESS_HEADER needs GATEWAY_TRUSTED_PROXIES: only they may write it")
         if traces == "proxied" and not settings.trusted_proxies:
             raise SettingsError("GATEWAY_TRACES=proxied needs GATEWAY_TRUSTED_PROXIES: only their traces are continued")
         return settings
@@ -214,6 +218,11 @@ def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
         number(env, "GATEWAY_ARGON2_MEMORY_KIB", MEMORY_KIB, MEMORY_KIB, MOST_MEMORY_KIB),
         number(env, "GATEWAY_ARGON2_PASSES", PASSES, PASSES, MOST_PASSES),
     )
+
+
+def address_header(env: Mapping[str, str]) -> str:
+    """Return GATEWAY_ADDRESS_HEADER, empty if proxies write the client's address to X-Forwarded-For."""
+    return header(env, "GATEWAY_ADDRESS_HEADER", "X-Real-IP") if env.get("GATEWAY_ADDRESS_HEADER") else ""
 
 
 def template_id(env: Mapping[str, str]) -> str:

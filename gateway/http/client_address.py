@@ -1,4 +1,4 @@
-"""The client address of a request. X-Forwarded-For counts only from trusted proxies."""
+"""The client address of a request. What a header says of it counts only from trusted proxies."""
 
 import ipaddress
 import logging
@@ -17,10 +17,16 @@ _IPV6_SITE_BITS = 64  # a subscriber gets at least a /64 and may use any address
 
 
 class ClientAddresses:
-    """Finds the client's address behind trusted proxies."""
+    """Finds the client's address behind trusted proxies.
 
-    def __init__(self, trusted: Sequence[Network]) -> None:
+    `header` is one in which they write that address alone, replacing what a client sent; by default X-Forwarded-For.
+    """
+
+    def __init__(self, trusted: Sequence[Network], header: str = "") -> None:
         self._trusted = trusted
+        self._name = header or "X-Forwarded-For"
+        self._field = self._name.lower().encode()
+        self._entries = 1 if header else 0  # how many are read from the right; 0: all
         self._warned = False
         self._known = lru_cache(maxsize=_MOST_KNOWN)(self._find)
         self._known_peers = lru_cache(maxsize=_MOST_KNOWN)(self._trusts)
@@ -29,9 +35,11 @@ class ClientAddresses:
         """Return the client's address as text; `peer` is the other end of the connection ("" for a local socket).
 
         X-Forwarded-For is read from the right, past trusted proxies only: the first address that is not one of them is
-        the client. Anything further left may have been written by the client itself.
+        the client. Anything further left may have been written by the client itself. Of another header only the last
+        address is read.
         """
-        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
+        field = self._field
+        forwarded = b",".join([value for name, value in headers if name == field])
         # A client may send very long fields; they must not fill the memory.
         find = self._known if len(forwarded) <= _LONGEST_KNOWN else self._find
         return find(peer or "", forwarded.decode("latin-1"))
@@ -45,9 +53,9 @@ class ClientAddresses:
         if current is None or not self._is_trusted(current):
             if forwarded and not self._warned:
                 self._warned = True
-                log.warning("X-Forwarded-For came from an untrusted peer; is GATEWAY_TRUSTED_PROXIES missing?")
+                log.warning("%s came from an untrusted peer; is GATEWAY_TRUSTED_PROXIES missing?", self._name)
             return str(current or "")
-        for text in reversed(forwarded.split(",")):
+        for text in reversed(forwarded.split(",")[-self._entries :]):
             claimed = _parse(text.strip())
             if claimed is None:
                 break

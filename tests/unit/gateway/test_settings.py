@@ -409,6 +409,16 @@ def test_a_text_that_is_not_a_network_is_refused(value: str) -> None:
     assert refusal(GATEWAY_TRUSTED_PROXIES=f"192.0.2.0/24,{value}").startswith("GATEWAY_TRUSTED_PROXIES ")
 
 
+def test_the_header_of_client_addresses_is_one_that_trusted_proxies_write() -> None:
+    settings = Settings.from_env(
+        GOOD | {"GATEWAY_ADDRESS_HEADER": "X-Real-IP", "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0,::/0"}
+    )
+    assert settings.address_header == "X-Real-IP"
+    assert Settings.from_env(GOOD).address_header == ""
+    assert refusal(GATEWAY_ADDRESS_HEADER="X-Real-IP").startswith("GATEWAY_ADDRESS_HEADER needs GATEWAY_TRUSTED")
+    assert refusal(GATEWAY_ADDRESS_HEADER="Host").startswith("GATEWAY_ADDRESS_HEADER must be the name of a header")
+
+
 def test_origins_are_a_list() -> None:
     value = "https://app.example.com, http://localhost:*,http://127.0.0.1:3000/ ,,http://[::1]:5173"
     origins = ("https://app.example.com", "http://localhost:*", "http://127.0.0.1:3000", "http://[::1]:5173")

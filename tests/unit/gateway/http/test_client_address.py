@@ -71,6 +71,16 @@ def test_addresses_are_read_in_every_form_proxies_write(written: str, means: str
     assert find("fd00::1", written) == means
 
 
+def test_another_header_is_read_instead_if_the_proxies_write_one() -> None:
+    addresses = ClientAddresses((ipaddress.ip_network("0.0.0.0/0"),), "Fly-Client-IP")
+    field, forwarded = (b"fly-client-ip", b"198.51.100.1"), (b"x-forwarded-for", b"1.1.1.1, 2.2.2.2")
+    assert addresses.find("172.16.0.1", [forwarded, field]) == "198.51.100.1"
+    assert addresses.find("172.16.0.1", [(b"fly-client-ip", b"1.1.1.1"), field]) == "198.51.100.1", "only the last"
+    assert addresses.find("172.16.0.1", [(b"fly-client-ip", b"1.1.1.1, 198.51.100.1")]) == "198.51.100.1"
+    assert addresses.find("172.16.0.1", [forwarded]) == "172.16.0.1"
+    assert addresses.find("2001:db8::1", [field]) == "2001:db8::1", "from no trusted proxy"
+
+
 def test_a_local_socket_has_no_address() -> None:
     assert find(None) == ""
     assert find("") == ""
