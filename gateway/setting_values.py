@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping
 from itertools import pairwise
 from urllib.parse import urlsplit
@@ -156,6 +157,31 @@ def networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(part.strip()) for part in env.get(name, "").split(",") if part.strip())
     except ValueError as error:
         raise SettingsError(f"{name} must be a comma-separated list of networks such as 10.0.0.0/8: {error}") from None
+
+
+def authorities(value: str) -> ssl.SSLContext:
+    """Return a context that trusts only the certificates of a PEM file, or of its text. Raises: OSError
+
+    For all versions of Python alike: one that is not self-signed is trusted too, and the own CAs of platforms need not
+    have all extensions of RFC 5280.
+    """
+    is_text = "-----BEGIN" in value
+    text = value.replace("\\n", "\n") if is_text else None
+    context = ssl.create_default_context(cafile=None if is_text else value, cadata=text)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def fingerprints(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return a comma-separated list of SHA-256 fingerprints of certificates, as 64 hexadecimal digits each."""
+    given = [part.strip() for part in env.get(name, "").split(",")] if env.get(name) else []
+    if not all(re.fullmatch(r"([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}|[0-9A-Fa-f]{64}", part) for part in given):
+        raise SettingsError(
+            f"{name} must be the SHA-256 of a certificate: 64 hexadecimal digits, in pairs with or without colons;"
+            " several are separated by commas"
+        )
+    return tuple(part.replace(":", "").lower() for part in given)
 
 
 def origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:

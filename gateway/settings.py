@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from dotenv import dotenv_values
 
@@ -19,7 +19,9 @@ from gateway.setting_values import (
     Network,
     SettingsError,
     address,
+    authorities,
     choice,
+    fingerprints,
     header,
     http_url,
     is_loopback,
@@ -239,7 +241,10 @@ def in_compose(env: Mapping[str, str]) -> bool:
 
 
 def redis_url(env: Mapping[str, str]) -> str:
-    """Return the checked REDIS_URL, for commands that need only Redis. Raises: SettingsError"""
+    """Return the checked REDIS_URL, for commands that need only Redis. Raises: SettingsError
+
+    Its query holds what REDIS_CA_FILE and REDIS_FINGERPRINT say (see `gateway.redis.tls`).
+    """
     url = env.get("REDIS_URL", "")
     if not url:
         raise SettingsError("REDIS_URL is not set, and no demo has run here (see `gateway demo --help`)")
@@ -248,10 +253,31 @@ def redis_url(env: Mapping[str, str]) -> str:
         host = bool(parts.hostname) and parts.port != 0
     except ValueError:
         parts, host = urlsplit(""), False
-    plain = host and re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.query and not parts.fragment
+    if parts.scheme.startswith("redis") and parts.query:
+        raise SettingsError(
+            "REDIS_URL must look like rediss://host:6379/0, without ? and what follows: TLS is always verified, by the"
+            " system's CAs, or else by REDIS_CA_FILE or REDIS_FINGERPRINT"
+        )
+    plain = host and re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.fragment
     if not (parts.scheme in ("redis", "rediss") and plain) and not (parts.scheme == "unix" and parts.path):
         raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
-    return url
+    trusted = redis_trust(env, encrypted=parts.scheme.startswith("rediss"))
+    return f"{url}?{trusted}" if trusted else url
+
+
+def redis_trust(env: Mapping[str, str], *, encrypted: bool) -> str:
+    """Return which certificates of Redis are trusted, as the query of a URL; empty if the system's CAs say it."""
+    ca = env.get("REDIS_CA_FILE", "")
+    pinned = fingerprints(env, "REDIS_FINGERPRINT")
+    for name in ("REDIS_CA_FILE", "REDIS_FINGERPRINT"):
+        if env.get(name) and not encrypted:
+            raise SettingsError(f"{name} needs a rediss:// REDIS_URL: with this one nothing is encrypted or verified")
+    try:
+        if ca:
+            authorities(ca)
+    except OSError as error:  # also of ssl
+        raise SettingsError(f"REDIS_CA_FILE must be a PEM file of CA certificates: {type(error).__name__}") from None
+    return urlencode([("ca", ca)] * bool(ca) + [("fingerprint", one) for one in pinned])
 
 
 def archive_url(env: Mapping[str, str]) -> str:

@@ -63,9 +63,10 @@ def prepare_only() -> None:
         _check(env)
         click.echo("HMS_* are set, so this is not a demo. There is nothing to prepare.")
         return
+    redis_url(env)  # checked before anything is written
     folder = data_folder(env)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    addresses = {"REDIS_URL": redis_url(env), "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
+    addresses = {"REDIS_URL": env["REDIS_URL"], "HMS_API_URL": env.get("DEMO_HMS_API_URL", "")}
     addresses["GATEWAY_POLICY"] = str(_write_policy(folder))
     demo_env = _write_env(folder, addresses)
     _check({**demo_env, **env})
@@ -73,7 +74,7 @@ def prepare_only() -> None:
         only = emulator_settings(demo_env, env.get("DEMO_GATEWAY_URL", ""))
         _write(Path(env["DEMO_EMULATOR_DATA"]) / DEMO_ENV, only)
     guide = guide_of(demo_env, env.get("DEMO_PUBLIC_URL", ""), "docker compose exec gateway gateway")
-    if asyncio.run(add_users(demo_env)):
+    if asyncio.run(add_users({**demo_env, **env})):
         click.echo(f"DEMO: no HMS_* is set, so a local 100ms replaces 100ms. The gateway will run on {guide.base}")
         click.echo("\n".join([*guide.places(), "", "Users, with passwords that are shown only once:", *guide.logins()]))
         click.echo("\n".join(["", *guide.trial()]))
@@ -132,7 +133,7 @@ def environment(folder: Path, port: int) -> dict[str, str]:
         },
     )
     write_whole(folder / "valkey.conf", _valkey_config(folder, redis_port, password))
-    caller = {name: value for name, value in given.items() if not name.startswith("HMS_")}
+    caller = {name: value for name, value in given.items() if not name.startswith(("HMS_", "REDIS_"))}
     return {**caller, **env, "GATEWAY_LOG": caller.get("GATEWAY_LOG", "console"), "GATEWAY_DATA": str(folder)}
 
 
@@ -188,9 +189,10 @@ def _valkey_config(folder: Path, port: int, password: str) -> str:
 
 async def add_users(env: Mapping[str, str]) -> bool:
     """Create the demo's users that are missing. Return whether there were any."""
-    store = Store(connect(env["REDIS_URL"]), deadline_s=REPORT_DEADLINE_S)
+    redis = connect(redis_url(env))
+    store = Store(redis, deadline_s=REPORT_DEADLINE_S)
     passwords = Passwords()
-    accounts = Accounts(store.execute, passwords, write=DurableWrites(connect(env["REDIS_URL"])).execute)
+    accounts = Accounts(store.execute, passwords, write=DurableWrites(redis).execute)
     fresh = False
     try:
         for name in USERS:

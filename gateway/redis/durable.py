@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+from gateway.redis.refusals import reply_text
 from gateway.redis.store import OnSend, StoreError
 
 log = logging.getLogger("gateway.store")
@@ -98,7 +99,7 @@ class DurableWrites:
                 replies = [await _reply(connection) for _ in packed]
         except (TimeoutError, RedisError, OSError) as error:
             # Without an address and without the URL: it may hold the password.
-            raise StoreError(f"a durable write failed: {type(error).__name__}") from None
+            raise StoreError(f"a durable write failed: {reply_text(error)}") from None
         finally:
             await connection.disconnect(nowait=True)
         return replies[:-1], replies[-1]

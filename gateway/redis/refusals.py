@@ -10,6 +10,8 @@ import time
 
 from redis.exceptions import RedisError, ResponseError
 
+from gateway.redis.tls import TlsError
+
 log = logging.getLogger("gateway.store")
 
 QUIET_S = 60.0  # refusals of one kind that are less than this apart belong to the same outage
@@ -21,10 +23,12 @@ _last_s: dict[str, float] = {}
 
 
 def reply_text(error: BaseException) -> str:
-    """Return an error reply in the server's words, on one line; for any other error, only its type.
+    """Return an error reply in the server's words, on one line, or why TLS failed; for any other error, only its type.
 
     Other errors may hold the address of the server, and its URL may hold the password.
     """
+    if isinstance(error.__cause__, TlsError):  # redis-py raises its own error from it
+        return str(error.__cause__)
     code = getattr(error, "status_code", None)  # redis-py removes the codes that it knows from the text
     if code is None and not isinstance(error, ResponseError):
         return type(error).__name__

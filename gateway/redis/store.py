@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hiredis import pack_command  # in C: redis-py's packer takes longer than the rest of this module
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from gateway.breaker import Breaker
+from gateway.redis import tls
 from gateway.redis.link import Call, Link
 from gateway.redis.refusals import reply_text
 
@@ -48,14 +49,16 @@ class StoreError(Exception):
 
 def connect(url: str) -> Redis:
     """Return a client that never retries: an EVALSHA that timed out must not be sent again. Raises: ValueError"""
-    return Redis.from_url(
-        url,
+    plain_url, options = tls.split(url)
+    pool = ConnectionPool(
+        **{**parse_url(plain_url), **options},
         protocol=3,  # HGETALL answers a dict, scores are floats: no module decodes flat lists
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=_CONNECT_S,
         socket_timeout=None,
         health_check_interval=0,
     )
+    return Redis.from_pool(pool)
 
 
 class Store:

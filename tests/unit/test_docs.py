@@ -18,14 +18,14 @@ from gateway.policy.decide import Rule
 from gateway.policy.tables import PolicyTable
 
 ROOT = Path(__file__).parents[2]
-NAME = re.compile(r"\b(?:REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")
+NAME = re.compile(r"\b(?:REDIS_(?:URL|CA_FILE|FINGERPRINT)|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")
 PAGES = [page for page in ROOT.rglob("*.md") if not {"node_modules", ".venv"} & set(page.relative_to(ROOT).parts)]
 DEMO_ONLY = {"GATEWAY_DATA", "GATEWAY_HOST", "GATEWAY_PORT"}
 COMPOSE_ONLY = {"GATEWAY_BIND"}
 
 
 def settings_in_code() -> set[str]:
-    return set(re.findall(r'"(REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)"', (ROOT / "gateway" / "settings.py").read_text()))
+    return set(re.findall(rf'"({NAME.pattern})"', (ROOT / "gateway" / "settings.py").read_text()))
 
 
 def test_settings_page_lists_exactly_the_settings() -> None:

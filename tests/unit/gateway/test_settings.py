@@ -281,6 +281,37 @@ def test_any_other_redis_url_is_refused_without_its_password(value: str) -> None
     assert "s3cr3t-word" not in text
 
 
+@pytest.mark.parametrize("query", ["ssl_cert_reqs=none", "ssl_check_hostname=false", "ca=/tmp/ca.pem", "db=1"])
+def test_no_query_of_the_redis_url_can_change_what_is_verified(query: str) -> None:
+    text = refusal(REDIS_URL=f"rediss://:s3cr3t-word@h:6379/0?{query}")
+    assert text.endswith("by the system's CAs, or else by REDIS_CA_FILE or REDIS_FINGERPRINT")
+    assert "s3cr3t-word" not in text
+
+
+@pytest.mark.parametrize("name", ["REDIS_CA_FILE", "REDIS_FINGERPRINT"])
+@pytest.mark.parametrize("url", ["redis://h:6379/0", "unix:///run/redis.sock"])
+def test_trust_in_a_certificate_needs_a_redis_with_tls(name: str, url: str) -> None:
+    text = refusal(REDIS_URL=url, **{name: "ab" * 32})
+    assert text == f"{name} needs a rediss:// REDIS_URL: with this one nothing is encrypted or verified"
+
+
+@pytest.mark.parametrize("value", ["ab" * 31, "ab" * 33, "xy" * 32, "ab" * 32 + ",", "a:b" * 32, "SHA256:" + "ab" * 32])
+def test_a_fingerprint_is_a_sha256(value: str) -> None:
+    text = refusal(REDIS_URL="rediss://h", REDIS_FINGERPRINT=value)
+    assert text.startswith("REDIS_FINGERPRINT must be the SHA-256 of a certificate: 64 hexadecimal digits")
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA"])
+def test_a_ca_file_has_certificates(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    for value in (str(path), "-----BEGIN CERTIFICATE-----\\nAAAA"):
+        text = refusal(REDIS_URL="rediss://h", REDIS_CA_FILE=value)
+        assert text.startswith("REDIS_CA_FILE must be a PEM file of CA certificates: ")
+        assert "AAAA" not in text
+
+
 @pytest.mark.parametrize(
     "value",
     [
