@@ -67,9 +67,9 @@ def of_owner(uid: str, month: str, zone: str) -> Account:
     return Account(*ours, _counters(uid), _own(uid), OWNED, counts_most=True, zone=zone)
 
 
-def of_all(month: str, zone: str) -> Account:
-    """Return the account of the installation."""
-    ours = ledger(INSTALLATION, month), open_stays(INSTALLATION), _counters(INSTALLATION), _own(INSTALLATION)
+def of_all(day: str, zone: str) -> Account:
+    """Return the account of the installation. Its ledger is of one day (UTC), because it names everybody's stays."""
+    ours = ledger(INSTALLATION, day), open_stays(INSTALLATION), _counters(INSTALLATION), _own(INSTALLATION)
     return Account(*ours, MINUTES, counts_most=True, zone=zone)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -196,12 +195,13 @@ class Stays:
 
 
 def _accounts(stay: Stay, session: Session) -> Iterable[Account]:
-    month, zone = month_of(stay.joined_ms), session.zone
+    day, zone = _day(stay.joined_ms, "UTC"), session.zone
+    month = day[:7]
     if UID.fullmatch(stay.user):
         yield keys.of_user(stay.user, month, zone)
     if session.owner:
         yield keys.of_owner(session.owner, month, zone)
-    yield keys.of_all(month, zone)
+    yield keys.of_all(day, zone)
     yield keys.of_room(stay.room, stay.session, zone)
 
 
@@ -214,11 +214,6 @@ def _days_if_past(stay: Stay, zone: str, now_ms: int) -> set[str]:
     if _day(stay.left_ms, zone) >= _day(now_ms, zone):
         return set()
     return {_day(at_ms, zone) for at_ms in (stay.joined_ms, (stay.joined_ms + stay.left_ms) // 2, stay.left_ms)}
-
-
-def month_of(at_ms: int) -> str:
-    """Return the UTC month (`2026-11`) of an instant."""
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m}"
 
 
 def _interval(stay: Stay, owner: str, *, of_room: bool) -> Interval:

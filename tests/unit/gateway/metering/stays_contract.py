@@ -88,6 +88,15 @@ class StaysContract:
         await stays.credit([stay(joined=JOINED - 3 * 86_400_000)])
         assert not await execute("KEYS", "mn:1:*")
 
+    async def test_the_ledger_of_the_installation_is_of_one_day(self, stays: Stays, execute: Execute) -> None:
+        before = stay("q", joined=JOINED - 86_400_000)
+        for _ in range(2):
+            await stays.credit([stay(), before])
+        days = {f"sl:1:{{all}}:{MONTH}-{day}" for day in (21, 22)}
+        assert {key.decode() for key in await execute("KEYS", "sl:1:{all}:*")} == days
+        assert [await execute("HLEN", key) for key in days] == [1, 1]
+        assert await seconds(execute, f"uc:1:{{all}}:{MONTH}") == 120
+
     async def test_an_owner_in_their_own_room_is_credited_both(
         self, stays: Stays, execute: Execute, owned: None
     ) -> None:
