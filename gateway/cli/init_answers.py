@@ -12,6 +12,8 @@ from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
 from gateway.hms.replies import HmsTemplate
 from gateway.hms.tokens import HmsTokens
+from gateway.redis.store import connect as redis_connect
+from gateway.redis.tls import distrust
 from gateway.setting_values import SettingsError, http_url, required, secret
 from gateway.settings import DEFAULT_HMS_API_URL, in_compose, redis_url, template_id
 
@@ -27,7 +29,8 @@ _QUESTIONS: dict[str, tuple[str, Callable[[Mapping[str, str]], object]]] = {
 }
 _PUBLIC_URL = "GATEWAY_PUBLIC_URL, where 100ms reaches the gateway, such as https://video.example.com (empty: not yet)"
 _AT_100MS: tuple[str, ...] = ("HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
-_KEPT = ("HMS_API_URL", "HMS_WEBHOOK_HEADER", "GATEWAY_POLICY", "GATEWAY_SIGNING_KEY")
+_TRUST = ("REDIS_CA_FILE", "REDIS_FINGERPRINT")
+_KEPT = (*_TRUST, "HMS_API_URL", "HMS_WEBHOOK_HEADER", "GATEWAY_POLICY", "GATEWAY_SIGNING_KEY")
 
 
 def complete(env: Mapping[str, str], *, offline: bool) -> tuple[dict[str, str], HmsTemplate | None]:
@@ -42,12 +45,28 @@ def complete(env: Mapping[str, str], *, offline: bool) -> tuple[dict[str, str], 
     for name in _QUESTIONS:
         if name not in settings:
             settings[name] = _ask(name) if name in typed else env[name].strip()
+    pinned = _pin({**env, **settings})
     api = http_url(env, "HMS_API_URL", DEFAULT_HMS_API_URL)
     template = None if offline else _fetch(settings, api, typed)
     settings["HMS_WEBHOOK_SECRET"] = env.get("HMS_WEBHOOK_SECRET") or secrets.token_urlsafe(48)
     settings["GATEWAY_PUBLIC_URL"] = env.get("GATEWAY_PUBLIC_URL") or _ask_public_url()
-    settings |= {name: env[name] for name in _KEPT if name in env}
+    settings |= {name: env[name] for name in _KEPT if name in env} | pinned
     return {name: value for name, value in settings.items() if value}, template
+
+
+def _pin(env: Mapping[str, str]) -> dict[str, str]:
+    """Offer to pin the certificate of a Redis that is not trusted, at a terminal, where someone can compare it."""
+    if not env["REDIS_URL"].startswith("rediss") or any(env.get(name) for name in _TRUST) or not sys.stdin.isatty():
+        return {}
+    error = asyncio.run(distrust(redis_connect(redis_url(env))))
+    if error is None:
+        return {}
+    click.echo(f"REDIS_URL: {error}.", err=True)
+    text = "Is this the fingerprint that the provider of Redis names, and should only this certificate be accepted"
+    if error.seen and click.confirm(text, default=False, err=True):
+        return {"REDIS_FINGERPRINT": error.seen}
+    click.echo("Set REDIS_CA_FILE or REDIS_FINGERPRINT in .env: without one this Redis is not trusted.", err=True)
+    return {}
 
 
 def _ask(name: str) -> str:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio.connection import SSLConnection
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, SSLConnection
+from redis.exceptions import RedisError
 
 from gateway.setting_values import authorities
 
@@ -22,7 +24,14 @@ _UNKNOWN = (2, 18, 19, 20, 21)  # the issuer is not known, or the certificate ha
 
 
 class TlsError(Exception):
-    """The server is not the one that it should be. The text says why and holds no address and no secret."""
+    """The server is not the one that it should be. The text says why and holds no address and no secret.
+
+    `seen` is the fingerprint of its certificate, empty if it showed none.
+    """
+
+    def __init__(self, text: str, seen: str = "") -> None:
+        super().__init__(text)
+        self.seen = seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class TlsConnection(SSLConnection):
         except ssl.SSLCertVerificationError as error:
             fault = self._trust.unknown if error.verify_code in _UNKNOWN else _FAULTS.get(error.verify_code)
             seen = await fingerprint_of(self.host, self.port)
-            raise TlsError(_refusal(fault or f"is refused: {error.verify_message}", seen)) from None
+            raise _refusal(fault or f"is refused: {error.verify_message}", seen) from None
         except ssl.SSLError as error:
             raise TlsError(f"TLS failed: {(error.reason or 'unknown error').replace('_', ' ').lower()}") from None
         pinned, writer = self._trust.fingerprints, self._writer
@@ -59,7 +68,7 @@ class TlsConnection(SSLConnection):
         if seen not in pinned:
             writer.transport.abort()
             self._reader = self._writer = None
-            raise TlsError(_refusal("is none of REDIS_FINGERPRINT", seen))
+            raise _refusal("is none of REDIS_FINGERPRINT", seen)
 
 
 def split(url: str) -> tuple[str, dict[str, Any]]:
@@ -73,6 +82,18 @@ def split(url: str) -> tuple[str, dict[str, Any]]:
     query = parse_qs(parts.query)
     trust = _trust("".join(query.get("ca", ())), frozenset(query.get("fingerprint", ())))
     return parts._replace(query="").geturl(), {"connection_class": TlsConnection, "trust": trust}
+
+
+async def distrust(redis: Redis) -> TlsError | None:
+    """Connect to a Redis; return why its certificate is refused, None if it is trusted or cannot be reached."""
+    connection: AbstractConnection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except RedisError as error:
+        return error.__cause__ if isinstance(error.__cause__, TlsError) else None
+    finally:
+        await connection.disconnect(nowait=True)
+    return None
 
 
 async def fingerprint_of(host: str, port: int) -> str:
@@ -108,6 +129,6 @@ def _fingerprint(writer: asyncio.StreamWriter) -> str:
     return hashlib.sha256(certificate or b"").hexdigest()
 
 
-def _refusal(fault: str, seen: str) -> str:
+def _refusal(fault: str, seen: str) -> TlsError:
     shown = f"; its fingerprint is {bytes.fromhex(seen).hex(':').upper()}" if seen else ""
-    return f"the certificate of the server {fault}{shown}"
+    return TlsError(f"the certificate of the server {fault}{shown}", seen)
