@@ -11,6 +11,7 @@ from functools import lru_cache
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
+_MOST_AT_ONCE = 32 * 1024  # half of what a transport takes before it pauses
 _BODILESS = (204, 304)
 _FRAMING = (b"content-length", b"transfer-encoding", b"connection")
 
@@ -32,14 +33,32 @@ class OneWriteCycle(RequestResponseCycle):
             self._head = self._encode_head(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
             more = message.get("more_body", False)
-            content = self._head + self._frame(message.get("body", b""), more=more)
-            self._head = b""
+            content = self._frame(message.get("body", b""), more=more)
+            if len(content) > _MOST_AT_ONCE:
+                content = await self._write_most(content)
+                if self.disconnected:
+                    return
+            content, self._head = self._head + content, b""
             if content:
                 self.transport.write(content)
             if not more:
                 self._complete()
         else:
             raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
+
+    async def _write_most(self, content: bytes) -> bytes:
+        """Write the head and a large body in parts, as the client reads them; return the last part.
+
+        Otherwise each client that does not read would have its own copy of an answer that all share.
+        """
+        parts, at = memoryview(content), 0
+        while at + _MOST_AT_ONCE < len(content) and not self.disconnected:
+            part, self._head = self._head + parts[at : at + _MOST_AT_ONCE], b""
+            self.transport.write(part)
+            at += _MOST_AT_ONCE
+            if self.flow.write_paused and not self.disconnected:
+                await self.flow.drain()
+        return bytes(parts[at:])
 
     def _encode_head(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         lines = [STATUS_LINE[status]]

@@ -8,6 +8,8 @@ answer may stay unread. h11, used where httptools is missing, bounds the size of
 import asyncio
 import fcntl
 import re
+import socket
+import struct
 import sys
 import termios
 from functools import lru_cache
@@ -17,6 +19,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.http.connections import places_of
 from gateway.http.cycle import OneWriteCycle
 from gateway.http.dispatch import STOPS
 from gateway.http.edge import REFUSED
@@ -30,6 +33,7 @@ MOST_WAITING = 16  # pipelined requests behind the current one; modern clients s
 UNREAD_TIMEOUT_S = 30.0
 DRAIN_S = 1.0  # of a stop, in which a connection without a request may send one more
 _LEAST_READ_BYTES = 16 * 1024  # of an answer in that time: 0.5 KiB a second
+_RESET = struct.pack("ii", 1, 0)  # struct linger: for no time
 _FIELD_EXTRA = 4  # colon, space, CR, LF
 # RFC 3986 section 3.2.2; the port must be one, or code that builds the URL later fails on it.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::([0-9]{0,5}))?")
@@ -59,13 +63,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._draining = False  # whether the server stops
         self._stops: list[asyncio.Future[None]] = []  # of answers without an end
         self._running: Any = None  # the cycle that is being answered; uvicorn keeps only the latest
+        self._places = places_of(self.server_state)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._places.enter(self)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._places.leave(self)
         self._unwatch()
         self._forget_unread()
         self.pipeline.clear()
@@ -90,6 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop(Problem(400, "invalid_request", "Too many requests wait on this connection."))
         if not self.transport.get_write_buffer_size():
             self._forget_unread()  # the client has read all answers
+        if self.cycle is None or self.cycle.response_complete:
+            self._places.wait(self)  # from now on
         super().on_message_begin()
         self._complete, self._parsed, self._collecting = False, 0, 0
 
@@ -123,6 +132,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._places.leave(self)
         self._collecting = 0
         self.scope[ARRIVED] = True  # type: ignore[literal-required]  # as above
 
@@ -152,9 +163,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.cycle.response_complete or self._running.more_body:
+            self._places.wait(self)
         self._watch_unread()
         if self._draining and not self.transport.is_closing():
             self._close_when_idle()
+
+    def give_up(self) -> None:
+        """Close at once.
+
+        Where the client has not read all answers, with a reset: after a close alone the kernel would keep them for
+        minutes, and offer them again and again.
+        """
+        if self._unread():
+            link = self.transport.get_extra_info("socket")
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     def shutdown(self) -> None:
         """Answer what the client has sent or still sends, then close.
@@ -203,7 +227,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_timer = None
         unread = self._unread()
         if unread > max(0, before - _LEAST_READ_BYTES):
-            self.transport.abort()
+            self.give_up()
         elif unread:
             self._watch_unread()
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from gateway.http import protocol
+from gateway.http import connections, protocol
 from gateway.http.dispatch import STOPS
 from gateway.http.protocol import MOST_WAITING, BoundedProtocol
+from gateway.server import MOST_UNSENT_BYTES, keep_little
 from tests.servers import HOST
 
 LARGE = b"x" * 12_000_000  # more than the kernel buffers for a client that does not read
@@ -64,6 +65,7 @@ async def running() -> AsyncIterator[Running]:
     config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None, timeout_graceful_shutdown=3)
     app.server = uvicorn.Server(config)
     listening = socket.create_server((HOST, 0))
+    keep_little(listening)
     app.port = listening.getsockname()[1]
     serving = asyncio.create_task(app.server.serve(sockets=[listening]))
     await until(lambda: app.server is not None and app.server.started)
@@ -130,6 +132,46 @@ async def test_unread_answer_is_not_kept(
     await until(lambda: running.asked)
     await until(lambda: running.connections() == 0)
     await until(lambda: running.ended == len(running.asked))  # no task waits forever
+
+
+async def test_an_answer_that_is_not_read_takes_little_memory_of_process_and_kernel_and_none_after_its_time(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel would hold 3 MB, and keep them for minutes after the connection is closed."""
+    monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 1)
+    reader, writer = await connect(running)
+    writer.write(LARGE_GET)
+    await until(lambda: running.asked)
+    await asyncio.sleep(0.3)
+    assert running.server
+    [one] = running.server.server_state.connections
+    assert 0 < one._unread() < MOST_UNSENT_BYTES + 256 * 1024
+    await until(lambda: running.connections() == 0)
+    with pytest.raises(ConnectionResetError):  # a close alone would let the client read what the kernel has
+        while await asyncio.wait_for(reader.read(65536), 5):
+            pass
+
+
+async def test_a_new_connection_is_served_when_there_are_too_many(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 4)
+    held = [await connect(running) for _ in range(2)]
+    for _, writer in held:
+        writer.write(b"GET /held HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    await until(lambda: running.asked == ["/held"] * 2)
+    slow = [await connect(running) for _ in range(2)]
+    starts = (b"GET /small HTT", b"POST /held HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n1")
+    for (_, writer), start in zip(slow, starts, strict=True):
+        writer.write(start)
+    await until(lambda: running.asked == ["/held"] * 3)
+    for reader, _ in slow:
+        assert b"200 OK" in await first_line(running, SMALL_GET.decode())
+        assert await asyncio.wait_for(reader.read(-1), 5) == b"", "what waits longest for its client is closed"
+        await connect(running)
+    running.open.set()
+    for reader, _ in held:
+        assert b"200 OK" in await asyncio.wait_for(reader.readline(), 5)
 
 
 async def test_slowly_read_answer_is_sent_in_full(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,3 +171,37 @@ async def test_writing_waits_until_the_client_has_read() -> None:
     got.flow.resume_writing()
     await writing
     assert len(got.transport.writes) == 1
+
+
+async def test_large_body_leaves_in_parts_as_the_client_reads() -> None:
+    got, content = Exchange(), bytes(range(256)) * 600
+    got.flow.pause_writing()
+    got.transport.write = lambda part: (got.transport.writes.append(part), got.flow.pause_writing())  # type: ignore[assignment, method-assign]  # full after each
+    sending = asyncio.create_task(send_all(got, content))
+    got.flow.resume_writing()
+    for written in range(1, 5):
+        await asyncio.sleep(0.001)
+        assert len(got.transport.writes) == written, "the rest waits for the client, and is not copied"
+        assert got.completed == 0
+        got.flow.resume_writing()
+    await sending
+    assert got.completed == 1
+    head, _, body = b"".join(got.transport.writes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert body == content
+
+
+async def test_no_more_is_written_of_a_large_body_when_its_client_has_gone() -> None:
+    got = Exchange()
+    got.transport.write = lambda part: (got.transport.writes.append(part), got.flow.pause_writing())  # type: ignore[assignment, method-assign]  # full after each
+    sending = asyncio.create_task(send_all(got, b"x" * 200_000))
+    await asyncio.sleep(0.001)
+    got.cycle.disconnected = True
+    got.flow.resume_writing()
+    await sending
+    assert (len(got.transport.writes), got.completed) == (1, 0)
+
+
+async def send_all(got: Exchange, content: bytes) -> None:
+    await got.start(200, PLAIN, (b"content-length", str(len(content)).encode()))
+    await got.body(content)
