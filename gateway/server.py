@@ -77,7 +77,7 @@ def _sockets(config: uvicorn.Config, settings: Settings) -> list[socket.socket]:
 def keep_little(listener: socket.socket) -> None:
     """Let the kernel keep little of what a client does not take; connections inherit it from their listener.
 
-    It would keep 3 MB of answers for a client that reads none: 1.5 GB for 500 clients. What is on its way does not count.
+    It would keep 3 MB of answers for a client that reads none: 1.5 GB for 500. What is on its way does not count.
     """
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux, macOS
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES)

@@ -35,9 +35,10 @@ class OneWriteCycle(RequestResponseCycle):
             more = message.get("more_body", False)
             content = self._frame(message.get("body", b""), more=more)
             if len(content) > _MOST_AT_ONCE:
-                content = await self._write_most(content)
-                if self.disconnected:
+                last = await self._write_most(content)
+                if last is None:
                     return
+                content = last
             content, self._head = self._head + content, b""
             if content:
                 self.transport.write(content)
@@ -46,8 +47,8 @@ class OneWriteCycle(RequestResponseCycle):
         else:
             raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
 
-    async def _write_most(self, content: bytes) -> bytes:
-        """Write the head and a large body in parts, as the client reads them; return the last part.
+    async def _write_most(self, content: bytes) -> bytes | None:
+        """Write the head and a large body in parts, as the client reads them; return the last part, None if it left.
 
         Otherwise each client that does not read would have its own copy of an answer that all share.
         """
@@ -58,7 +59,7 @@ class OneWriteCycle(RequestResponseCycle):
             at += _MOST_AT_ONCE
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
-        return bytes(parts[at:])
+        return None if self.disconnected else bytes(parts[at:])
 
     def _encode_head(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         lines = [STATUS_LINE[status]]

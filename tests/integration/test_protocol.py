@@ -95,6 +95,11 @@ async def connect(running: Running) -> tuple[asyncio.StreamReader, asyncio.Strea
     return reader, writer
 
 
+async def _read_all(reader: asyncio.StreamReader) -> None:
+    while await reader.read(65536):
+        pass
+
+
 async def leave(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
@@ -148,8 +153,7 @@ async def test_an_answer_that_is_not_read_takes_little_memory_of_process_and_ker
     assert 0 < one._unread() < MOST_UNSENT_BYTES + 256 * 1024
     await until(lambda: running.connections() == 0)
     with pytest.raises(ConnectionResetError):  # a close alone would let the client read what the kernel has
-        while await asyncio.wait_for(reader.read(65536), 5):
-            pass
+        await asyncio.wait_for(_read_all(reader), 5)
 
 
 async def test_a_new_connection_is_served_when_there_are_too_many(
