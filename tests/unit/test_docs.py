@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.emulator import active_rooms, control, joining, room_codes, rooms, 
 from gateway.policy.actions import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import Rule
 from gateway.policy.tables import PolicyTable
+from tests.chaos.table import rows_of, title_of
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\b(?:REDIS_(?:URL|CA_FILE|FINGERPRINT)|(?:HMS|GATEWAY)_[A-Z0-9_]+)\b")
@@ -169,3 +171,14 @@ def test_emulator_page_names_every_call_of_the_emulator() -> None:
     assert len(paths) > 20
     for path in paths | {"/init", "/v2/token"}:
         assert f"{path.replace(':str', '')}`" in page, path
+
+
+def test_reliability_page_has_a_row_for_every_fault() -> None:
+    faults = {
+        title_of(one.name)
+        for module in (ROOT / "tests" / "chaos").glob("test_*.py")
+        for one in ast.walk(ast.parse(module.read_text()))
+        if isinstance(one, ast.AsyncFunctionDef | ast.FunctionDef) and "row" in [arg.arg for arg in one.args.args]
+    }
+    assert faults
+    assert set(rows_of((ROOT / "docs" / "reliability.md").read_text())) == faults

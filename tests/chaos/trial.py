@@ -1,0 +1,234 @@
+"""One fault under load: what clients see before, during and after it, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos import answers
+from tests.chaos.crowd import MIX, Crowd, gather
+from tests.chaos.ledger import Doubt, Ledger
+from tests.chaos.load import RATE, Load, Result
+from tests.chaos.processes import Vitals, vitals_of
+from tests.servers import Installation
+
+RECOVERED_S = 2.0
+EVERYTHING = frozenset(MIX)
+# Of all processes together. A trial without a fault takes 1 to 2 MiB: caches of tokens and people fill up. This is less
+# than 16 KiB for each of the thousand requests that fail in the longest outage.
+MOST_GROWTH_KIB = 12 * 1024
+KEPT_FILES = 2  # of a worker: connections to 100ms, which it keeps for the next calls
+_IN_LIMITS = "rate_limited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a fault may do to clients. Everything else must succeed.
+
+    `codes`: of problems, `not ready` for that of /health/ready. `actions`: which may fail. `may_break`: connections
+    break without an answer; `may_refuse`: none are accepted. `lost_s`: what was answered in so many seconds before the
+    fault may be lost. `more_admitted`: by each limit. `errors`: what the log must say, and how often at most.
+    """
+
+    codes: Collection[str] = ()
+    actions: Collection[str] = EVERYTHING
+    may_break: bool = False
+    may_refuse: bool = False
+    lost_s: float = 0.0
+    more_admitted: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    within_s: float = RECOVERED_S
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a trial showed. Times in seconds after the fault ended; None: nothing failed, or nothing was affected."""
+
+    answered: int
+    failed: dict[str, int]
+    first_success_s: float
+    last_failure_s: float | None
+    grown_kib: int
+    lost: int
+    p99_ms: dict[str, tuple[float, float]]  # of each action: before the fault, and during it
+
+
+class Trial:
+    """A load on an installation, as a context; `strike` and `mend` mark when the fault begins and ends."""
+
+    def __init__(self, installation: Installation, *, port: int = 0) -> None:
+        self.installation = installation
+        self.doubt = Doubt()
+        self.struck = self.mended = 0.0
+        self._port = port or installation.port
+        self._said = 0
+
+    async def __aenter__(self) -> Trial:
+        self._said = len(self.installation.gateway.output())
+        self.crowd: Crowd = await gather(self.installation)
+        self.before: Vitals = vitals_of(self.installation)
+        self.load = Load(self._port, self.crowd.asks())
+        await self.load.open()
+        for ask in self.crowd.opening():
+            await self.load.ask(ask)
+        self.load.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.load.abandon()
+            return
+        await self.load.stop()
+
+    async def calm(self, seconds: float) -> None:
+        """Let the load go on."""
+        await asyncio.sleep(seconds)
+
+    def strike(self) -> None:
+        """Note that the fault begins. What is under way and fails may or may not have taken effect."""
+        self.struck = time.monotonic()
+        self.moment()
+
+    def moment(self) -> None:
+        """Note that the fault strikes now, for the first time or again."""
+        self.doubt.moments.append(time.monotonic())
+
+    def mend(self) -> None:
+        """Note that the fault has ended."""
+        self.mended = time.monotonic()
+        self.moment()
+
+    async def check(self, expected: Expected) -> Measured:
+        """Check everything that holds for every fault, and return what was measured."""
+        results = tuple(self.load.results)
+        failed = [result for result in results if not result.succeeded and result.code != _IN_LIMITS]
+        self._check_rate(results)
+        self._check_answers(results, failed, expected)
+        first_s, last_s = self._check_recovery(results, failed, expected)
+        ledger = Ledger(self.installation, self.crowd, self.load, self.doubt, expected.more_admitted)
+        self.doubt.lost_s = expected.lost_s
+        await self._repeat()
+        await ledger.check()
+        self._check_log(expected)
+        grown_kib = await self._check_vitals()
+        seen = Counter(_name(result) for result in failed)
+        return Measured(len(results), dict(seen), first_s, last_s, grown_kib, ledger.lost, self._latencies(results))
+
+    def _check_rate(self, results: tuple[Result, ...]) -> None:
+        took_s = self.load.ended - self.load.begun
+        sent = sum(1 for result in results if result.due >= self.load.begun)
+        late_s = statistics.quantiles([result.sent - result.due for result in results], n=100)[98]
+        assert sent / took_s >= RATE * 0.99, f"{sent / took_s:.0f} requests a second"
+        assert late_s < 0.25, f"the client was late by {late_s:.2f} s"
+
+    def _check_answers(self, results: tuple[Result, ...], failed: list[Result], expected: Expected) -> None:
+        for result in results:
+            if result.status:
+                answers.check(result)
+            if result.code == _IN_LIMITS:
+                assert result.ask.action == "limited", result
+        for result in failed:
+            assert result.done >= self.struck, f"{result}, {self.struck - result.done:.3f} s before the fault"
+            assert result.ask.action in expected.actions, f"{result}, {result.done - self.struck:.3f} s after the fault"
+            if result.status:
+                assert (result.code or "not ready") in expected.codes, f"{result} {result.body!r}"
+            elif result.was_sent:
+                assert expected.may_break, f"{result}, {result.done - self.struck:.3f} s after the fault"
+            else:
+                assert expected.may_refuse, f"{result}, {result.done - self.struck:.3f} s after the fault"
+
+    def _check_recovery(
+        self, results: tuple[Result, ...], failed: list[Result], expected: Expected
+    ) -> tuple[float, float | None]:
+        """Return when the first request succeeded and the last one failed, of those sent after the fault had ended."""
+        after = [result.done for result in results if result.sent >= self.mended and result.succeeded]
+        affected = [
+            result.done
+            for result in results
+            if result.sent >= self.mended and result.succeeded and result.ask.action in expected.actions
+        ]
+        assert after, "nothing was answered after the fault"
+        assert affected, "nothing that the fault concerns was answered after it"
+        first_s = min(affected) - self.mended
+        late = [result for result in failed if result.sent >= self.mended]
+        last_s = max((result.done for result in late), default=None)
+        said = Counter(_name(result) for result in late)
+        assert first_s <= expected.within_s, f"the first success came {first_s:.2f} s after the fault"
+        if last_s is not None:
+            last_s -= self.mended
+            assert last_s <= expected.within_s, f"the last failure came {last_s:.2f} s after the fault: {dict(said)}"
+        return first_s, last_s
+
+    async def _repeat(self) -> None:
+        """Repeat what clients and 100ms repeat until it succeeds."""
+        until = time.monotonic() + 5
+        while self.crowd.unfinished:
+            assert time.monotonic() < until, "what clients repeat does not succeed"
+            for ask in tuple(self.crowd.repetitions()):
+                await self.load.ask(ask)
+            await asyncio.sleep(0.05)
+
+    def _check_log(self, expected: Expected) -> None:
+        """The log names the outage once for each worker and store, not for each request, and nothing is unexpected."""
+        lines = [json.loads(line) for line in self.installation.gateway.output()[self._said :].splitlines()]
+        assert not (bad := [line for line in lines if "traceback" in line]), bad[:2]
+        said: Counter[str] = Counter()
+        for line in lines:
+            if line["level"] in ("error", "critical"):
+                kind = next((one for one in expected.errors if re.search(one, line["message"])), None)
+                assert kind, line
+                said[kind] += 1
+        for kind, most in expected.errors.items():
+            assert 1 <= said[kind] <= most, f"{kind}: {said[kind]} lines"
+
+    async def _check_vitals(self) -> int:
+        """Check that files are closed and memory is given back; return by how many KiB it has grown."""
+        self.load.close()
+        until = time.monotonic() + 5
+        most = self.before.files + KEPT_FILES * self.installation.workers
+        while (now := vitals_of(self.installation)).files > most and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert now.files <= most, f"{now.files} open files, {self.before.files} before"
+        grown_kib = now.memory_kib - self.before.memory_kib
+        assert grown_kib <= MOST_GROWTH_KIB, f"{grown_kib} KiB more"
+        return grown_kib
+
+    def _latencies(self, results: tuple[Result, ...]) -> dict[str, tuple[float, float]]:
+        found = {}
+        for action in MIX:
+            mine = [one for one in results if one.ask.action == action and one.due >= self.load.begun]
+            found[action] = (
+                _p99([one.took_ms for one in mine if one.done < self.struck]),
+                _p99([one.took_ms for one in mine if self.struck <= one.due < self.mended]),
+            )
+        return found
+
+
+def _p99(took_ms: list[float]) -> float:
+    return statistics.quantiles(took_ms, n=100)[98] if len(took_ms) > 1 else 0.0
+
+
+def _name(result: Result) -> str:
+    """Return how a failure is named in the table."""
+    if result.status:
+        return f"{result.status} {result.code or 'not ready'}"
+    return result.lost if result.lost == "refused" else "no answer"
+
+
+async def in_thread(work: Callable[[], Any]) -> None:
+    """Do what blocks without stopping the load."""
+    await asyncio.to_thread(work)
+
+
+async def warm(installation: Installation) -> None:
+    """Put an installation under load for the first time, so that the memory that it needs for that is not new later."""
+    async with Trial(installation) as trial:
+        await trial.calm(1.5)
+    trial.load.close()
