@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.policies import roomy
-from tests.prometheus import require
+from tests.programs import require
 from tests.servers import HOST, NO_TLS, REPOSITORY, Installation, free_port, wait_until
 
 DEPLOY = REPOSITORY / "deploy"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prometheus import require
+from tests.programs import require
 from tests.servers import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "prometheus"

@@ -68,6 +68,26 @@ async def test_a_change_during_the_start_is_not_lost(settings: Settings) -> None
         await until(lambda: sizes == [7])
 
 
+async def test_a_link_that_is_swapped_as_the_kubelet_does_is_followed(settings: Settings) -> None:
+    """A mounted ConfigMap: policy.toml leads to ..data/policy.toml, and ..data to a folder of each version."""
+    path = path_of(settings)
+    path.unlink()
+
+    def publish(version: str, size: int) -> None:
+        (path.parent / version).mkdir()
+        (path.parent / version / path.name).write_text(sized(size))
+        (path.parent / "..data_tmp").symlink_to(version)
+        (path.parent / "..data_tmp").rename(path.parent / "..data")
+
+    publish("..2026_11_29_1", 6)
+    path.symlink_to(f"..data/{path.name}")
+    policy = PolicyInForce(policy_of(settings))
+    assert policy.now.rooms.size == 6
+    async with following(PolicyReload(settings), policy) as sizes:
+        publish("..2026_11_29_2", 7)
+        await until(lambda: sizes == [7])
+
+
 async def test_a_file_that_is_still_being_written_is_not_read(settings: Settings) -> None:
     policy = PolicyInForce(policy_of(settings))
     async with following(PolicyReload(settings), policy) as sizes:

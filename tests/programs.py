@@ -1,4 +1,4 @@
-"""Prometheus and its promtool for tests: Debian's package `prometheus` has both."""
+"""Programs of Debian packages that tests need: `prometheus` has promtool too, `kubernetes-client` is kubectl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def require(program: str) -> str:
-    """Return the path of one of the two. Without it a laptop skips the test and CI fails it."""
+    """Return the path of a program. Without it a laptop skips the test and CI fails it."""
     found = shutil.which(program)
     if found:
         return found
