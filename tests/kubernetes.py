@@ -23,7 +23,8 @@ def copied(folder: Path, *options: str) -> Path:
     path = folder / "kustomization.yaml"
     text = path.read_text()
     for option in options:
-        text, found = re.subn(rf"^  # (- (?:name: )?{re.escape(option)}\b.*)((?:\n  #   .*)*)$", _active, text, flags=re.M)
+        line = re.compile(rf"^  # (- (?:name: )?{re.escape(option)}\b.*)((?:\n  #   .*)*)$", re.MULTILINE)
+        text, found = line.subn(_active, text)
         assert found == 1, option
     path.write_text(text)
     return folder

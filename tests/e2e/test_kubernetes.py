@@ -1,4 +1,4 @@
-"""The pod of deploy/k8s: its process gets what the Deployment gives it, from what `gateway init` wrote in that folder."""
+"""The pod of deploy/k8s: its process gets what the Deployment says, from what `gateway init` wrote in that folder."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def written_by_init(at: Installation) -> list[Document]:
 
 
 def environment(documents: list[Document]) -> dict[str, str]:
-    """Return the variables of the container as the kubelet sets them: later ones replace earlier ones, `env` is last."""
+    """Return the variables of the container as the kubelet sets them: later ones replace earlier ones."""
     [container] = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
     found: dict[str, str] = {}
     for source in container["envFrom"]:

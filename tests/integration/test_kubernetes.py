@@ -302,6 +302,7 @@ def test_monitor_sends_the_token_to_the_route_of_metrics(full: list[Document]) -
     token = endpoint["authorization"]["credentials"]
     assert token["key"] in only(full, "Secret", token["name"])["data"]
     # The operator names the job after the Service.
-    assert f'job="{only(full, "Service")["metadata"]["name"]}"' in (
-        REPOSITORY / "deploy" / "prometheus" / "alerts.yml"
-    ).read_text()
+    assert (
+        f'job="{only(full, "Service")["metadata"]["name"]}"'
+        in (REPOSITORY / "deploy" / "prometheus" / "alerts.yml").read_text()
+    )
