@@ -1,0 +1,43 @@
+"""The Dockerfile is compared with what it builds; no engine runs here."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import gateway
+from gateway.cli import _ELSEWHERE
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_labels_of_the_image_say_what_the_project_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILE))
+    assert labels == {
+        "title": project["name"],
+        "description": project["description"],
+        "source": project["urls"]["Homepage"],
+        "licenses": project["license"],
+        "version": "$VERSION",
+        "revision": "$REVISION",
+        "created": "$CREATED",
+    }
+    assert re.findall(r"^ARG VERSION=(.*)$", DOCKERFILE, re.MULTILINE) == [gateway.__version__]
+
+
+def test_build_gets_every_file_that_the_image_is_made_of() -> None:
+    allowed = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    copied = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if re.match(r"COPY (?!--from)", line)]
+    assert {name for names in copied for name in names} == allowed
+    assert all((ROOT / name).exists() for name in allowed)
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    assert "custom" in hook
+    assert "hatch_build.py" in allowed, "hatchling runs it"
+
+
+def test_image_has_the_compiled_standard_library_of_every_command() -> None:
+    lists = re.findall(r"from gateway\.cli import ([a-z, ]+)", DOCKERFILE)
+    assert {name.strip() for names in lists for name in names.split(",")} >= set(_ELSEWHERE)
