@@ -15,6 +15,7 @@ from typing import Any
 from auth.accounts import Accounts
 from auth.key_texts import KEY_ID
 from gateway.logs import event, request_id, service_key, to_json
+from gateway.text import FieldError, no_such
 
 log = logging.getLogger("gateway.audit")
 
@@ -46,6 +47,7 @@ ACTIONS = (
     "user.roles", "user.session_ended", "user.sessions_ended", "webhooks.replayed", "webhooks.tested",
 )  # fmt: skip
 """Every action; docs/security.md says what some of them mean."""
+_KINDS = {action[:at] for action in ACTIONS for at, char in enumerate(action) if char == "."}
 PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -206,6 +208,12 @@ def _entry(place: str, words: list[bytes]) -> Entry:
     data = json.loads(words[1])
     known = {name: str(data.pop(name, "")) for name in ("action", "by", "subject", "request_id")}
     return Entry(id=place, at_ms=int(place.partition("-")[0]), details=data, **known)
+
+
+def check_action(action: str) -> None:
+    """Check that an action, or a kind of actions such as `login`, exists. Raises: FieldError"""
+    if action not in ACTIONS and action not in _KINDS:
+        raise FieldError("action", no_such("", action, ACTIONS))
 
 
 async def party(accounts: Accounts, user: str) -> str:

@@ -247,7 +247,9 @@ def redis_url(env: Mapping[str, str]) -> str:
     """
     url = env.get("REDIS_URL", "")
     if not url:
-        raise SettingsError("REDIS_URL is not set, and no demo has run here (see `gateway demo --help`)")
+        raise SettingsError(
+            "REDIS_URL is not set, and no demo has run here; `gateway demo` starts one, `gateway init` sets it"
+        )
     try:
         parts = urlsplit(url)
         host = bool(parts.hostname) and parts.port != 0

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from auth.names import is_invisible
 
@@ -22,6 +23,21 @@ class FieldError(ValueError):
         self.rule = rule
 
 
+def no_such(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a rule about a name that does not exist: which ones it may have been meant to be, and all that do."""
+    import difflib  # only after an error: it takes 5 ms to import
+
+    names = list(known)
+    near = difflib.get_close_matches(name, names)
+    meant = f"; did you mean {' or '.join(near)}? There are: " if near else "; there are: "
+    return f"there is no {what}{' ' if what else ''}{name!r}{meant}{', '.join(names) or 'none'}"
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, in which nothing controls a terminal, reorders the text or is invisible."""
+    return "".join(char if _is_printable(char) else "?" for char in text)
+
+
 def plain_text(field: str, value: str | None) -> str:
     """Return a text without surrounding space, in NFC.
 
@@ -37,6 +53,10 @@ def plain_text(field: str, value: str | None) -> str:
         if is_invisible(char) and not _has_use(before, char, after):
             raise FieldError(field, "must not contain invisible characters")
     return text
+
+
+def _is_printable(char: str) -> bool:
+    return char.isprintable() or char in (_NON_JOINER, _JOINER) or unicodedata.category(char) == "Zs"
 
 
 def _has_use(before: str, char: str, after: str) -> bool:

@@ -1,6 +1,7 @@
 """The `gateway` command, with one module per subcommand."""
 
 import logging
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,8 @@ import click
 
 from gateway import __version__
 from gateway.cli.failures import foreseen, misuse, not_text
-from gateway.settings import Settings, override
+from gateway.settings import Settings, override, process_env
+from gateway.text import printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -22,19 +24,23 @@ def main() -> None:
     if wrong := not_text(sys.argv[1:]):
         _die(wrong, code=click.UsageError.exit_code)
     try:
-        sys.exit(cli(prog_name="gateway", standalone_mode=False))  # click would print four lines per error
+        # click would print four lines per error, and does not know https://no-color.org.
+        color = False if process_env().get("NO_COLOR") else None
+        sys.exit(cli(prog_name="gateway", standalone_mode=False, color=color))
     except click.ClickException as error:
         _die(misuse(error), code=error.exit_code)
     except click.Abort:
         _die("aborted")
     except Exception as error:
-        if text := foreseen(error):
-            _die(text)
-        raise
+        if not (text := foreseen(error)):
+            raise
+        if isinstance(error, OSError):  # what could not be written would fail again at exit, with a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _die(text)
 
 
 def _die(text: str, *, code: int = 1) -> NoReturn:
-    click.echo(f"gateway: {text}", err=True)
+    click.echo(f"gateway: {printable(text)}", err=True)  # it may quote what others have written
     sys.exit(code)
 
 

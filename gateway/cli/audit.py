@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import re
-import time
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
 
 import click
 import msgspec
@@ -12,11 +14,14 @@ from rich.table import Table
 
 from auth.accounts import Accounts
 from auth.service_keys import ServiceKeys
-from gateway.audit import ACTION, ACTIONS, MOST_ENTRIES, Audit, Entry, Filter, party
+from gateway.audit import ACTION, EVERYTHING, MOST_ENTRIES, Audit, Entry, Filter, check_action, party
 from gateway.cli.connection import every, with_store
-from gateway.cli.terminal import DURATION, print_csv, printable, table_of
+from gateway.cli.terminal import CSV, MOMENT, format_option, instant_of, ms_of, print_csv, say, table_of
+from gateway.policy.file import load_policy
 from gateway.redis.store import Store
 from gateway.routes.schemas import iso
+from gateway.settings import load_env, policy_path
+from gateway.text import FieldError, printable
 from gateway.usage.subjects import Subjects, is_subject
 
 _POLL_S = 1.0
@@ -30,42 +35,34 @@ def audit() -> None:
 @audit.command("tail")
 @click.option("--user", help="Only entries by or about this user (name or id) or service key (id).")
 @click.option("--action", help="Only this action or kind, e.g. login, user, token.minted.")
-@click.option("--since", "since_s", type=DURATION, help="All entries of this time, e.g. 30min, 2h, 7d.")
+@click.option("--since", type=MOMENT, help="All entries since then: 2h, 7d (ago), 2026-11-22, 2026-11-22T14:30Z.")
+@click.option("--until", type=MOMENT, help="Only entries up to then; the whole day, if it is one.")
 @click.option("--lines", type=click.IntRange(1, 10_000), help="How many entries.  [default: 20, or all --since]")
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new entries, until Ctrl-C.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def tail(  # noqa: PLR0913  one argument per option
-    user: str | None,
-    action: str | None,
-    since_s: int | None,
-    lines: int | None,
-    follow: bool,
-    as_csv: bool,
-    as_json: bool,
-) -> None:
-    """Print the last entries, newest at the end."""
+@CSV
+@format_option("json", "One JSON object per line.")
+def tail(lines: int | None, follow: bool, as_csv: bool, as_json: bool, **selected: Any) -> None:
+    """Print the last entries, newest at the end, with the names of users and keys.
 
-    _check_action(action)
-    if as_csv and (follow or as_json):
-        raise click.UsageError("--csv goes with neither --follow nor --json.")
-    first_ms = 0 if since_s is None else int((time.time() - since_s) * 1000)
-    most = lines or (20 if since_s is None else MOST_ENTRIES)
+    Times are those of `[reports] time_zone` in the policy, and so is a time without a zone. CSV and JSON are in UTC.
+    """
+    if follow and (as_csv or selected["until"]):
+        raise click.UsageError("--follow goes with neither --csv nor --until.")
+    options = _Selected(**selected)
+    zone = load_policy(policy_path(load_env())).time_zone
 
     async def work(store: Store) -> None:
         accounts = Accounts(store.execute)
-        uid = None if user is None else await party(accounts, user)
         trail, names = Audit(store.execute), _Names(Subjects(accounts, ServiceKeys(store.execute)))
+        wanted = await _filter(options, zone, accounts)
         newest, _ = await trail.page(size=1)  # where --follow starts, even if no entry matches
-        wanted = Filter(user=uid, action=action, first_ms=first_ms)
-        found = await _last(trail, most, wanted)
+        found = await _last(trail, lines or (20 if options.since is None else MOST_ENTRIES), wanted)
         if as_csv:
             print_csv(_table(found, await names.of(found)))
             return
         if not found and not follow:
-            filtered = user or action or since_s
-            click.echo("No entry matches." if filtered else "The audit trail is empty.", err=True)
-        _print(found, await names.of(found), as_json=as_json)
+            say("The audit trail is empty." if wanted == EVERYTHING else "No entry matches.", err=True)
+        _print(found, await names.of(found), zone, as_json=as_json)
         shown = {entry.id for entry in found}  # entries made between the two reads are in both
         last = next((entry.id for entry in newest), "0-0")
         while follow:
@@ -73,19 +70,40 @@ def tail(  # noqa: PLR0913  one argument per option
             happened = await _since(trail, last)
             last = next((entry.id for entry in happened), last)
             fresh = [entry for entry in happened if entry.id not in shown and wanted.admits(entry)]
-            _print(fresh, await names.of(fresh), as_json=as_json)
+            _print(fresh, await names.of(fresh), zone, as_json=as_json)
 
     with contextlib.suppress(KeyboardInterrupt):
         with_store(work)
 
 
-def _check_action(action: str | None) -> None:
-    if action is None:
-        return
+@dataclass(frozen=True, slots=True)
+class _Selected:
+    """The options that choose entries."""
+
+    user: str | None
+    action: str | None
+    since: date | None
+    until: date | None
+
+
+async def _filter(options: _Selected, zone: str, accounts: Accounts) -> Filter:
+    if options.action is not None:
+        _check_action(options.action)
+    first_ms = 0 if options.since is None else ms_of(options.since, zone)
+    last_ms = None if options.until is None else ms_of(options.until, zone, is_end=True)
+    if last_ms is not None and first_ms > last_ms:
+        raise click.BadParameter("must not be after --until", param_hint="--since")
+    uid = None if options.user is None else await party(accounts, options.user)
+    return Filter(uid, options.action, max(0, first_ms), last_ms)
+
+
+def _check_action(action: str) -> None:
     if not re.fullmatch(ACTION, action):
         raise click.BadParameter("must look like login, user or token.minted", param_hint="--action")
-    if action not in ACTIONS and not any(one.startswith(f"{action}.") for one in ACTIONS):
-        raise click.BadParameter(f"there is no {action!r}; there are: {', '.join(ACTIONS)}", param_hint="--action")
+    try:
+        check_action(action)
+    except FieldError as error:
+        raise click.BadParameter(error.rule, param_hint="--action") from error
 
 
 class _Names:
@@ -118,16 +136,17 @@ async def _since(trail: Audit, last: str) -> list[Entry]:
     return await every(lambda before: trail.page(Filter(after=last), before=before, size=1000), None)
 
 
-def _print(newest_first: list[Entry], names: dict[str, str], *, as_json: bool) -> None:
+def _print(newest_first: list[Entry], names: dict[str, str], zone: str, *, as_json: bool) -> None:
     for entry in reversed(newest_first):
-        at, by_name, subject_name = iso(entry.at_ms / 1000), names.get(entry.by, ""), names.get(entry.subject, "")
+        by_name, subject_name = names.get(entry.by, ""), names.get(entry.subject, "")
         if as_json:
-            more = {"at": at, "by_name": by_name, "subject_name": subject_name}
+            more = {"at": iso(entry.at_ms / 1000), "by_name": by_name, "subject_name": subject_name}
             click.echo(json.dumps(msgspec.to_builtins(entry) | more))
             continue
         by = _who(entry.by, names) or "-"
         whom = f" -> {_who(entry.subject, names)}" if entry.subject and entry.subject != entry.by else ""
-        click.echo(printable(f"{at} {entry.action:20} {by}{whom}{_details(entry)}"))  # a reason is free text
+        at = instant_of(entry.at_ms, zone)
+        say(printable(f"{at} {entry.action:20} {by}{whom}{_details(entry)}"))  # a reason is free text
 
 
 def _table(newest_first: list[Entry], names: dict[str, str]) -> Table:

@@ -12,7 +12,7 @@ from zxcvbn import zxcvbn
 
 from auth.accounts import Accounts
 from gateway.accounts.actor import MANAGE
-from gateway.cli.failures import start_hint
+from gateway.cli.failures import store_text
 from gateway.hms.client import HmsClient
 from gateway.hms.errors import HmsBusy, HmsError, HmsNotFound, HmsUnauthorized
 from gateway.hms.replies import HmsTemplate
@@ -74,7 +74,7 @@ async def check_redis(store: Store, durable: DurableWrites) -> list[Finding]:
     try:
         info = info_of(await store.execute("INFO"))
     except StoreError as error:
-        return [Finding("redis", "FAIL", f"REDIS_URL: {error}{start_hint()}")]
+        return [Finding("redis", "FAIL", f"REDIS_URL: {store_text(error)}")]
     except RedisError as error:
         return [Finding("redis", "FAIL", f"REDIS_URL: refused the connection or INFO: {_words(error)}")]
     config = {name: await _config(store, name) for name in ("appendfsync", "maxmemory-policy")}

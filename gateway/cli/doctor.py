@@ -14,7 +14,7 @@ from gateway.cli.checks import Finding
 from gateway.cli.failures import CommandError
 from gateway.cli.identity_checks import check_identities
 from gateway.cli.signing_checks import check_signing
-from gateway.cli.terminal import JSON, print_json
+from gateway.cli.terminal import JSON, print_json, say
 from gateway.cli.trace_checks import check_traces
 from gateway.cli.webhook_checks import check_events, check_outgoing, judge_webhooks
 from gateway.fetch import Fetcher
@@ -29,6 +29,7 @@ from gateway.redis.durable import DurableWrites
 from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
 from gateway.setting_values import SettingsError
 from gateway.settings import Settings, load_env, policy_path, redis_url, signing_key_path
+from gateway.text import printable
 
 _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 
@@ -131,4 +132,4 @@ def _print(findings: list[Finding]) -> None:
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         click.secho(f"{finding.status:4}", fg=_COLORS[finding.status], nl=False)
-        click.echo(f"  {finding.check:{width}}  {finding.text}")
+        say(f"  {finding.check:{width}}  {printable(finding.text)}")  # it may quote 100ms or Redis

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from gateway.cli.terminal import DURATION
+from gateway.cli.terminal import DURATION, say
 from gateway.files import hold
 from gateway.setting_values import SettingsError
 from gateway.settings import Settings, hms_given, load_env
@@ -115,7 +115,7 @@ def _run(host: str, port: int, state: Path | None, webhook_url: str | None, webh
             )
         except StateError as error:
             raise SettingsError(str(error)) from error
-        click.echo(f"A local 100ms on http://{host}:{port}/v2", err=True)
+        say(f"A local 100ms on http://{host}:{port}/v2", err=True)
         uvicorn.run(
             app,
             host=host,

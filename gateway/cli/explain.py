@@ -11,7 +11,7 @@ from auth.accounts import Accounts
 from auth.errors import UnknownUser
 from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
-from gateway.cli.terminal import JSON, fields, print_json
+from gateway.cli.terminal import JSON, fields, print_json, say
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError
 from gateway.hms.tokens import HmsTokens
@@ -134,7 +134,7 @@ def _print_answer(answer: _Answer) -> None:
     user, found = question.user, answer.found
     about = f" in room {answer.room_id}" if answer.room_id else ""
     click.secho("ALLOWED" if why.allowed else "DENIED", fg="green" if why.allowed else "red", bold=True, nl=False)
-    click.echo(f"  {question.action} by {user.username}{about}")
+    say(f"  {question.action} by {user.username}{about}")
     rows = [("Rule", why.rule), ("Why", why.reason + (f" [{why.code}]" if why.code else ""))]
     rows.append(("User", f"{user.id}, {user.status}, roles: {' '.join(user.roles) or 'none'}"))
     rows.append(("Permissions", " ".join(why.permissions) or "none"))
@@ -146,7 +146,7 @@ def _print_answer(answer: _Answer) -> None:
     if answer.short:
         rows.append(("Now", f"would still be refused with 429 by: {', '.join(answer.short)}"))
     for name, text in rows:
-        click.echo(f"  {name:12} {text}")
+        say(f"  {name:12} {text}")
 
 
 def _room_text(found: Found | None, owner: str) -> str:

@@ -1,6 +1,7 @@
 """The one-line messages for commands that fail or that have wrong arguments."""
 
 from collections.abc import Sequence
+from errno import ENOSPC
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -40,18 +41,26 @@ def not_text(arguments: Sequence[str]) -> str:
 
 
 def start_hint() -> str:
-    """Say how to start the demo whose settings a command uses; empty if it uses none."""
+    """Say that the demo whose settings a command uses is not running, and how to start it; empty if it uses none."""
     demo = demo_in_use()
     if demo is None:
         return ""
     start = "`gateway demo` (or `make demo`)" if "DEMO_REDIS_PASSWORD" in load_env() else "`docker compose up`"
-    return f"; is the demo of {demo.parent} stopped? Start it: {start}"
+    return f"the demo of {demo.parent} is not running. Start it: {start}"
+
+
+def place_of(url: str) -> str:
+    """Return a URL without user, password and query, for messages."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def foreseen(error: Exception) -> str:
     """Return in one line what went wrong; an empty text for a bug, which needs its traceback."""
     if isinstance(error, SettingsError | PolicyError | BadBreachFile | CommandError | FieldError):
         return str(error)
+    if isinstance(error, OSError) and error.errno == ENOSPC:
+        return f"cannot write: {error.strerror}"
 
     # Imported here, because a command that starts needs none of them.
     from redis.exceptions import RedisError
@@ -59,17 +68,29 @@ def foreseen(error: Exception) -> str:
     from auth.errors import AuthError
     from gateway.accounts.actor import NotAllowed
     from gateway.accounts.admin import AdminsBusy, LastAdmin, NoSession
-    from gateway.hms.errors import HmsError
+    from gateway.hms.errors import HmsError, HmsUnreachable
     from gateway.redis.store import StoreError
     from gateway.rooms.names import NameTaken
     from gateway.rooms.registry import NotOurs
     from gateway.usage.archive import ArchiveError
 
+    if isinstance(error, HmsUnreachable) and (hint := start_hint()):
+        return f"{error} Perhaps {hint}"
     known = AuthError | HmsError | NameTaken | NotOurs | LastAdmin | AdminsBusy | NoSession | NotAllowed | ArchiveError
     if isinstance(error, known):
         return str(error)
     if isinstance(error, StoreError):
-        return f"Redis (REDIS_URL): {error}{start_hint()}"
+        return f"Redis (REDIS_URL): {store_text(error)}"
     if isinstance(error, RedisError):
         return f"Redis (REDIS_URL) refused: {type(error).__name__}"
     return ""
+
+
+def store_text(error: Exception) -> str:
+    """Say what is wrong with Redis; if it cannot be reached, where it was looked for and whether a demo is stopped."""
+    text = str(error)
+    if not text.startswith("connecting"):
+        return text
+    tried = f"{text}, at {place_of(load_env().get('REDIS_URL', ''))}"
+    hint = start_hint()
+    return f"{hint} ({tried})" if hint else tried

@@ -1,7 +1,6 @@
 """`gateway keys`: service keys, and under `signing` the keys that sign access tokens."""
 
 import time
-from datetime import UTC, datetime
 
 import click
 from rich.table import Column, Table
@@ -11,7 +10,7 @@ from gateway.accounts.actor import Actor
 from gateway.accounts.service_keys import MOST_OVERLAP_S
 from gateway.cli.connection import Office, with_office
 from gateway.cli.signing import signing
-from gateway.cli.terminal import CSV, DURATION, JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, minute_of, print_list, print_result, say, table_of
 from gateway.policy.scopes import SCOPES
 from gateway.routes.keys import OneServiceKey
 
@@ -52,21 +51,28 @@ def add_key(name: str, scopes: tuple[str, ...], expires: int | None, cidrs: tupl
 @JSON
 def list_keys(revoked: bool, as_csv: bool, as_json: bool) -> None:
     """List service keys, the oldest first."""
-    found = [key for key in with_office(lambda office: office.keys.all()) if revoked or key.status == "active"]
+
+    async def read(office: Office) -> tuple[list[ServiceKey], str]:
+        return await office.keys.all(), office.time_zone
+
+    every, zone = with_office(read)
+    found = [key for key in every if revoked or key.status == "active"]
     none = "No service keys yet. Make one: gateway keys add NAME --scope usage:read-any"
-    print_list([OneServiceKey.of(one) for one in found], _table(found), none=none, as_json=as_json, as_csv=as_csv)
+    print_list([OneServiceKey.of(one) for one in found], _table(found, zone), none=none, as_json=as_json, as_csv=as_csv)
 
 
 @keys.command("show")
 @click.argument("key")
+@CSV
 @JSON
-def show_key(key: str, as_json: bool) -> None:
+def show_key(key: str, as_csv: bool, as_json: bool) -> None:
     """Show one service key, by name or id."""
-    found = with_office(lambda office: office.keys.find(key))
-    if as_json:
-        print_json(OneServiceKey.of(found))
-    else:
-        print_table(_table([found]))
+
+    async def read(office: Office) -> tuple[ServiceKey, str]:
+        return await office.keys.find(key), office.time_zone
+
+    found, zone = with_office(read)
+    print_list(OneServiceKey.of(found), _table([found], zone), as_json=as_json, as_csv=as_csv)
 
 
 @keys.command("rotate")
@@ -92,18 +98,17 @@ def revoke_key(key: str, yes: bool) -> None:
 
     if not yes:
         click.confirm(f"Revoke {key} for good?", abort=True, err=True)
-    click.echo(f"{with_office(work).name} is revoked.")
+    say(f"{with_office(work).name} is revoked.")
 
 
-def _table(found: list[ServiceKey]) -> Table:
+def _table(found: list[ServiceKey], zone: str) -> Table:
     now_ms = time.time_ns() // 1_000_000
     rows = [
         (
             one.name,
             "\n".join(sorted(one.scopes)),
             one.state(now_ms),
-            _time(one.expires_ms),
-            _time(one.used_ms),
+            *(minute_of(at, zone) if at else "never" for at in (one.expires_ms, one.used_ms)),
             "\n".join(map(str, one.cidrs)),
             one.id,
         )
@@ -111,7 +116,3 @@ def _table(found: list[ServiceKey]) -> Table:
     ]
     texts = [Column(name, overflow="fold") for name in ("Key", "Scopes", "Status", "Expires", "Last used", "From")]
     return table_of([*texts, Column("Id", no_wrap=True)], rows)
-
-
-def _time(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M") if epoch_ms else "never"

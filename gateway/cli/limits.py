@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 import msgspec
+from rich.table import Column, Table
 
 from gateway.accounts.actor import Actor
 from gateway.accounts.limits import SetOverride, Standing
 from gateway.cli.connection import with_office
-from gateway.cli.terminal import CSV, DURATION, JSON, fields, print_csv, print_json, print_result, print_table, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, fields, print_list, print_result, say, table_of
 from gateway.routes.schemas import LimitsNow, iso
 from limits.overrides import BLOCK, Override
 
@@ -28,11 +29,9 @@ def show(user: str, as_csv: bool, as_json: bool) -> None:
     """Show the state of a user's limits and quotas, and the overrides set for them."""
     standing = with_office(lambda office: office.limits.show(user, by=_BY))
     states = msgspec.to_builtins(LimitsNow.of(standing.decision))
-    if as_json:
-        plain = {"user": standing.user.username, **states, "overrides": [_plain(one) for one in standing.overrides]}
-        print_json(plain)
-    else:
-        _print(standing, states, as_csv=as_csv)
+    plain = {"user": standing.user.username, **states, "overrides": [plain_override(one) for one in standing.overrides]}
+    title = f"Limits of {standing.user.username} ({' '.join(standing.user.roles)})"
+    print_list(plain, limits_table(states, title), *notes_on(standing, states), as_json=as_json, as_csv=as_csv)
 
 
 @limits.command("reset")
@@ -65,14 +64,15 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
         raise click.UsageError("Give --name, or --block.")
     if lift:
         gone = with_office(lambda office: office.limits.lift(user, name or BLOCK, by=_BY))
-        click.echo("Lifted." if gone else "Nothing of that name was set.")
+        say("Lifted." if gone else "Nothing of that name was set.")
         return
     wanted = SetOverride(name=name, block=block, **numbers)  # its fields are named like the options
     done = with_office(lambda office: office.limits.override(user, wanted, by=_BY))
-    click.echo(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")
+    say(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")
 
 
-def _print(standing: Standing, states: dict[str, Any], *, as_csv: bool) -> None:
+def limits_table(states: dict[str, Any], title: str | None = None) -> Table:
+    """Return the limits of a user as a table; `states` as `LimitsNow` has them."""
     rows = []
     for one in states["limits"]:
         rows.append((one["name"], f"{one['rate']}, burst {one['burst']}", str(one["remaining"]), one["full_again_at"]))
@@ -82,18 +82,19 @@ def _print(standing: Standing, states: dict[str, Any], *, as_csv: bool) -> None:
         rows.append((one["name"], allows, str(one["remaining"]), one["full_again_at"]))
     for one in states["leases"]:
         rows.append((one["name"], f"{one['most']} at once", str(one["most"] - one["held"]), ""))
+    return table_of(("Name", "Allows", Column("Left", justify="right"), "Full again"), rows, title)
+
+
+def notes_on(standing: Standing, states: dict[str, Any]) -> list[str]:
+    """Return a line for a block and for each override, with who set it, why and for how long."""
     notes = [f"Blocked until {states['blocked_until']}."] if states["blocked_until"] else []
-    for what in map(_plain, standing.overrides):
+    for what in map(plain_override, standing.overrides):
         notes.append("Set by {by} until {until}: {name} {numbers} ({reason})".format_map(what))
-    title = f"Limits of {standing.user.username} ({' '.join(standing.user.roles)})"
-    table = table_of(("Name", "Allows", "Left", "Full again"), rows, title)
-    if as_csv:
-        print_csv(table)
-    else:
-        print_table(table, *notes)
+    return notes
 
 
-def _plain(override: Override) -> dict[str, str]:
+def plain_override(override: Override) -> dict[str, str]:
+    """Return an override for JSON."""
     numbers = f"{override.rate}, burst {override.burst}" if override.rate else f"{override.amount}"
     numbers = "blocked" if override.name == BLOCK else numbers
     until = iso(override.until_us / 1_000_000)

@@ -14,7 +14,7 @@ from rich.text import Text
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.cli.terminal import CSV, JSON, plain_lines, print_csv, print_json, table_of
+from gateway.cli.terminal import CSV, JSON, plain_lines, print_csv, print_json, say, table_of
 from gateway.cli.usage_views import shortened
 from gateway.redis.store import Store
 from gateway.usage.live import LiveRoom, Now, who_is_where
@@ -79,7 +79,7 @@ def people_table(now: Now, at: datetime) -> Table:
 
 def _print_plainly(now: Now, at: datetime) -> None:
     table = plain_lines(people_table(now, at)) if now.rooms else []
-    click.echo("\n".join([_title(now, at), *table, *_notes(now)]))
+    say("\n".join([_title(now, at), *table, *_notes(now)]))
 
 
 def _title(now: Now, at: datetime) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
+from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
-from gateway.cli.terminal import JSON, print_json, print_list, print_result, print_table, table_of
+from gateway.cli.terminal import CSV, JSON, print_list, print_result, table_of
 from gateway.outgoing.control import EndpointState, Outgoing, Trial, UnknownEndpoint
 from gateway.outgoing.outbox import DeadMessage, Outbox
 from gateway.outgoing.sender import Sender
@@ -26,27 +27,26 @@ def out() -> None:
 
 
 @out.command("status")
+@CSV
 @JSON
-def status(as_json: bool) -> None:
+def status(as_csv: bool, as_json: bool) -> None:
     """Show the endpoints of the policy, and whether events reach them."""
 
     async def work(outgoing: Outgoing) -> tuple[list[EndpointState], int]:
         return await outgoing.state(), await outgoing.count_dead()
 
     found, letters = _with_outgoing(work)
-    if as_json:
-        print_json({"endpoints": found, "dead_letters": letters})
-    elif not found:
-        click.echo("The policy has no endpoint; see docs/webhooks.md.")
-    else:
-        columns = ("Endpoint", "Waiting", "Delivered", "Failed", "Dead", "State")
-        rows = [(one.name, *map(str, (one.waiting, one.delivered, one.failed, one.dead)), _state(one)) for one in found]
-        print_table(table_of(columns, rows), f"{letters} dead letters are kept.")
+    counts = (Column(name, justify="right") for name in ("Waiting", "Delivered", "Failed", "Dead"))
+    rows = [(one.name, *map(str, (one.waiting, one.delivered, one.failed, one.dead)), _state(one)) for one in found]
+    table, kept = table_of(("Endpoint", *counts, "State"), rows), f"{letters} dead letters are kept."
+    plain, none = {"endpoints": found, "dead_letters": letters}, "The policy has no endpoint; see docs/webhooks.md."
+    print_list(plain, table, kept, none=none, as_json=as_json, as_csv=as_csv)
 
 
 @out.command("dead")
+@CSV
 @JSON
-def dead(as_json: bool) -> None:
+def dead(as_csv: bool, as_json: bool) -> None:
     """List the events that could not be delivered, newest first."""
 
     async def work(outgoing: Outgoing) -> list[DeadMessage]:
@@ -55,7 +55,7 @@ def dead(as_json: bool) -> None:
     found = _with_outgoing(work)
     rows = [(one.id, one.endpoint, one.message.type, iso(one.at_ms / 1000), one.why) for one in found]
     table = table_of(("Id", "Endpoint", "Event", "Given up", "Why"), rows)
-    print_list(found, table, none="There are no dead letters.", as_json=as_json)
+    print_list(found, table, none="There are no dead letters.", as_json=as_json, as_csv=as_csv)
 
 
 @out.command("replay")

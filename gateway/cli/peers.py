@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import click
 import httpx
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from auth.users import User
 from gateway.cli.failures import CommandError
-from gateway.cli.terminal import progress
+from gateway.cli.terminal import progress, say
 from gateway.hms.tokens import HmsTokens
 from gateway.policy.effective import policy_of
 from gateway.rooms.registry import slug
@@ -79,7 +78,7 @@ async def _play(local: "_Local", stay: Stay, stop: asyncio.Event) -> bool:
     try:
         for user in stay.users:
             present.append(await local.join(room["id"], user, role))
-            click.echo(f"{user.username} has joined {room['name']} ({room['id']}) as {role}.")
+            say(f"{user.username} has joined {room['name']} ({room['id']}) as {role}.")
         return await _wait(local, present, stay.seconds, stop)
     finally:
         for peer in present:
@@ -168,7 +167,7 @@ class _Local:
     async def leave(self, peer: _Peer) -> None:
         """Let a peer leave, unless it is gone already."""
         if await self._exists("DELETE", f"{self._control}/peers/{peer.id}"):
-            click.echo(f"{peer.name} has left.")
+            say(f"{peer.name} has left.")
 
     async def why_gone(self, peer: _Peer) -> str:
         """Return why a peer is no longer in the room; empty while it is."""

@@ -11,7 +11,7 @@ from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.cli.terminal import JSON, print_json, print_table, progress, table_of
+from gateway.cli.terminal import CSV, JSON, print_csv, print_json, print_table, progress, say, table_of
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsBusy
 from gateway.hms.replies import HmsSession
@@ -38,8 +38,9 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.command("reconcile")
 @click.option("--from", "first", type=_DAY, required=True, help="First day, at most 35 days ago.")
 @click.option("--to", "last", type=_DAY, help="Last day.  [default: today]")
+@CSV
 @JSON
-def reconcile(first: datetime, last: datetime | None, as_json: bool) -> None:
+def reconcile(first: datetime, last: datetime | None, as_csv: bool, as_json: bool) -> None:
     """Ask 100ms for the sessions of these days, and correct the minutes that webhooks reported wrong or not at all.
 
     It may be repeated: only what differs is changed. It makes 30 calls a minute, each for 100 sessions.
@@ -50,7 +51,7 @@ def reconcile(first: datetime, last: datetime | None, as_json: bool) -> None:
     with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as shown:
         task = shown.add_task("Reading sessions")
         findings = _with_reconciliation(settings, policy, days, lambda text: shown.update(task, description=text))
-    _print(findings, days, as_json=as_json)
+    _print(findings, days, as_json=as_json, as_csv=as_csv)
 
 
 def _days(first: date, last: date | None, today: date) -> Days:
@@ -124,18 +125,24 @@ def _totals(findings: list[Finding]) -> dict[str, int]:
     }
 
 
-def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool) -> None:
+def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool, as_csv: bool = False) -> None:
     changed = sorted((one for one in findings if one.corrected), key=lambda one: -abs(one.seconds))
     totals = _totals(findings)
     if as_json:
         print_json(totals | {"changed": changed})
         return
+    if as_csv:
+        all_rows = (
+            (one.room_id, one.session_id, *map(str, (one.stays, one.corrected, one.seconds))) for one in changed
+        )
+        print_csv(table_of(("Room id", "Session id", "Stays", "Corrected", "Seconds"), all_rows))
+        return
     summary = f"Compared {days[0]} to {days[1]}: sessions {totals['sessions']} ({totals['running']} running), "
     summary += f"stays {totals['stays']}. "
     if not changed:
-        click.echo(f"{summary}Nothing had to be corrected.")
+        say(f"{summary}Nothing had to be corrected.")
         return
-    # These fit in 80 columns; JSON has the rest.
+    # These fit in 80 columns; CSV and JSON have the rest.
     columns = [Column(name, no_wrap=True) for name in ("Room", "Session")]
     columns += [Column(name, no_wrap=True, justify="right") for name in ("Corrected", "Minutes")]
     rows = (
@@ -143,6 +150,6 @@ def _print(findings: list[Finding], days: tuple[date, date], *, as_json: bool) -
         for one in changed[:_MOST_ROWS]
     )
     hidden = len(changed) - _MOST_ROWS
-    notes = [f"and {hidden} more sessions; --json lists all of them"] if hidden > 0 else []
+    notes = [f"and {hidden} more sessions; --csv and --json list all of them"] if hidden > 0 else []
     print_table(table_of(columns, rows, title="Corrected sessions"), *notes)
-    click.echo(f"{summary}Corrected: stays {totals['corrected']}, minutes {totals['seconds'] / 60:+.2f}.")
+    say(f"{summary}Corrected: stays {totals['corrected']}, minutes {totals['seconds'] / 60:+.2f}.")

@@ -28,7 +28,7 @@ from gateway.rooms.relations import Members, NotInCharge
 from gateway.rooms.room import Caller, ChangeRoom, Room
 from gateway.routes.schemas import Room as RoomShape
 from gateway.settings import Settings, load_env
-from gateway.text import plain_text
+from gateway.text import plain_text, printable
 from limits.limiter import Limiter
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ def show(room_id: str, as_json: bool) -> None:
     rows = [("Room", room.id), ("Name", room.name), ("Description", room.description or "-"), ("State", _state(room))]
     rows += [("Access", room.access), ("Template", room.template), ("Created", RoomShape.of(room).created_at)]
     rows += [("" if n else "Members", f"{names[uid]} ({uid}): {relation}") for n, (uid, relation) in enumerate(members)]
-    text = "\n".join(f"{title:12} {value}" for title, value in rows)
+    text = "\n".join(f"{title:12} {printable(value)}" for title, value in rows)
     print_result(_plain(room, names) | {"members": listed}, text, as_json=as_json)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from auth.signing_keys import (
 )
 from auth.tokens import MOST_TTL_S
 from gateway.cli.failures import CommandError
-from gateway.cli.terminal import DURATION, JSON, print_json, print_table, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, print_json, print_list, say, table_of
 from gateway.files import write_whole
 from gateway.settings import load_env, signing_key_path
 
@@ -47,10 +48,10 @@ def new(file: Path, kind: str, as_json: bool) -> None:
     """Write a new file with a key that signs and the next one."""
     keys = new_keys(file, kind)
     if as_json:
-        _print_json(file, keys)
+        print_json(_plain(file, keys))
         return
-    click.echo(f"Wrote {file}: the {keys[0].algorithm} key {keys[0].kid} signs, {keys[1].kid} is the next one.")
-    click.echo(f"Set GATEWAY_SIGNING_KEY={file} and GATEWAY_PUBLIC_URL, and restart the gateway.")
+    say(f"Wrote {file}: the {keys[0].algorithm} key {keys[0].kid} signs, {keys[1].kid} is the next one.")
+    say(f"Set GATEWAY_SIGNING_KEY={file} and GATEWAY_PUBLIC_URL, and restart the gateway.")
 
 
 def new_keys(file: Path, kind: str) -> tuple[SigningKey, ...]:
@@ -83,11 +84,11 @@ def rotate(file: Path | None, kind: str | None, keep: int, as_json: bool) -> Non
         raise CommandError(f"{path} would have more than {MOST_KEYS} keys; a shorter --keep drops earlier ones")
     _replace(path, after)
     if as_json:
-        _print_json(path, after)
+        print_json(_plain(path, after))
         return
-    click.echo(f"{path}: the {after[0].algorithm} key {after[0].kid} signs, {after[1].kid} is the next one. {_RESTART}")
+    say(f"{path}: the {after[0].algorithm} key {after[0].kid} signs, {after[1].kid} is the next one. {_RESTART}")
     if (after[0].made or now) > now - _KNOWN_AFTER:
-        click.echo("Warning: this key is new. A service that has fetched the keys before refuses its tokens at first.")
+        say("Warning: this key is new. A service that has fetched the keys before refuses its tokens at first.")
 
 
 @signing.command()
@@ -102,22 +103,21 @@ def stop(file: Path | None, as_json: bool) -> None:
     after = stopped(keys, _now())
     _replace(path, after)
     if as_json:
-        _print_json(path, after)
+        print_json(_plain(path, after))
     else:
-        click.echo(f"{path}: no key signs, {len(after)} verify. {_RESTART} An hour later, remove GATEWAY_SIGNING_KEY.")
+        say(f"{path}: no key signs, {len(after)} verify. {_RESTART} An hour later, remove GATEWAY_SIGNING_KEY.")
 
 
 @signing.command("list")
 @FILE
+@CSV
 @JSON
-def list_(file: Path | None, as_json: bool) -> None:
+def list_(file: Path | None, as_csv: bool, as_json: bool) -> None:
     """Show the keys of the file: what each is for, and since when."""
     path, keys = _read(file)
-    if as_json:
-        _print_json(path, keys)
-        return
     rows = [(key.kid, key.algorithm, use, _date(key.retired or key.made)) for key, use in _uses(keys)]
-    print_table(table_of(("kid", "algorithm", "use", "since"), rows))
+    table = table_of(("Key", "Algorithm", "Use", "Since"), rows)
+    print_list(_plain(path, keys), table, as_json=as_json, as_csv=as_csv)
 
 
 def _read(file: Path | None) -> tuple[Path, tuple[SigningKey, ...]]:
@@ -155,22 +155,20 @@ def _uses(keys: Sequence[SigningKey]) -> list[tuple[SigningKey, str]]:
     return [(key, uses.get(key.kid, "verifies")) for key in keys]
 
 
-def _print_json(path: Path, keys: Sequence[SigningKey]) -> None:
-    print_json(
-        {
-            "file": str(path),
-            "keys": [
-                {
-                    "kid": key.kid,
-                    "algorithm": key.algorithm,
-                    "use": use,
-                    "made_at": _date(key.made) or None,
-                    "retired_at": _date(key.retired) or None,
-                }
-                for key, use in _uses(keys)
-            ],
-        }
-    )
+def _plain(path: Path, keys: Sequence[SigningKey]) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "keys": [
+            {
+                "kid": key.kid,
+                "algorithm": key.algorithm,
+                "use": use,
+                "made_at": _date(key.made) or None,
+                "retired_at": _date(key.retired) or None,
+            }
+            for key, use in _uses(keys)
+        ],
+    }
 
 
 def _date(at: datetime | None) -> str:

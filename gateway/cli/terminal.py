@@ -1,11 +1,17 @@
-"""What the commands share: options, and results as JSON, CSV, lines and tables."""
+"""What the commands share: options, and results as JSON, CSV, lines and tables.
+
+Every text that a command prints passes `printable`: names, reasons and bodies are those of others, and must not control
+the terminal. Where no terminal shows a table it has no frame, no colours and a line for each row, and nothing is cut.
+"""
 
 import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -15,9 +21,39 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 from rich.table import Column, Table
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+from gateway.text import printable
+from limits.periods import zone_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")  # begins like a formula, and is none
+_LEFT_TO_RIGHT = "\u200e"  # shows nothing; what follows a name in Arabic or Hebrew would else be shown before it
+
+
+def _one_format(context: click.Context, option: click.Parameter, chosen: bool) -> bool:
+    """Refuse --csv and --json together."""
+    if chosen:
+        first = context.meta.setdefault("gateway.format", option.opts[0])
+        if first != option.opts[0]:
+            raise click.UsageError("Give --csv or --json, not both.")
+    return chosen
+
+
+def format_option(name: str, help: str) -> Callable[[F], F]:
+    """Return an option that chooses a format; a command prints one."""
+    return click.option(f"--{name}", f"as_{name}", is_flag=True, callback=_one_format, help=help)
+
+
+JSON = format_option("json", "Print JSON.")
+CSV = format_option("csv", "Print CSV.")
+
+
+def seconds_of(text: str) -> int | None:
+    """Return a text such as 90s, 30min, 2h or 7d as seconds, None for any other text."""
+    match = _DURATION.fullmatch(text)
+    return int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]] if match else None
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
@@ -26,15 +62,40 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in it
     name = "duration"
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = _DURATION.fullmatch(value)
-        if match is None:
+        seconds = value if isinstance(value, int) else seconds_of(value)
+        if seconds is None:
             self.fail("must look like 90s, 30min, 2h or 7d", param, ctx)
-        return int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]]
+        return seconds
 
 
 DURATION = Duration()
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]
+    """Converts a day, an instant in ISO 8601, or how long ago it was, to a date or a datetime."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        if (seconds := seconds_of(value)) is not None:
+            return datetime.now(UTC) - timedelta(seconds=seconds)
+        try:
+            return date.fromisoformat(value) if _DAY.fullmatch(value) else datetime.fromisoformat(value)
+        except ValueError:
+            self.fail("must look like 90s, 30min, 2h or 7d, or like 2026-11-22, 2026-11-22T14:30 or 2026-11-22T14:30Z")
+
+
+MOMENT = Moment()
+
+
+def ms_of(moment: date, zone: str, *, is_end: bool = False) -> int:
+    """Return a moment in epoch ms. Without a zone of its own it is one of `zone`; a day is its first or last ms."""
+    if not isinstance(moment, datetime):
+        at = datetime.combine(moment + timedelta(days=1) if is_end else moment, time.min, zone_of(zone))
+        return int(at.timestamp() * 1000) - is_end
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=zone_of(zone))).timestamp() * 1000)
 
 
 def fields(record: object, *names: str) -> dict[str, Any]:
@@ -42,9 +103,14 @@ def fields(record: object, *names: str) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of text, without what could control the terminal."""
+    click.echo(_lines(text), err=err)
+
+
 def print_json(value: object) -> None:
     """Print a value, which may consist of structs and dataclasses."""
-    click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
+    click.echo(json.dumps(msgspec.to_builtins(value), indent=2))  # ASCII
 
 
 def print_result(value: object, text: str, *, as_json: bool) -> None:
@@ -52,39 +118,52 @@ def print_result(value: object, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        click.echo(text)
+        say(text)
 
 
-def print_list(values: Sequence[object], table: Table, *, none: str, as_json: bool, as_csv: bool = False) -> None:
-    """Print a list as JSON, as CSV or its table; an empty one, except as CSV, as a sentence."""
-    if as_csv:
+def print_list(
+    values: object, table: Table, *notes: str, none: str = "", as_json: bool = False, as_csv: bool = False
+) -> None:
+    """Print values as JSON, or their table with lines below it, or as CSV; no rows, except as CSV, as a sentence."""
+    if as_json:
+        print_json(values)
+    elif as_csv:
         print_csv(table)
-    elif values and not as_json:
-        print_table(table)
+    elif none and not table.row_count:
+        say(none)
     else:
-        print_result(values, none, as_json=as_json)
+        print_table(table, *notes)
+
+
+class _Harmless(Table):
+    """A table of texts by others."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(_lines(cell, guarded=True) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 def table_of(columns: Sequence[Column | str], rows: Iterable[Sequence[str]] = (), title: str | None = None) -> Table:
-    """Return a table of these rows."""
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    """Return a table of these rows. A cell may have several lines."""
+    table = _Harmless(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for row in rows:
-        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
+        table.add_row(*row)
     return table
 
 
 def print_table(table: Table, *notes: str) -> None:
-    """Print a table and lines below it; where no terminal shows it, plain columns of whatever width they need.
-
-    Markup is off: names of users may contain brackets.
-    """
-    console, title = Console(markup=False, highlight=False), str(table.title or "")
+    """Print a table and lines below it; where no terminal shows it, plain columns of whatever width they need."""
+    title = str(table.title or "")
     table.title = None  # rich would wrap it at the width of the table
     if title:
-        click.echo(title)
-    print_rows(table, console)
+        say(title)
+    print_rows(table, console())
     for note in notes:
-        click.echo(note)
+        say(note)
+
+
+def console() -> Console:
+    """Return a console for what is shown in a terminal. Markup is off: names of users may contain brackets."""
+    return Console(markup=False, highlight=False)
 
 
 def print_rows(table: Table, console: Console) -> None:
@@ -114,17 +193,40 @@ def print_csv(table: Table) -> None:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(str(column.header).lower().replace(" ", "_") for column in table.columns)
     for row in zip(*(column.cells for column in table.columns), strict=True):
-        writer.writerow(harmless(_one_line(cell)) for cell in row)
+        cells = (_one_line(cell).strip() for cell in row)
+        writer.writerow(cell if _NUMBER.fullmatch(cell) else harmless(cell) for cell in cells)
     click.echo(text.getvalue().encode(), nl=False)
 
 
-def printable(text: str) -> str:
-    """Return a text of users or of 100ms without what could change the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def minute_of(epoch_ms: int, zone: str) -> str:
+    """Return an instant to the minute, as ISO 8601 with the offset of a time zone."""
+    return _iso(epoch_ms, zone, "minutes")
+
+
+def instant_of(epoch_ms: int, zone: str) -> str:
+    """Return an instant to the millisecond, as ISO 8601 with the offset of a time zone."""
+    return _iso(epoch_ms, zone, "milliseconds")
+
+
+def _iso(epoch_ms: int, zone: str, precision: str) -> str:
+    at = datetime.fromtimestamp(epoch_ms / 1000, zone_of(zone))
+    return at.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _lines(text: str, *, guarded: bool = False) -> str:
+    """Make each line printable; `guarded` lines end with a mark if what follows them could be shown before them."""
+    lines = [printable(line) for line in text.split("\n")]
+    if guarded and not text.isascii():
+        lines = [f"{line}{_LEFT_TO_RIGHT}" if _turns(line) else line for line in lines]
+    return "\n".join(lines)
+
+
+def _turns(line: str) -> bool:
+    return any(unicodedata.bidirectional(char) in ("R", "AL") for char in line)
 
 
 def _one_line(cell: object) -> str:
-    return ", ".join(printable(line) for line in str(cell).split("\n"))
+    return ", ".join(printable(line) for line in str(cell).replace(_LEFT_TO_RIGHT, "").split("\n"))
 
 
 def progress(*columns: ProgressColumn) -> Progress:

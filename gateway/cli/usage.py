@@ -19,7 +19,7 @@ from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.live import live
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import CSV, JSON, print_csv, print_json, progress
+from gateway.cli.terminal import CSV, JSON, print_csv, print_json, progress, say
 from gateway.cli.usage_views import print_peak, print_report, print_top, top_table
 from gateway.files import writing_whole
 from gateway.policy.file import load_policy
@@ -93,7 +93,7 @@ def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
             print_report(query, rows[:_MOST_SHOWN], zones.text, more=len(rows) > _MOST_SHOWN)
             print_peak(query, await _days(desk.reports, query))
         else:
-            click.echo(f"Nothing was used from {query.days[0]} to {query.days[1]} ({zones.text}).")
+            say(f"Nothing was used from {query.days[0]} to {query.days[1]} ({zones.text}).")
 
     _with_reports(work)
 
@@ -128,7 +128,7 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
             raise
         raise CommandError(f"cannot write {out}: {error.strerror}") from error
     if out is not None:
-        click.echo(f"Wrote {out}: {out.stat().st_size:,} bytes.", err=True)
+        say(f"Wrote {out}: {out.stat().st_size:,} bytes.", err=True)
 
 
 @usage.command("top")
@@ -167,7 +167,7 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
     elif rows:
         print_top(f"{counter}, {period} ({zone})", rows, currency)
     else:
-        click.echo(f"No user has any {counter} in {period} ({zone}).")
+        say(f"No user has any {counter} in {period} ({zone}).")
 
 
 @usage.command("rebuild")
@@ -199,7 +199,7 @@ def rebuild(month: str | None) -> None:
             await derived.shorten(first, min(last, last_settled_day(zone)))
             return found
 
-    click.echo(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users and service keys.")
+    say(f"The top lists and totals of {month} are rebuilt from {with_store(work)} users and service keys.")
 
 
 usage.add_command(live)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from gateway.cli.terminal import print_rows, printable, table_of
+from gateway.cli.terminal import print_rows, table_of
+from gateway.text import printable
 from gateway.usage.query import Days, Query
 from gateway.usage.rows import TopRow, UsageDay, UsageRow
 

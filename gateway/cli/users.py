@@ -3,13 +3,13 @@
 import re
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import click
-import msgspec
-from rich.table import Column, Table
 
+from auth.errors import UnknownUser
+from auth.names import UID
 from auth.sessions import Session
 from auth.users import User
 from gateway.accounts.actor import Actor
@@ -17,10 +17,9 @@ from gateway.accounts.admin import PASSWORD_LINK_S, Changes, NewAccount
 from gateway.accounts.registration import MOST_INVITE_S, MOST_INVITE_USES
 from gateway.cli.connection import Office, every, with_office
 from gateway.cli.failures import CommandError
-from gateway.cli.terminal import CSV, DURATION, JSON, print_json, print_list, print_result, print_table, table_of
-from gateway.routes.schemas import iso
+from gateway.cli.terminal import CSV, DURATION, JSON, console, print_json, print_list, print_result, say
+from gateway.cli.user_views import Shown, plain_shown, plain_user, print_shown, sessions_table, users_table
 from gateway.text import plain_text
-from limits.counters import METERED, Tally, Usage
 
 _MOST_SHOWN = 100
 _CLI = Actor.command_line()
@@ -53,7 +52,7 @@ def add_user(
         raise click.BadParameter("must be PROVIDER:SUBJECT", param_hint="--identity")
     password = None if no_password or identity else _ask_password()
     new = NewAccount(username, password, roles, display_name, (provider, subject) if identity else None)
-    _print_user(with_office(lambda office: office.admin.create(_CLI, new)), as_json=as_json)
+    _print_user(lambda office: office.admin.create(_CLI, new), as_json=as_json)
 
 
 @users.command("list")
@@ -63,51 +62,51 @@ def add_user(
 def list_users(name: str, as_csv: bool, as_json: bool) -> None:
     """List all accounts, the oldest first, or with --name the matching ones by name."""
 
-    async def read(office: Office) -> list[User]:
+    async def read(office: Office) -> tuple[list[User], str]:
         if name:
-            return await every(lambda after: office.accounts.search(name, after=after, size=500), "")
-        return await every(lambda after: office.accounts.page(after=after, size=500), 0)
+            found = await every(lambda after: office.accounts.search(name, after=after, size=500), "")
+        else:
+            found = await every(lambda after: office.accounts.page(after=after, size=500), 0)
+        return [user for user in found if user.username], office.time_zone  # the others were deleted
 
-    found = [user for user in with_office(read) if user.username]  # the others were deleted
+    found, zone = with_office(read)
     none = (
         f"No user's name begins with {name!r}." if name else "No users yet. Add one: gateway users add NAME --role host"
     )
-    print_list([_plain(user) for user in found], _table(found), none=none, as_json=as_json, as_csv=as_csv)
+    table = users_table(found, zone)
+    print_list([plain_user(user) for user in found], table, none=none, as_json=as_json, as_csv=as_csv)
 
 
 @users.command("show")
 @click.argument("username")
+@click.option("--sessions", "with_sessions", is_flag=True, help="Also list where the user is logged in.")
 @JSON
-def show_user(username: str, as_json: bool) -> None:
-    """Show one account, by name or id: its last login, where it is logged in, and what it has used."""
+def show_user(username: str, with_sessions: bool, as_json: bool) -> None:
+    """Show one account, by name or id: its last login, its limits, and what it has used today, this month, in all."""
 
-    async def read(office: Office) -> tuple[User, int | None, list[Session], Usage, str]:
-        user = await office.accounts.lookup(username)
-        sessions = await office.sessions.current(user.id)
+    async def read(office: Office) -> Shown:
+        user = await _find(office, username)
+        standing = None if user.status == "deleted" else await office.limits.show(user.id, by=_CLI)
         login_ms = await office.sessions.last_login_ms(user.id)
         used = await office.counters.usage(user.id, time.time_ns() // 1000, office.time_zone)
-        return user, login_ms, sessions, used, office.time_zone
+        return Shown(user, login_ms, await office.sessions.current(user.id), used, standing, office.time_zone)
 
-    user, login_ms, sessions, used, zone = with_office(read)
+    shown = with_office(read)
     if as_json:
-        login = iso(login_ms / 1000) if login_ms else None
-        print_json(_plain(user) | {"last_login": login, "sessions": len(sessions), "usage": used, "time_zone": zone})
-        return
-    print_table(_table([user]))
-    if user.identity:
-        mapped = f"; roles by its claims: {' '.join(user.mapped)}" if user.mapped else ""
-        click.echo(
-            f"\nLogs in at {user.identity.provider} ({user.identity.issuer}) as {user.identity.subject}{mapped}."
-        )
-    click.echo(f"\nLast login: {_time(login_ms) if login_ms else 'none is known'}; sessions: {len(sessions)}.\n")
-    actions = sorted({*used.today, *used.month, *used.total})
-    if not actions:
-        click.echo("Nothing was used yet.")
-        return
-    spans = (used.today, used.month, used.total)
-    columns = [Column(name, justify="right") for name in ("Today", "This month", "In all")]
-    rows = [(action, *(_done(action, span.get(action, Tally())) for span in spans)) for action in actions]
-    print_table(table_of(["Used", *columns], rows), f"Days and months are those of {zone}.")
+        print_json(plain_shown(shown, with_sessions=with_sessions))
+    else:
+        print_shown(shown, with_sessions=with_sessions)
+
+
+async def _find(office: Office, username: str) -> User:
+    """Find a user by id or name, and a deleted one by id. Raises: UnknownUser"""
+    try:
+        return await office.accounts.lookup(username)
+    except UnknownUser:
+        deleted = (await office.accounts.several([username])).get(username) if UID.fullmatch(username) else None
+        if deleted is None:
+            raise
+        return deleted
 
 
 @users.command("roles")
@@ -116,21 +115,21 @@ def show_user(username: str, as_json: bool) -> None:
 @JSON
 def set_roles(username: str, roles: tuple[str, ...], as_json: bool) -> None:
     """Replace an account's roles. Earlier login tokens are refused from the next request on."""
-    _print_user(_change(username, Changes(roles=roles)), as_json=as_json)
+    _print_user(lambda office: office.admin.change(_CLI, username, Changes(roles=roles)), as_json=as_json)
 
 
 @users.command("disable")
 @click.argument("username")
 def disable_user(username: str) -> None:
     """Disable an account. Its sessions end, its tokens are refused from the next request on."""
-    click.echo(f"{_change(username, Changes(status='disabled')).username} is disabled.")
+    say(f"{_change(username, Changes(status='disabled')).username} is disabled.")
 
 
 @users.command("enable")
 @click.argument("username")
 def enable_user(username: str) -> None:
     """Enable an account again."""
-    click.echo(f"{_change(username, Changes(status='active')).username} is enabled.")
+    say(f"{_change(username, Changes(status='active')).username} is enabled.")
 
 
 @users.command("rename")
@@ -140,7 +139,7 @@ def rename_user(username: str, display_name: str) -> None:
     """Change the name that others see. The user name stays."""
     _check_shown(display_name)
     user = _change(username, Changes(display_name=display_name))
-    click.echo(f"{user.username} is shown as {user.display_name}.")
+    say(f"{user.username} is shown as {user.display_name}.")
 
 
 @users.command("delete")
@@ -151,23 +150,24 @@ def delete_user(username: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete {username} for good?", abort=True, err=True)
     with_office(lambda office: office.admin.delete(_CLI, username))
-    click.echo(f"{username} is deleted.")
+    say(f"{username} is deleted.")
 
 
 @users.command("sessions")
 @click.argument("username")
+@CSV
 @JSON
-def list_sessions(username: str, as_json: bool) -> None:
+def list_sessions(username: str, as_csv: bool, as_json: bool) -> None:
     """List where a user is logged in."""
 
-    async def read(office: Office) -> list[Session]:
-        return await office.sessions.current((await office.accounts.lookup(username)).id)
+    async def read(office: Office) -> tuple[list[Session], str]:
+        user = await office.accounts.lookup(username)
+        return await office.sessions.current(user.id), office.time_zone
 
-    found = with_office(read)
-    texts = [Column(name, overflow="fold") for name in ("Address", "Client")]
-    columns = [Column("Session", no_wrap=True), Column("Since, last used, until"), *texts]
-    table = table_of(columns, ((one.id, _times(one), one.address, one.agent) for one in found))
-    print_list(found, table, none=f"{username} has no sessions.", as_json=as_json)
+    found, zone = with_office(read)
+    table = sessions_table(found, zone, stacked=not as_csv and console().is_terminal)
+    none = f"{username} has no sessions."
+    print_list(found, table, none=none, as_json=as_json, as_csv=as_csv)
 
 
 @users.command("logout")
@@ -183,7 +183,7 @@ def end_sessions(username: str, session: str | None) -> None:
         return 1
 
     ended = with_office(end)
-    click.echo(f"{ended} session{'' if ended == 1 else 's'} of {username} ended.")
+    say(f"{ended} session{'' if ended == 1 else 's'} of {username} ended.")
 
 
 @users.command("password-link")
@@ -209,7 +209,7 @@ def uninvite(code: str) -> None:
     """Revoke an invitation to register. Accounts created with it stay."""
     if not with_office(lambda office: office.registration.revoke_invite(_CLI, code)):
         raise CommandError("there is no such invitation; it may have expired")
-    click.echo("The invitation is revoked.")
+    say("The invitation is revoked.")
 
 
 @users.command("invite")
@@ -230,7 +230,7 @@ def invite(roles: tuple[str, ...], expires: int, uses: int, as_json: bool) -> No
 
     code, registration = with_office(work)
     if registration == "closed":
-        click.echo("Registration is closed. The invitation needs GATEWAY_REGISTRATION=invite or open.", err=True)
+        say("Registration is closed. The invitation needs GATEWAY_REGISTRATION=invite or open.", err=True)
     print_result({"invite": code, "expires_in": expires, "uses": uses}, code, as_json=as_json)
 
 
@@ -243,6 +243,16 @@ def _change(username: str, changes: Changes) -> User:
     return with_office(lambda office: office.admin.change(_CLI, username, changes))
 
 
+def _print_user(work: Callable[[Office], Coroutine[Any, Any, User]], *, as_json: bool, as_csv: bool = False) -> None:
+    """Run work and print the account that it returns."""
+
+    async def inner(office: Office) -> tuple[User, str]:
+        return await work(office), office.time_zone
+
+    user, zone = with_office(inner)
+    print_list(plain_user(user), users_table([user], zone), as_json=as_json, as_csv=as_csv)
+
+
 def _ask_password() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
@@ -250,35 +260,3 @@ def _ask_password() -> str:
         return sys.stdin.readline().rstrip("\r\n")
     except UnicodeDecodeError:
         raise click.BadParameter("the password on standard input is not valid UTF-8") from None
-
-
-def _done(action: str, tally: Tally) -> str:
-    return f"{tally.ok / 60:.2f} min" if action in METERED else str(tally.ok)
-
-
-def _print_user(user: User, *, as_json: bool) -> None:
-    if as_json:
-        print_json(_plain(user))
-    else:
-        print_table(_table([user]))
-
-
-def _table(found: list[User]) -> Table:
-    rows = ((one.username, " ".join(one.roles), one.status, _time(one.created_ms), one.id) for one in found)
-    texts = [Column(name, overflow="fold") for name in ("User", "Roles", "Status", "Created", "Id")]
-    return table_of(texts, rows)
-
-
-def _plain(user: User) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(user)
-    for internal in ("mark", "mapped_s", "voided_s"):
-        del plain[internal]
-    return plain
-
-
-def _times(session: Session) -> str:
-    return "\n".join(map(_time, (session.opened_ms, session.used_ms, session.expires_ms)))
-
-
-def _time(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

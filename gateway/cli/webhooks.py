@@ -4,19 +4,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
+from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
 from gateway.cli.outgoing import out
-from gateway.cli.terminal import JSON, print_json, print_result, print_table, table_of
+from gateway.cli.terminal import CSV, JSON, print_csv, print_list, print_result, table_of
 from gateway.metering.dead_letters import DeadLetter
 from gateway.metering.webhooks import Webhooks
 from gateway.redis.store import Store
 from gateway.routes.schemas import iso
+from gateway.text import printable
 
 T = TypeVar("T")
 
-_MOST_CHARS = 200  # of a body; JSON has more
+_MOST_CHARS = 200  # of a body; CSV and JSON have more
 _NONE = "There are no dead letters."
 
 
@@ -29,31 +31,35 @@ webhooks.add_command(out)
 
 
 @webhooks.command("status")
+@CSV
 @JSON
-def status(as_json: bool) -> None:
+def status(as_csv: bool, as_json: bool) -> None:
     """Show whether events arrive, and what became of them."""
     state = _with_webhooks(lambda hooks: hooks.state())
-    if as_json:
-        print_json(state)
-        return
     rows = [(name, str(count)) for name, count in state.counts.items()]
     rows += [(f"  {name}", str(count)) for name, count in state.types.items()]
     last = "never" if state.last_ms is None else f"{iso(state.last_ms / 1000)}, processed after {state.lag_ms} ms"
     waiting = f"Waiting events: {state.waiting}. Dead letters: {state.dead_letters}."
-    print_table(table_of(("Events", "Count"), rows), f"Last event: {last}.", waiting)
+    table = table_of(("Events", Column("Count", justify="right")), rows)
+    print_list(state, table, f"Last event: {last}.", waiting, as_json=as_json, as_csv=as_csv)
 
 
 @webhooks.command("dead")
+@CSV
 @JSON
-def dead(as_json: bool) -> None:
+def dead(as_csv: bool, as_json: bool) -> None:
     """List the events that could not be understood, newest first, without their secrets."""
 
     async def work(hooks: Webhooks) -> list[DeadLetter]:
         return await every(lambda before: hooks.dead(before=before, size=50), None)
 
     found = _with_webhooks(work)
+    if as_csv:
+        rows = ((one.id, iso(one.at_ms / 1000), one.why, one.body) for one in found)
+        print_csv(table_of(("Id", "At", "Why", "Body"), rows))
+        return
     # Lines, because a table of 80 columns has no room for a body.
-    lines = [f"{one.id}  {iso(one.at_ms / 1000)}  {one.why}\n    {one.body[:_MOST_CHARS]}" for one in found]
+    lines = [f"{one.id}  {iso(one.at_ms / 1000)}  {one.why}\n    {printable(one.body[:_MOST_CHARS])}" for one in found]
     print_result(found, "\n".join(lines) or _NONE, as_json=as_json)
 
 

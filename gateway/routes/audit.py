@@ -12,7 +12,7 @@ from litestar.params import QueryParameter
 from msgspec import Meta
 
 from auth.errors import UnknownUser
-from gateway.audit import ACTION, PLACE, Entry, Filter, party
+from gateway.audit import ACTION, PLACE, Entry, Filter, check_action, party
 from gateway.http.access import needs
 from gateway.http.cursors import PageCursor, PageSize
 from gateway.routes.schemas import By, Instant, NextCursor, iso
@@ -68,6 +68,8 @@ async def read_audit(  # noqa: PLR0913  one argument per query parameter
     cursor: PageCursor = None,
 ) -> AuditPage:
     """Return entries of the audit trail, newest first."""
+    if action is not None:
+        check_action(action)
     wanted = Filter(await _party(services, user), action, _ms("from", from_) or 0, _ms("to", to))
     if wanted.last_ms is not None and wanted.first_ms > wanted.last_ms:
         raise FieldError("from", "must not be after `to`")

@@ -134,7 +134,7 @@ def test_an_account_can_be_managed_by_the_command_line_alone(guarded_installatio
     trail = [entry for entry in admin.audit(user=user["id"]) if entry["by"] == "cli"]
     assert {entry["action"] for entry in trail} == {
         "user.created", "user.password_link", "user.session_ended", "user.sessions_ended", "user.renamed",
-        "user.disabled", "user.deleted",
+        "user.disabled", "user.deleted", "usage.read",
     }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def test_tail_prints_all_entries_since_a_time_also_as_csv(guarded_installation: 
         (["--action", "LOGIN"], "gateway: Invalid value for --action: must look like login"),
         (
             ["--action", "room.create"],
-            "gateway: Invalid value for --action: there is no 'room.create'; there are: account",
+            "gateway: Invalid value for --action: there is no 'room.create'; did you mean room.created",
         ),
         (["--since", "2 hours"], "gateway: Invalid value for '--since': must look like 90s"),
     ],

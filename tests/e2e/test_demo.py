@@ -168,7 +168,10 @@ def test_demo_from_first_start_to_second(demo: Demo) -> None:
 
     stopped = demo.command("users", "list")
     assert stopped.returncode == 1
-    assert f"is the demo of {demo.folder / 'data'} stopped? Start it: `gateway demo`" in stopped.stderr
+    assert f": the demo of {demo.folder / 'data'} is not running. Start it: `gateway demo`" in stopped.stderr
+    assert "127.0.0.1" in stopped.stderr, "it does not say where it has looked"
+    assert demo.settings()["DEMO_REDIS_PASSWORD"] not in stopped.stderr
+    assert stopped.stderr.count("\n") == 1
 
     forget(demo, "HMS_WEBHOOK_SECRET")  # as a demo from before there were webhooks
     (demo.folder / "mine.toml").write_bytes((REPOSITORY / "gateway/policy/policy.toml").read_bytes())

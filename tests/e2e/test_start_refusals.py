@@ -434,7 +434,7 @@ def test_users_are_listed_and_shown_without_their_passwords(installation: Instal
     shown = installation.command("users", "show", "Hanna", "--json")
     assert listed.returncode == shown.returncode == 0
     hanna = json.loads(shown.stdout)
-    beside = {"last_login", "sessions", "usage", "time_zone"}
+    beside = {"last_login", "sessions", "usage", "limits", "time_zone"}
     assert beside <= hanna.keys()
     hanna = {name: value for name, value in hanna.items() if name not in beside}
     assert hanna in json.loads(listed.stdout)

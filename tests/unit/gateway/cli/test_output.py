@@ -1,0 +1,182 @@
+"""What every command prints: one format, in one line if it fails, and nothing that controls a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
+from rich.console import Console
+
+from gateway.cli import cli, main, terminal
+from gateway.cli.failures import place_of
+from gateway.cli.terminal import CSV, JSON, MOMENT, ms_of, print_list, print_table, say, table_of
+
+MODULES = Path(terminal.__file__).parent
+# Clears the screen, sets the title, goes up, forges a line, reverses the text, and is half a character.
+HOSTILE = "\x1b[2Jeva\x1b]0;root\x07\x1b[1A\r\n\u202eadmin\x9b\ud800"
+
+
+def commands(group: click.Group = cli) -> dict[str, click.Command]:
+    """Return every command that does something, by the words that call it."""
+    found: dict[str, click.Command] = {}
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= {f"{name} {path}": one for path, one in commands(command).items()}
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            found[name] = command
+    return found
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+@click.command()
+@CSV
+@JSON
+def sample(as_csv: bool, as_json: bool) -> None:
+    table = table_of(("Name", "Why"), [(HOSTILE, "=1+1")], title=HOSTILE)
+    print_list([HOSTILE], table, HOSTILE, as_json=as_json, as_csv=as_csv)
+    say(HOSTILE, err=True)
+
+
+@pytest.fixture
+def in_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show tables as in a terminal of 80 columns."""
+    shown = lambda: Console(markup=False, highlight=False, width=80, force_terminal=True, no_color=True)  # noqa: E731
+    monkeypatch.setattr(terminal, "console", shown)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--csv"], ["--json"]])
+def test_texts_of_others_cannot_control_a_terminal(arguments: list[str]) -> None:
+    """CWE-150: escape sequences, also in the forms of eight bits, carriage returns, reversed text, lone surrogates."""
+    done = CliRunner().invoke(sample, arguments)
+    assert done.exit_code == 0, done.output
+    assert not re.search("[^\x20-\x7e\r\n]", done.output)
+    assert "eva" in done.output
+    if "--json" in arguments:
+        assert json.loads(done.stdout) == [HOSTILE]
+
+
+@pytest.mark.usefixtures("in_terminal")
+def test_texts_of_others_cannot_control_a_terminal_that_shows_tables() -> None:
+    said = CliRunner().invoke(sample, color=True).output
+    assert "eva" in said
+    assert set(re.findall("\x1b[^A-Za-z]*[A-Za-z]?", said)) == {"\x1b[1m", "\x1b[0m"}, "more than bold headers"
+    assert not re.search("[\x00-\x09\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202e]", said)
+
+
+@pytest.mark.usefixtures("in_terminal")
+def test_names_of_wide_and_of_right_to_left_characters_keep_columns_and_their_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(table_of(("Name", "Count"), [("田中", "1"), ("محمد", "23"), ("ada", "4")]))
+    rows = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.rstrip()[-1:].isdigit()]
+    # The mark after the second name keeps a terminal from showing the number to the left of it.
+    assert rows == [" 田中  1", " محمد\u200e  23", " ada   4"]
+
+
+def test_elsewhere_names_have_no_marks_and_spaces_of_any_width(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table_of(("Name", "Count"), [("محمد", "23"), ("田\u3000中", "1"), ("می\u200cخواهم", "2")]))
+    assert capsys.readouterr().out.splitlines()[1:] == ["محمد     23", "田\u3000中   1", "می\u200cخواهم  2"]
+
+
+@pytest.mark.parametrize(("value", "color"), [("1", False), ("", None)])
+def test_no_color_is_honoured(value: str, color: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://no-color.org: "when present and not an empty string (regardless of its value)"."""
+    seen: list[bool | None] = []
+    probe = click.Command("probe", callback=lambda: seen.append(click.get_current_context().color))
+    monkeypatch.setitem(cli.commands, "probe", probe)
+    monkeypatch.setattr(sys, "argv", ["gateway", "probe"])
+    monkeypatch.setenv("NO_COLOR", value)
+    with pytest.raises(SystemExit):
+        main()
+    assert seen == [color]
+
+
+def test_only_one_module_prints() -> None:
+    """So that nothing is printed that others have written as it is. `init` and `doctor` print their own texts."""
+    printing = {
+        path.stem for path in MODULES.glob("*.py") if re.search(r"click\.s?echo\(|sys\.stdout", path.read_text())
+    }
+    assert printing == {
+        *("__init__", "terminal"),  # printable
+        "audit",  # JSON, a line for each entry
+        "usage",  # CSV and JSON, made page by page
+        "explain",  # one coloured word
+        *("doctor", "failures", "init", "init_answers"),
+    }
+
+
+def test_csv_and_json_exclude_each_other_in_every_command_that_has_both() -> None:
+    both = [path for path, command in commands().items() if {"--csv", "--json"} <= options_of(command)]
+    assert len(both) >= 15
+    for path in both:
+        needed = [parameter for parameter in commands()[path].params if parameter.required]
+        words = [word for one in needed for word in ([one.opts[0], "2026-11-28"] if one.opts[0][0] == "-" else ["x"])]
+        done = CliRunner().invoke(cli, [*path.split(), *words, "--csv", "--json"])
+        assert (done.exit_code, "Give --csv or --json, not both." in done.output) == (2, True), (path, done.output)
+
+
+def test_every_command_that_prints_a_table_as_csv_prints_json_too() -> None:
+    assert [
+        path for path, one in commands().items() if "--csv" in options_of(one) and "--json" not in options_of(one)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:hidden@127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://user:hid/den@[::1]:6379/1?password=hidden", "rediss://[::1]:6379/1"),
+        ("redis+sentinel://u:hidden@a:1,b:2/main/0", "redis+sentinel://a:1,b:2/main/0"),
+        ("unix://u:hidden@/run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_messages_name_an_address_without_its_password(url: str, shown: str) -> None:
+    assert place_of(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "is_end", "at"),
+    [
+        ("2026-11-22", "UTC", False, "2026-11-22T00:00:00Z"),
+        ("2026-11-22", "Asia/Kolkata", False, "2026-11-21T18:30:00Z"),
+        ("2026-11-22", "Europe/Berlin", True, "2026-11-22T22:59:59.999Z"),
+        ("2026-11-22T14:30", "Europe/Berlin", True, "2026-11-22T13:30:00Z"),
+        ("2026-11-22T14:30Z", "Europe/Berlin", False, "2026-11-22T14:30:00Z"),
+        ("2026-11-22T14:30:01.5+05:30", "UTC", False, "2026-11-22T09:00:01.5Z"),
+    ],
+)
+def test_a_moment_without_a_zone_is_one_of_the_policy(text: str, zone: str, is_end: bool, at: str) -> None:
+    assert ms_of(MOMENT.convert(text, None, None), zone, is_end=is_end) == _ms(datetime.fromisoformat(at))
+
+
+def test_a_moment_may_be_given_by_how_long_ago_it_was() -> None:
+    ago = _ms(datetime.now(UTC) - timedelta(hours=2))
+    assert 0 <= ms_of(MOMENT.convert("2h", None, None), "Asia/Kolkata") - ago < 60_000
+    assert MOMENT.convert(date(2026, 11, 22), None, None) == date(2026, 11, 22)
+
+
+@pytest.mark.parametrize("text", ["2 hours", "2026-11", "2026-13-01", "2026-11-22T25:00", "yesterday", "0h", ""])
+def test_what_is_no_moment_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"must look like 90s.* 2026-11-22T14:30Z"):
+        MOMENT.convert(text, None, None)
+
+
+def test_shell_completion_knows_the_commands() -> None:
+    completion = BashComplete(cli, {}, "gateway", "_GATEWAY_COMPLETE")
+    assert [one.value for one in completion.get_completions(["users"], "l")] == ["list", "logout"]
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
