@@ -83,7 +83,10 @@ class Valkey:
             *self.options,
         ]
         with (self.folder / "valkey.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # Python ignores SIGXFSZ, and so shall the server: a file that may not grow is an error, as a full disk is.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, restore_signals=False
+            )
         until = time.monotonic() + 10
         while True:
             try:

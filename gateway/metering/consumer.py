@@ -84,6 +84,7 @@ class Consumer:
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
         self._reclaim_ms = reclaim_ms
         self._has_group = False
+        self._holds_batch = False  # perhaps one that an outage interrupted
         self._tidy_at = 0.0
 
     async def run(self) -> None:
@@ -96,6 +97,7 @@ class Consumer:
                 await self._rest(POLL_S)
                 await asyncio.sleep(GATHER_S)
             except (StoreError, RedisError) as error:
+                self._holds_batch = True
                 if isinstance(error, RedisError):  # the store reports its own errors
                     log_refusal(error)
                 await asyncio.sleep(_LATER_S)
@@ -104,7 +106,10 @@ class Consumer:
                 await asyncio.sleep(_LATER_S)
 
     async def process_once(self) -> int:
-        """Process one batch; return how many events it had. Those of dead consumers come first."""
+        """Process one batch; return how many events it had. Those of dead consumers come first.
+
+        After an outage it is the batch that was interrupted: otherwise only the time of dead consumers would free it.
+        """
         batch = await self._read()
         if batch:
             await self._process(batch)
@@ -122,9 +127,11 @@ class Consumer:
             _, left, *_ = await self._execute(
                 "XAUTOCLAIM", keys.EVENTS, GROUP, self._name, self._reclaim_ms, "0-0", "COUNT", BATCH
             )
+            first = "0" if self._holds_batch else ">"
             fresh = await self._execute(
-                "XREADGROUP", "GROUP", GROUP, self._name, "COUNT", BATCH, "STREAMS", keys.EVENTS, ">"
+                "XREADGROUP", "GROUP", GROUP, self._name, "COUNT", BATCH, "STREAMS", keys.EVENTS, first
             )
+            self._holds_batch = False
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise

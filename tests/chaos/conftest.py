@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +17,23 @@ from tests.chaos.trial import Measured, warm
 from tests.servers import Installation
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A gateway of two workers, with Redis and 100ms."""
-    made = Installation(tmp_path_factory.mktemp("chaos"), workers=2, policy=people.POLICY)
+@contextmanager
+def start(
+    folder: Path, prepare: Callable[[Installation], None] = lambda _: None, *, real: bool = False
+) -> Iterator[Installation]:
+    """Run a gateway of two workers, with Redis and 100ms, that has been under load. `prepare` changes its settings."""
+    made = Installation(folder, workers=2, policy=people.POLICY, real=real)
     people.settings(made)
+    prepare(made)
     with made as running:
         asyncio.run(warm(running))
+        yield running
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running installation for faults that leave nothing behind."""
+    with start(tmp_path_factory.mktemp("chaos")) as running:
         yield running
 
 

@@ -260,3 +260,28 @@ async def test_an_event_of_this_process_is_processed_at_once(store: Store, intak
     assert time.monotonic() - began < 0.2
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_batch_that_an_outage_interrupted_is_processed_again_right_after_it(
+    store: Store, intake: Intake, owned: None
+) -> None:
+    failures = [StoreError("away")]
+
+    class Interrupted(Stays):
+        async def apply(self, stays: Sequence[Stay]) -> list[Credited]:
+            if failures:
+                raise failures.pop()
+            return await super().apply(stays)
+
+    await intake.store(LEAVE)
+    of = Interrupted(store.execute, Derived(store.execute, store.post))
+    worker = consumer(store, of, reclaim_ms=60_000)
+    task = asyncio.create_task(worker.run())
+    began = time.monotonic()
+    while not await minutes(store):
+        assert time.monotonic() - began < 5
+        await asyncio.sleep(0.05)
+    assert not failures
+    assert await minutes(store) == 60
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
