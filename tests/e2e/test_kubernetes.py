@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests import forked
+from tests.accounts import password_of
 from tests.e2e.commands import assert_done
 from tests.e2e.templates import create_template, role
 from tests.e2e.test_drain import LINES, keep_asking
@@ -39,7 +42,6 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         at.gateway = Service(command(documents), folder=mounted(documents, folder), env=at.env, log=folder / "pod.log")
         at.gateway.real = True
         at.start_gateway()
-        at.add_users(hanna="host")
         yield at
     finally:
         at.stop()
@@ -96,10 +98,14 @@ def mounted(documents: list[Document], at: Path) -> Path:
 
 
 def test_pod_serves_with_the_policy_and_keys_of_init_and_writes_no_file(pod: Installation) -> None:
+    in_pod = partial(forked.run, folder=pod.gateway.folder, env=pod.env)  # as `kubectl exec` runs it
+    assert_done(in_pod(("users", "add", "hanna", "--role", "host"), stdin=password_of("hanna")), pod.env)
+    checked = assert_done(in_pod(("doctor",)), pod.env)
+    assert "ok    policy" in checked
     with pod.client() as client:
         assert len(client.get("/.well-known/jwks.json").json()["keys"]) == 2
         assert client.get("/api/admin/overview").status_code == 404, "only on the listener of operators"
-        login = client.post("/api/auth/login", json={"username": "hanna", "password": pod.passwords["hanna"]})
+        login = client.post("/api/auth/login", json={"username": "hanna", "password": password_of("hanna")})
     with pod.client(login.json()["access_token"]) as hanna:
         room = hanna.post("/api/rooms", json={}).json()["room"]["id"]
         assert hanna.post(f"/api/rooms/{room}/token", json={}).json()["role"] == "pupil"

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from gateway.cli import cli
-from gateway.metrics.instruments import Instruments
+from gateway.metrics.instruments import Instruments, _Shared
 from gateway.metrics.readings import Readings
 from gateway.metrics.slots import Slot
 from gateway.metrics.tally import Tally
@@ -53,6 +53,22 @@ def test_alerts_and_dashboard_name_only_series_that_exist(samples: set[str]) -> 
     assert len(queries) > 30
     for text in (ALERTS, TESTS, *queries):
         assert set(NAME.findall(text)) <= samples, text
+
+
+def test_what_all_gateways_say_alike_is_neither_added_up_nor_shown_once_for_each() -> None:
+    """Gateways share one Redis, and each says what is in it."""
+    readings = Readings(up=True, is_persisted=True, events={"received": 1}, budgets={"b": 0.5}, outgoing=[BILLING])
+    shared = {one.name for one in _Shared(readings).collect()} - {"gateway_build", "gateway_redis_up"}
+    expressions = re.findall(r"expr: (?:\|\n((?: {10}.*\n)+)|(.*))", ALERTS)
+    queries = [a or b for a, b in expressions] + [target["expr"] for panel in panels() for target in panel["targets"]]
+    found = set()
+    for query in queries:
+        for name in NAME.finditer(query):
+            if name[0].removesuffix("_total") in shared:
+                around = re.findall(r"\b(sum|max|min|topk)\b", query[: name.start()])
+                assert around[-1:] in (["max"], ["min"]), query
+                found.add(name[0])
+    assert len(found) > 15
 
 
 def test_operations_page_names_exactly_the_metrics(samples: set[str]) -> None:
