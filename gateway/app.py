@@ -15,7 +15,6 @@ import msgspec
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ASGIApp, Scope
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from auth.accounts import Accounts
@@ -78,8 +77,8 @@ from gateway.overview.totals import Totals
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce, PolicyReload
 from gateway.policy.templates import TemplateWatch
-from gateway.redis.durable import DurableWrites
-from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
+from gateway.redis.store import REPORT_DEADLINE_S, StoreError
+from gateway.redis.topology import AnyStore, AnyWrites, Topology, connect, open_store, open_writes
 from gateway.rooms.change import RoomControl
 from gateway.rooms.create import RoomCreation
 from gateway.rooms.guest_accounts import GuestBook
@@ -123,7 +122,7 @@ def from_env() -> ASGIApp:
     return app
 
 
-def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> ASGIApp:
+def create_app(settings: Settings, *, redis: Topology, http: httpx.AsyncClient) -> ASGIApp:
     """Join the parts into one ASGI app, which owns and closes `redis` and `http` from here on. Raises: PolicyError"""
     reload = PolicyReload(settings)
     policy = PolicyInForce(policy_of(settings))
@@ -131,12 +130,12 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     recorder = traces.start(settings, addresses.trusts)
     on_send = recorder.sent if recorder else None
     # Reports read a lot at once; on a separate connection they never delay a decision.
-    store = Store(redis, deadline_s=settings.redis_timeout_ms / 1000, on_send=on_send)
-    reports = Store(redis, deadline_s=REPORT_DEADLINE_S, on_send=on_send)
+    store = open_store(redis, deadline_s=settings.redis_timeout_ms / 1000, on_send=on_send)
+    reports = open_store(redis, deadline_s=REPORT_DEADLINE_S, on_send=on_send)
     passwords = Passwords(
         workers=settings.workers, memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes
     )
-    durable, fetcher = DurableWrites(redis, on_send=recorder.written if recorder else None), Fetcher()
+    durable, fetcher = open_writes(redis, on_send=recorder.written if recorder else None), Fetcher()
     accounts = Accounts(store.execute, passwords, settings.password_policy, write=durable.execute)
     service_keys = ServiceKeys(store.execute, write=durable.execute, post=store.post)
     refresh_keys = KeyRing(settings.gateway_secrets, "refresh")
@@ -175,7 +174,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     to_others = Outgoing(outbox, sender, policy, audit)
     monitor = None
     if tally:
-        reader = Reader(reports.execute, webhooks, to_others, report_budgets, policy)
+        reader = Reader(reports.execute, reports.each, webhooks, to_others, report_budgets, policy)
         workload = Workload((store, reports), hms, passwords)
         monitor = Monitor(settings.metrics_token, claim(workers=settings.workers), tally, reader, workload)
     totals, presence = Totals(reports.execute, history.daily), Presence(reports.execute)
@@ -266,7 +265,7 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
             await http.aclose()
             derived.flush()
             with suppress(StoreError, RedisError):
-                await store.execute("PING")  # everything posted before it has arrived
+                await store.each("PING")  # everything posted before it has arrived
             await store.close()
             await reports.close()
             if archive is not None:
@@ -322,12 +321,13 @@ def create_app(settings: Settings, *, redis: Redis, http: httpx.AsyncClient) -> 
     )
 
 
-async def _warm(stores: tuple[Store, ...], durable: DurableWrites, passwords: Passwords) -> None:
+async def _warm(stores: tuple[AnyStore, ...], durable: AnyWrites, passwords: Passwords) -> None:
     """Prepare what would make the first request slower than the others. A failure here does not stop the start."""
     await passwords.warm()
     try:
         for store in stores:
             await store.execute("PING")
+            await store.each("PING")
         await durable.check()
     except (StoreError, RedisError):
         log.warning("Redis does not answer yet; every request is answered 503 until it does")

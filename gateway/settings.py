@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from auth.breaches import BadBreachFile, BreachFile
 from auth.password_policy import LEAST_MIN_LENGTH, MIN_LENGTH, MOST_MIN_LENGTH, PasswordPolicy
 from auth.passwords import MEMORY_KIB, MOST_MEMORY_KIB, MOST_PASSES, PASSES
+from gateway.redis_urls import is_several, read_several
 from gateway.setting_values import (
     Network,
     SettingsError,
@@ -250,6 +251,8 @@ def redis_url(env: Mapping[str, str]) -> str:
         raise SettingsError(
             "REDIS_URL is not set, and no demo has run here; `gateway demo` starts one, `gateway init` sets it"
         )
+    if is_several(url):
+        return _several(env, url)
     try:
         parts = urlsplit(url)
         host = bool(parts.hostname) and parts.port != 0
@@ -262,9 +265,21 @@ def redis_url(env: Mapping[str, str]) -> str:
         )
     plain = host and re.fullmatch(r"/?[0-9]{0,4}", parts.path) and not parts.fragment
     if not (parts.scheme in ("redis", "rediss") and plain) and not (parts.scheme == "unix" and parts.path):
-        raise SettingsError("REDIS_URL must look like redis://host:6379/0, rediss://... or unix:///path")
+        raise SettingsError(
+            "REDIS_URL must look like redis://host:6379/0, rediss://..., redis+cluster://..., redis+sentinel://..."
+            " or unix:///path"
+        )
     trusted = redis_trust(env, encrypted=parts.scheme.startswith("rediss"))
     return f"{url}?{trusted}" if trusted else url
+
+
+def _several(env: Mapping[str, str], url: str) -> str:
+    """Check the URL of a cluster or of Sentinels. Raises: SettingsError"""
+    several = read_several(url)
+    if several.trust:
+        raise SettingsError("REDIS_URL: TLS is verified by the system's CAs, or by REDIS_CA_FILE or REDIS_FINGERPRINT")
+    trusted = redis_trust(env, encrypted=several.scheme == "rediss")
+    return f"{url}{'&' if '?' in url else '?'}{trusted}" if trusted else url
 
 
 def redis_trust(env: Mapping[str, str], *, encrypted: bool) -> str:

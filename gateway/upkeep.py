@@ -13,13 +13,13 @@ from gateway.metering.sweep import Sweep
 from gateway.metering.unlocking import Unlocking
 from gateway.outgoing.messages import Announcer
 from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.rooms.registry import Rooms
 from limits.limiter import Limiter
 
 
 def leader_of(
-    reports: Store, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms, *others: Chore
+    reports: AnyStore, stays: Stays, hms: HmsClient, policy: PolicyInForce, rooms: Rooms, *others: Chore
 ) -> Leader:
     """Return the leader with the chores that keep minutes exact and within their budgets, and others."""
     audit = Audit(reports.execute, reports.post, Announcer(policy))

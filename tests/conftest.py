@@ -1,16 +1,17 @@
-"""A real Valkey server; one for each test process, emptied for each test."""
+"""Real Valkey servers, alone or several; one of each for a test process that needs it, emptied for each test."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from gateway.redis.store import Store, connect
+from gateway.redis.topology import AnyStore, connect, open_store
 from tests.servers import Valkey
+from tests.topologies import Cluster, Watched
 
 # A process that a shell starts with `&` ignores SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,16 +32,51 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture
-def redis_url(valkey: Valkey) -> str:
-    """The URL of the shared server, emptied."""
-    valkey.flush()
-    return valkey.url
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster, shared by the session. Tests that kill a node start their own."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A running master with replicas and Sentinels, shared by the session."""
+    with Watched(tmp_path_factory.mktemp("sentinels")) as watched:
+        yield watched
+
+
+RedisOf = Callable[[str], Valkey | Cluster | Watched]
 
 
 @pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[Store]:
-    """A store on the shared server. Its deadline is generous: these tests are about results, not speed."""
-    store = Store(connect(redis_url), deadline_s=5)
+def redis_of(request: pytest.FixtureRequest) -> RedisOf:
+    """Return the shared Redis of a kind, emptied: one `server`, a `cluster`, or one with `sentinels`."""
+
+    def find(kind: str) -> Valkey | Cluster | Watched:
+        redis = request.getfixturevalue("valkey" if kind == "server" else kind)
+        redis.flush()
+        return redis
+
+    return find
+
+
+@pytest.fixture
+def redis_url(request: pytest.FixtureRequest, redis_of: RedisOf) -> str:
+    """The URL of a shared Redis, emptied: that of the test's `topology`, usually one server."""
+    return redis_of(getattr(request, "param", "server")).url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module marked `topologies` on each of them."""
+    mark = metafunc.definition.get_closest_marker("topologies")
+    if mark is not None and "redis_url" in metafunc.fixturenames:
+        metafunc.parametrize("redis_url", mark.args, indirect=True)
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[AnyStore]:
+    """A store on the shared Redis. Its deadline is generous: these tests are about results, not speed."""
+    store = open_store(connect(redis_url), deadline_s=5)
     yield store
     await store.close()

@@ -69,24 +69,30 @@ class Valkey:
     def client(self) -> redis.Redis:
         return redis.Redis(host=HOST, port=self.port, socket_timeout=5)
 
-    def start(self) -> None:
-        command = [str(get_binary_path()), "--bind", HOST, "--port", str(self.port), "--dir", str(self.folder)]
-        command += [
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "everysec",
-            "--save",
-            "",
-            "--maxmemory-policy",
-            "noeviction",
+    binary = str(get_binary_path())
+
+    @property
+    def command(self) -> list[str]:
+        return [
+            *(self.binary, "--bind", HOST, "--port", str(self.port), "--dir", str(self.folder)),
+            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
             *self.options,
         ]
+
+    def start(self) -> None:
+        self.spawn()
+        self.wait()
+
+    def spawn(self) -> None:
+        """Start the process, without waiting until it answers."""
         with (self.folder / "valkey.log").open("ab") as log:
             # Python ignores SIGXFSZ, and so shall the server: a file that may not grow is an error, as a full disk is.
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, restore_signals=False
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, restore_signals=False
             )
+
+    def wait(self) -> None:
+        """Wait until the server answers."""
         until = time.monotonic() + 10
         while True:
             try:
@@ -94,7 +100,7 @@ class Valkey:
                     client.ping()
                 return
             except redis.RedisError:
-                if self.process.poll() is not None or time.monotonic() > until:
+                if self._running.poll() is not None or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
 
@@ -124,6 +130,13 @@ class Valkey:
         self._running.wait()
         self.process = None
 
+    def stop(self) -> None:
+        """Stop the server if it runs, frozen or not."""
+        if self.process is not None:
+            self.resume()
+            self.process.terminate()
+            self.process.wait(10)
+
     @property
     def _running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None
@@ -136,10 +149,7 @@ class Valkey:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process is not None:
-            self.resume()
-            self.process.terminate()
-            self.process.wait(10)
+        self.stop()
 
 
 def wait_until(ready: Callable[[], bool], what: str, *, within_s: float = 20) -> None:

@@ -14,7 +14,7 @@ from gateway.cli.connection import with_store
 from gateway.cli.terminal import JSON, print_result, progress
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.rooms.keys import ALL_ROOMS
 from gateway.setting_values import SettingsError
 from gateway.settings import archive_url, load_env, policy_path
@@ -35,7 +35,7 @@ def archive() -> None:
 def status(as_json: bool) -> None:
     """Show the last day that the archive holds, and how many days are to be copied again."""
 
-    async def work(store: Store, roll_up: RollUp) -> tuple[date | None, int]:
+    async def work(store: AnyStore, roll_up: RollUp) -> tuple[date | None, int]:
         return await roll_up.through(), await store.execute("SCARD", CHANGED)
 
     through, changed = _with_archive(work)
@@ -51,7 +51,7 @@ def status(as_json: bool) -> None:
 def update(as_json: bool) -> None:
     """Copy finished days to the archive now. The gateway does this by itself, shortly after midnight."""
 
-    async def work(store: Store, roll_up: RollUp) -> list[date]:
+    async def work(store: AnyStore, roll_up: RollUp) -> list[date]:
         with progress() as shown:
             total = await _subjects(store).count() + await store.execute("ZCARD", ALL_ROOMS) + 1
             task = shown.add_task("Copying counters", total=total)
@@ -90,14 +90,14 @@ def _is_missing(url: str) -> bool:
     return url.startswith("sqlite:") and not Path(url.removeprefix("sqlite:///")).exists()
 
 
-def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
+def _with_archive(work: Callable[[AnyStore, RollUp], Coroutine[Any, Any, T]]) -> T:
     """Run work with the archive of the settings. Raises: SettingsError, PolicyError, ArchiveError"""
     url = archive_url(load_env())
     if not url:
         raise SettingsError("GATEWAY_ARCHIVE is not set, so there is no archive")
     policy = PolicyInForce(load_policy(policy_path(load_env())))
 
-    async def inner(store: Store) -> T:
+    async def inner(store: AnyStore) -> T:
         archive = Archive(url)
         try:
             return await work(store, RollUp(store.execute, _subjects(store), archive, zone=policy.zone))
@@ -107,5 +107,5 @@ def _with_archive(work: Callable[[Store, RollUp], Coroutine[Any, Any, T]]) -> T:
     return with_store(inner)
 
 
-def _subjects(store: Store) -> Subjects:
+def _subjects(store: AnyStore) -> Subjects:
     return Subjects(Accounts(store.execute), ServiceKeys(store.execute))

@@ -18,7 +18,7 @@ from gateway.audit import ACTION, EVERYTHING, MOST_ENTRIES, Audit, Entry, Filter
 from gateway.cli.connection import every, with_store
 from gateway.cli.terminal import CSV, MOMENT, format_option, instant_of, ms_of, print_csv, say, table_of
 from gateway.policy.file import load_policy
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.routes.schemas import iso
 from gateway.settings import load_env, policy_path
 from gateway.text import FieldError, printable
@@ -51,7 +51,7 @@ def tail(lines: int | None, follow: bool, as_csv: bool, as_json: bool, **selecte
     options = _Selected(**selected)
     zone = load_policy(policy_path(load_env())).time_zone
 
-    async def work(store: Store) -> None:
+    async def work(store: AnyStore) -> None:
         accounts = Accounts(store.execute)
         trail, names = Audit(store.execute), _Names(Subjects(accounts, ServiceKeys(store.execute)))
         wanted = await _filter(options, zone, accounts)

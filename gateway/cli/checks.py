@@ -5,9 +5,9 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from zxcvbn import zxcvbn
 
 from auth.accounts import Accounts
@@ -19,9 +19,11 @@ from gateway.hms.replies import HmsTemplate
 from gateway.policy.file import BUILT_IN
 from gateway.policy.model import Policy
 from gateway.policy.templates import missing_roles, privileged_mints
-from gateway.redis.durable import SYNC_S, DurableWrites, NotDurable
+from gateway.redis.cluster import ClusterStore
+from gateway.redis.durable import SYNC_S, NotDurable
 from gateway.redis.info import info_of
-from gateway.redis.store import Store, StoreError
+from gateway.redis.store import StoreError
+from gateway.redis.topology import AnyStore, AnyWrites
 from gateway.settings import Settings
 
 LEAST_REDIS, LEAST_VALKEY = (7, 0), (8, 0)
@@ -69,32 +71,57 @@ def _guesses_log10(secret: str) -> float:
     return float(zxcvbn(secret[:_MOST_ESTIMATED])["guesses_log10"])
 
 
-async def check_redis(store: Store, durable: DurableWrites) -> list[Finding]:
-    """Check the server's version, persistence, eviction, clock and memory."""
+async def check_redis(store: AnyStore, durable: AnyWrites) -> list[Finding]:
+    """Check each master's version, persistence, eviction, clock and memory."""
     try:
-        info = info_of(await store.execute("INFO"))
+        replies = await store.each("INFO")
+        failed = next((reply for reply in replies.values() if isinstance(reply, BaseException)), None)
+        if failed is not None:
+            raise failed
+        missing = await store.check() if len(replies) > 1 else []
     except StoreError as error:
         return [Finding("redis", "FAIL", f"REDIS_URL: {store_text(error)}")]
     except RedisError as error:
         return [Finding("redis", "FAIL", f"REDIS_URL: refused the connection or INFO: {_words(error)}")]
-    config = {name: await _config(store, name) for name in ("appendfsync", "maxmemory-policy")}
+    infos = {name: info_of(reply) for name, reply in replies.items()}
+    appendfsync, eviction = await _config(store, "appendfsync"), await _config(store, "maxmemory-policy")
     return [
-        _version(info),
-        _append_only(info),
-        _appendfsync(config["appendfsync"]),
-        _eviction(config["maxmemory-policy"] or info.get("maxmemory_policy", "")),
+        *judge_cluster(infos, missing, is_cluster=isinstance(store, ClusterStore)),
+        *_joined({name: _version(info) for name, info in infos.items()}),
+        *_joined({name: _append_only(info) for name, info in infos.items()}),
+        *_joined({name: _appendfsync(value) for name, value in appendfsync.items()}),
+        *_joined({name: _eviction(eviction[name] or info.get("maxmemory_policy", "")) for name, info in infos.items()}),
         await _confirmed(durable),
-        await _clock(store),
-        _memory(info),
+        *await _clocks(store),
+        *_joined({name: _memory(info) for name, info in infos.items()}),
     ]
 
 
-async def _config(store: Store, name: str) -> str:
-    """Return a configuration value; empty if the server does not report it (managed servers forbid CONFIG)."""
-    try:
-        reply = await store.execute("CONFIG", "GET", name)
-    except (StoreError, ResponseError):
-        return ""
+def judge_cluster(infos: Mapping[str, Mapping[str, str]], missing: list[str], *, is_cluster: bool) -> list[Finding]:
+    """Judge whether REDIS_URL says what Redis is, and whether all of a cluster's masters work."""
+    if not is_cluster:
+        if any(info.get("cluster_enabled") == "1" for info in infos.values()):
+            return [Finding("cluster", "FAIL", "Redis is a node of a cluster: begin REDIS_URL with redis+cluster://")]
+        return []
+    if missing:
+        return [Finding("cluster", "FAIL", f"no master works for {', '.join(missing)}")]
+    return [Finding("cluster", "ok", f"all {len(infos)} masters work: {', '.join(infos)}")]
+
+
+def _joined(found: Mapping[str, Finding]) -> list[Finding]:
+    """Return one finding for all masters if it is the same, otherwise that of each with its address."""
+    if len(set(found.values())) == 1:
+        return [next(iter(found.values()))]
+    return [Finding(one.check, one.status, f"{name}: {one.text}") for name, one in found.items()]
+
+
+async def _config(store: AnyStore, name: str) -> dict[str, str]:
+    """Return a configuration value of each master; empty if it does not report it (managed servers forbid CONFIG)."""
+    replies = await store.each("CONFIG", "GET", name)
+    return {server: "" if isinstance(reply, BaseException) else _value(reply) for server, reply in replies.items()}
+
+
+def _value(reply: Mapping[bytes, bytes]) -> str:
     return "".join(value.decode() for value in reply.values())
 
 
@@ -134,7 +161,7 @@ def _eviction(value: str) -> Finding:
     return Finding("eviction", "FAIL", f"{value} lets Redis delete accounts; set `maxmemory-policy noeviction`")
 
 
-async def _confirmed(durable: DurableWrites) -> Finding:
+async def _confirmed(durable: AnyWrites) -> Finding:
     """Check whether the server confirms that a write is on disk."""
     try:
         if not await durable.check():
@@ -152,13 +179,17 @@ async def _confirmed(durable: DurableWrites) -> Finding:
     return Finding("disk", "ok", f"a write was confirmed on disk after {took_ms:.0f} ms")
 
 
-async def _clock(store: Store) -> Finding:
-    try:
-        before = time.time()
-        seconds, micros = await store.execute("TIME")
-        here = (before + time.time()) / 2
-    except (StoreError, RedisError) as error:
-        return Finding("clock", "WARN", f"Redis does not report its time: {_words(error)}")
+async def _clocks(store: AnyStore) -> list[Finding]:
+    before = time.time()
+    replies = await store.each("TIME")
+    here = (before + time.time()) / 2
+    return _joined({name: _clock(reply, here) for name, reply in replies.items()})
+
+
+def _clock(reply: Any, here: float) -> Finding:
+    if isinstance(reply, Exception):
+        return Finding("clock", "WARN", f"Redis does not report its time: {_words(reply)}")
+    seconds, micros = reply
     return judge_clock(int(seconds) + int(micros) / 1_000_000 - here)
 
 

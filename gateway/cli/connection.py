@@ -21,8 +21,8 @@ from gateway.audit import Audit
 from gateway.outgoing.messages import Announcer
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.redis.durable import DurableWrites
-from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
+from gateway.redis.store import REPORT_DEADLINE_S
+from gateway.redis.topology import AnyStore, connect, open_store, open_writes
 from gateway.settings import argon2_cost, load_env, password_policy, policy_path, redis_url
 from limits.counters import Counters
 from limits.limiter import Limiter
@@ -53,10 +53,10 @@ def with_office(work: Callable[[Office], Coroutine[Any, Any, T]]) -> T:
     policy = PolicyInForce(load_policy(policy_path(env)))
     passwords, (memory_kib, passes) = password_policy(env), argon2_cost(env)
 
-    async def inner(store: Store) -> T:
+    async def inner(store: AnyStore) -> T:
         execute = store.execute
         # Writes are on disk before the command reports success.
-        durable = DurableWrites(connect(redis_url(env)))
+        durable = open_writes(connect(redis_url(env)))
         hashing = Passwords(memory_kib=memory_kib, passes=passes)
         accounts = Accounts(execute, hashing, passwords, write=durable.execute)
         # Ending a session needs no signing key, so the commands work without GATEWAY_SECRET.
@@ -98,11 +98,11 @@ async def names_of(accounts: Accounts, uids: Iterable[str]) -> dict[str, str]:
     return dict(zip(wanted, await asyncio.gather(*map(name, wanted)), strict=True))
 
 
-def with_store(work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+def with_store(work: Callable[[AnyStore], Coroutine[Any, Any, T]]) -> T:
     """Run work with a store, then close it. Raises: SettingsError, StoreError"""
 
     async def session() -> T:
-        store = Store(connect(redis_url(load_env())), deadline_s=REPORT_DEADLINE_S)
+        store = open_store(connect(redis_url(load_env())), deadline_s=REPORT_DEADLINE_S)
         try:
             return await work(store)
         finally:

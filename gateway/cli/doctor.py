@@ -25,8 +25,8 @@ from gateway.policy.effective import policy_of
 from gateway.policy.file import load_policy
 from gateway.policy.model import Policy
 from gateway.policy.tables import PolicyError
-from gateway.redis.durable import DurableWrites
-from gateway.redis.store import REPORT_DEADLINE_S, Store, StoreError, connect
+from gateway.redis.store import REPORT_DEADLINE_S, StoreError
+from gateway.redis.topology import connect, open_store, open_writes
 from gateway.setting_values import SettingsError
 from gateway.settings import Settings, load_env, policy_path, redis_url, signing_key_path
 from gateway.text import printable
@@ -114,9 +114,9 @@ async def _redis(env: Mapping[str, str], policy: Policy | None, events: list[Fin
     # The store and the durable writes would also log what is reported here.
     logging.getLogger("gateway.store").setLevel(logging.CRITICAL)
     redis = connect(url)
-    store = Store(redis, deadline_s=REPORT_DEADLINE_S)
+    store = open_store(redis, deadline_s=REPORT_DEADLINE_S)
     try:
-        findings = await checks.check_redis(store, DurableWrites(redis))
+        findings = await checks.check_redis(store, open_writes(redis))
         if policy is not None and len(findings) > 1:
             findings.append(await checks.check_admins(Accounts(store.execute), policy))
             findings += await check_outgoing(store, policy)

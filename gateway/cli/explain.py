@@ -22,7 +22,7 @@ from gateway.policy.explain import Explanation, Question, Standing, explain, sta
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy, written
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
 from gateway.routes.schemas import LimitsNow
@@ -85,7 +85,7 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
     settings = Settings.from_env(env) if hms_given(env)[0] else None
     policy = PolicyInForce(policy_of(settings) if settings else load_policy(policy_path(env)))
 
-    async def work(store: Store) -> _Answer:
+    async def work(store: AnyStore) -> _Answer:
         accounts = Accounts(store.execute)
         one = await accounts.lookup(user)
         limiter = Limiter(store.execute, zone=policy.zone)
@@ -108,7 +108,7 @@ def _ask(user: str, action: str, room_id: str, role: str | None, *, offline: boo
     return with_store(work)
 
 
-async def _find(store: Store, limiter: Limiter, policy: PolicyInForce, room_id: str, uid: str) -> Found | None:
+async def _find(store: AnyStore, limiter: Limiter, policy: PolicyInForce, room_id: str, uid: str) -> Found | None:
     async with connect("http://127.0.0.1") as http:  # never used: a room is found in Redis
         rooms = Rooms(store.execute, HmsClient(http, HmsTokens("", "")), limiter, policy)
         return await rooms.find(room_id, uid, people=True)

@@ -83,7 +83,8 @@ def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: 
     In a container of docker-compose.yml it does not ask for REDIS_URL, because compose brings Redis, and prints what to
     write if the folder is not yours to write to.
     """
-    if urlsplit(given["REDIS_URL"] or "").password:
+    url = urlsplit(given["REDIS_URL"] or "")
+    if url.password or "password=" in url.query:
         raise CommandError(
             "--redis-url: other users can read a password on a command line; set REDIS_URL, or enter it when asked"
         )

@@ -12,7 +12,7 @@ from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
 from gateway.hms.replies import HmsTemplate
 from gateway.hms.tokens import HmsTokens
-from gateway.redis.store import connect as redis_connect
+from gateway.redis.server import connect as redis_connect
 from gateway.redis.tls import distrust
 from gateway.setting_values import SettingsError, http_url, required, secret
 from gateway.settings import DEFAULT_HMS_API_URL, in_compose, redis_url, template_id
@@ -56,9 +56,9 @@ def complete(env: Mapping[str, str], *, offline: bool) -> tuple[dict[str, str], 
 
 def _pin(env: Mapping[str, str]) -> dict[str, str]:
     """Offer to pin the certificate of a Redis that is not trusted, at a terminal, where someone can compare it."""
-    if not env["REDIS_URL"].startswith("rediss") or any(env.get(name) for name in _TRUST) or not sys.stdin.isatty():
+    if not env["REDIS_URL"].startswith("rediss://") or any(env.get(name) for name in _TRUST) or not sys.stdin.isatty():
         return {}
-    error = asyncio.run(distrust(redis_connect(redis_url(env))))
+    error = asyncio.run(distrust(redis_connect(redis_url(env)).open))
     if error is None:
         return {}
     click.echo(f"REDIS_URL: {error}.", err=True)

@@ -16,7 +16,7 @@ from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
 from gateway.cli.terminal import CSV, JSON, plain_lines, print_csv, print_json, say, table_of
 from gateway.cli.usage_views import shortened
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.usage.live import LiveRoom, Now, who_is_where
 
 _MOST_ROOMS = 100  # except as CSV, which has no place to say how many there are
@@ -30,11 +30,11 @@ _MOST_ROOMS = 100  # except as CSV, which has no place to say how many there are
 def live(every_s: int, once: bool, as_csv: bool, as_json: bool) -> None:
     """Show who is in which room now, until Ctrl-C."""
 
-    async def read(store: Store) -> Now:
+    async def read(store: AnyStore) -> Now:
         size = sys.maxsize if as_csv else _MOST_ROOMS
         return await who_is_where(store.execute, Accounts(store.execute), size=size)
 
-    async def work(store: Store) -> None:
+    async def work(store: AnyStore) -> None:
         await Audit(store.execute).record("usage.read", by=CLI, subject="", report="live")
         now = await read(store)
         console = Console(markup=False, highlight=False)

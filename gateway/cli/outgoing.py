@@ -14,7 +14,7 @@ from gateway.outgoing.outbox import DeadMessage, Outbox
 from gateway.outgoing.sender import Sender
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.routes.schemas import iso
 from gateway.settings import load_env, policy_path, signing_keys
 
@@ -105,7 +105,7 @@ def _with_outgoing(work: Callable[[Outgoing], Coroutine[Any, Any, T]]) -> T:
     env = load_env()
     policy, keys = PolicyInForce(load_policy(policy_path(env))), signing_keys(env)
 
-    async def inner(store: Store) -> T:
+    async def inner(store: AnyStore) -> T:
         sender = Sender(keys)
         try:
             return await work(Outgoing(Outbox(store.execute), sender, policy, Audit(store.execute)))

@@ -23,7 +23,7 @@ from gateway.metering.stays import Stays
 from gateway.metering.sweep import EVERY_S
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.settings import Settings, load_env
 from gateway.usage.query import Days, today_in
 from limits.derived import Derived
@@ -71,7 +71,7 @@ def _with_reconciliation(
     # A stay on the first day may belong to a session that began up to twelve hours before.
     span_ms = begin.start_us // 1000 - MOST_STAY_MS, end.end_us // 1000 - 1
 
-    async def work(store: Store) -> list[Finding]:
+    async def work(store: AnyStore) -> list[Finding]:
         derived, audit = Derived(store.execute, store.post, zone=zone), Audit(store.execute)
         stays = Stays(store.execute, derived, zone=zone, calendars=lambda: policy.now.metered_calendars)
         reconciliation = Reconciliation(store.execute, stays, audit, store.now_ms)

@@ -19,7 +19,7 @@ from gateway.hms.tokens import HmsTokens
 from gateway.outgoing.messages import Announcer
 from gateway.policy.effective import policy_of
 from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.rooms.change import RoomControl
 from gateway.rooms.locks import LockedMeanwhile, TooManyRooms
 from gateway.rooms.membership import Membership, may_own
@@ -202,7 +202,7 @@ def _with_services(work: Callable[[_Services], Coroutine[Any, Any, T]]) -> T:
     settings = Settings.from_env(load_env())
     policy = PolicyInForce(policy_of(settings))
 
-    async def inner(store: Store) -> T:
+    async def inner(store: AnyStore) -> T:
         async with connect(settings.hms_api_url) as http:
             hms = HmsClient(http, HmsTokens(settings.hms_app_access_key, settings.hms_app_secret))
             rooms = Rooms(store.execute, hms, Limiter(store.execute, zone=policy.zone), policy)

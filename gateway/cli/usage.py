@@ -25,7 +25,7 @@ from gateway.files import writing_whole
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.settings import archive_url, load_env, policy_path
 from gateway.text import FieldError
 from gateway.usage.archive import Archive
@@ -181,7 +181,7 @@ def rebuild(month: str | None) -> None:
     with _as_option():
         first, last = days_of_period(month)
 
-    async def work(store: Store) -> int:
+    async def work(store: AnyStore) -> int:
         subjects = _subjects(store)
         with progress() as shown:
             task = shown.add_task("Reading users and keys", total=await subjects.count())
@@ -209,7 +209,7 @@ usage.add_command(reconcile)
 class _Desk(msgspec.Struct, frozen=True):
     """What reading a report takes."""
 
-    store: Store
+    store: AnyStore
     reports: Reports
     policy: Policy
 
@@ -218,7 +218,7 @@ def _with_reports(work: Callable[[_Desk], Coroutine[Any, Any, T]]) -> T:
     """Run work with reports, as far back as the archive reaches. Raises: SettingsError, StoreError, ArchiveError"""
     url, policy = archive_url(load_env()), _policy()
 
-    async def inner(store: Store) -> T:
+    async def inner(store: AnyStore) -> T:
         archive = Archive(url) if url else None
         history, derived = History(Counters(store.execute), archive), Derived(store.execute, store.post)
         try:
@@ -237,7 +237,7 @@ def _policy() -> Policy:
     return load_policy(policy_path(load_env()))
 
 
-def _subjects(store: Store) -> Subjects:
+def _subjects(store: AnyStore) -> Subjects:
     return Subjects(Accounts(store.execute), ServiceKeys(store.execute))
 
 

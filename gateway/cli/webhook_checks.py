@@ -14,7 +14,8 @@ from gateway.outgoing.outbox import Outbox
 from gateway.outgoing.sender import Sender
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
-from gateway.redis.store import Store, StoreError
+from gateway.redis.store import StoreError
+from gateway.redis.topology import AnyStore
 from gateway.settings import Settings
 
 _MOST_LAG_MS = 5000  # an event is counted within half a second
@@ -37,7 +38,7 @@ def judge_webhooks(settings: Settings | None) -> Finding:
     return Finding("webhooks", "ok", f"at 100ms must be set: {settings.public_url}{PATH}, header {header}")
 
 
-async def check_events(store: Store) -> list[Finding]:
+async def check_events(store: AnyStore) -> list[Finding]:
     """Check when the last event arrived, how long the last one waited, and whether some could not be counted."""
     try:
         state = await Webhooks(store.execute, Audit(store.execute)).state()
@@ -73,7 +74,7 @@ def judge_dead_letters(count: int) -> Finding:
     return Finding("dead letters", "ok", "none")
 
 
-async def check_outgoing(store: Store, policy: Policy) -> list[Finding]:
+async def check_outgoing(store: AnyStore, policy: Policy) -> list[Finding]:
     """Check whether events reach the endpoints of the policy. Sends nothing."""
     if not policy.endpoints:
         return []

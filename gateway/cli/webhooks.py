@@ -12,7 +12,7 @@ from gateway.cli.outgoing import out
 from gateway.cli.terminal import CSV, JSON, print_csv, print_list, print_result, table_of
 from gateway.metering.dead_letters import DeadLetter
 from gateway.metering.webhooks import Webhooks
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.routes.schemas import iso
 from gateway.text import printable
 
@@ -84,7 +84,7 @@ def replay(letter: str | None, all_: bool, as_json: bool) -> None:
 
 
 def _with_webhooks(work: Callable[[Webhooks], Coroutine[Any, Any, T]]) -> T:
-    async def inner(store: Store) -> T:
+    async def inner(store: AnyStore) -> T:
         return await work(Webhooks(store.execute, Audit(store.execute)))
 
     return with_store(inner)

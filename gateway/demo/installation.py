@@ -17,8 +17,8 @@ from gateway.demo.guide import Guide
 from gateway.files import write_whole
 from gateway.policy.effective import policy_of
 from gateway.policy.file import built_in_text
-from gateway.redis.durable import DurableWrites
-from gateway.redis.store import REPORT_DEADLINE_S, Store, connect
+from gateway.redis.store import REPORT_DEADLINE_S
+from gateway.redis.topology import connect, open_store, open_writes
 from gateway.setting_values import SettingsError, is_loopback
 from gateway.settings import (
     DEMO_ENV,
@@ -190,9 +190,9 @@ def _valkey_config(folder: Path, port: int, password: str) -> str:
 async def add_users(env: Mapping[str, str]) -> bool:
     """Create the demo's users that are missing. Return whether there were any."""
     redis = connect(redis_url(env))
-    store = Store(redis, deadline_s=REPORT_DEADLINE_S)
+    store = open_store(redis, deadline_s=REPORT_DEADLINE_S)
     passwords = Passwords()
-    accounts = Accounts(store.execute, passwords, write=DurableWrites(redis).execute)
+    accounts = Accounts(store.execute, passwords, write=open_writes(redis).execute)
     fresh = False
     try:
         for name in USERS:

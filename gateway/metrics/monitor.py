@@ -14,7 +14,7 @@ from gateway.hms.client import HmsClient
 from gateway.metrics.readings import Reader, Readings
 from gateway.metrics.slots import Slot, forget_dead
 from gateway.metrics.tally import Tally
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 
 log = logging.getLogger("gateway")
 
@@ -27,7 +27,7 @@ _LAG_FOR = 15  # flushes: about as long as from one scrape to the next
 class Workload:
     """What the parts of this process know about themselves."""
 
-    stores: tuple[Store, ...]
+    stores: tuple[AnyStore, ...]
     hms: HmsClient
     passwords: Passwords
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from gateway.metering import keys
 from gateway.metering.budgets import Budgets
@@ -14,7 +14,7 @@ from gateway.metering.webhooks import Webhooks
 from gateway.outgoing.control import EndpointState, Outgoing
 from gateway.policy.actions import MINUTES
 from gateway.policy.live import PolicyInForce
-from gateway.redis.info import info_of
+from gateway.redis.info import Each, info_of_all
 from gateway.redis.store import StoreError
 from limits import Execute
 from limits.counters import ALL
@@ -58,6 +58,7 @@ class Reader:
     """Asks Redis on behalf of one scrape."""
 
     execute: Execute
+    each: Each
     webhooks: Webhooks
     outgoing: Outgoing
     budgets: Budgets
@@ -82,11 +83,14 @@ class Reader:
         oldest = self.execute("XRANGE", keys.EVENTS, "-", "+", "COUNT", 1)
         all_users = await users
         seconds = time.perf_counter() - begun
-        memory, persistence = await self._info("memory"), await self._info("persistence")
+        (memory, silent), (persistence, _) = (
+            await info_of_all(self.each, "memory"),
+            await info_of_all(self.each, "persistence"),
+        )
         events = await self.webhooks.state()
         written = persistence.get("aof_last_write_status")
         return Readings(
-            up=True,
+            up=not silent,
             seconds=seconds,
             memory=int(memory.get("used_memory", 0)),
             most_memory=int(memory.get("maxmemory", 0)),
@@ -105,14 +109,6 @@ class Reader:
             outgoing=await self.outgoing.state(),
             outgoing_dead=await self.outgoing.count_dead(),
         )
-
-    async def _info(self, section: str) -> dict[str, str]:
-        """Return a section of INFO; nothing if our account of Redis may not ask."""
-        try:
-            reply = await self.execute("INFO", section)
-        except ResponseError:
-            return {}
-        return info_of(reply)
 
     async def _budgets(self) -> dict[str, float]:
         if not self.policy.now.has_budgets("all"):

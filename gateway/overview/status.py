@@ -5,18 +5,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redis.exceptions import ResponseError
-
 from gateway.metering.keys import LEADER
 from gateway.overview.heartbeat import Worker, workers_alive
-from gateway.redis.info import info_of
+from gateway.redis.info import Each, info_of_all
 from gateway.redis.store import Clock
 from limits import Execute
 
 
 @dataclass(frozen=True, slots=True)
 class RedisState:
-    """What Redis says of itself; None or an empty text if it does not say. `most_memory` is 0 without a limit."""
+    """What Redis says of itself, all masters of a cluster together; None or an empty text if it does not say.
+
+    `most_memory` is 0 without a limit; `silent` are masters that do not answer.
+    """
 
     server: str
     version: str
@@ -25,6 +26,7 @@ class RedisState:
     most_memory: int
     has_aof: bool | None
     writes_aof: bool | None
+    silent: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +48,15 @@ class Status:
     hms: HmsState
 
 
-async def status_of(execute: Execute, clock: Clock) -> Status:
+async def status_of(execute: Execute, clock: Clock, each: Each) -> Status:
     """Return the health of the installation. What `execute` raises passes through."""
     begun = time.perf_counter()
     now_ms = await clock()
     answered_ms = (time.perf_counter() - begun) * 1000
-    workers, leader, info = await asyncio.gather(workers_alive(execute, now_ms), execute("GET", LEADER), _info(execute))
-    return Status(workers, _leader(leader), _redis(info, answered_ms), _hms(workers))
-
-
-async def _info(execute: Execute) -> dict[str, str]:
-    try:
-        return info_of(await execute("INFO"))
-    except ResponseError:  # our account of Redis may not ask
-        return {}
+    workers, leader, (info, silent) = await asyncio.gather(
+        workers_alive(execute, now_ms), execute("GET", LEADER), info_of_all(each)
+    )
+    return Status(workers, _leader(leader), _redis(info, silent, answered_ms), _hms(workers))
 
 
 def _leader(holder: bytes | None) -> tuple[str, int] | None:
@@ -70,7 +67,7 @@ def _leader(holder: bytes | None) -> tuple[str, int] | None:
     return host, int(pid)
 
 
-def _redis(info: dict[str, str], answered_ms: float) -> RedisState:
+def _redis(info: dict[str, str], silent: list[str], answered_ms: float) -> RedisState:
     name = "Valkey" if "valkey_version" in info else "Redis"
     aof, written = info.get("aof_enabled"), info.get("aof_last_write_status")
     return RedisState(
@@ -81,6 +78,7 @@ def _redis(info: dict[str, str], answered_ms: float) -> RedisState:
         most_memory=int(info.get("maxmemory", 0)),
         has_aof=None if aof is None else aof == "1",
         writes_aof=None if written is None else written == "ok",
+        silent=silent,
     )
 
 

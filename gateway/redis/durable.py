@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from gateway.redis.refusals import reply_text
+from gateway.redis.server import Source
 from gateway.redis.store import OnSend, StoreError
 
 log = logging.getLogger("gateway.store")
@@ -37,11 +37,11 @@ class _Write:
 
 
 class DurableWrites:
-    """Sends writes that must survive a crash. Of `redis` only the address and the credentials are used."""
+    """Sends writes that must survive a crash."""
 
-    def __init__(self, redis: Redis, *, on_send: OnSend = None) -> None:
+    def __init__(self, source: Source, *, on_send: OnSend = None) -> None:
         self._on_send = on_send
-        self._pool = redis.connection_pool
+        self._source = source
         self._waiting: list[_Write] = []
         self._sender: asyncio.Task[None] | None = None
         self._warned = False
@@ -53,14 +53,24 @@ class DurableWrites:
         logged once. Raises NotDurable if the disk did not confirm in time, StoreError if the write may have taken
         effect, and redis.exceptions.ResponseError if Redis refused it.
         """
+        write = self._write(words)
+        if self._on_send is not None:
+            self._on_send(write.future)
+        return await write.future
+
+    async def execute_asking(self, *words: Any) -> Any:
+        """Send one command to a node that is taking its slot over, directly after ASKING."""
+        asking = self._write(("ASKING",)).future
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
+        return await self.execute(*words)
+
+    def _write(self, words: tuple[Any, ...]) -> _Write:
         loop = asyncio.get_running_loop()
         write = _Write(pack_command(words), loop.create_future())  # an error here does not affect the batch
         self._waiting.append(write)
-        if self._on_send is not None:
-            self._on_send(write.future)
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all())
-        return await write.future
+        return write
 
     async def check(self) -> bool:
         """Return whether the server can confirm writes; log a warning if it cannot. Raises: StoreError"""
@@ -90,18 +100,18 @@ class DurableWrites:
 
     async def _exchange(self, commands: list[bytes]) -> tuple[list[Any], Any]:
         """Send commands and one WAITAOF in a single write over a fresh connection; return all replies."""
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         packed = [*commands, pack_command(_WAITAOF)]
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                await connection.connect()  # type: ignore[no-untyped-call]
-                await connection.send_packed_command(packed)
-                replies = [await _reply(connection) for _ in packed]
+                connection = await self._source.open()
+                try:
+                    await connection.send_packed_command(packed)
+                    replies = [await _reply(connection) for _ in packed]
+                finally:
+                    await connection.disconnect(nowait=True)
         except (TimeoutError, RedisError, OSError) as error:
             # Without an address and without the URL: it may hold the password.
             raise StoreError(f"a durable write failed: {reply_text(error)}") from None
-        finally:
-            await connection.disconnect(nowait=True)
         return replies[:-1], replies[-1]
 
     def _is_confirmable(self, synced: Any) -> bool:

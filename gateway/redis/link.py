@@ -26,6 +26,7 @@ class Call(Struct, eq=False):
     words: tuple[Any, ...]
     future: asyncio.Future[Any] | None
     script: tuple[Any, ...] | None = None  # the EVAL to send if the server answers NOSCRIPT
+    sent: int = 0  # how often it was sent again, because a server refused it as not its own
 
 
 class Link(asyncio.Protocol):

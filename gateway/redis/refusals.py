@@ -8,6 +8,7 @@ import logging
 import re
 import time
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.redis.tls import TlsError
@@ -22,6 +23,10 @@ _OUTAGE = re.compile(
 _last_s: dict[str, float] = {}
 
 
+class NotFound(RedisConnectionError):
+    """No server is known that takes commands. The text says why and has no address."""
+
+
 def reply_text(error: BaseException) -> str:
     """Return an error reply in the server's words, on one line, or why TLS failed; for any other error, only its type.
 
@@ -29,6 +34,8 @@ def reply_text(error: BaseException) -> str:
     """
     if isinstance(error.__cause__, TlsError):  # redis-py raises its own error from it
         return str(error.__cause__)
+    if isinstance(error, NotFound):
+        return str(error)
     code = getattr(error, "status_code", None)  # redis-py removes the codes that it knows from the text
     if code is None and not isinstance(error, ResponseError):
         return type(error).__name__

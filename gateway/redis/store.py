@@ -15,25 +15,24 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hiredis import pack_command  # in C: redis-py's packer takes longer than the rest of this module
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from gateway.breaker import Breaker
-from gateway.redis import tls
 from gateway.redis.link import Call, Link
 from gateway.redis.refusals import reply_text
+from gateway.redis.server import CONNECT_S, Source
+from gateway.redis.server import connect as connect
 
 log = logging.getLogger("gateway.store")
 
 REPORT_DEADLINE_S = 2.0  # for reports and the command line, which read much and decide nothing
-_CONNECT_S = 1.0
-_CONNECT_PATIENCE_S = 0.25  # how long callers wait for it, at least: opening one takes several round trips
+CONNECT_PATIENCE_S = 0.25  # how long callers wait for it, at least: opening one takes several round trips
 
-_PROBE = ("pr:1", "", "EX", 60)  # refused like any write: maxmemory, a read-only replica, too few replicas
+_TOO_OFTEN = "Redis failed too often in the last seconds; the command was not sent"
+_PROBE = "pr:1"  # written because it is refused like any write: maxmemory, a read-only replica, too few replicas
+_PROBE_KEPT_S = 60
 _PROBE_S = 1.0
+_REOPEN_S = 0.1  # a server that stays read-only is not left more often than this
 
 
 Clock = Callable[[], Awaitable[int]]
@@ -42,31 +41,37 @@ Clock = Callable[[], Awaitable[int]]
 OnSend = Callable[[asyncio.Future[Any]], None] | None
 """Receives the future of each command that a caller will wait for."""
 
+OnRefusal = Callable[[Call, ResponseError], bool] | None
+"""Receives each call that Redis refused; returns whether it has taken care of it."""
+
+OnState = Callable[[bool], None] | None
+"""Receives whether Redis is available, whenever that changes."""
+
 
 class StoreError(Exception):
     """Redis did not answer in time or cannot be reached. The command may or may not have taken effect."""
 
 
-def connect(url: str) -> Redis:
-    """Return a client that never retries: an EVALSHA that timed out must not be sent again. Raises: ValueError"""
-    plain_url, options = tls.split(url)
-    pool = ConnectionPool(
-        **{**parse_url(plain_url), **options},
-        protocol=3,  # HGETALL answers a dict, scores are floats: no module decodes flat lists
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=_CONNECT_S,
-        socket_timeout=None,
-        health_check_interval=0,
-    )
-    return Redis.from_pool(pool)
-
-
 class Store:
-    """Sends commands over one pipelined connection. `deadline_s`: how long Redis may send no reply at all."""
+    """Sends commands over one pipelined connection. `deadline_s`: how long Redis may send no reply at all.
 
-    def __init__(self, redis: Redis, *, deadline_s: float, on_send: OnSend = None) -> None:
-        self._pool = redis.connection_pool
+    A server that answers READONLY is no master any more: the connection is given up for one to the present master, and
+    what was refused is sent again, once. Calls whose outcome is unknown are never sent again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        deadline_s: float,
+        on_send: OnSend = None,
+        on_refusal: OnRefusal = None,
+        on_state: OnState = None,
+    ) -> None:
+        self._source = source
         self._on_send = on_send
+        self._on_refusal = on_refusal
+        self._on_state = on_state
         self._deadline_s = deadline_s
         self._waiting: deque[Call] = deque()
         self._flush_planned = False
@@ -78,6 +83,7 @@ class Store:
         self._available = True
         self._closed = False
         self._writable_until = 0.0
+        self._reopened_at = 0.0
         self._breaker = Breaker()
         self.failures = 0  # commands without a reply, so far
 
@@ -85,6 +91,11 @@ class Store:
     def state(self) -> str:
         """The breaker's state: closed (Redis works), open (calls fail at once) or half-open (one call probes)."""
         return self._breaker.state
+
+    @property
+    def is_available(self) -> bool:
+        """Tell whether the last thing that Redis did was to answer, or nothing yet."""
+        return self._available
 
     def execute(self, *words: Any) -> asyncio.Future[Any]:
         """Send one command with the next flush; await the result for its reply.
@@ -95,7 +106,7 @@ class Store:
         """
         future = asyncio.get_running_loop().create_future()
         if not self._breaker.allows():
-            _fail(future, StoreError("Redis failed too often in the last seconds; the command was not sent"))
+            _fail(future, StoreError(_TOO_OFTEN))
             return future
         call = Call(words, future)
         if words[0] == "EVAL":
@@ -111,14 +122,40 @@ class Store:
         seconds, us = await self.execute("TIME")
         return int(seconds) * 1000 + int(us) // 1000
 
-    async def check(self) -> None:
-        """Check that Redis answers and, at most once a second, that it accepts writes. Raises as `execute`."""
+    async def check(self, key: str = _PROBE) -> list[str]:
+        """Check that Redis answers and, at most once a second, that it accepts writes. Raises as `execute`.
+
+        Returns the names of what is missing: with one server, nothing.
+        """
         now = asyncio.get_running_loop().time()
         if now < self._writable_until:
             await self.execute("PING")
-            return
-        await self.execute("SET", *_PROBE)
-        self._writable_until = now + _PROBE_S
+        else:
+            await self.execute("SET", key, "", "EX", _PROBE_KEPT_S)
+            self._writable_until = now + _PROBE_S
+        return []
+
+    async def each(self, *words: Any) -> dict[str, Any]:
+        """Send a command to every server with data, here to one; return the replies, or what was raised, by name."""
+        try:
+            return {self._source.name: await self.execute(*words)}
+        except (StoreError, RedisError) as error:
+            return {self._source.name: error}
+
+    def resend(self, *calls: Call) -> None:
+        """Send calls that another server has refused or was never sent, with the next write and in this order."""
+        for call in calls:
+            if self._breaker.allows():
+                self._enqueue(call)
+            else:
+                _fail(call.future, StoreError(_TOO_OFTEN))
+
+    def unsent(self) -> list[Call]:
+        """Take away the calls that wait for a connection."""
+        if self._link is not None:
+            return []
+        calls, self._waiting = [*self._waiting], deque()
+        return calls
 
     def post(self, *words: Any) -> None:
         """Send one command with the next write, without waiting; errors are ignored. Not for scripts."""
@@ -135,7 +172,7 @@ class Store:
         self._drop(StoreError("the store is closed"))
         if self._watch:
             self._watch.cancel()
-        await self._pool.aclose()
+        await self._source.close()
 
     def _sha(self, script: str) -> str:
         sha = self._shas.get(script)
@@ -159,7 +196,7 @@ class Store:
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
             if not self._patient_until:
-                self._patient_until = loop.time() + max(self._deadline_s, _CONNECT_PATIENCE_S)
+                self._patient_until = loop.time() + max(self._deadline_s, CONNECT_PATIENCE_S)
             self._plan_watch(self._patient_until)
             return
         if not link.unanswered:
@@ -179,12 +216,9 @@ class Store:
             self._drop(StoreError(f"writing to Redis failed: {type(error).__name__}"))
 
     async def _connect(self) -> None:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                await connection.connect()  # type: ignore[no-untyped-call]
-                if await connection.can_read():
-                    raise ConnectionError("a reply to no command")
+            async with asyncio.timeout(CONNECT_S):
+                connection = await self._source.open()
             link = Link(connection, self._settle, self._lose)
         except Exception as error:  # noqa: BLE001  after any error the next call must be able to connect
             self._connecting = None
@@ -206,16 +240,41 @@ class Store:
             return
         self._breaker.succeeded(len(replies))
         self._say_available()
+        is_master = True
         for reply in replies:
             call = link.unanswered.popleft()
-            if call.future is None or call.future.done():
-                continue
-            if not isinstance(reply, Exception):
+            if isinstance(reply, ResponseError):
+                is_master = self._refused(call, reply) and is_master
+            elif call.future is not None and not call.future.done():
                 call.future.set_result(reply)
-            elif isinstance(reply, NoScriptError) and call.script is not None:
-                self._enqueue(Call(call.script, call.future))
-            else:
-                _fail(call.future, reply)
+        if not is_master:
+            self._reopen(link)
+
+    def _refused(self, call: Call, error: ResponseError) -> bool:
+        """Answer a call that Redis refused, or send it again; return False if the server is no master any more."""
+        if call.future is not None and call.future.done():
+            return True
+        if isinstance(error, NoScriptError) and call.script is not None:
+            self._enqueue(Call(call.script, call.future, sent=call.sent))
+        elif self._on_refusal is not None and self._on_refusal(call, error):
+            pass
+        elif isinstance(error, ReadOnlyError) and not call.sent and self._may_reopen():
+            call.sent += 1
+            self._enqueue(call)
+            return False
+        else:
+            _fail(call.future, error)
+        return True
+
+    def _may_reopen(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._reopened_at + _REOPEN_S
+
+    def _reopen(self, link: Link) -> None:
+        """Leave a server that is no master any more; what it has not answered yet may have taken effect."""
+        self._reopened_at = asyncio.get_running_loop().time()
+        self._link = None
+        link.abort()
+        self._fail(link.unanswered, StoreError("Redis is not the master any more"))
 
     def _lose(self, link: Link, error: Exception | None) -> None:
         """Abandon a connection that broke, or that the server closed."""
@@ -262,7 +321,9 @@ class Store:
     def _fail_waiting(self, error: StoreError) -> None:
         if self._available and not self._closed:
             self._available = False
-            log.error("Redis is unavailable: %s", error)
+            log.error("%s is unavailable: %s", self._source.name, error)
+            if self._on_state is not None:
+                self._on_state(False)
         self._patient_until = 0.0
         calls, self._waiting = self._waiting, deque()
         self._fail(calls, error)
@@ -277,7 +338,9 @@ class Store:
     def _say_available(self) -> None:
         if not self._available:
             self._available = True
-            log.warning("Redis is available again")
+            log.warning("%s is available again", self._source.name)
+            if self._on_state is not None:
+                self._on_state(True)
 
 
 def _fail(future: asyncio.Future[Any] | None, error: Exception) -> None:

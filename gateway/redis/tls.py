@@ -7,11 +7,12 @@ REDIS_CA_FILE and REDIS_FINGERPRINT into the query of the URL; that of an operat
 import asyncio
 import hashlib
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 from redis.exceptions import RedisError
 
@@ -84,15 +85,13 @@ def split(url: str) -> tuple[str, dict[str, Any]]:
     return parts._replace(query="").geturl(), {"connection_class": TlsConnection, "trust": trust}
 
 
-async def distrust(redis: Redis) -> TlsError | None:
+async def distrust(connect: Callable[[], Awaitable[AbstractConnection]]) -> TlsError | None:
     """Connect to a Redis; return why its certificate is refused, None if it is trusted or cannot be reached."""
-    connection: AbstractConnection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        connection = await connect()
     except RedisError as error:
         return error.__cause__ if isinstance(error.__cause__, TlsError) else None
-    finally:
-        await connection.disconnect(nowait=True)
+    await connection.disconnect(nowait=True)
     return None
 
 
@@ -108,6 +107,7 @@ async def fingerprint_of(host: str, port: int) -> str:
     return seen
 
 
+@lru_cache(maxsize=8)  # all nodes of a cluster share what takes 20 ms to read
 def _trust(ca: str, fingerprints: frozenset[str]) -> Trust:
     if ca:
         return Trust(authorities(ca), fingerprints, "is signed by no CA that REDIS_CA_FILE has")

@@ -18,7 +18,10 @@ class Live(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    status: Annotated[Literal["ok", "unavailable"], Meta(description="Whether requests can be served.")]
+    status: Annotated[
+        Literal["ok", "degraded", "unavailable"],
+        Meta(description="Whether requests can be served; `degraded`: those of most users, a master of Redis is lost."),
+    ]
     missing: Annotated[list[str], Meta(description="Names of what is unavailable.")]
 
 
@@ -32,12 +35,13 @@ async def live() -> Live:
 async def ready(services: Injected) -> Response[Ready]:
     """Report whether requests can be served, and what is unavailable if not. Redis must answer and accept writes.
 
+    A cluster of Redis is unavailable only if no master works: without one of them, the users of the others are served.
     100ms is not checked: without it no room can be created, but everything else works.
     """
     try:
-        await services.store.check()
+        missing = await services.store.check()
     except (StoreError, RedisError) as error:
         if isinstance(error, RedisError):
             log_refusal(error)
         return Response(Ready("unavailable", ["redis"]), status_code=503)
-    return Response(Ready("ok", []))
+    return Response(Ready("degraded" if missing else "ok", missing))

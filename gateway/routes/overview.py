@@ -68,10 +68,11 @@ class RedisNow(msgspec.Struct):
     server: Annotated[str, Meta(description="`Redis` or `Valkey`.")]
     version: Annotated[str, Meta(description="Its version; empty if it does not say.")]
     answered_in_ms: Annotated[float, Meta(description="How long a round trip to it just took.")]
-    memory_bytes: Annotated[int, Meta(description="Memory that it uses.")]
+    memory_bytes: Annotated[int, Meta(description="Memory that it uses; of a cluster, that of all masters.")]
     most_memory_bytes: Annotated[int | None, Meta(description="Memory that it may use; null without a limit.")]
     aof: Annotated[bool | None, Meta(description="Whether it has an append-only file; null if it does not say.")]
     aof_ok: Annotated[bool | None, Meta(description="Whether its last write succeeded; null if it does not say.")]
+    silent: Annotated[list[str], Meta(description="Masters of a cluster that do not answer, as `host:port`.")]
 
 
 class UpstreamNow(msgspec.Struct):
@@ -189,7 +190,9 @@ async def live(request: Call, services: Injected) -> EventStream:
 async def status(services: Injected) -> Status:
     """Return the health of the installation: workers, Redis, 100ms and its webhooks."""
     store = services.report_store
-    found, webhooks = await asyncio.gather(status_of(store.execute, store.now_ms), services.webhooks.state())
+    found, webhooks = await asyncio.gather(
+        status_of(store.execute, store.now_ms, store.each), services.webhooks.state()
+    )
     return Status(
         __version__,
         [_worker(one, leads=(one.host, one.pid) == found.leader) for one in found.workers],
@@ -201,6 +204,7 @@ async def status(services: Injected) -> Status:
             found.redis.most_memory or None,
             found.redis.has_aof,
             found.redis.writes_aof,
+            found.redis.silent,
         ),
         UpstreamNow(found.hms.state, _instant(found.hms.answered_ms), _instant(found.hms.failed_ms)),
         WebhooksNow(

@@ -38,7 +38,7 @@ from gateway.overview.live import Live
 from gateway.overview.presence import Presence
 from gateway.overview.totals import Totals
 from gateway.policy.live import PolicyInForce
-from gateway.redis.store import Store
+from gateway.redis.topology import AnyStore
 from gateway.rooms.change import RoomControl
 from gateway.rooms.create import RoomCreation
 from gateway.rooms.guest_accounts import GuestBook
@@ -59,8 +59,8 @@ from limits.limiter import Limiter
 class Services:
     """One object per process, injected into every handler. `report_...` have a connection that delays no decision."""
 
-    store: Store
-    report_store: Store
+    store: AnyStore
+    report_store: AnyStore
     policy: PolicyInForce
     audit: Audit
     limiter: Limiter

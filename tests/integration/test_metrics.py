@@ -34,7 +34,8 @@ def reader_of(store: Store, policy: PolicyInForce) -> Reader:
     webhooks = Webhooks(store.execute, Audit(store.execute))
     outbox = Outbox(store.execute)
     outgoing = Outgoing(outbox, Sender({}), policy, Audit(store.execute))
-    return Reader(store.execute, webhooks, outgoing, Budgets(store.execute, Limiter(store.execute), policy), policy)
+    budgets = Budgets(store.execute, Limiter(store.execute), policy)
+    return Reader(store.execute, store.each, webhooks, outgoing, budgets, policy)
 
 
 @pytest.fixture

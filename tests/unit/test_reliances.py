@@ -106,7 +106,7 @@ def test_litestar_keeps_the_type_of_a_body_on_its_handler() -> None:
 
 
 def test_redis_py_makes_connections_as_the_store_uses_them() -> None:
-    connection = connect("redis://127.0.0.1:1/0").connection_pool.make_connection()
+    connection = connect("redis://127.0.0.1:1/0")._pool.make_connection()
     assert connection._writer is None  # a StreamWriter once it is connected
     assert connection.protocol == 3
     assert not connection.is_connected

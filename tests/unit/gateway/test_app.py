@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from litestar.handlers import HTTPRouteHandler
-from redis.asyncio import Redis
 
 import gateway.routes
 from gateway import app
 from gateway.http.edge import Edge
-from gateway.redis.store import Store, connect
+from gateway.redis.server import Server, connect
+from gateway.redis.store import Store
 from gateway.routes.home import home
 from gateway.settings import Settings
 from tests.unit.gateway.test_settings import GOOD
@@ -40,11 +40,11 @@ async def test_the_page_at_the_root_links_only_to_what_is_shown_there() -> None:
 def test_without_metrics_and_traces_no_hook_is_called_for_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     hooks: list[object] = []
 
-    def store(redis: Redis, **options: Any) -> Store:
+    def store(redis: Server, **options: Any) -> Store:
         hooks.append(options.pop("on_send"))
         return Store(redis, **options)
 
-    monkeypatch.setattr(app, "Store", store)
+    monkeypatch.setattr(app, "open_store", store)
     settings = Settings.from_env(GOOD)
     edge = app.create_app(settings, redis=connect(settings.redis_url), http=httpx.AsyncClient())
     assert isinstance(edge, Edge)

@@ -51,6 +51,12 @@ class Server:
                 return [str(now_us // 10**6).encode(), str(now_us % 10**6).encode()]
         raise AssertionError(words)
 
+    async def each(self, *words: Any) -> dict[str, Any]:
+        try:
+            return {"Redis": await self.execute(*words)}
+        except ResponseError as error:
+            return {"Redis": error}
+
 
 class Disk:
     """Confirms writes or fails to."""

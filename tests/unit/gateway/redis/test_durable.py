@@ -31,6 +31,7 @@ class FakeRedis:
         self.dies_after: int | None = None
         self._server: asyncio.Server | None = None
         self._serving: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
@@ -39,14 +40,15 @@ class FakeRedis:
         if self._server:
             self._server.close()
             await self._server.wait_closed()
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()  # not by cancelling: asyncio reports a cancelled connection as an error
+        await asyncio.wait_for(asyncio.gather(*self._serving, return_exceptions=True), 5)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._serving.append(task)
+        self._writers.append(writer)
         try:
             await self._talk(reader, writer)
         finally:

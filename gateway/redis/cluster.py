@@ -1,0 +1,286 @@
+"""Stores and durable writes on a cluster: a pipelined connection for each master, chosen by the slot of the first key.
+
+Every command must have its keys in one slot. MOVED and ASK say that a command was not executed, so it is sent again,
+scripts too; a call whose outcome is unknown never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
+
+from gateway.redis.durable import DurableWrites
+from gateway.redis.link import Call
+from gateway.redis.refusals import log_refusal, reply_text
+from gateway.redis.slots import Slots, probe_keys, slot_of
+from gateway.redis.store import CONNECT_PATIENCE_S, OnSend, Store, StoreError
+
+_MOST_HOPS = 5
+_RETIRE_S = 10.0
+_STATES = ("closed", "half-open", "open")
+
+
+class MasterStore(Store):
+    """The store of one master."""
+
+    def __init__(self, cluster: ClusterStore, slots: Slots, address: str, **options: Any) -> None:
+        super().__init__(
+            slots.server(address),
+            on_refusal=lambda call, error: cluster.redirect(self, call, error),
+            on_state=lambda is_available: (slots.found if is_available else slots.lost)(self),
+            **options,
+        )
+        self.address = address
+
+    def probe(self) -> None:
+        """Send something, so that it is noticed when the master answers again."""
+        self.post("PING")
+
+
+class ClusterStore:
+    """Sends each command to the master that has its key. Used like `Store`."""
+
+    def __init__(self, slots: Slots, *, deadline_s: float, on_send: OnSend = None) -> None:
+        self._slots = slots
+        self._by_slot = slots.by_slot
+        self._at: dict[str, MasterStore] = {}
+        self._deadline_s = deadline_s
+        self._on_send = on_send
+        self._held: deque[Call] = deque()  # calls whose slot has no known master
+        self._held_until: asyncio.TimerHandle | None = None
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        self._failures = 0
+        self._closed = False
+        slots.join(self)
+
+    @property
+    def failures(self) -> int:
+        """Return how many commands got no reply, so far."""
+        return self._failures + sum(node.failures for node in self._at.values())
+
+    @property
+    def state(self) -> str:
+        """The worst state of a master's breaker; open if no node of the cluster can be asked."""
+        if self._slots.error is not None:
+            return "open"
+        states = {self._at[one].state for one in self._slots.masters if one in self._at}
+        return max(states, key=_STATES.index, default="closed")
+
+    def execute(self, *words: Any) -> asyncio.Future[Any]:
+        """Send one command with the next flush of its master. A command without a key goes to a master that works.
+
+        Awaited, it raises what that of `Store` raises.
+        """
+        address = self._address_of(words)
+        if address:
+            return (self._at.get(address) or self._node(address)).execute(*words)
+        future = asyncio.get_running_loop().create_future()
+        if self._on_send is not None:
+            self._on_send(future)
+        self._hold(Call(words, future, words if words[0] == "EVAL" else None))
+        return future
+
+    def post(self, *words: Any) -> None:
+        """Send one command with the next write, without waiting; errors are ignored. Not for scripts."""
+        address = self._address_of(words)
+        if address:
+            self._node(address).post(*words)
+        else:
+            self._hold(Call(words, None))
+
+    async def each(self, *words: Any) -> dict[str, Any]:
+        """Send a command without a key to every master; return the replies, or what was raised, by address."""
+        if not self._slots.masters:
+            await self.execute("PING")  # which waits for the map
+        addresses = self._slots.masters
+        futures = [self._node(address).execute(*words) for address in addresses]
+        return dict(zip(addresses, await asyncio.gather(*futures, return_exceptions=True), strict=True))
+
+    async def now_ms(self) -> int:
+        """Return the time of a master in epoch milliseconds: while all work, of the same one for all processes."""
+        seconds, us = await self.execute("TIME")
+        return int(seconds) * 1000 + int(us) // 1000
+
+    async def check(self) -> list[str]:
+        """Check that masters answer and accept writes; return the slots of those that do not. Raises if none does."""
+        if not self._slots.masters:
+            await self.execute("PING")
+        keys = probe_keys(self._slots, "pr:1")
+        done = await asyncio.gather(
+            *(self._node(address).check(key) for address, key in keys.items()), return_exceptions=True
+        )
+        bad = {address: one for address, one in zip(keys, done, strict=True) if isinstance(one, BaseException)}
+        for error in bad.values():
+            if len(bad) == len(keys) or not isinstance(error, StoreError | ResponseError):
+                raise error
+            if isinstance(error, ResponseError):
+                log_refusal(error)
+        missing = (self._slots.ranges(address) for address in ("", *bad))
+        return [f"redis slots {text}" for text in missing if text]
+
+    async def close(self) -> None:
+        """Close all connections; waiting calls fail."""
+        self._closed = True
+        await self._slots.leave(self)
+        for timer in (*self._leaving.values(), *([self._held_until] if self._held_until else [])):
+            timer.cancel()
+        self._give_up(StoreError("the store is closed"))
+        for node in self._at.values():
+            self._slots.found(node)
+            await node.close()
+
+    def mapped(self) -> None:
+        """Send what waits for a master, and leave servers that are none any more."""
+        held, self._held = self._held, deque()
+        for call in held:
+            self._send(call)
+        for address, node in [*self._at.items()]:
+            if address not in self._slots.masters:
+                for call in node.unsent():
+                    self._send(call)
+                if address not in self._leaving:
+                    retire = asyncio.get_running_loop().call_later(_RETIRE_S, self._retire, address)
+                    self._leaving[address] = retire
+
+    def redirect(self, node: MasterStore, call: Call, error: ResponseError) -> bool:
+        """Take care of a call that a master refused for the sake of the cluster; return False for other refusals."""
+        if isinstance(error, TryAgainError | ClusterDownError):
+            log_refusal(error)
+            self._slots.refresh()
+            _fail(call, StoreError(f"the cluster refuses: {reply_text(error)}"))
+            return True
+        if not isinstance(error, AskError):
+            return False
+        if call.sent >= _MOST_HOPS:
+            self._slots.refresh()
+            _fail(call, StoreError("no node of the cluster takes the command"))
+            return True
+        call.sent += 1
+        address = self._slots.redirect(error, node.address)
+        if isinstance(error, MovedError):
+            self._slots.moved(error.slot_id, address)
+            self._node(address).resend(call)
+        else:
+            # In full: without the script, the node would refuse it and forget ASKING.
+            call.words = call.script or call.words
+            self._node(address).resend(Call(("ASKING",), None), call)
+        return True
+
+    def _address_of(self, words: tuple[Any, ...]) -> str:
+        slot = slot_of(words)
+        if slot is not None:
+            return self._by_slot[slot]
+        masters = self._slots.masters
+        return next((one for one in masters if self._node(one).is_available), masters[0] if masters else "")
+
+    def _node(self, address: str) -> MasterStore:
+        node = self._at.get(address)
+        if node is None:
+            options = {"deadline_s": self._deadline_s, "on_send": self._on_send}
+            node = self._at[address] = MasterStore(self, self._slots, address, **options)
+        return node
+
+    def _send(self, call: Call) -> None:
+        address = self._address_of(call.script or call.words)
+        if address:
+            self._node(address).resend(call)
+        else:
+            self._hold(call)
+
+    def _hold(self, call: Call) -> None:
+        """Keep a call until the map has a master for it, for a moment."""
+        if self._closed:
+            _fail(call, StoreError("the store is closed"))
+            return
+        self._held.append(call)
+        self._slots.refresh()
+        if self._held_until is None:
+            wait_s = max(self._deadline_s, CONNECT_PATIENCE_S)
+            self._held_until = asyncio.get_running_loop().call_later(wait_s, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._held_until = None
+        self._give_up(_unknown(self._slots))
+
+    def _give_up(self, error: StoreError) -> None:
+        held, self._held = self._held, deque()
+        self._failures += len(held)
+        for call in held:
+            _fail(call, error)
+
+    def _retire(self, address: str) -> None:
+        """Close the connection to a server that is no master any more, once it has answered what was sent."""
+        del self._leaving[address]
+        if address not in self._slots.masters:
+            node = self._at.pop(address)
+            self._failures += node.failures
+            self._retiring = asyncio.get_running_loop().create_task(node.close())
+
+
+class ClusterWrites:
+    """Sends writes that must survive a crash, each to the master that has its key. Used like `DurableWrites`."""
+
+    def __init__(self, slots: Slots, *, on_send: OnSend = None) -> None:
+        self._slots = slots
+        self._on_send = on_send
+        self._at: dict[str, DurableWrites] = {}
+
+    async def execute(self, *words: Any) -> Any:
+        """Send one command; return its reply once the master has it on disk. Raises as that of `DurableWrites`.
+
+        Only calls whose keys are in one slot are sent in order.
+        """
+        slot = slot_of(words)
+        address, asking = await self._owner(slot), False
+        for _ in range(_MOST_HOPS):
+            writes = self._writes(address)
+            try:
+                return await (writes.execute_asking(*words) if asking else writes.execute(*words))
+            except AskError as error:  # not executed
+                address, asking = self._slots.redirect(error, address), not isinstance(error, MovedError)
+                if not asking:
+                    self._slots.moved(error.slot_id, address)
+            except (TryAgainError, ClusterDownError) as error:
+                log_refusal(error)
+                raise StoreError(f"the cluster refuses: {reply_text(error)}") from None
+            except StoreError:
+                self._slots.refresh()
+                raise
+        raise StoreError("no node of the cluster takes the command")
+
+    async def check(self) -> bool:
+        """Return whether every master can confirm writes. Raises: StoreError"""
+        await self._owner(None)
+        return all([await self._writes(address).check() for address in self._slots.masters])
+
+    async def _owner(self, slot: int | None) -> str:
+        """Return the master of a slot, or any one. Raises: StoreError"""
+        if slot is not None and self._slots.by_slot[slot]:
+            return self._slots.by_slot[slot]
+        if slot is not None or not self._slots.masters:
+            await self._slots.read()
+        address = self._slots.by_slot[slot] if slot is not None else next(iter(self._slots.masters), "")
+        if not address:
+            raise _unknown(self._slots)
+        return address
+
+    def _writes(self, address: str) -> DurableWrites:
+        writes = self._at.get(address)
+        if writes is None:
+            writes = self._at[address] = DurableWrites(self._slots.server(address), on_send=self._on_send)
+        return writes
+
+
+def _fail(call: Call, error: Exception) -> None:
+    if call.future is not None and not call.future.done():
+        call.future.set_exception(error)
+        call.future.exception()  # of calls sent together, callers await the first that fails
+
+
+def _unknown(slots: Slots) -> StoreError:
+    if slots.error is None:
+        return StoreError("no master has the slot of this key")
+    return StoreError(f"the nodes of the cluster cannot be asked: {reply_text(slots.error)}")

@@ -1,0 +1,170 @@
+"""Clusters and Sentinels that tests start: real servers on loopback, each in its own folder."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import redis
+
+from tests.servers import HOST, Valkey, free_port, wait_until
+
+SLOTS = 16384
+MASTERS = 3
+NODE_TIMEOUT_MS = 1000
+DOWN_AFTER_MS = 500
+
+
+class Sentinel(Valkey):
+    """A Sentinel, which keeps its state in a configuration file of its own."""
+
+    def __init__(self, folder: Path, master: int) -> None:
+        folder.mkdir()
+        super().__init__(folder)
+        (folder / "sentinel.conf").write_text(
+            f"sentinel monitor main {HOST} {master} 2\n"
+            f"sentinel down-after-milliseconds main {DOWN_AFTER_MS}\n"
+            "sentinel failover-timeout main 5000\n"
+        )
+
+    @property
+    def command(self) -> list[str]:
+        where = ["--bind", HOST, "--port", str(self.port), "--dir", str(self.folder)]
+        return [self.binary, str(self.folder / "sentinel.conf"), "--sentinel", *where]
+
+
+class Node(Valkey):
+    """A node of a cluster; `bus` is where the nodes talk to each other."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+        self.bus = free_port()  # the usual one, 10,000 above the other, may be one of those of outgoing connections
+        cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus))
+        quick = ("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0")
+        super().__init__(_made(folder), options=(*cluster, *quick, *options))
+
+
+class Cluster:
+    """Three masters with a replica each, and the whole of them as one Redis, used like `Valkey`."""
+
+    def __init__(self, folder: Path, *, options: tuple[str, ...] = ()) -> None:
+        self.nodes = [Node(folder / f"node{n}", options) for n in range(2 * MASTERS)]
+        self.masters, self.replicas = self.nodes[:MASTERS], self.nodes[MASTERS:]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.masters)
+
+    def client(self) -> redis.RedisCluster:
+        return redis.RedisCluster(host=HOST, port=self.nodes[0].port, socket_timeout=5)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.spawn()
+        for node in self.nodes:
+            node.wait()
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(node.client()) for node in self.nodes]
+            ids = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
+            for number, client in enumerate(clients[:MASTERS]):
+                span = number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", *span)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            for node in self.nodes[1:]:
+                clients[0].execute_command("CLUSTER", "MEET", HOST, node.port, node.bus)
+            for client, master in zip(clients[MASTERS:], ids[:MASTERS], strict=True):
+                wait_until(lambda c=client, m=master: _knows(c, m), "the nodes know each other")
+                client.execute_command("CLUSTER", "REPLICATE", master)
+            for client in clients:
+                wait_until(lambda c=client: _is_whole(c), "the cluster is whole")
+
+    def flush(self) -> None:
+        for node in self.nodes:
+            if node.process is not None and _role(node) == b"master":
+                node.flush()
+
+    def master_of(self, slot: int) -> Valkey:
+        """Return the master that has a slot now."""
+        with self.client() as client:
+            found = client.nodes_manager.get_node_from_slot(slot)
+            return next(node for node in self.nodes if node.port == found.port)
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.stop()
+
+
+class Watched:
+    """A master with two replicas and three Sentinels that watch it, used like `Valkey`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers = [Valkey(_made(folder / f"server{n}")) for n in range(3)]
+        self.sentinels = [Sentinel(folder / f"sentinel{n}", self.servers[0].port) for n in range(3)]
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"{HOST}:{one.port}" for one in self.sentinels) + "/main/0"
+
+    def start(self) -> None:
+        master, *replicas = self.servers
+        for one in replicas:
+            one.options = ("--replicaof", f"{HOST} {master.port}", "--repl-diskless-sync-delay", "0")
+        for one in self.servers:
+            one.spawn()
+        for one in self.servers:
+            one.wait()
+        with master.client() as client:  # before the Sentinels look, which they do every 10 s
+            wait_until(lambda: client.info("replication")["connected_slaves"] == 2, "the replicas are connected")
+        for one in self.sentinels:
+            one.spawn()
+        for one in self.sentinels:
+            one.wait()
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+                wait_until(lambda c=client: _watches(c), "the Sentinels know all servers")
+
+    @property
+    def master(self) -> Valkey:
+        """The server that takes writes now."""
+        return next(one for one in self.servers if one.process is not None and _role(one) == b"master")
+
+    def client(self) -> redis.Redis:
+        return self.master.client()
+
+    def flush(self) -> None:
+        self.master.flush()
+
+    def __enter__(self) -> Watched:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (*self.sentinels, *self.servers):
+            one.stop()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _knows(client: redis.Redis, node_id: str) -> bool:
+    return node_id.encode() in client.execute_command("CLUSTER", "NODES")
+
+
+def _is_whole(client: redis.Redis) -> bool:
+    info = dict(line.split(":") for line in client.execute_command("CLUSTER", "INFO").decode().split())
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(2 * MASTERS)
+
+
+def _watches(client: redis.Redis) -> bool:
+    state = client.sentinel_master("main")
+    return state["num-slaves"] == 2 and state["num-other-sentinels"] == 2
+
+
+def _role(server: Valkey) -> bytes:
+    with server.client() as client:
+        return client.execute_command("ROLE")[0]
