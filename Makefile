@@ -86,6 +86,7 @@ lock:
 	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra traces -c requirements/runtime.txt -o requirements/traces.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra demo -c requirements/runtime.txt -o requirements/demo.txt
 	$(LOCK) pyproject.toml requirements/build.in --extra postgres --extra traces --extra demo --extra dev -c requirements/demo.txt -c requirements/traces.txt -o requirements/dev.txt
+	$(LOCK) requirements/release.in -c requirements/dev.txt -o requirements/release.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

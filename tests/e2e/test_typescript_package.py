@@ -1,4 +1,4 @@
-"""The packed TypeScript client, as somebody gets it who does not have this repository."""
+"""The packed clients for TypeScript and React, as somebody gets them who does not have this repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import CLIENT, require_compiler
+from tests.e2e.node import CLIENT, build_client, require_compiler
 from tests.servers import Installation
 
 USE = """
@@ -99,3 +99,28 @@ def test_package_can_be_required(elsewhere: Path) -> None:
     """As its README says of Node since 20.19."""
     said = run(elsewhere, "node", "-p", "typeof require('@hms-gateway/client').createHMSService")
     assert said.strip() == "function"
+
+
+def test_hooks_for_react_install_beside_the_client(tarball: Path, tmp_path: Path) -> None:
+    sources, installed = CLIENT.parent / "react", CLIENT.parent / "node_modules"
+    if not installed.is_dir():
+        assert not os.environ.get("CI"), "needs `npm ci` in clients"
+        pytest.skip("needs `npm ci` in clients")
+    build_client()  # whose types the hooks are compiled with
+    copy, elsewhere = tmp_path / "react", tmp_path / "elsewhere"
+    shutil.copytree(sources, copy, ignore=shutil.ignore_patterns("node_modules", "dist", "build"))
+    (copy / "node_modules").symlink_to(installed)
+    run(copy, "npm", "pack")
+    (packed,) = copy.glob("*.tgz")
+    with tarfile.open(packed) as files:
+        names = {name.removeprefix("package/") for name in files.getnames()}
+    compiled = {f"dist/{one.stem}{end}" for one in (sources / "src").glob("*.ts") for end in (".js", ".d.ts")}
+    assert names == {"package.json", "README.md", "LICENSE"} | compiled
+    elsewhere.mkdir()
+    # Without the network there is no React to install as a peer; the one of the tests stands in.
+    run(elsewhere, "npm", "install", "--no-audit", "--no-fund", "--legacy-peer-deps", str(tarball), str(packed))
+    (elsewhere / "node_modules" / "react").symlink_to(installed / "react")
+    (elsewhere / "use.mjs").write_text(
+        'import { useGateway } from "@hms-gateway/react"; console.log(typeof useGateway);'
+    )
+    assert run(elsewhere, "node", "use.mjs").strip() == "function"

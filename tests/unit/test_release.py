@@ -1,0 +1,132 @@
+"""The version, the names and the workflows of a release agree with one another."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import gateway
+
+ROOT = Path(__file__).parents[2]
+VERSION = gateway.__version__
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+# What each job may write beside `contents: read`; `id-token` is how a job proves to PyPI, npm and Sigstore what it is.
+WRITES = {
+    "pypi": {"id-token"},
+    "npm": {"id-token"},
+    "image": {"packages", "id-token", "attestations", "artifact-metadata"},
+    "release": {"contents", "id-token", "attestations"},
+}
+
+
+def described(path: str) -> Any:
+    return json.loads((ROOT / path).read_text())
+
+
+def test_all_packages_have_the_version_of_the_gateway() -> None:
+    client, react = (described(f"clients/{name}/package.json") for name in ("typescript", "react"))
+    example = described("clients/example/package.json")
+    assert {client["version"], react["version"], example["version"]} == {VERSION}
+    assert react["peerDependencies"]["@hms-gateway/client"] == VERSION
+    assert example["dependencies"]["@hms-gateway/react"] == VERSION
+    locks = (
+        described("clients/package-lock.json")["packages"],
+        described("clients/typescript/package-lock.json")["packages"],
+    )
+    locked = [locks[0][name] for name in ("react", "example", "typescript")] + [locks[1][""]]
+    assert {one["version"] for one in locked} == {VERSION}
+    tarballs = [
+        re.findall(r"hms-gateway-[a-z]+-([0-9.]+)\.tgz", page.read_text()) for page in ROOT.glob("clients/*/README.md")
+    ]
+    assert {one for found in tarballs for one in found} == {VERSION}
+
+
+def test_changelog_has_a_section_for_the_version_below_nothing_but_what_is_unreleased() -> None:
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert next(name for name in sections if name != "Unreleased") == VERSION
+    assert len(sections) == len(set(sections))
+
+
+def test_all_packages_name_one_repository() -> None:
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    home = urls["Homepage"]
+    assert all(url.startswith(home) for url in urls.values())
+    for name in ("typescript", "react"):
+        package = described(f"clients/{name}/package.json")
+        assert package["repository"] == {"type": "git", "url": f"git+{home}.git", "directory": f"clients/{name}"}
+        assert package["homepage"].startswith(home)
+        assert package["bugs"].startswith(home)
+        assert package["publishConfig"] == {"access": "public"}
+        assert (ROOT / "clients" / name / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    image = home.replace("https://github.com/", "ghcr.io/")
+    job = workflow("release")["jobs"]["image"]
+    assert job["env"]["IMAGE"] == image
+    assert [step["with"]["subject-name"] for step in job["steps"] if "attest@" in step.get("uses", "")] == [image]
+
+
+def workflow(name: str) -> Any:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+
+
+def steps(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, job in yaml.safe_load(file.read_text())["jobs"].items():
+        for step in job.get("steps", [job]):
+            yield name, step
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_actions_are_pinned_by_commit_and_get_no_credentials(file: Path) -> None:
+    text = file.read_text()
+    uses = re.findall(r"uses: (.+)$", text, re.MULTILINE)
+    assert uses
+    for one in uses:
+        if local := re.fullmatch(r"\./(\.github/workflows/\w+\.yml)", one):
+            assert "workflow_call" in (ROOT / local[1]).read_text()
+        else:
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v[0-9.]+", one), one
+    for _, step in steps(file):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+    assert set(re.findall(r"secrets\.(\w+)", text)) <= {"GITHUB_TOKEN"}
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_jobs_may_write_only_what_they_must_and_end(file: Path) -> None:
+    described = yaml.safe_load(file.read_text())
+    assert described["permissions"] in ({}, {"contents": "read"})
+    assert described["concurrency"]["group"]
+    for name, job in described["jobs"].items():
+        granted = job.get("permissions", described["permissions"])
+        assert {scope for scope, level in granted.items() if level != "read"} == WRITES.get(name, set()), name
+        assert "uses" in job or job["timeout-minutes"] <= 45, name
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_commands_are_valid_and_name_files_that_exist(file: Path) -> None:
+    for job, step in steps(file):
+        script = step.get("run", "")
+        assert "${{" not in script, f"{job}: what comes from outside must reach a script as a variable"
+        checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+        for path in re.findall(r"(?:\.ci|requirements|clients)/?[\w./-]*", script):
+            assert (ROOT / path).exists(), path
+
+
+def test_release_publishes_what_was_built_once_and_checked() -> None:
+    jobs = workflow("release")["jobs"]
+    assert {name for name, job in jobs.items() if "needs" not in job} == {"test", "audit", "build"}
+    assert all(set(jobs[name]["needs"]) == {"test", "audit", "build"} for name in ("pypi", "npm", "image"))
+    assert [
+        step["run"]
+        for _, step in steps(ROOT / ".github/workflows/release.yml")
+        if "release-check" in step.get("run", "")
+    ] == ['.ci/release-check "$GITHUB_REF_NAME"']
+    assert "\n.ci/release-check\n" in (ROOT / ".ci" / "run").read_text(), "it is run for every commit"
