@@ -1,15 +1,18 @@
 """Runs the gateway on uvicorn."""
 
+import asyncio
 import gc
+import signal
 import socket
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from gateway import logs
 from gateway.metrics.slots import shared_folder
@@ -56,7 +59,9 @@ def run(settings: Settings) -> None:
             _Workers(config, _sockets(config, settings)).run()
         return
     gc.disable()  # until `from_env`: collections took 50 of the 650 ms of a start, and free nothing
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    if getattr(signal, "SIGHUP", None) and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, server.handle_exit)  # by default the process would end with requests under way
     with suppress(KeyboardInterrupt):
         server.run(_sockets(config, settings))
     if not server.started:
@@ -81,6 +86,45 @@ def keep_little(listener: socket.socket) -> None:
     """
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux, macOS
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES)
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, but serve first who has connected: the kernel resets connections that no process has accepted."""
+        waiting = list(_accepted(sockets or ()))
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make a protocol as uvicorn does for the connections that it accepts."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def _accepted(listeners: Iterable[socket.socket]) -> Iterator[socket.socket]:
+    """Accept the connections that wait."""
+    for listener in listeners:
+        listener.setblocking(False)
+        with suppress(OSError):  # that no more wait
+            while True:
+                yield listener.accept()[0]
+
+
+class _Worker(multiprocess.Process):
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = _Server(self.config)
+        return self._server
+
+
+multiprocess.Process = _Worker  # type: ignore[misc]  # the supervisor has no parameter for it
 
 
 class _Workers(Multiprocess):

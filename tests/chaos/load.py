@@ -203,15 +203,17 @@ class Load:
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._pool.close()
+        await asyncio.sleep(0.01)  # connections close in the next turns of the event loop
 
-    def abandon(self) -> None:
+    async def abandon(self) -> None:
         """Stop at once: the test has failed."""
-        for task in (self._driver, *self._tasks):
-            if task is not None:
-                task.cancel()
-        self._pool.close()
+        tasks = [task for task in (self._driver, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.close()
 
     async def ask(self, ask: Ask) -> Result:
         """Send one request beside the others, and wait for its answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ class Vitals:
 
 def vitals_of(installation: Installation) -> Vitals:
     pids = group_of(installation)
-    return Vitals(sum(map(_memory_kib, pids)), sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids))
+    return Vitals(sum(map(_memory_kib, pids)), sum(map(_open_files, pids)))
 
 
 def workers_of(installation: Installation) -> list[int]:
@@ -31,11 +32,24 @@ def workers_of(installation: Installation) -> list[int]:
 
 def _is_worker(pid: int) -> bool:
     """Tell a worker from the process that multiprocessing starts beside spawned ones to count their resources."""
-    return b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"resource_tracker" not in _read(pid, "cmdline")
 
 
 def _memory_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+    for line in _read(pid, "status").splitlines():
+        if line.startswith(b"VmRSS:"):
             return int(line.split()[1])
-    return 0  # it has ended
+    return 0
+
+
+def _open_files(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return 0
+
+
+def _read(pid: int, name: str) -> bytes:
+    """Return what the kernel says of a process: nothing if it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""

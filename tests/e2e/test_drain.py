@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.volley import Line, open_lines
+from tests.e2e.workers import group_of
 from tests.servers import HOST, Installation
 
 LINES = 60
@@ -97,3 +99,23 @@ def test_a_stop_loses_no_count_of_top_lists_and_rooms(tmp_path: Path) -> None:
             assert [score for _, score in redis.zrange(top, 0, -1, withscores=True)] == [3.0]
             [counters] = redis.scan_iter("rc:1:*")
             assert redis.hget(counters, "*:tokens.mint.ok") == b"3"
+
+
+@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGHUP), (2, signal.SIGTERM)])
+async def test_whoever_has_connected_when_the_stop_begins_is_served(tmp_path: Path, workers: int, number: int) -> None:
+    """The kernel accepts connections before the gateway does, and resets those that it has not taken when it closes."""
+    with Installation(tmp_path, workers=workers, real=True) as own:
+        assert own.gateway.process is not None
+        processes = [own.gateway.process.pid, *group_of(own)]
+        serving = [pid for pid in processes if pid != own.gateway.process.pid or workers == 1]
+        for pid in serving:
+            os.kill(pid, signal.SIGSTOP)
+        async with open_lines(own.port, 40) as lines:
+            asking = [asyncio.create_task(line.ask("GET", "/api/auth/me", token="none")) for line in lines]
+            await asyncio.sleep(0.05)
+            own.gateway.process.send_signal(number)
+            await asyncio.sleep(0.7 if workers > 1 else 0)  # the supervisor looks for signals every half second
+            for pid in serving:
+                os.kill(pid, signal.SIGCONT)
+            assert {answer.status for answer in await asyncio.gather(*asking)} == {401}
+        await asyncio.to_thread(own.gateway.process.wait, 10)

@@ -1,0 +1,93 @@
+"""The gateway stops, loses a worker, or replaces its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.conftest import start
+from tests.chaos.processes import workers_of
+from tests.chaos.table import Row
+from tests.chaos.trial import Expected, Trial, in_thread
+from tests.servers import Installation, wait_until
+
+pytestmark = pytest.mark.alone
+
+STARTED = "Application startup complete"
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation whose gateway spawns its workers, as in production."""
+    with start(tmp_path_factory.mktemp("real"), real=True) as running:
+        yield running
+
+
+async def wait_for_workers(own: Installation, gone: set[int], started: int) -> None:
+    """Wait until there are two workers, none of those that should be gone, and so many have started in all."""
+
+    def replaced() -> bool:
+        present = workers_of(own)
+        is_complete = len(present) == own.workers and not gone & set(present)
+        return is_complete and own.gateway.output().count(STARTED) >= started
+
+    await asyncio.to_thread(wait_until, replaced, "the workers are replaced", within_s=15)
+
+
+async def test_gateway_gets_sigterm_and_starts_again(real: Installation, row: Row) -> None:
+    """SIGTERM of the gateway, which ends within 10 s; then it is started again"""
+    process = real.gateway.process
+    assert process is not None
+    async with Trial(real) as trial:
+        await trial.calm(1)
+        trial.strike()
+        process.send_signal(signal.SIGTERM)
+        code = await asyncio.to_thread(process.wait, 10)
+        await in_thread(real.start_gateway)
+        trial.mend()
+        await trial.calm(1)
+    # Every request that reached the gateway is answered; the others find no one who listens.
+    measured = await trial.check(Expected(may_refuse=True, replaced=real.workers))
+    assert code in (0, -signal.SIGTERM)
+    row(measured, may_lose="nothing")
+
+
+async def test_worker_of_two_is_killed(real: Installation, row: Row) -> None:
+    """`kill -9` of one worker of two; a new one serves within 2 s"""
+    [victim, _] = workers_of(real)
+    started = real.gateway.output().count(STARTED)
+    async with Trial(real) as trial:
+        await trial.calm(1)
+        trial.strike()
+        os.kill(victim, signal.SIGKILL)
+        trial.mend()
+        await wait_for_workers(real, {victim}, started + 1)
+        replaced_s = time.monotonic() - trial.struck
+        await trial.calm(1)
+    measured = await trial.check(
+        Expected(may_break=True, codes=("idempotency_conflict",), worker_died=True, replaced=1)
+    )
+    print(f"replaced after {replaced_s:.2f} s")
+    assert replaced_s < 2
+    row(measured, may_lose="100 ms of top lists and room counters")
+
+
+async def test_gateway_gets_sighup(real: Installation, row: Row) -> None:
+    """SIGHUP of the gateway: each worker is replaced by a new one, one after the other"""
+    process, before = real.gateway.process, set(workers_of(real))
+    assert process is not None
+    started = real.gateway.output().count(STARTED)
+    async with Trial(real) as trial:
+        await trial.calm(1)
+        trial.strike()
+        process.send_signal(signal.SIGHUP)
+        await wait_for_workers(real, before, started + real.workers)
+        trial.mend()
+        await trial.calm(1)
+    measured = await trial.check(Expected(replaced=real.workers))
+    row(measured, may_lose="nothing")
