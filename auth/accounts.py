@@ -81,10 +81,12 @@ class Accounts:
         between leaves a row that no name leads to, never a name that leads nowhere. Raises: UserExists, BadUsername
         """
         key = name_key(user.username)
+        row = ("HSET", key_of(user.id), *words_of(user), *(("password", hashed) if hashed else ()))
         await self._check_free(user.username)
-        # Issued together, they leave in this order and become durable together.
+        # First, because in a cluster the four are on several servers, each with a write of its own.
+        await self._execute(*row)
         done = await asyncio.gather(
-            self._write("HSET", key_of(user.id), *words_of(user), *(("password", hashed) if hashed else ())),
+            self._write(*row),
             self._write("SET", f"un:1:{key}", user.id, "NX"),
             self._write("ZADD", "ui:1", user.created_ms, user.id),
             self._write("ZADD", "ni:1", 0, f"{key}\n{user.id}"),
@@ -93,8 +95,7 @@ class Accounts:
         failure = next((one for one in done if isinstance(one, BaseException)), None)
         if failure is None and done[1]:
             return
-        # After a failure the same name can be used again. If undoing fails too, the account may be complete: the four
-        # were one write.
+        # After a failure the same name can be used again. If undoing fails too, the account may be complete.
         undone = await self.undo_insert(user)
         raise failure or undone or _taken(user.username)
 
@@ -104,10 +105,13 @@ class Accounts:
             raise _taken(username)
 
     async def undo_insert(self, user: User) -> BaseException | None:
-        """Remove what a refused or unconfirmed `insert` left; return the first error, if any."""
+        """Remove what a refused or unconfirmed `insert` left, the name first; return the first error, if any."""
         uid, key = user.id, name_key(user.username)
+        try:
+            await self._execute("EVAL", FREE, 1, f"un:1:{key}", uid)
+        except Exception as error:  # noqa: BLE001  a name that leads to no user could never be used again
+            return error
         done = await asyncio.gather(
-            self._execute("EVAL", FREE, 1, f"un:1:{key}", uid),
             self._execute("ZREM", "ni:1", f"{key}\n{uid}"),
             self._execute("ZREM", "ui:1", uid),
             self._execute("DEL", key_of(uid)),
@@ -287,12 +291,15 @@ class Accounts:
         if await self.change_fields(user.id, "status", "deleted", mark=user.mark, voiding="sessions") is None:
             raise ChangedMeanwhile
         key = folded(user.username)  # not `name_key`: a name that is older than a rule can be erased too
-        await asyncio.gather(
-            self._write("EVAL", FREE, 1, f"un:1:{key}", user.id),
-            self._write("ZREM", "ni:1", f"{key}\n{user.id}"),
-            *([self._write("EVAL", FREE, 1, user.identity.claim, user.id)] if user.identity else []),
-            self._write("EVAL", _ERASE, 1, key_of(user.id)),
-        )
+        frees: list[tuple[str | int, ...]] = [
+            ("EVAL", FREE, 1, f"un:1:{key}", user.id),
+            ("ZREM", "ni:1", f"{key}\n{user.id}"),
+        ]
+        if user.identity:
+            frees.append(("EVAL", FREE, 1, user.identity.claim, user.id))
+        for words in frees:  # before the row is gone, without which nobody would know the name
+            await self._execute(*words)
+        await asyncio.gather(*(self._write(*words) for words in (*frees, ("EVAL", _ERASE, 1, key_of(user.id)))))
 
     async def change_fields(
         self, uid: str, *words: str, expect: str = "*", mark: str = "*", voiding: str, write: Execute | None = None

@@ -5,11 +5,16 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from hiredis import pack_command
 
+from gateway.redis import durable
+from gateway.redis import store as store_module
 from gateway.redis.topology import AnyStore, connect, open_store
+from tests import one_slot
 from tests.servers import Valkey
 from tests.topologies import Cluster, Watched
 
@@ -22,6 +27,22 @@ hypothesis.settings.register_profile("usual", _calm)
 hypothesis.settings.load_profile("usual")
 # For `make quick`: a fifth of the examples.
 hypothesis.settings.register_profile("quick", _calm, max_examples=20)
+
+
+def _pack_checked(words: tuple[Any, ...]) -> bytes:
+    one_slot.check(words)
+    return pack_command(words)
+
+
+durable.pack_command = store_module.pack_command = _pack_checked
+
+
+@pytest.fixture(autouse=True)
+def every_command_has_its_keys_in_one_slot() -> Iterator[None]:
+    """Fail a test that sent, in this process, a command that a cluster would refuse."""
+    yield
+    violations, one_slot.violations[:] = [*one_slot.violations], []
+    assert not violations
 
 
 @pytest.fixture(scope="session")

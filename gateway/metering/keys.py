@@ -9,8 +9,8 @@ from limits.metered import Account
 EVENTS = "wh:1"
 """Webhook events that wait for a consumer: a stream."""
 
-DEAD_LETTERS = "wd:1"
-"""Events that cannot be understood: a stream."""
+DEAD_LETTERS = f"wd:1:{{{EVENTS}}}"
+"""Events that cannot be understood: a stream, in the slot of the events, so that a replay is one step."""
 
 STATISTICS = "wm:1"
 """Numbers of events by what became of them: a hash."""

@@ -21,7 +21,7 @@ from limits.overrides import BLOCK
 INBOX = "ow:1"
 """Events that have not been shared out among the endpoints yet: a stream."""
 
-DEAD = "od:1"
+DEAD = f"od:1:{{{INBOX}}}"
 """Events that could not be delivered: a stream."""
 
 MOST_IN_INBOX = 10_000
@@ -31,8 +31,11 @@ _Event = tuple[str, dict[str, Any]]
 
 
 def queue(endpoint: str) -> str:
-    """Return the key of what waits to be delivered to an endpoint, by when (ms): a zset."""
-    return f"oq:1:{{{endpoint}}}"
+    """Return the key of what waits to be delivered to an endpoint, by when (ms): a zset.
+
+    In the slot of the inbox, as the dead letters are: an event moves from one to the other in one step.
+    """
+    return f"oq:1:{{{INBOX}}}:{endpoint}"
 
 
 def statistics(endpoint: str) -> str:

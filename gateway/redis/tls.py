@@ -9,7 +9,6 @@ import hashlib
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -107,7 +106,6 @@ async def fingerprint_of(host: str, port: int) -> str:
     return seen
 
 
-@lru_cache(maxsize=8)  # all nodes of a cluster share what takes 20 ms to read
 def _trust(ca: str, fingerprints: frozenset[str]) -> Trust:
     if ca:
         return Trust(authorities(ca), fingerprints, "is signed by no CA that REDIS_CA_FILE has")

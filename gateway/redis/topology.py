@@ -22,14 +22,15 @@ def connect(url: str) -> Topology:
     if not is_several(url):
         return connect_to_one(url)
     several = read_several(url)
+    one = connect_to_one(several.server(several.nodes[0]))
 
     def server(node: str) -> Server:
         name = "Redis" if several.service else f"Redis at {node}"
-        return connect_to_one(several.server(node), name)
+        return connect_to_one(several.server(node), name, like=one)
 
     if not several.service:
         return Slots(several.nodes, server)
-    sentinels = [connect_to_one(several.sentinel(node)) for node in several.nodes]
+    sentinels = [connect_to_one(several.sentinel(node), like=one) for node in several.nodes]
     return Sentinels(sentinels, several.service, server)
 
 

@@ -26,7 +26,8 @@ THROUGH = "through"
 """The state of the archive that holds the last day it has."""
 
 _EVERY_S = 60.0
-_TAKEN = "ad:1:taken"  # those that a roll-up has begun with; what a crash left there is copied again
+# Those that a roll-up has begun with; what a crash left there is copied again. In the slot of CHANGED.
+_TAKEN = f"ad:1:taken:{{{CHANGED}}}"
 _LONGEST_DAYS = 400  # how long Redis keeps counters
 _PAGE = 500
 _FORGET_S = 86_400

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from gateway.metering.keys import DEAD_LETTERS
 from tests.e2e.checks import assert_problem
 from tests.servers import HOST, Installation, wait_until
 
@@ -109,11 +110,11 @@ def test_events_that_cannot_be_understood_are_stored_and_delay_no_other(
     ]
     with target.valkey.client() as redis:
         wait_until(lambda: redis.xlen("wh:1") == 0, "the events of other tests are processed")
-        before = redis.xlen("wd:1")
+        before = redis.xlen(DEAD_LETTERS)
         for bomb in bombs:
             assert hook.post(PATH, content=bomb).status_code == 200
         wait_until(lambda: redis.xlen("wh:1") == 0, "all events are processed")
-        assert redis.xlen("wd:1") - before == 7  # type: ignore[operator]
+        assert redis.xlen(DEAD_LETTERS) - before == 7  # type: ignore[operator]
         assert all(len(name) < 60 for name in redis.hkeys("wm:1"))  # type: ignore[union-attr]
     with target.client_of("otto") as operator:
         page = operator.get("/api/admin/webhooks/dead", params={"limit": 100}).json()

@@ -18,6 +18,7 @@ from gateway.metrics.readings import Reader
 from gateway.metrics.slots import claim
 from gateway.metrics.tally import BOUNDS_S, Tally
 from gateway.outgoing.control import Outgoing
+from gateway.outgoing.messages import DEAD, queue
 from gateway.outgoing.outbox import Outbox
 from gateway.outgoing.sender import Sender
 from gateway.policy.live import PolicyInForce
@@ -68,8 +69,8 @@ async def test_readings_are_what_redis_holds(store: Store, policy: PolicyInForce
         ("ZADD", keys.SESSIONS_DUE, 1, "r|s", 4_000_000_000_000, "r|t"),
         ("HSET", keys.STATISTICS, "received", 9, "last_ms", 5, "corrected_s", -7),
         ("XADD", keys.EVENTS, f"{time.time_ns() // 1_000_000 - 60_000}-0", "body", "{}", "at", 1),
-        ("XADD", "od:1", "*", "endpoint", "billing", "message", "{}", "why", "-", "at", 1),
-        ("ZADD", "oq:1:{billing}", 1, "{}"),
+        ("XADD", DEAD, "*", "endpoint", "billing", "message", "{}", "why", "-", "at", 1),
+        ("ZADD", queue("billing"), 1, "{}"),
         ("HSET", "os:1:{billing}", "delivered", 3, "failed", 2),
         ("XADD", keys.DEAD_LETTERS, "*", "body", "{}", "why", "-", "at", 1),
     ):
