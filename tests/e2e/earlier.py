@@ -42,6 +42,13 @@ amount = 1000
 """
 
 
+def settings() -> set[str]:
+    """Return the names of the settings of 0.1.0."""
+    with zipfile.ZipFile(WHEEL) as wheel:
+        code = wheel.read("gateway/settings.py").decode()
+    return set(re.findall(r'"(REDIS_URL|(?:HMS|GATEWAY)_[A-Z0-9_]+)"', code))
+
+
 def policy() -> str:
     """Return the built-in policy of 0.1.0 with few mints for members, two quotas, and limits that no test reaches."""
     with zipfile.ZipFile(WHEEL) as wheel:
@@ -82,6 +89,11 @@ class Earlier:
         return done.stdout
 
 
+def api(url: str) -> dict[str, Any]:
+    """Return the OpenAPI document of a gateway."""
+    return dict(httpx.get(f"{url}/openapi.json", timeout=15, verify=NO_TLS, trust_env=False).json())
+
+
 def ask(url: str, token: str | None, method: str, path: str, **request: Any) -> httpx.Response:
     """Send one request to the API of a gateway."""
     headers = request.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -107,6 +119,7 @@ class Past:
     codes: dict[str, str] = field(default_factory=dict)
     creates: dict[str, dict[str, Any]] = field(default_factory=dict)
     views: dict[str, Any] = field(default_factory=dict)
+    api: dict[str, Any] = field(default_factory=dict)
     day: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 
     def token(self, name: str) -> str:

@@ -6,6 +6,7 @@ The tests are one story, in their order: 0.1.0 is used and stopped, this version
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.checks import assert_problem
-from tests.e2e.earlier import MINTS, Earlier, Past, ask, done, live_with, log_in, policy
-from tests.servers import Installation, wait_until
+from tests.e2e.earlier import MINTS, Earlier, Past, api, ask, done, live_with, log_in, policy, settings
+from tests.servers import REPOSITORY, Installation, wait_until
 
 SECONDS = 90  # of the stay that this version counts
 # What changes by itself, or because it is read: reading one's own counters is counted as `api`.
@@ -109,7 +110,7 @@ def past(earlier: Earlier) -> Past:
     """What was done with 0.1.0, which is stopped again."""
     earlier.start()
     past = live_with(earlier)
-    past.views = views(earlier.url, past)
+    past.views, past.api = views(earlier.url, past), api(earlier.url)
     earlier.server.stop()
     return past
 
@@ -122,6 +123,59 @@ def upgraded(place: Installation, past: Past) -> Installation:
 
 def test_all_that_0_1_0_showed_is_there_after_the_upgrade(upgraded: Installation, past: Past) -> None:
     assert list(losses(past.views, views(upgraded.url, past))) == []
+
+
+class Document:
+    """An OpenAPI document."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.root = document
+        paths = document["paths"]
+        self.operations = {f"{method} {path}": one for path in paths for method, one in paths[path].items()}
+
+    def at(self, part: Any) -> Any:
+        """Return a part, or what it refers to."""
+        while isinstance(part, dict) and "$ref" in part:
+            names, part = part["$ref"].removeprefix("#/").split("/"), self.root
+            for name in names:
+                part = part[name]
+        return part
+
+    def parameters(self, place: str) -> dict[str, bool]:
+        """Return the parameters of an operation, and whether each is required."""
+        found = [self.at(one) for one in self.operations[place].get("parameters", [])]
+        return {f"{one['in']} {one['name']}": one.get("required", False) for one in found}
+
+    def fields(self, part: Any, of: str = "") -> dict[str, bool]:
+        """Return the fields of a JSON body or answer, at any depth, and whether each is required."""
+        schema = self.at(part)
+        for name in ("content", "application/json", "schema"):
+            schema = self.at(schema.get(name, {})) if name in schema else schema
+        found = {}
+        for name, one in schema.get("properties", {}).items():
+            found[f"{of}.{name}"] = name in schema.get("required", ())
+            found |= self.fields(one, f"{of}.{name}")
+        return found | (self.fields(schema["items"], f"{of}[]") if "items" in schema else {})
+
+
+def test_api_has_all_that_0_1_0_described_and_requires_no_more(upgraded: Installation, past: Past) -> None:
+    was, now = Document(past.api), Document(api(upgraded.url))
+    assert was.operations.keys() <= now.operations.keys()
+    for place, operation in was.operations.items():
+        old, new = was.parameters(place), now.parameters(place)
+        body = operation.get("requestBody", {}), now.operations[place].get("requestBody", {})
+        old, new = old | was.fields(body[0]), new | now.fields(body[1])
+        assert old.keys() <= new.keys(), place
+        assert {name for name in new if new[name]} <= {name for name in old if old[name]}, place
+        for status, answer in operation["responses"].items():
+            assert was.fields(answer).keys() <= now.fields(now.operations[place]["responses"][status]).keys(), place
+    codes = [set(one.root["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) for one in (was, now)]
+    assert codes[0] < codes[1]
+
+
+def test_settings_are_those_of_0_1_0_and_more() -> None:
+    page = (REPOSITORY / "docs" / "settings.md").read_text()
+    assert settings() < set(re.findall(r"^\| `([A-Z0-9_]+)` \|", page, re.MULTILINE))
 
 
 def test_a_rebuild_counts_what_0_1_0_did_in_the_totals_of_the_installation(upgraded: Installation, past: Past) -> None:

@@ -130,3 +130,8 @@ def test_release_publishes_what_was_built_once_and_checked() -> None:
         if "release-check" in step.get("run", "")
     ] == ['.ci/release-check "$GITHUB_REF_NAME"']
     assert "\n.ci/release-check\n" in (ROOT / ".ci" / "run").read_text(), "it is run for every commit"
+
+
+def test_a_tag_of_another_version_is_refused() -> None:
+    done = subprocess.run([ROOT / ".ci" / "release-check", "v0.0.1"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"release-check: the tag is v0.0.1, but this is version {VERSION}\n")
