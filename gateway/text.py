@@ -24,13 +24,18 @@ class FieldError(ValueError):
 
 
 def no_such(what: str, name: str, known: Iterable[str]) -> str:
-    """Return a rule about a name that does not exist: which ones it may have been meant to be, and all that do."""
+    """Return a rule about a name that does not exist, with those that do."""
+    return f"there is no {what}{' ' if what else ''}{name!r}; {near(name, known)}"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Name what a mistyped name may have been meant to be, and all that it could be."""
     import difflib  # only after an error: it takes 5 ms to import
 
     names = list(known)
-    near = difflib.get_close_matches(name, names)
-    meant = f"; did you mean {' or '.join(near)}? There are: " if near else "; there are: "
-    return f"there is no {what}{' ' if what else ''}{name!r}{meant}{', '.join(names) or 'none'}"
+    found = difflib.get_close_matches(name, names)
+    meant = f"did you mean {' or '.join(found)}? There are: " if found else "there are: "
+    return f"{meant}{', '.join(names) or 'none'}"
 
 
 def printable(text: str) -> str:

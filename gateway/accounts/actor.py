@@ -13,7 +13,7 @@ from gateway.audit import CLI
 from gateway.policy.actions import POWERS
 from gateway.policy.model import Policy
 from gateway.policy.scopes import ACT
-from gateway.text import FieldError
+from gateway.text import FieldError, near
 
 MANAGE = "users:manage"
 
@@ -69,7 +69,7 @@ class Actor:
         """Check that roles exist and give no power that the actor does not have. Raises: FieldError, NotAllowed"""
         for role in roles:
             if role not in policy.roles:
-                raise FieldError("roles", f"the policy has no role {role!r}; it has {', '.join(policy.roles)}")
+                raise FieldError("roles", f"the policy has no role {role!r}; {near(role, policy.roles)}")
         if beyond := self._lacks(policy, roles):
             raise NotAllowed(f"You cannot grant a permission that you do not have: {beyond}.", why=f"grants {beyond}")
 

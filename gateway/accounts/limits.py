@@ -16,7 +16,7 @@ from gateway.audit import Audit
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
 from gateway.policy.scopes import ROLE, narrowed
-from gateway.text import FieldError, plain_text
+from gateway.text import FieldError, near, no_such, plain_text
 from limits.limiter import Limiter
 from limits.overrides import BLOCK, Override, Overrides
 from limits.policy import MOST_UNITS, Decision, Limit, Quota, parse_rate
@@ -93,7 +93,7 @@ class UserLimits:
         known = {charge.limit.id for charge in charges} | {quota.id for quota in quotas}
         for name in names or ():
             if name not in known:
-                raise FieldError("names", f"{one.username} has no limit or quota {name!r}")
+                raise FieldError("names", f"{one.username} has no limit or quota {name!r}; {near(name, sorted(known))}")
         wanted = known if names is None else set(names)
         used = await self._overrides.reset(
             one.id,
@@ -167,7 +167,7 @@ class UserLimits:
             self._only(wanted, set())
             return None
         if wanted.target not in policy.applies_to:
-            raise FieldError("name", f"there is no limit or quota {wanted.target!r}")
+            raise FieldError("name", no_such("limit or quota", wanted.target, policy.limit_names))
         self._only(wanted, {"rate", "burst"})
         if wanted.rate is None or wanted.burst is None:
             raise FieldError("rate", "a limit needs rate and burst")

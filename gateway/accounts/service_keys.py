@@ -9,6 +9,7 @@ from auth.service_keys import NewKey, ServiceKey, ServiceKeys
 from gateway.accounts.actor import Actor
 from gateway.audit import Audit
 from gateway.policy.scopes import SCOPES
+from gateway.text import no_such
 
 MOST_OVERLAP_S = 30 * 86_400
 
@@ -37,7 +38,7 @@ class KeyAdmin:
         if not scopes:
             raise BadKey("scopes", f"must name at least one of: {', '.join(sorted(SCOPES))}")
         if unknown := sorted(set(scopes) - SCOPES):
-            raise BadKey("scopes", f"there is no scope {unknown[0]!r}; there are: {', '.join(sorted(SCOPES))}")
+            raise BadKey("scopes", no_such("scope", unknown[0], sorted(SCOPES)))
         actor.check_scopes(scopes)
         key, text = await self._keys.add(replace(new, scopes=scopes), by=actor.id)
         said = {"name": key.name, "scopes": " ".join(scopes)}

@@ -27,6 +27,7 @@ from gateway.rooms.registry import Rooms
 from gateway.rooms.room import Found
 from gateway.routes.schemas import LimitsNow
 from gateway.settings import Settings, hms_given, load_env, policy_path
+from gateway.text import near
 from limits.limiter import Limiter
 from limits.policy import QuotaState
 
@@ -45,7 +46,7 @@ def explain_command(user: str, action: str, room: str | None, role: str | None, 
     is 0 for both answers.
     """
     if action not in ACTIONS:
-        raise CommandError(f"unknown action {action!r}; the actions are {' '.join(ACTIONS)}")
+        raise CommandError(f"unknown action {action!r}; {near(action, ACTIONS)}")
     if action in ROOM_ACTIONS and room is None:
         raise CommandError(f"{action} needs a room: give its id (see `gateway rooms list`)")
     if action not in ROOM_ACTIONS and room is not None:

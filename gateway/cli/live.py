@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
@@ -14,7 +14,7 @@ from rich.text import Text
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.cli.terminal import CSV, JSON, plain_lines, print_csv, print_json, say, table_of
+from gateway.cli.terminal import CSV, JSON, console, plain_lines, print_csv, print_json, say, table_of
 from gateway.cli.usage_views import shortened
 from gateway.redis.topology import AnyStore
 from gateway.usage.live import LiveRoom, Now, who_is_where
@@ -37,17 +37,17 @@ def live(every_s: int, once: bool, as_csv: bool, as_json: bool) -> None:
     async def work(store: AnyStore) -> None:
         await Audit(store.execute).record("usage.read", by=CLI, subject="", report="live")
         now = await read(store)
-        console = Console(markup=False, highlight=False)
+        terminal = console()
         if as_csv:
             print_csv(people_table(now, _utc()))
         elif as_json:
             print_json(now)
-        elif not console.is_terminal:
+        elif not terminal.is_terminal:
             _print_plainly(now, _utc())
         elif once:
-            console.print(live_view(now, _utc()))
+            terminal.print(live_view(now, _utc()))
         else:
-            with Live(live_view(now, _utc()), console=console, auto_refresh=False, screen=True) as view:
+            with Live(live_view(now, _utc()), console=terminal, auto_refresh=False, screen=True) as view:
                 while True:
                     await asyncio.sleep(every_s)
                     view.update(live_view(await read(store), _utc()), refresh=True)

@@ -22,6 +22,7 @@ from gateway.cli.reconcile import reconcile
 from gateway.cli.terminal import CSV, JSON, print_csv, print_json, progress, say
 from gateway.cli.usage_views import print_peak, print_report, print_top, top_table
 from gateway.files import writing_whole
+from gateway.http.problem_codes import STATUS
 from gateway.policy.file import load_policy
 from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
@@ -30,7 +31,7 @@ from gateway.settings import archive_url, load_env, policy_path
 from gateway.text import FieldError
 from gateway.usage.archive import Archive
 from gateway.usage.history import History
-from gateway.usage.query import GroupBy, Query, days_of_period, last_settled_day, span_of_days, today_in
+from gateway.usage.query import GroupBy, Query, check_reason, days_of_period, last_settled_day, span_of_days, today_in
 from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones
 from gateway.usage.subjects import Subjects
@@ -41,7 +42,11 @@ from limits.derived import Derived
 _MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
 _DATE = click.DateTime(["%Y-%m-%d"])
 _FILTERS = (
-    click.option("--group-by", type=click.Choice(get_args(GroupBy)), help="One row per day, user, ... and action."),
+    click.option(
+        *("--by", "--group-by", "group_by"),
+        type=click.Choice(get_args(GroupBy)),
+        help="What a row is about, besides an action.  [default: a user's day; with --user or --room, a day]",
+    ),
     click.option("--user", help="Only this user or service key, by name or id."),
     click.option("--room", help="Only this room, by id."),
     click.option("--action", help="Only this action: minutes, owned, tokens.mint, rooms.create, login, api."),
@@ -67,19 +72,21 @@ def usage() -> None:
 
 @usage.command("show")
 @_filters
-@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), hidden=True)  # before there was --csv
+@CSV
 @JSON
-def show_usage(kind: str, as_json: bool, **selected: Any) -> None:
-    """Show usage per user and day: succeeded, denied by a limit, refused by a rule, failed in the gateway.
+def show_usage(kind: str | None, as_csv: bool, as_json: bool, **selected: Any) -> None:
+    """Show usage per user and day: done, denied by a limit, refused by a rule, failed in the gateway; with totals.
 
-    Of minutes (time in rooms) and owned (time of everyone in the rooms of a user), what succeeded is in minutes.
+    Of minutes (time in rooms) and owned (time of everyone in the rooms of a user), what is done is in minutes.
     """
+    kind = "json" if as_json else "csv" if as_csv else kind
 
     async def work(desk: _Desk) -> None:
         query = await _query(desk, _Selected(**selected))
         zones = await desk.reports.zones_of(query.days)
-        if as_json or kind != "table":
-            async for chunk in _encoded("json" if as_json else kind, query, desk.reports.pages(query), zones):
+        if kind in ("csv", "json"):
+            async for chunk in _encoded(kind, query, desk.reports.pages(query), zones):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
             return
@@ -153,19 +160,22 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
         raise click.BadParameter(rule, param_hint="--counter")
     currency = policy.prices.currency if policy.prices else ""
 
-    async def read(desk: _Desk) -> tuple[list[TopRow], str]:
+    async def read(desk: _Desk) -> tuple[list[TopRow], int | None, str]:
         await Audit(desk.store.execute).record("usage.read", by=CLI, subject="", report="top")
         with _as_option():
             zones = await desk.reports.zones_of(days_of_period(period))
-            return await desk.reports.top(period, counter, size, policy.prices), zones.text
+            rows = await desk.reports.top(period, counter, size, policy.prices)
+            if not rows:
+                check_reason(counter, policy, STATUS)
+            return rows, await desk.reports.total(period, counter), zones.text
 
-    rows, zone = _with_reports(read)
+    rows, total, zone = _with_reports(read)
     if as_json:
         print_json([msgspec.to_builtins(row) | {"time_zone": zone} for row in rows])
     elif as_csv:
         print_csv(top_table(rows, currency, counter=counter, period=period, time_zone=zone))
     elif rows:
-        print_top(f"{counter}, {period} ({zone})", rows, currency)
+        print_top(f"{counter}, {period} ({zone})", rows, currency, total=total)
     else:
         say(f"No user has any {counter} in {period} ({zone}).")
 
@@ -279,7 +289,9 @@ def _as_option() -> Iterator[None]:
     try:
         yield
     except FieldError as error:
-        raise click.BadParameter(error.rule, param_hint=f"--{error.field.replace('_', '-')}") from error
+        rule = error.rule.replace("`to`", "--to").replace("`user`", "--user").replace("`room`", "--room")
+        option = "--by" if error.field == "group_by" else f"--{error.field}"
+        raise click.BadParameter(rule, param_hint=option) from error
 
 
 def _encoded(kind: str, query: Query, pages: AsyncIterator[UsagePage], zones: Zones) -> AsyncGenerator[bytes]:

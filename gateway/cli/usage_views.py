@@ -3,44 +3,61 @@
 Everything is readable in 80 columns: columns without any number are left out, ids are never cut, titles never wrap.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from msgspec import UNSET, UnsetType
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from gateway.cli.terminal import console as _console
 from gateway.cli.terminal import print_rows, table_of
 from gateway.text import printable
 from gateway.usage.query import Days, Query
-from gateway.usage.rows import TopRow, UsageDay, UsageRow
+from gateway.usage.rows import TopRow, UsageDay, UsageRow, minutes_of
 
+_REASONS = {"denied": "denied", "refused": "refused", "would_deny": "would be denied"}
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 60
 _MOST_CHARS = 22  # an id of a user has 21
-_GROUPS = {"day": "day", "user": "user", "action": "", "room": "room", "template": "template"}
-_SHOWN_AS = {"date": "Day", "username": "User", "room_name": "Room", "room_id": "Room id", "template": "Template"}
+_GROUPS = {"day": "day", "month": "month", "user": "user", "action": "", "room": "room", "template": "template"}
+_SHOWN_AS = {
+    "date": "Day",
+    "month": "Month",
+    "username": "User",
+    "room_name": "Room",
+    "room_id": "Room id",
+    "template": "Template",
+}
 
 
 def title_of(query: Query, zone: str) -> str:
     """Return what a report is about."""
-    by = _GROUPS[query.group_by] if query.group_by else "day" if query.user or query.room else "user, day"
-    what = f"{by} and action" if by else "action"
+    by = query.group_by or ("day" if query.user or query.room else "user, day")
+    what = "action" if by == "action" else f"{by} and action"
     return f"Usage per {what}, {query.days[0]} to {query.days[1]} ({zone})"
 
 
 def print_report(query: Query, rows: Sequence[UsageRow], zone: str, *, more: bool) -> None:
-    """Print a report as a table; if each row is a day of the same thing, also the course of these days."""
+    """Print a report as a table with totals and with the reasons of what was denied or refused.
+
+    If each row is a day of the same thing, also print the course of these days. In a terminal the reasons follow the
+    table, which has no room for them.
+    """
     console = _console()
     console.print(Text(title_of(query, zone)), soft_wrap=True)
     if query.user or query.room:
-        console.print(Text(_whose(rows[0])), soft_wrap=True)
-    print_rows(_report_table(query, rows, cut=console.is_terminal), console)
+        console.print(Text(_whose(query, rows[0])), soft_wrap=True)
+    totals = [] if more else totals_of(query, rows)
+    print_rows(_report_table(query, rows, totals, cut=console.is_terminal), console)
+    if console.is_terminal and (reasons := _reasons_table(rows)).row_count:
+        print_rows(reasons, console)
     if more:
-        console.print(f"Only the first {len(rows)} rows are shown. All of them: gateway usage export", soft_wrap=True)
+        how = "All of them: gateway usage export; sums: --by action"
+        console.print(f"Only the first {len(rows)} rows are shown, without totals. {how}", soft_wrap=True)
     elif query.is_daily and query.pages_of == "nothing":
         for line in courses(query.days, rows):
             console.print(line, soft_wrap=True)
@@ -54,14 +71,16 @@ def print_peak(query: Query, days: Sequence[UsageDay]) -> None:
         _console().print(f"Most people at the same time in {where}: {most.people_peak}, on {most.date}", soft_wrap=True)
 
 
-def print_top(title: str, rows: Sequence[TopRow], currency: str) -> None:
-    """Print a top list."""
+def print_top(title: str, rows: Sequence[TopRow], currency: str, *, total: int | None = None) -> None:
+    """Print a top list; `total` is the count of everyone together."""
     count = Column("Minutes" if rows and rows[0].seconds is not UNSET else "Count", justify="right")
     money = [Column(currency, justify="right")] if any(row.money is not UNSET for row in rows) else []
     table = table_of([Column("User", overflow="fold"), count, *money])
     for row in rows:
         cells = [_number(row.count, row.seconds), *([str(row.money)] if money else [])]
-        table.add_row(printable(row.username) or row.user_id, *cells)
+        table.add_row(row.username or row.user_id, *cells, end_section=row is rows[-1])
+    if total is not None:
+        table.add_row("Everyone", str(total) if rows[0].seconds is UNSET else f"{minutes_of(total):.2f}", "")
     console = _console()
     console.print(Text(title), soft_wrap=True)
     print_rows(table, console)
@@ -101,31 +120,93 @@ def bars(values: Sequence[float]) -> str:
     return "".join(_BARS[min(7, int(value / largest * 8))] if value else " " for value in values)
 
 
-def _report_table(query: Query, rows: Sequence[UsageRow], *, cut: bool) -> Table:
+def totals_of(query: Query, rows: Sequence[UsageRow]) -> list[UsageRow]:
+    """Return the sum of the rows of each action; nothing if no action has several rows."""
+    found: dict[str, list[UsageRow]] = defaultdict(list)
+    for row in rows:
+        found[row.action].append(row)
+    if len(found) == len(rows):
+        return []
+    return [_sum(action, some, with_peak=query.pages_of == "nothing") for action, some in sorted(found.items())]
+
+
+def _sum(action: str, rows: Sequence[UsageRow], *, with_peak: bool) -> UsageRow:
+    """Return a row with the sums of others; of the most people at once in the same rooms, the highest."""
+    seconds = [row.seconds for row in rows if row.seconds is not UNSET]
+    money = [row.money for row in rows if row.money is not UNSET]
+    peaks = [row.people_peak for row in rows if row.people_peak is not UNSET] if with_peak else []
+    counts: dict[str, Any] = {kind: _added(getattr(row, kind) for row in rows) for kind in _REASONS}
+    return UsageRow(
+        action=action,
+        ok=minutes_of(sum(seconds)) if seconds else sum(row.ok for row in rows),
+        seconds=sum(seconds) if seconds else UNSET,
+        failed=sum(row.failed for row in rows),
+        money=sum(money, Decimal()) if money else UNSET,
+        people_peak=max(peaks) if peaks else UNSET,
+        **counts,
+    )
+
+
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total = Counter[str]()
+    for one in counts:
+        total.update(one)
+    return dict(total)
+
+
+def _reasons_table(rows: Sequence[UsageRow]) -> Table:
+    """Return how many requests each limit denied, and for which codes others were refused, the most first."""
+    found = Counter[tuple[str, str]]()
+    for row in rows:
+        for reason, count in _reasons(row):
+            found[row.action, reason] += count
+    table = table_of(
+        [Column("Action", no_wrap=True), Column("Reason", overflow="fold"), Column("Count", justify="right")]
+    )
+    for (action, reason), count in found.most_common():
+        table.add_row(action, reason, str(count))
+    return table
+
+
+def _reasons(row: UsageRow) -> Iterator[tuple[str, int]]:
+    for kind, said in _REASONS.items():
+        for name, count in sorted(getattr(row, kind).items()):
+            yield f"{said}: {name}", count
+
+
+def _report_table(query: Query, rows: Sequence[UsageRow], totals: Sequence[UsageRow], *, cut: bool) -> Table:
     alone = query.user or query.room  # then the line above the table says it
-    keys = [name for name in query.keys if name in ({"date"} if alone else _SHOWN_AS)]
+    keys = [name for name in query.keys if name in ({"date", "month"} if alone else _SHOWN_AS)]
     columns = [Column(_SHOWN_AS[name], **_STYLE.get(name, {"overflow": "fold"})) for name in keys]
     optional = ["Denied", "Refused", "Failed", "Peak", "Money"]
     if cut and query.group_by is None and not alone:
         optional.remove("Peak")  # day, user and action leave no room for it
-    numbers = [(name, [_cell(row, name) for row in rows]) for name in optional]
+    lines = [*rows, *totals]
+    numbers = [(name, [_cell(row, name) for row in lines]) for name in optional]
     numbers = [(name, cells) for name, cells in numbers if any(cells)]
     titles = ["Done", *(query.prices.currency if name == "Money" and query.prices else name for name, _ in numbers)]
     counts = [Column(title, justify="right", no_wrap=True) for title in titles]
-    table = table_of([*columns, Column("Action", no_wrap=True), *counts])
-    for at, row in enumerate(rows):
-        texts = [_key(row, name, cut=cut) for name in keys]
-        table.add_row(*texts, row.action, _number(row.ok, row.seconds), *(cells[at] for _, cells in numbers))
+    why = [] if cut or not any(any(_reasons(row)) for row in rows) else ["Why"]
+    table = table_of([*columns, Column("Action", no_wrap=True), *counts, *why])
+    for at, row in enumerate(lines):
+        texts = [_key(row, name, cut=cut) for name in keys] if at < len(rows) else ["Total", "", ""][: len(keys)]
+        reasons = ["\n".join(f"{reason} {count}" for reason, count in _reasons(row))] if why else []
+        cells = [_number(row.ok, row.seconds), *(cells[at] for _, cells in numbers), *reasons]
+        table.add_row(*texts, row.action, *cells, end_section=at == len(rows) - 1)
     return table
 
 
-_STYLE: dict[str, dict[str, Any]] = {"date": {"no_wrap": True}, "room_id": {"no_wrap": True}}
+_STYLE: dict[str, dict[str, Any]] = {
+    "date": {"no_wrap": True},
+    "month": {"no_wrap": True},
+    "room_id": {"no_wrap": True},
+}
 
 
-def _whose(row: UsageRow) -> str:
+def _whose(query: Query, row: UsageRow) -> str:
     """Return whom or which room a report of only one is about, as far as its rows say."""
     texts = (row.username, row.user_id, row.room_name, row.room_id)
-    return "  ".join(printable(text) for text in texts if text)
+    return "  ".join(printable(text) for text in texts if text) or query.user or query.room or ""
 
 
 def _key(row: UsageRow, name: str, *, cut: bool) -> str:
@@ -152,8 +233,3 @@ def shortened(text: str) -> str:
     """Return a text that leaves room for other columns."""
     text = printable(text)
     return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
-
-
-def _console() -> Console:
-    """Markup is off: names of users may contain brackets."""
-    return Console(markup=False, highlight=False)

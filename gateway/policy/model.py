@@ -193,6 +193,13 @@ class Policy:
             return "all"
         return "owner" if quota.counter == OWNED else "user"
 
+    @property
+    def limit_names(self) -> list[str]:
+        """Return the names of all limits and quotas."""
+        of_roles = (quota.id for role in self.roles.values() for quota in role.quotas.values())
+        of_all = (quota.id for quota in self.installation)
+        return list(dict.fromkeys([*self.applies_to, *of_roles, *of_all]))
+
     def has_budgets(self, scope: str) -> bool:
         """Tell whether there are budgets of a scope: `user`, `owner` or `all`."""
         return scope in self._scopes

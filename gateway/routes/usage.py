@@ -12,12 +12,13 @@ from gateway.http.access import needs
 from gateway.http.context import Call
 from gateway.http.cursors import PageCursor
 from gateway.http.dispatch import Download
+from gateway.http.problem_codes import STATUS
 from gateway.policy.model import Prices
 from gateway.routes.schemas import LimitsNow, NextCursor, RoomId, TimeZone, UserId
 from gateway.routes.services import Injected, RoomInPath, Services, UserInPath
 from gateway.text import FieldError
 from gateway.usage.live import LiveRoom, who_is_where
-from gateway.usage.query import Days, GroupBy, Query, days_of_period, span_of_days, today_in
+from gateway.usage.query import Days, GroupBy, Query, check_reason, days_of_period, span_of_days, today_in
 from gateway.usage.reports import METRIC, PERIOD, Place
 from gateway.usage.rows import Counts, TopRow, UsageDay, UsageRow, shown
 from gateway.usage.tables import MEDIA_TYPE, csv_of, name_of
@@ -165,6 +166,8 @@ async def top_usage(
     zones = await services.reports.zones_of(days_of_period(period))
     prices = services.policy.now.prices
     rows = await services.reports.top(period, counter, limit, prices)
+    if not rows:
+        check_reason(counter, services.policy.now, STATUS)
     services.audit.note_reading("top", by=request.user.uid)
     return TopReport(period, zones.text, counter, _currency(prices), rows)
 

@@ -1,15 +1,16 @@
 """What a usage report is asked for, checked."""
 
 from calendar import monthrange
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal, TypeAlias
 
 from gateway.hms.replies import ROOM_ID
 from gateway.policy.actions import COUNTED
-from gateway.policy.model import Prices
-from gateway.text import FieldError
-from limits.counters import ACTING, METERED
+from gateway.policy.model import Policy, Prices
+from gateway.text import FieldError, no_such
+from limits.counters import ACTING, METERED, split_metric
 from limits.periods import zone_of
 
 MOST_DAYS = 366
@@ -19,10 +20,12 @@ COUNTED_ACTIONS = ("login", *sorted(COUNTED), "api", ACTING, *METERED)
 
 _SETTLED = timedelta(minutes=10)  # a request is amended up to a minute after it
 
+_OTHERS = "other requests count as api"
+
 Days = tuple[date, date]
 """The first and the last day of a report."""
 
-GroupBy: TypeAlias = Literal["day", "user", "action", "room", "template"]
+GroupBy: TypeAlias = Literal["day", "month", "user", "action", "room", "template"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Query:
     def __post_init__(self) -> None:
         """Raise FieldError if no counter can answer this."""
         if self.action not in (None, *COUNTED_ACTIONS):
-            raise FieldError("action", f"must be one of {', '.join(COUNTED_ACTIONS)}; other requests count as api")
+            raise FieldError("action", f"{no_such('action', self.action or '', COUNTED_ACTIONS)}; {_OTHERS}")
         if self.room is not None and not ROOM_ID.fullmatch(self.room):
             raise FieldError("room", "must be a room id of 100ms, which has 24 hexadecimal digits")
         if self.user is not None and self.room is not None:
@@ -61,7 +64,7 @@ class Query:
     @property
     def pages_of(self) -> Literal["users", "rooms", "nothing"]:
         """What the pages of the report go through; a report of nothing has one page."""
-        if self.user is not None or self.room is not None or self.group_by in ("day", "action", "template"):
+        if self.user is not None or self.room is not None or self.group_by in _OF_ALL:
             return "nothing"
         return "rooms" if self.group_by == "room" else "users"
 
@@ -73,8 +76,10 @@ class Query:
         return _KEYS[self.group_by]
 
 
+_OF_ALL = ("day", "month", "action", "template")  # grouped like this, a report of everyone has one page
 _KEYS: dict[GroupBy, tuple[str, ...]] = {
     "day": ("date",),
+    "month": ("month",),
     "user": ("user_id", "username"),
     "action": (),
     "room": ("room_id", "room_name", "owner_id"),
@@ -110,6 +115,28 @@ def span_of_days(first: date | None, last: date | None, today: date) -> Days:
         if not EARLIEST <= day <= LATEST:
             raise FieldError(field, f"must lie between {EARLIEST} and {LATEST}")
     first = first or last - timedelta(days=29)
-    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
-        raise FieldError("from", f"must not be after `to`, nor more than {MOST_DAYS} days before it")
+    if first > last:
+        raise FieldError("from", f"must not be after `to`, which is {last}")
+    if (days := (last - first).days + 1) > MOST_DAYS:
+        raise FieldError("from", f"must be later: a report has at most {MOST_DAYS} days, and these are {days}")
     return first, last
+
+
+def check_counter(counter: str) -> None:
+    """Check that the action of a counter such as `tokens.mint.ok` has counters. Raises FieldError."""
+    parts = split_metric(counter)
+    if parts and parts[0] not in COUNTED_ACTIONS:
+        raise FieldError("counter", f"{no_such('action', parts[0], COUNTED_ACTIONS)}; {_OTHERS}")
+
+
+def check_reason(counter: str, policy: Policy, codes: Iterable[str]) -> None:
+    """Check that a counter of denials or refusals names a limit of the policy or a code that exists. Raises FieldError.
+
+    For counters that nobody has: those of limits that the policy had before may have counts.
+    """
+    limits = [*policy.limit_names, policy.rooms.lease().id]
+    match split_metric(counter):
+        case (_, "denied" | "would_deny", name) if name not in limits:
+            raise FieldError("counter", no_such("limit or quota", name, limits))
+        case (_, "refused", name) if name not in (known := [*codes]):
+            raise FieldError("counter", no_such("code", name, known))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from auth import Execute
 from gateway.policy.actions import MINUTES, OWNED
@@ -12,10 +12,10 @@ from gateway.rooms.listing import rooms_by_id, rooms_by_time
 from gateway.rooms.room import Room
 from gateway.text import FieldError
 from gateway.usage.history import History
-from gateway.usage.query import Days, Query
+from gateway.usage.query import Days, Query, check_counter, days_of_period
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones, day_of, minutes_of, money_of, rows_of
 from gateway.usage.subjects import Subject, Subjects
-from limits.counters import ALL, METERED, PEAK, Daily
+from limits.counters import ALL, METERED, PEAK, Daily, tally
 from limits.derived import DENIALS, Derived
 from limits.periods import Zone, utc
 
@@ -108,10 +108,12 @@ class Reports:
         """Return the users with the highest counts on a day or in a month.
 
         `counter` is a metric (`tokens.mint.ok`) or minutes (in rooms), owned (minutes of all people in the user's
-        rooms), money (the price of these) or denials (by any limit). Raises FieldError for money without prices.
+        rooms), money (the price of these) or denials (by any limit). Raises FieldError for money without prices and for
+        an action that has no counters.
         """
         if counter == "money" and prices is None:
             raise FieldError("counter", "must not be money: the policy has no [prices]")
+        check_counter(counter)
         metric = _SHORT.get(counter, counter)
         top = await self._derived.top(period, metric, size)
         users = await self._subjects.several([uid for uid, _ in top])
@@ -122,6 +124,17 @@ class Reports:
             numbers = (minutes_of(count), count, money_of(count, prices)) if is_time else (count,)
             rows.append(TopRow(uid, name, *numbers))
         return rows
+
+    async def total(self, period: str, counter: str) -> int | None:
+        """Return the count of everyone together, for which `top` has that of each; None for rooms of owners."""
+        metric = _SHORT.get(counter, counter)
+        if metric == "owned.ok":
+            return None
+        daily = await self._history.daily(ALL, *days_of_period(period))
+        counts = [(name, count) for day in daily.values() for name, count in day.items()]
+        if metric == DENIALS:
+            return sum(sum(one.denied.values()) for one in tally(counts).values())
+        return sum(count for name, count in counts if name == metric)
 
     async def _next_users(
         self, query: Query, after: Place | None, size: int
@@ -174,11 +187,13 @@ def _rows(query: Query, daily: Daily, keys: dict[str, str], peak_of: str) -> lis
     keys = {name: text for name, text in keys.items() if name in query.keys}
     if query.is_daily:
         parts = [({"date": day.isoformat(), **keys}, counts) for day, counts in daily.items()]
+    elif query.group_by == "month":
+        months: dict[str, list[dict[str, int]]] = defaultdict(list)
+        for day, counts in daily.items():
+            months[f"{day:%Y-%m}"].append(counts)
+        parts = [({"month": month, **keys}, _sum(days)) for month, days in months.items()]
     else:
-        total: Counter[str] = Counter()
-        for counts in daily.values():
-            total.update(counts)
-        parts = [(keys, {**total, PEAK: max((counts.get(PEAK, 0) for counts in daily.values()), default=0)})]
+        parts = [(keys, _sum(daily.values()))]
     rows = []
     for of, counts in parts:
         for row in rows_of(counts, action=query.action, prices=query.prices, keys=of):
@@ -186,6 +201,16 @@ def _rows(query: Query, daily: Daily, keys: dict[str, str], peak_of: str) -> lis
                 row.people_peak = peak
             rows.append(row)
     return rows
+
+
+def _sum(days: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Return the counters of some days together; of the most people at once, the highest."""
+    total: Counter[str] = Counter()
+    peak = 0
+    for counts in days:
+        total.update(counts)
+        peak = max(peak, counts.get(PEAK, 0))
+    return {**total, PEAK: peak}
 
 
 def _user_keys(user: Subject) -> dict[str, str]:

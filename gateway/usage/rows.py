@@ -50,6 +50,7 @@ class UsageRow(msgspec.Struct, kw_only=True):
     """What was counted of one action on a day, of a user, in a room, ..., as the report is grouped."""
 
     date: Annotated[str | UnsetType, Meta(description="Day.")] = UNSET
+    month: Annotated[str | UnsetType, Meta(description="Month, e.g. `2026-11`.")] = UNSET
     user_id: Annotated[str | UnsetType, Meta(description="Id of the user.")] = UNSET
     username: Annotated[str | UnsetType, Meta(description="Name of the user; empty if deleted.")] = UNSET
     room_id: Annotated[str | UnsetType, Meta(description="Id of the room.")] = UNSET

@@ -279,7 +279,13 @@ def test_the_command_line_manages_limits_in_the_same_way(limited: Installation, 
     assert [entry["by"] for entry in audit(limited)][-1] == "cli"
 
 
-@pytest.mark.parametrize(("option", "value"), [("period", "foo"), ("period", "2026-13"), ("counter", "nothing")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("period", "foo"), ("period", "2026-13"), ("counter", "nothing")),
+        *(("counter", "token.mint.ok"), ("counter", "api.denied.apo"), ("counter", "api.refused.forbiden")),
+    ],
+)
 def test_top_list_with_invalid_parameters_is_refused_by_name(limited: Installation, option: str, value: str) -> None:
     with limited.client_of("otto") as operator:
         answer = operator.get("/api/admin/usage/top", params={option: value})

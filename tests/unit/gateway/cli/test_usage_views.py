@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gateway.cli import usage_views
 from gateway.cli.terminal import print_csv
-from gateway.cli.usage_views import bars, courses, print_peak, print_report, top_table
+from gateway.cli.usage_views import bars, courses, print_peak, print_report, print_top, top_table
 from gateway.policy.model import Prices
 from gateway.usage.query import GroupBy, Query
 from gateway.usage.rows import TopRow, UsageDay, rows_of
@@ -30,12 +30,19 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, force_terminal=True, color_system=None))
 
 
-@pytest.mark.parametrize("group_by", [None, "day", "user", "action", "room", "template"])
+@pytest.mark.parametrize("group_by", [None, "day", "month", "user", "action", "room", "template"])
 def test_tables_fit_into_80_columns_and_show_ids_whole(
     group_by: GroupBy | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     query = Query(DAYS, group_by, prices=Prices("EUR", Decimal(4)))
-    keys = {"date": "2026-11-22", "user_id": UID, "username": "", "room_id": ROOM, "room_name": LONG}
+    keys = {
+        "date": "2026-11-22",
+        "month": "2026-11",
+        "user_id": UID,
+        "username": "",
+        "room_id": ROOM,
+        "room_name": LONG,
+    }
     keys |= {"owner_id": UID, "template": "default"}
     rows = rows_of(COUNTS, action=None, prices=query.prices, keys={name: keys[name] for name in query.keys})
     rows[0].people_peak = 250
@@ -82,6 +89,62 @@ def test_the_day_with_most_people_at_the_same_time_is_shown(
     assert lines(capsys) == [f"Most people at the same time in {where}: 7, on 2026-11-02"]
     print_peak(query, [UsageDay("2026-11-03", {}, 0)])
     assert not lines(capsys)
+
+
+def test_totals_per_action_and_reasons_are_below_a_table_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    query, rows = Query(DAYS, "user", prices=Prices("EUR", Decimal(4))), []
+    for name, seconds in (("hanna", 86_399), ("mark", 1)):
+        counts = {"minutes.ok": seconds, "api.ok": 2, "api.denied.api": 3, "api.refused.not_found": 1}
+        keys = {"user_id": UID, "username": name}
+        rows += rows_of(counts, action=None, prices=query.prices, keys=keys)
+        rows[-1].people_peak = 7
+    rows += rows_of({"tokens.mint.ok": 5, "tokens.mint.would_deny.api": 9}, action=None, prices=None, keys=keys)
+    print_report(query, rows, "UTC", more=False)
+    shown = [line.split() for line in lines(capsys)]
+    assert [line for line in shown if line[:1] == ["Total"]] == [
+        ["Total", "api", "4", "6", "2"],
+        ["Total", "minutes", "1440.00", "5.76"],  # of the seconds, and of the money that is shown; no sum of peaks
+        ["Total", "tokens.mint", "5"],
+    ]
+    at = shown.index(["Action", "Reason", "Count"])
+    assert [line for line in shown[at + 2 :] if line] == [
+        ["tokens.mint", "would", "be", "denied:", "api", "9"],
+        ["api", "denied:", "api", "6"],
+        ["api", "refused:", "not_found", "2"],
+    ]
+    print_report(query, rows[:2], "UTC", more=True)
+    said = capsys.readouterr().out
+    assert "Only the first 2 rows are shown, without totals." in said
+    assert "Total" not in said
+
+
+def test_elsewhere_each_row_has_its_reasons(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, force_terminal=False))
+    counts = {"api.denied.api": 31, "api.refused.not_found": 2, "api.refused.forbidden": 1}
+    rows = [
+        row
+        for month in ("2026-10", "2026-11")
+        for row in rows_of(counts, action=None, prices=None, keys={"month": month})
+    ]
+    print_report(Query(DAYS, "month", user=UID), rows, "UTC", more=False)
+    assert lines(capsys) == [
+        "Usage per month and action, 2026-11-01 to 2026-11-30 (UTC)",
+        UID,
+        "Month    Action  Done  Denied  Refused  Why",
+        "2026-10  api        0      31        3  denied: api 31, refused: forbidden 1, refused: not_found 2",
+        "2026-11  api        0      31        3  denied: api 31, refused: forbidden 1, refused: not_found 2",
+        "Total    api        0      62        6  denied: api 62, refused: forbidden 2, refused: not_found 4",
+    ]
+
+
+@pytest.mark.parametrize(("total", "last"), [(123, ["Everyone", "2.05"]), (None, ["hanna", "1.50"])])
+def test_a_top_list_ends_with_the_count_of_everyone(
+    total: int | None, last: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_top("minutes", [TopRow(UID, "hanna", 1.5, 90)], "", total=total)
+    assert [line.split() for line in lines(capsys) if line.strip()][-1] == last
 
 
 def test_days_of_a_long_report_share_bars() -> None:

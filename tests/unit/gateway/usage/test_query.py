@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from gateway.http.problem_codes import STATUS
+from gateway.policy.file import load_policy
 from gateway.text import FieldError
-from gateway.usage.query import Query, days_of_period, span_of_days, today_in
+from gateway.usage.query import Query, check_counter, check_reason, days_of_period, span_of_days, today_in
 
 DAYS = date(2026, 11, 1), date(2026, 11, 30)
 ROOM = "64f0c0ffee64f0c0ffee64f0"
@@ -37,11 +39,45 @@ def test_every_counted_action_can_be_asked_for(action: str) -> None:
     assert Query(DAYS, action=action).action == action
 
 
+def check(counter: str) -> None:
+    check_counter(counter)
+    check_reason(counter, load_policy(None), STATUS)
+
+
+@pytest.mark.parametrize(
+    ("counter", "said"),
+    [
+        ("tokn.mint.ok", "did you mean tokens.mint\\?.* other requests count as api"),
+        ("rooms.list.ok", "there is no action 'rooms.list'"),
+        ("tokens.mint.denied.tokens.mnt", "there is no limit or quota 'tokens.mnt'; did you mean tokens.mint"),
+        ("api.would_deny.apo", "there is no limit or quota 'apo'; did you mean api"),
+        ("api.refused.forbiden", "there is no code 'forbiden'; did you mean forbidden"),
+    ],
+)
+def test_a_mistyped_counter_is_refused_with_what_it_may_mean(counter: str, said: str) -> None:
+    with pytest.raises(FieldError, match=said) as refusal:
+        check(counter)
+    assert refusal.value.field == "counter"
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [
+        *("minutes", "owned", "money", "denials", "login.ok", "act-as.failed", "api.denied.api"),
+        *("rooms.create.denied.rooms.active", "api.refused.not_found", "owned.ok"),
+    ],
+)
+def test_every_counter_that_exists_can_be_asked_for(counter: str) -> None:
+    check(counter)
+
+
 def test_a_report_has_at_most_366_days() -> None:
     today = date(2026, 11, 29)
     assert span_of_days(date(2024, 1, 1), date(2024, 12, 31), today) == (date(2024, 1, 1), date(2024, 12, 31))
-    with pytest.raises(FieldError, match="366"):
+    with pytest.raises(FieldError, match="at most 366 days, and these are 367"):
         span_of_days(date(2023, 12, 31), date(2024, 12, 31), today)
+    with pytest.raises(FieldError, match="from: must not be after `to`, which is 2026-11-01"):
+        span_of_days(date(2026, 11, 2), date(2026, 11, 1), today)
     assert span_of_days(None, None, today) == (date(2026, 10, 31), today)
 
 

@@ -185,6 +185,35 @@ async def test_pages_of_any_size_hold_every_row_once(reports: Reports, group_by:
     assert rows == whole
 
 
+async def test_months_are_sums_of_days_with_the_most_people_of_one(reports: Reports) -> None:
+    everyone, _ = await reports.page(Query(DAYS, "month"))
+    assert facts(everyone, "month") == [
+        ("2026-10", "minutes", 2),
+        ("2026-10", "tokens.mint", 2),
+        ("2026-11", "minutes", 1.5),
+        ("2026-11", "tokens.mint", 5),
+    ]
+    assert {row.date for row in everyone} == {UNSET}
+    assert everyone[-1].denied == {"api": 2}
+    hanna, _ = await reports.page(Query(DAYS, "month", user=HANNA))
+    assert facts(hanna, "month") == [
+        ("2026-11", "minutes", 1.5),
+        ("2026-11", "owned", 3.5),
+        ("2026-11", "tokens.mint", 5),
+    ]
+    assert hanna[1].people_peak == 4
+    room, _ = await reports.page(Query(DAYS, "month", room=STANDUP))
+    assert facts(room, "month") == [("2026-11", "minutes", 1.5), ("2026-11", "tokens.mint", 3)]
+    assert room[0].people_peak == 4
+
+
+async def test_the_total_of_a_top_list_is_that_of_everyone(reports: Reports) -> None:
+    counts = {name: await reports.total("2026-11", name) for name in ("minutes", "tokens.mint.ok", "denials", "owned")}
+    assert counts == {"minutes": 90, "tokens.mint.ok": 5, "denials": 2, "owned": None}
+    assert await reports.total("2026-11-21", "tokens.mint.ok") == 1
+    assert await reports.total("2026-09", "tokens.mint.denied.api") == 0
+
+
 async def test_the_top_of_minutes_money_and_denials(reports: Reports, execute: Execute) -> None:
     await execute("ZADD", "tp:1:2026-11:minutes.ok", 90, HANNA, 120, MARK)
     await execute("ZADD", "tp:1:2026-11:owned.ok", 60_000, HANNA)
@@ -196,6 +225,8 @@ async def test_the_top_of_minutes_money_and_denials(reports: Reports, execute: E
     assert [row.count for row in await reports.top("2026-11", "denials", 10)] == [2]
     with pytest.raises(FieldError, match="prices"):
         await reports.top("2026-11", "money", 10)
+    with pytest.raises(FieldError, match=r"did you mean tokens\.mint"):
+        await reports.top("2026-11", "token.mint.ok", 10)
 
 
 async def test_details_have_a_series_of_days_with_the_peak_of_people(reports: Reports) -> None:
