@@ -87,7 +87,7 @@ def cli() -> None:
     """An authenticated, rate-limited gateway in front of 100ms live video."""
 
 
-@cli.command()
+@cli.command(epilog="Example: gateway serve --port 8000 --workers 4")
 @click.option("--host", help="Address to listen on (GATEWAY_HOST).  [default: 127.0.0.1]")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port to listen on (GATEWAY_PORT, else PORT).  [default: 8000]"
@@ -106,7 +106,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     run(settings)
 
 
-@cli.command()
+@cli.command(epilog="Example: gateway demo --port 8001")
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder for data and secrets (GATEWAY_DATA).  [default: .gateway]"
 )

@@ -30,7 +30,7 @@ def archive() -> None:
     """The usage of past days in SQL (GATEWAY_ARCHIVE)."""
 
 
-@archive.command()
+@archive.command(epilog="Example: gateway archive status")
 @JSON
 def status(as_json: bool) -> None:
     """Show the last day that the archive holds, and how many days are to be copied again."""
@@ -46,7 +46,7 @@ def status(as_json: bool) -> None:
     print_result({"kind": kind, "through": through, "changed_days": changed}, text, as_json=as_json)
 
 
-@archive.command()
+@archive.command(epilog="Example: gateway archive update")
 @JSON
 def update(as_json: bool) -> None:
     """Copy finished days to the archive now. The gateway does this by itself, shortly after midnight."""

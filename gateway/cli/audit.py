@@ -32,7 +32,7 @@ def audit() -> None:
     """The audit trail: who did what to whom."""
 
 
-@audit.command("tail")
+@audit.command("tail", epilog="Example: gateway audit tail --user ada --since 2h")
 @click.option("--user", help="Only entries by or about this user (name or id) or service key (id).")
 @click.option("--action", help="Only this action or kind, e.g. login, user, token.minted.")
 @click.option("--since", type=MOMENT, help="All entries since then: 2h, 7d (ago), 2026-11-22, 2026-11-22T14:30Z.")

@@ -34,7 +34,7 @@ from gateway.text import printable
 _COLORS = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
 
 
-@click.command()
+@click.command(epilog="Example: gateway doctor")
 @JSON
 def doctor(as_json: bool) -> None:
     """Check settings, signing keys, policy, archive, traces, Redis, 100ms and webhooks.

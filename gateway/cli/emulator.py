@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 REMOVED = 3  # the exit code of `join` if the server removed a peer or ended the room
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="[join ROOM ...]")
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[join ROOM ...]",
+    epilog="Example: gateway emulator --port 8100 --state emulator.json",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8100, show_default=True, help="Port to listen on.")
 @click.option(
@@ -59,7 +63,7 @@ def emulator(
         raise click.UsageError("an option of the emulator has no effect on `join`, which reads HMS_API_URL")
 
 
-@emulator.command("join")
+@emulator.command("join", epilog="Example: gateway emulator join ROOM --user ada --user ben --for 3min")
 @click.argument("room")
 @click.option("--user", "names", metavar="NAME", multiple=True, required=True, help="Name or id; can be repeated.")
 @click.option("--role", default="", help="Role in the room.  [default: the first one of a participant]")

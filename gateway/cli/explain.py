@@ -32,7 +32,7 @@ from limits.limiter import Limiter
 from limits.policy import QuotaState
 
 
-@click.command("explain")
+@click.command("explain", epilog="Example: gateway policy explain ada tokens.mint 64f0c0ffee64f0c0ffee64f0 host")
 @click.argument("user")
 @click.argument("action")
 @click.argument("room", required=False)

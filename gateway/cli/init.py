@@ -57,7 +57,7 @@ class _Plan:
         return files
 
 
-@click.command("init")
+@click.command("init", epilog="Example: gateway init --public-url https://gateway.example.com")
 @click.option(
     "--redis-url", "REDIS_URL", metavar="URL", help="REDIS_URL; set one with a password in the environment instead."
 )

@@ -25,7 +25,7 @@ def keys() -> None:
 keys.add_command(signing)
 
 
-@keys.command("add")
+@keys.command("add", epilog="Example: gateway keys add billing --scope usage:read-any --expires 90d")
 @click.argument("name")
 @click.option(
     "--scope",
@@ -45,7 +45,7 @@ def add_key(name: str, scopes: tuple[str, ...], expires: int | None, cidrs: tupl
     print_result({"key": text, "service_key": OneServiceKey.of(key)}, text, as_json=as_json)
 
 
-@keys.command("list")
+@keys.command("list", epilog="Example: gateway keys list")
 @click.option("--revoked", is_flag=True, help="Also those revoked in the last 400 days.")
 @CSV
 @JSON
@@ -61,7 +61,7 @@ def list_keys(revoked: bool, as_csv: bool, as_json: bool) -> None:
     print_list([OneServiceKey.of(one) for one in found], _table(found, zone), none=none, as_json=as_json, as_csv=as_csv)
 
 
-@keys.command("show")
+@keys.command("show", epilog="Example: gateway keys show billing")
 @click.argument("key")
 @CSV
 @JSON
@@ -75,7 +75,7 @@ def show_key(key: str, as_csv: bool, as_json: bool) -> None:
     print_list(OneServiceKey.of(found), _table([found], zone), as_json=as_json, as_csv=as_csv)
 
 
-@keys.command("rotate")
+@keys.command("rotate", epilog="Example: gateway keys rotate billing --overlap 1h")
 @click.argument("key")
 @click.option("--overlap", type=DURATION, help="How long the old secret stays valid, e.g. 1h.  [default: not at all]")
 @JSON
@@ -87,7 +87,7 @@ def rotate_key(key: str, overlap: int | None, as_json: bool) -> None:
     print_result({"key": text, "service_key": OneServiceKey.of(rotated)}, text, as_json=as_json)
 
 
-@keys.command("revoke")
+@keys.command("revoke", epilog="Example: gateway keys revoke billing")
 @click.argument("key")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def revoke_key(key: str, yes: bool) -> None:

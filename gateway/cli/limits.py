@@ -21,7 +21,7 @@ def limits() -> None:
     """One user's limits: show, reset, override."""
 
 
-@limits.command("show")
+@limits.command("show", epilog="Example: gateway limits show ada")
 @click.argument("user")
 @CSV
 @JSON
@@ -34,7 +34,7 @@ def show(user: str, as_csv: bool, as_json: bool) -> None:
     print_list(plain, limits_table(states, title), *notes_on(standing, states), as_json=as_json, as_csv=as_csv)
 
 
-@limits.command("reset")
+@limits.command("reset", epilog="Example: gateway limits reset ada --name api")
 @click.argument("user")
 @click.option("--name", "names", multiple=True, help="Only this limit or quota; may be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print the units used before as JSON.")
@@ -45,7 +45,9 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
     print_result(used, f"Reset. Used before: {listed}", as_json=as_json)
 
 
-@limits.command("override")
+@limits.command(
+    "override", epilog="Example: gateway limits override ada --name api --rate 600/min --burst 100 --reason conference"
+)
 @click.argument("user")
 @click.option("--name", help="The limit or quota.")
 @click.option("--rate", help="For a limit, e.g. 600/min.")

@@ -26,7 +26,7 @@ def out() -> None:
     """Events for your own systems: status, dead letters, replay, test."""
 
 
-@out.command("status")
+@out.command("status", epilog="Example: gateway webhooks out status")
 @CSV
 @JSON
 def status(as_csv: bool, as_json: bool) -> None:
@@ -43,7 +43,7 @@ def status(as_csv: bool, as_json: bool) -> None:
     print_list(plain, table, kept, none=none, as_json=as_json, as_csv=as_csv)
 
 
-@out.command("dead")
+@out.command("dead", epilog="Example: gateway webhooks out dead")
 @CSV
 @JSON
 def dead(as_csv: bool, as_json: bool) -> None:
@@ -58,7 +58,7 @@ def dead(as_csv: bool, as_json: bool) -> None:
     print_list(found, table, none="There are no dead letters.", as_json=as_json, as_csv=as_csv)
 
 
-@out.command("replay")
+@out.command("replay", epilog="Example: gateway webhooks out replay --all")
 @click.argument("letter", required=False)
 @click.option("--all", "all_", is_flag=True, help="All that there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print how many as JSON.")
@@ -75,7 +75,7 @@ def replay(letter: str | None, all_: bool, as_json: bool) -> None:
     print_result({"replayed": count}, f"{count} events are delivered again.", as_json=as_json)
 
 
-@out.command("test")
+@out.command("test", epilog="Example: gateway webhooks out test billing")
 @click.argument("name")
 @JSON
 def test(name: str, as_json: bool) -> None:

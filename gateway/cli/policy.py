@@ -21,7 +21,7 @@ def policy() -> None:
     """Check a policy file, explain a decision."""
 
 
-@policy.command("check")
+@policy.command("check", epilog="Example: gateway policy check policy.toml")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @JSON
 def check(file: Path | None, as_json: bool) -> None:

@@ -35,7 +35,7 @@ _MOST_ROWS = 50
 _DAY = click.DateTime(["%Y-%m-%d"])
 
 
-@click.command("reconcile")
+@click.command("reconcile", epilog="Example: gateway usage reconcile --from 2026-11-01 --to 2026-11-05")
 @click.option("--from", "first", type=_DAY, required=True, help="First day, at most 35 days ago.")
 @click.option("--to", "last", type=_DAY, help="Last day.  [default: today]")
 @CSV

@@ -55,7 +55,7 @@ def rooms() -> None:
     """List, show, adopt, hand over, end and unlock rooms."""
 
 
-@rooms.command("adopt")
+@rooms.command("adopt", epilog="Example: gateway rooms adopt 64f0c0ffee64f0c0ffee64f0 --owner ada")
 @click.argument("room_id")
 @click.option("--owner", required=True, help="The new owner, by name or id.")
 @click.option("--name", default="", help="Its name in the gateway.  [default: its name at 100ms]")
@@ -76,7 +76,7 @@ def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool
     print_result(_plain(room, {user.id: user.username}), text, as_json=as_json)
 
 
-@rooms.command("give")
+@rooms.command("give", epilog="Example: gateway rooms give 64f0c0ffee64f0c0ffee64f0 ben")
 @click.argument("room_id", metavar="ROOM")
 @click.argument("user")
 @JSON
@@ -98,7 +98,7 @@ def give(room_id: str, user: str, as_json: bool) -> None:
     print_result(_plain(room, {heir.id: heir.username}), text, as_json=as_json)
 
 
-@rooms.command("list")
+@rooms.command("list", epilog="Example: gateway rooms list --user ada")
 @click.option("--user", help="Only the rooms in the list of this user (name or id).")
 @CSV
 @JSON
@@ -121,7 +121,7 @@ def list_rooms(user: str | None, as_csv: bool, as_json: bool) -> None:
     )
 
 
-@rooms.command("show")
+@rooms.command("show", epilog="Example: gateway rooms show 64f0c0ffee64f0c0ffee64f0")
 @click.argument("room_id", metavar="ROOM")
 @JSON
 def show(room_id: str, as_json: bool) -> None:
@@ -141,7 +141,7 @@ def show(room_id: str, as_json: bool) -> None:
     print_result(_plain(room, names) | {"members": listed}, text, as_json=as_json)
 
 
-@rooms.command("end")
+@rooms.command("end", epilog="Example: gateway rooms end 64f0c0ffee64f0c0ffee64f0 --lock --reason maintenance")
 @click.argument("room_id", metavar="ROOM")
 @click.option("--lock", is_flag=True, help="Refuse all joins until an operator unlocks the room (`rooms unlock`).")
 @click.option("--reason", default="", help="Shown to everyone who is removed, and kept in the audit trail.")
@@ -161,7 +161,7 @@ def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
     print_result({"id": room.id, "ended": ended, "locked": locked}, text, as_json=as_json)
 
 
-@rooms.command("unlock")
+@rooms.command("unlock", epilog="Example: gateway rooms unlock 64f0c0ffee64f0c0ffee64f0")
 @click.argument("room_id", metavar="ROOM")
 @JSON
 def unlock(room_id: str, as_json: bool) -> None:

@@ -40,7 +40,7 @@ def signing() -> None:
     """
 
 
-@signing.command()
+@signing.command(epilog="Example: gateway keys signing new signing.pem")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="ES256 or EdDSA tokens.")
 @JSON
@@ -64,7 +64,7 @@ def new_keys(file: Path, kind: str) -> tuple[SigningKey, ...]:
     return keys
 
 
-@signing.command()
+@signing.command(epilog="Example: gateway keys signing rotate --keep 2d")
 @FILE
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the next key.  [default: that of the present one]")
 @click.option("--keep", type=DURATION, default="1d", show_default=True, help="For how long earlier keys verify.")
@@ -91,7 +91,7 @@ def rotate(file: Path | None, kind: str | None, keep: int, as_json: bool) -> Non
         say("Warning: this key is new. A service that has fetched the keys before refuses its tokens at first.")
 
 
-@signing.command()
+@signing.command(epilog="Example: gateway keys signing stop")
 @FILE
 @JSON
 def stop(file: Path | None, as_json: bool) -> None:
@@ -108,7 +108,7 @@ def stop(file: Path | None, as_json: bool) -> None:
         say(f"{path}: no key signs, {len(after)} verify. {_RESTART} An hour later, remove GATEWAY_SIGNING_KEY.")
 
 
-@signing.command("list")
+@signing.command("list", epilog="Example: gateway keys signing list")
 @FILE
 @CSV
 @JSON

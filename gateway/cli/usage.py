@@ -70,7 +70,7 @@ def usage() -> None:
     """Usage counters. Their days and months are those of `[reports] time_zone` in the policy."""
 
 
-@usage.command("show")
+@usage.command("show", epilog="Example: gateway usage show --by user --from 2026-11-01")
 @_filters
 @click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), hidden=True)  # before there was --csv
 @CSV
@@ -105,7 +105,7 @@ def show_usage(kind: str | None, as_csv: bool, as_json: bool, **selected: Any) -
     _with_reports(work)
 
 
-@usage.command("export")
+@usage.command("export", epilog="Example: gateway usage export --by day --out usage.csv")
 @_filters
 @click.option("--format", "kind", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: the output]")
@@ -138,7 +138,7 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
         say(f"Wrote {out}: {out.stat().st_size:,} bytes.", err=True)
 
 
-@usage.command("top")
+@usage.command("top", epilog="Example: gateway usage top --counter minutes --period 2026-11")
 @click.option(
     "--counter",
     default="tokens.mint.ok",
@@ -180,7 +180,7 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
         say(f"No user has any {counter} in {period} ({zone}).")
 
 
-@usage.command("rebuild")
+@usage.command("rebuild", epilog="Example: gateway usage rebuild --month 2026-11")
 @click.option("--month", help="The month, e.g. 2026-11.  [default: this one]")
 def rebuild(month: str | None) -> None:
     """Rebuild a month's top lists and totals from the users' own counters, which are authoritative."""

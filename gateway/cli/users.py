@@ -31,7 +31,7 @@ def users() -> None:
     """Accounts: users, their roles and their sessions."""
 
 
-@users.command("add")
+@users.command("add", epilog="Example: gateway users add ada --role host")
 @click.argument("username")
 @_ROLE
 @click.option("--display-name", default="", help="Name shown to others.  [default: the user name]")
@@ -55,7 +55,7 @@ def add_user(
     _print_user(lambda office: office.admin.create(_CLI, new), as_json=as_json)
 
 
-@users.command("list")
+@users.command("list", epilog="Example: gateway users list --name a")
 @click.option("--name", default="", help="Only users whose names begin with this text.")
 @CSV
 @JSON
@@ -77,7 +77,7 @@ def list_users(name: str, as_csv: bool, as_json: bool) -> None:
     print_list([plain_user(user) for user in found], table, none=none, as_json=as_json, as_csv=as_csv)
 
 
-@users.command("show")
+@users.command("show", epilog="Example: gateway users show ada --sessions")
 @click.argument("username")
 @click.option("--sessions", "with_sessions", is_flag=True, help="Also list where the user is logged in.")
 @JSON
@@ -109,7 +109,7 @@ async def _find(office: Office, username: str) -> User:
         return deleted
 
 
-@users.command("roles")
+@users.command("roles", epilog="Example: gateway users roles ada host operator")
 @click.argument("username")
 @click.argument("roles", nargs=-1, required=True)
 @JSON
@@ -118,21 +118,21 @@ def set_roles(username: str, roles: tuple[str, ...], as_json: bool) -> None:
     _print_user(lambda office: office.admin.change(_CLI, username, Changes(roles=roles)), as_json=as_json)
 
 
-@users.command("disable")
+@users.command("disable", epilog="Example: gateway users disable ada")
 @click.argument("username")
 def disable_user(username: str) -> None:
     """Disable an account. Its sessions end, its tokens are refused from the next request on."""
     say(f"{_change(username, Changes(status='disabled')).username} is disabled.")
 
 
-@users.command("enable")
+@users.command("enable", epilog="Example: gateway users enable ada")
 @click.argument("username")
 def enable_user(username: str) -> None:
     """Enable an account again."""
     say(f"{_change(username, Changes(status='active')).username} is enabled.")
 
 
-@users.command("rename")
+@users.command("rename", epilog="Example: gateway users rename ada 'Ada L.'")
 @click.argument("username")
 @click.argument("display_name")
 def rename_user(username: str, display_name: str) -> None:
@@ -142,7 +142,7 @@ def rename_user(username: str, display_name: str) -> None:
     say(f"{user.username} is shown as {user.display_name}.")
 
 
-@users.command("delete")
+@users.command("delete", epilog="Example: gateway users delete ada")
 @click.argument("username")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete_user(username: str, yes: bool) -> None:
@@ -153,7 +153,7 @@ def delete_user(username: str, yes: bool) -> None:
     say(f"{username} is deleted.")
 
 
-@users.command("sessions")
+@users.command("sessions", epilog="Example: gateway users sessions ada")
 @click.argument("username")
 @CSV
 @JSON
@@ -170,7 +170,7 @@ def list_sessions(username: str, as_csv: bool, as_json: bool) -> None:
     print_list(found, table, none=none, as_json=as_json, as_csv=as_csv)
 
 
-@users.command("logout")
+@users.command("logout", epilog="Example: gateway users logout ada")
 @click.argument("username")
 @click.option("--session", help="Only this session, an id of `gateway users sessions`.")
 def end_sessions(username: str, session: str | None) -> None:
@@ -186,7 +186,9 @@ def end_sessions(username: str, session: str | None) -> None:
     say(f"{ended} session{'' if ended == 1 else 's'} of {username} ended.")
 
 
-@users.command("password-link")
+@users.command(
+    "password-link", epilog="Example: gateway users password-link ada --page https://app.example.com/password"
+)
 @click.argument("username")
 @click.option("--page", help="URL of your app's page for it; the code is added as its fragment.")
 @JSON
@@ -203,7 +205,7 @@ def password_link(username: str, page: str | None, as_json: bool) -> None:
     print_result({"token": code, "expires_in": PASSWORD_LINK_S}, text, as_json=as_json)
 
 
-@users.command("uninvite")
+@users.command("uninvite", epilog="Example: gateway users uninvite CODE")
 @click.argument("code")
 def uninvite(code: str) -> None:
     """Revoke an invitation to register. Accounts created with it stay."""
@@ -212,7 +214,7 @@ def uninvite(code: str) -> None:
     say("The invitation is revoked.")
 
 
-@users.command("invite")
+@users.command("invite", epilog="Example: gateway users invite --role member --uses 20 --expires 2d")
 @_ROLE
 @click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it is valid: 90min, 12h, 7d.")
 @click.option("--uses", type=click.IntRange(1, MOST_INVITE_USES), default=1, show_default=True, help="How many people.")

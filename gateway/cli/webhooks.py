@@ -30,7 +30,7 @@ def webhooks() -> None:
 webhooks.add_command(out)
 
 
-@webhooks.command("status")
+@webhooks.command("status", epilog="Example: gateway webhooks status")
 @CSV
 @JSON
 def status(as_csv: bool, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def status(as_csv: bool, as_json: bool) -> None:
     print_list(state, table, f"Last event: {last}.", waiting, as_json=as_json, as_csv=as_csv)
 
 
-@webhooks.command("dead")
+@webhooks.command("dead", epilog="Example: gateway webhooks dead")
 @CSV
 @JSON
 def dead(as_csv: bool, as_json: bool) -> None:
@@ -63,7 +63,7 @@ def dead(as_csv: bool, as_json: bool) -> None:
     print_result(found, "\n".join(lines) or _NONE, as_json=as_json)
 
 
-@webhooks.command("replay")
+@webhooks.command("replay", epilog="Example: gateway webhooks replay --all")
 @click.argument("letter", required=False)
 @click.option("--all", "all_", is_flag=True, help="All dead letters.")
 @click.option("--json", "as_json", is_flag=True, help="Print how many as JSON.")

@@ -283,7 +283,7 @@ def test_the_command_line_manages_limits_in_the_same_way(limited: Installation, 
     ("option", "value"),
     [
         *(("period", "foo"), ("period", "2026-13"), ("counter", "nothing")),
-        *(("counter", "token.mint.ok"), ("counter", "api.denied.apo"), ("counter", "api.refused.forbiden")),
+        *(("counter", "token.mint.ok"), ("counter", "api.denied.apo"), ("counter", "api.refused.forbid")),
     ],
 )
 def test_top_list_with_invalid_parameters_is_refused_by_name(limited: Installation, option: str, value: str) -> None:

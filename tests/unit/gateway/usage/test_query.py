@@ -51,7 +51,7 @@ def check(counter: str) -> None:
         ("rooms.list.ok", "there is no action 'rooms.list'"),
         ("tokens.mint.denied.tokens.mnt", "there is no limit or quota 'tokens.mnt'; did you mean tokens.mint"),
         ("api.would_deny.apo", "there is no limit or quota 'apo'; did you mean api"),
-        ("api.refused.forbiden", "there is no code 'forbiden'; did you mean forbidden"),
+        ("api.refused.forbid", "there is no code 'forbid'; did you mean forbidden"),
     ],
 )
 def test_a_mistyped_counter_is_refused_with_what_it_may_mean(counter: str, said: str) -> None:

@@ -1,0 +1,117 @@
+"""The examples in the help of commands, what they do in a fresh folder, and the commands in the documentation."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli import cli
+from gateway.cli.failures import foreseen
+
+REPOSITORY = Path(__file__).parents[4]
+PAGES = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *(REPOSITORY / "deploy").glob("**/*.md"),
+]
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(
+    r" *(?:\.venv/bin/|docker compose (?:exec|run)[^\n]* (?:gateway|setup) )?gateway ([a-z-][^\n]*)", re.DOTALL
+)
+_DAY = "2026-11-22"
+
+
+def commands(group: click.Group = cli) -> dict[str, click.Command]:
+    """Return every command that does something, by the words that call it."""
+    found: dict[str, click.Command] = {}
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= {f"{name} {path}": one for path, one in commands(command).items()}
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            found[name] = command
+    return found
+
+
+COMMANDS = commands()
+
+
+def parse(words: list[str]) -> None:
+    """Let click parse the arguments of a command, without calling it. Raises: click.UsageError"""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(click.Context(command), words[0])
+        if found is None:
+            raise click.UsageError(f"No such command {words[0]!r}.")
+        command, words = found, words[1:]
+    command.make_context("gateway", list(words))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_the_help_of_every_command_ends_with_an_example_that_it_takes(path: str) -> None:
+    command = COMMANDS[path]
+    example = re.fullmatch("Example: gateway (.+)", str(command.epilog))
+    assert example, "no example"
+    assert f"{example[1]} ".startswith(f"{path} ")
+    parse(shlex.split(example[1]))
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS.keys() - {"demo", "emulator", "init", "serve"}))
+def test_a_command_in_a_fresh_folder_says_what_to_do(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any setting each fails foreseeably, with its example as arguments, or needs no setting."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
+            monkeypatch.delenv(name)
+    words = shlex.split(str(COMMANDS[path].epilog))[2:]
+    done = CliRunner().invoke(cli, words, input="fifteen characters\n")
+    error = done.exception
+    if isinstance(error, Exception):
+        assert foreseen(error), error
+    if "REDIS_URL is not set" in (said := str(error)):
+        assert "`gateway demo` starts one" in said
+
+
+def shown(page: str) -> Iterator[str]:
+    """Return the arguments of the commands in the code blocks and code spans of a page."""
+    text = FENCE.sub("", page)
+    lines = [
+        *"\n".join(FENCE.findall(page)).split("\n"),
+        *(line for line in text.split("\n") if line.startswith("    ")),
+    ]
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    yield from (found[1] for one in [*lines, *spans] if (found := COMMAND.fullmatch(one)))
+
+
+def words_of(text: str) -> list[list[str]]:
+    """Return the arguments of a command as a page shows it; `show|reset` are two commands."""
+    text = re.split(r" {3,}| +#|\s[|>&]|;|…| \\$", text)[0]
+    first = re.search(r"\S+\|\S+", text)
+    texts = [text.replace(first[0], word) for word in first[0].split("|")] if first else [text]
+    return [[_DAY if word == "DAY" else word for word in shlex.split(one)] for one in texts]
+
+
+def test_every_command_that_the_documentation_shows_exists_with_its_options() -> None:
+    checked, wrong = 0, []
+    for page in PAGES:
+        for text in shown(page.read_text(encoding="utf-8")):
+            for words in words_of(text):
+                checked += 1
+                try:
+                    parse(words)
+                except (click.MissingParameter, click.exceptions.NoArgsIsHelpError, click.exceptions.Exit):
+                    pass  # the page names the command without its arguments, or asks for its help
+                except click.UsageError as error:
+                    wrong.append(f"{page.name}: gateway {text}: {error}")
+    assert wrong == []
+    assert checked > 80
