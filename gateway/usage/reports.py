@@ -48,13 +48,19 @@ class Reports:
         self._history = history
         self._derived = derived
         self._zone = zone
+        self._turn = asyncio.Lock()
 
     async def page(self, query: Query, *, after: Place | None = None, size: int = 100) -> UsagePage:
         """Return the rows of the next `size` users and keys (oldest first) or rooms (newest first) with any use.
 
         Their own counters are read, not an index of active users, so that the report equals what was counted.
         A report by day or action reads the totals of the whole installation. Raises UnknownUser.
+        One page is made at a time, because all other requests of the process wait while its rows are built.
         """
+        async with self._turn:
+            return await self._page(query, after, size)
+
+    async def _page(self, query: Query, after: Place | None, size: int) -> UsagePage:
         if query.room is not None:
             return await self._of_one_room(query, query.room), None
         if query.user is not None:
@@ -141,7 +147,10 @@ class Reports:
     ) -> tuple[Sequence[list[UsageRow]], Place | None]:
         users, following = await self._subjects.page(after=int(after[0]) if after else 0, size=size)
         found = await asyncio.gather(*(self._history.daily(one.id, *query.days) for one in users))
-        groups = [_rows(query, daily, _user_keys(one), OWNED) for one, daily in zip(users, found, strict=True)]
+        groups = []
+        for one, daily in zip(users, found, strict=True):
+            groups.append(_rows(query, daily, _user_keys(one), OWNED))
+            await asyncio.sleep(0)  # a year of a user takes milliseconds
         return groups, (following,) if following is not None else None
 
     async def _next_rooms(
@@ -150,9 +159,11 @@ class Reports:
         before = (int(after[0]), str(after[1])) if after else None
         rooms, following = await rooms_by_time(self._execute, keys.ALL_ROOMS, before=before, size=size)
         found = await asyncio.gather(*(self._history.room_daily(one.id, *query.days) for one in rooms))
-        return [
-            _rows(query, daily, _room_keys(one.id, one), MINUTES) for one, daily in zip(rooms, found, strict=True)
-        ], following
+        groups = []
+        for one, daily in zip(rooms, found, strict=True):
+            groups.append(_rows(query, daily, _room_keys(one.id, one), MINUTES))
+            await asyncio.sleep(0)  # as above
+        return groups, following
 
     async def _by_template(self, query: Query) -> list[UsageRow]:
         """Return the sums over all registered rooms of each template."""

@@ -92,8 +92,10 @@ def test_rendered_documents_fit_the_schemas_of_kubernetes(
             assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "gateway"
 
 
-def test_image_is_that_of_this_version(plain: list[Document]) -> None:
-    assert container_of(plain)["image"] == f"registry.example.com/hms-gateway:{__version__}"
+def test_image_is_the_one_that_the_release_of_this_version_publishes(plain: list[Document]) -> None:
+    name, _, tag = container_of(plain)["image"].rpartition(":")
+    assert tag == __version__
+    assert f"IMAGE: {name}\n" in (REPOSITORY / ".github" / "workflows" / "release.yml").read_text()
 
 
 def test_secret_has_the_values_of_the_env_file_as_they_stand(plain: list[Document]) -> None:

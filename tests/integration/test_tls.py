@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from gateway.redis.store import Store, StoreError, connect
 from gateway.settings import redis_url
 from tests.servers import HOST, LockedValkey, wait_until
 from tests.tls import Authority, Certificate, TlsProxy
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,13 @@ async def test_a_pinned_certificate_is_trusted_whoever_signed_it(
     proxy.heard = b""
     both = f"{good.fingerprint}, {own.fingerprint}"  # while the platform replaces its certificate
     await assert_trusted(url_of(proxy, locked, REDIS_FINGERPRINT=both), proxy, locked)
+
+
+async def test_the_command_of_the_page_shows_the_fingerprint_to_pin(proxy: TlsProxy, good: Certificate) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    command = page[page.index("openssl s_client") :].partition("\n")[0].replace("HOST:PORT", f"{HOST}:{proxy.port}")
+    shown = await asyncio.to_thread(subprocess.run, ["bash", "-c", command], capture_output=True, text=True, timeout=10)
+    assert shown.stdout.strip().partition("=")[2] == good.fingerprint
 
 
 async def test_other_certificates_are_refused_with_the_reason_and_their_fingerprint(
