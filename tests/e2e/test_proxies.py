@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import HOST, REPOSITORY, Installation, free_port, wait_until
-
-FOLDER = REPOSITORY / "deploy"
+from tests.e2e.proxies import FOLDER, balancer, program, running
+from tests.servers import HOST, Installation, free_port
 
 
 @pytest.fixture(scope="module")
@@ -26,48 +23,6 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with own as running:
         running.add_users(otto="operator")
         yield running
-
-
-def program(name: str) -> str:
-    """Return the path of a proxy. Without it, a laptop skips the test and CI fails it."""
-    if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin"):
-        return found
-    if os.environ.get("CI"):
-        pytest.fail(f"{name} is not installed")
-    pytest.skip(f"{name} is not installed")
-
-
-@contextmanager
-def running(command: list[str], folder: Path, port: int, **env: str) -> Iterator[httpx.Client]:
-    """Run a proxy; yield a client that trusts it and calls it by name."""
-    log = folder / "proxy.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), **env},
-            stdout=output,
-            stderr=output,
-        )
-    # Its certificate is one of the test's own, which no authority signed.
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    client = httpx.Client(base_url=f"https://localhost:{port}", verify=context, trust_env=False, timeout=10)
-    try:
-
-        def ready() -> bool:
-            assert process.poll() is None, log.read_text()
-            try:
-                return client.get("/health/ready").status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        wait_until(ready, "the proxy answers")
-        yield client
-    finally:
-        client.close()
-        process.terminate()
-        process.wait(10)
 
 
 @contextmanager
@@ -92,7 +47,9 @@ def nginx(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
     main = f"{user} daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
     main += f"http {{ {own} access_log off;\n{server}}}\n"
     (folder / "nginx.conf").write_text(main)
-    with running([binary, "-c", str(folder / "nginx.conf"), "-p", str(folder)], folder, port) as client:
+    with running(
+        [binary, "-c", str(folder / "nginx.conf"), "-p", str(folder)], folder, f"https://localhost:{port}"
+    ) as client:
         yield client
 
 
@@ -102,11 +59,19 @@ def caddy(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
     here = f"{{\nadmin off\nskip_install_trust\nauto_https disable_redirects\nstorage file_system {folder}/caddy\n}}\n"
     (folder / "Caddyfile").write_text(here + (FOLDER / "caddy" / "Caddyfile").read_text())
     env = {"GATEWAY_DOMAIN": f"https://localhost:{port}", "GATEWAY_ADDRESS": f"{HOST}:{gateway.port}"}
-    with running([binary, "run", "--config", str(folder / "Caddyfile")], folder, port, **env) as client:
+    with running(
+        [binary, "run", "--config", str(folder / "Caddyfile")], folder, f"https://localhost:{port}", **env
+    ) as client:
         yield client
 
 
-@pytest.mark.parametrize("proxy", [nginx, caddy])
+@contextmanager
+def of_compose(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
+    with balancer(folder, gateway.port, [HOST], site="https://localhost") as client:
+        yield client
+
+
+@pytest.mark.parametrize("proxy", [nginx, caddy, of_compose])
 def test_proxy_passes_addresses_and_events_on(
     proxy: Callable[[Path, Installation], Iterator[httpx.Client]], behind: Installation, tmp_path: Path
 ) -> None:

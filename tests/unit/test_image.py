@@ -1,10 +1,13 @@
-"""The Dockerfile is compared with what it builds; no engine runs here."""
+"""The Dockerfile and the files of compose are compared with what they are about; no engine runs here."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from pathlib import Path
+
+import pytest
+import yaml
 
 import gateway
 from gateway.cli import _ELSEWHERE
@@ -41,3 +44,15 @@ def test_build_gets_every_file_that_the_image_is_made_of() -> None:
 def test_image_has_the_compiled_standard_library_of_every_command() -> None:
     lists = re.findall(r"from gateway\.cli import ([a-z, ]+)", DOCKERFILE)
     assert {name.strip() for names in lists for name in names.split(",")} >= set(_ELSEWHERE)
+
+
+@pytest.mark.parametrize("service", ["redis", "emulator"])
+def test_services_of_their_own_setting_start_with_every_profile(service: str) -> None:
+    """With any --profile, compose no longer enables the empty one that a service without the setting has."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    others = {one for name in ("postgres", "prometheus", "grafana") for one in services[name]["profiles"]}
+    own = [re.sub(r"\$\{[A-Z_]+:\+[^}]*\}", "", one) for one in services[service]["profiles"]]
+    assert {"", "scale", *others} == set(own)
+    assert all(one.startswith("${") for one in services[service]["profiles"]), "with the setting, none can be enabled"
+    known = {"redis", "emulator", "postgres", "prometheus", "grafana"}
+    assert {name for name, one in services.items() if "profiles" in one} == known
