@@ -41,13 +41,14 @@ class HmsTokens:
         self._mac = hmac.new(app_secret.encode(), digestmod=hashlib.sha256)  # a copy takes 2 us, a new one 4
         self._now = now
         self._management = ""
-        self._management_renew_at = 0.0
+        self._management_from = self._management_renew_at = 0.0
 
     def management_token(self) -> str:
         """Return a management token that is valid for at least five more minutes, cached where possible."""
-        if self._now() >= self._management_renew_at:
+        now = self._now()
+        if not self._management_from <= now < self._management_renew_at:  # before: the clock was set back
             self._management, _, expires_at = self._sign({"type": "management"}, MANAGEMENT_TTL_S)
-            self._management_renew_at = expires_at - _RENEW_BEFORE_S
+            self._management_from, self._management_renew_at = int(now), expires_at - _RENEW_BEFORE_S
         return self._management
 
     def join_token(self, *, room_id: str, user_id: str, role: str, ttl_s: int) -> JoinToken:

@@ -14,15 +14,19 @@ import pytest
 from tests.chaos import people
 from tests.chaos.table import Row, Table, row_of, title_of
 from tests.chaos.trial import Measured, warm
-from tests.servers import Installation
+from tests.servers import Installation, Valkey
 
 
 @contextmanager
 def start(
-    folder: Path, prepare: Callable[[Installation], None] = lambda _: None, *, real: bool = False
+    folder: Path,
+    prepare: Callable[[Installation], None] = lambda _: None,
+    *,
+    valkey: Valkey | None = None,
+    real: bool = False,
 ) -> Iterator[Installation]:
     """Run a gateway of two workers, with Redis and 100ms, that has been under load. `prepare` changes its settings."""
-    made = Installation(folder, workers=2, policy=people.POLICY, real=real)
+    made = Installation(folder, workers=2, policy=people.POLICY, valkey=valkey, real=real)
     people.settings(made)
     prepare(made)
     with made as running:

@@ -60,6 +60,7 @@ class Crowd:
         self._session = secrets.token_hex(12)
         self._again: deque[Ask] = deque()  # creates with a key that have no room yet
         self._unstored: deque[Ask] = deque()  # webhooks that were not answered 200
+        self._renewals: deque[Ask] = deque()  # of people whose access token was refused
         self._codes: deque[tuple[str, str]] = deque()
         self._logins: deque[tuple[str, str]] = deque()
         self._numbers = itertools.count()
@@ -80,7 +81,15 @@ class Crowd:
         while True:
             chance.shuffle(kinds)
             for kind in kinds:
-                yield getattr(self, f"_{kind}")(next(turns[kind]))
+                yield self._renewals.popleft() if self._renewals else getattr(self, f"_{kind}")(next(turns[kind]))
+
+    def notice(self, result: Result) -> None:
+        """Look at any answer: whose access token is refused gets new ones, as the code of the problem says."""
+        who = next((one for one in self.people if one.id == result.ask.who), None)
+        if result.status != 401 or who is None or who.token != result.ask.token or who.refreshing:
+            return
+        who.refreshing = True
+        self._renewals.append(self._refresh_of(who) if result.code == "token_expired" else self._login_of(who))
 
     # --- what they do ---
 
@@ -135,12 +144,20 @@ class Crowd:
         if who is None:
             return self._me(turn)
         who.refreshing = True
+        return self._refresh_of(who)
+
+    def _refresh_of(self, who: Person) -> Ask:
         path, body = "/api/auth/refresh", {"refresh_token": who.refresh_token}
         return Ask("refresh", "POST", path, path, who.id, body=body, learn=lambda result: self._refreshed(result, who))
 
     def _login(self, turn: int) -> Ask:
         who = self._one(turn)
         return replace(self.login_of(who.name), action="login", who=who.id, learn=self._logged_in)
+
+    def _login_of(self, who: Person) -> Ask:
+        return replace(
+            self.login_of(who.name), action="login", who=who.id, learn=lambda result: self._refreshed(result, who)
+        )
 
     @staticmethod
     def login_of(name: str) -> Ask:

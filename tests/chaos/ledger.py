@@ -71,7 +71,7 @@ class Ledger:
         known: dict[tuple[str, str], Counter[str]] = {}
         open_, losable = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
         for result in results:
-            if counter := _COUNTERS.get(result.ask.action):
+            if (counter := _COUNTERS.get(result.ask.action)) and result.status != 401:
                 place = (result.ask.who, counter)
                 outcome = _outcome(result)
                 if outcome:

@@ -177,11 +177,14 @@ class Pool:
 
 
 class Load:
-    """Sends what `asks` yields, at a fixed rate, from `start` to `stop`. `results` are in the order of sending."""
+    """Sends what `asks` yields, at a fixed rate, from `start` to `stop`. `results` are in the order of sending.
 
-    def __init__(self, port: int, asks: Iterator[Ask], *, rate: int = RATE) -> None:
+    `notice` gets every result.
+    """
+
+    def __init__(self, port: int, asks: Iterator[Ask], notice: Callable[[Result], None]) -> None:
         self._asks = asks
-        self._rate = rate
+        self._notice = notice
         self._pool = Pool(port)
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -225,7 +228,7 @@ class Load:
     async def _drive(self) -> None:
         self.begun = time.monotonic()
         for number in itertools.count():
-            due = self.begun + number / self._rate
+            due = self.begun + number / RATE
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             if self._stopped:
                 self.ended = due
@@ -238,5 +241,6 @@ class Load:
 
     async def _finish(self, result: Result) -> None:
         await self._pool.perform(result)
+        self._notice(result)
         if result.ask.learn is not None:
             result.ask.learn(result)

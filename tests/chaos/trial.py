@@ -85,7 +85,7 @@ class Trial:
         self._said = len(self.installation.gateway.output())
         self.crowd: Crowd = await gather(self.installation)
         self.before: Vitals = vitals_of(self.installation)
-        self.load = Load(self._port, self.crowd.asks())
+        self.load = Load(self._port, self.crowd.asks(), self.crowd.notice)
         await self.load.open()
         for ask in self.crowd.opening():
             await self.load.ask(ask)
@@ -145,7 +145,7 @@ class Trial:
         sent = sum(1 for result in results if result.due >= self.load.begun)
         late_s = statistics.quantiles([result.sent - result.due for result in results], n=100)[98]
         assert sent / took_s >= RATE * 0.99, f"{sent / took_s:.0f} requests a second"
-        assert late_s < 0.5, f"the client was late by {late_s:.2f} s"
+        assert late_s < 1, f"the client was late by {late_s:.2f} s"
 
     def _check_answers(self, results: tuple[Result, ...], failed: list[Result], expected: Expected) -> None:
         for result in results:

@@ -122,6 +122,15 @@ def test_the_management_token_is_renewed_five_minutes_before_it_expires(tokens: 
     assert tokens.management_token() == second
 
 
+def test_the_management_token_is_renewed_after_the_clock_was_set_back(tokens: HmsTokens, clock: Clock) -> None:
+    """The cached one is not valid yet."""
+    clock.now = NOW + 3600
+    ahead = tokens.management_token()
+    clock.now = NOW
+    assert claims_of(ahead)["nbf"] > clock.now
+    assert claims_of(tokens.management_token())["nbf"] < clock.now
+
+
 def test_every_management_token_lasts_at_least_five_more_minutes(tokens: HmsTokens, clock: Clock) -> None:
     for elapsed_s in range(0, 4 * MANAGEMENT_TTL_S, 7):
         clock.now = NOW + elapsed_s + 0.5

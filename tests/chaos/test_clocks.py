@@ -1,0 +1,81 @@
+"""A clock is set: that of Redis, which times limits and sessions, or that of the gateway, which times tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.clock import LIBRARY, FakeClock, ValkeyWithClock
+from tests.chaos.conftest import start
+from tests.chaos.people import BURST
+from tests.chaos.table import Row
+from tests.chaos.trial import Expected, Measured, Trial
+from tests.servers import Installation
+
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(LIBRARY is None and "CI" not in os.environ, reason="needs libfaketime"),
+]
+
+HOUR_S = 3600
+BACK_S = 3  # less than the six seconds in which the limits of the crowd refill: more would deny them for the rest
+
+
+@pytest.fixture(scope="module")
+def redis_clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, FakeClock]]:
+    valkey = ValkeyWithClock(tmp_path_factory.mktemp("valkey"))
+    with start(tmp_path_factory.mktemp("redis-clock"), valkey=valkey) as running:
+        yield running, valkey.clock
+
+
+@pytest.fixture(scope="module")
+def gateway_clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, FakeClock]]:
+    clock = FakeClock(tmp_path_factory.mktemp("clock"))
+    with start(
+        tmp_path_factory.mktemp("gateway-clock"), lambda made: made.gateway.env.update(clock.env), real=True
+    ) as running:
+        yield running, clock
+
+
+async def set_clock(own: Installation, clock: FakeClock, offset_s: float, expected: Expected) -> Measured:
+    async with Trial(own) as trial:
+        await trial.calm(1)
+        trial.strike()
+        clock.set(offset_s)
+        trial.mend()
+        await trial.calm(2)
+    return await trial.check(expected)
+
+
+async def test_clock_of_redis_is_set_forwards(redis_clock: tuple[Installation, FakeClock], row: Row) -> None:
+    """The clock of Redis is set one hour forwards, and stays so"""
+    own, clock = redis_clock
+    measured = await set_clock(own, clock, HOUR_S, Expected(more_admitted=BURST))
+    row(measured, may_lose="nothing; each limit gives back a burst, once")
+
+
+async def test_clock_of_redis_is_set_back(redis_clock: tuple[Installation, FakeClock], row: Row) -> None:
+    """The clock of Redis is set 3 s back, and stays so"""
+    own, clock = redis_clock
+    measured = await set_clock(own, clock, HOUR_S - BACK_S, Expected())
+    row(measured, may_lose="nothing; what is used up refills 3 s later")
+
+
+async def test_clock_of_the_gateway_is_wrong_for_a_while(
+    gateway_clock: tuple[Installation, FakeClock], row: Row
+) -> None:
+    """The clock of the gateway is one hour fast for 2 s; clients whose token it refuses get another one and go on"""
+    own, clock = gateway_clock
+    async with Trial(own) as trial:
+        await trial.calm(1)
+        trial.strike()
+        clock.set(HOUR_S)
+        await trial.calm(2)
+        trial.mend()
+        clock.set(0)
+        await trial.calm(2)
+    codes = ("token_expired", "invalid_token", "upstream_error")
+    measured = await trial.check(Expected(codes=codes, errors={"100ms rejected our credentials": 50}))
+    row(measured, may_lose="nothing; whoever logged in meanwhile logs in again")
