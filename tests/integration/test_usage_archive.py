@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from auth.accounts import Accounts
@@ -265,3 +269,25 @@ async def test_the_archive_comes_back_after_the_database_was_restarted(postgres:
         await archive.read("user", ["A"], OLD, OLD)
     assert await archive.read("user", ["A"], OLD, OLD) == [Row(OLD, "A", "api.ok", 1)]
     await archive.close()
+
+
+async def test_the_commands_of_the_page_copy_an_archive_into_an_empty_database(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    dump, restore = (re.search(rf"`({program} [^`]*)`", page) for program in ("pg_dump", "psql"))
+    assert dump is not None
+    assert restore is not None
+    archive = Archive(postgres.url)
+    await archive.write("user", [Row(OLD, "A", "api.ok", 1)])
+    before = await archive.read("user", ["A"], OLD, TODAY)
+    assert before
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE another")
+    copy = Archive(postgres.url.replace("/postgres", "/another"))
+    for command, url in ((dump[1], archive), (restore[1], copy)):
+        env = {"PATH": f"{Path(find('pg_dump') or '').parent}:{os.environ['PATH']}", "GATEWAY_ARCHIVE": url._url}
+        await asyncio.to_thread(subprocess.run, ["bash", "-ec", command], cwd=tmp_path, env=env, check=True, timeout=30)
+    assert await copy.read("user", ["A"], OLD, TODAY) == before
+    for one in (archive, copy):
+        await one.close()
