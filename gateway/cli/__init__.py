@@ -115,7 +115,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     "--prepare", is_flag=True, help="Only write the secrets and users of the demo, for `docker compose`. Start nothing."
 )
 def demo(data: Path | None, port: int | None, prepare: bool) -> None:
-    """Run everything on this machine: Valkey, a local 100ms and the gateway, with four users."""
+    """Run Valkey, a local 100ms and the gateway on this machine, with four users."""
     from gateway.demo import installation, supervisor
 
     override(GATEWAY_DATA=data, GATEWAY_PORT=port)

@@ -33,7 +33,10 @@ def archive() -> None:
 @archive.command(epilog="Example: gateway archive status")
 @JSON
 def status(as_json: bool) -> None:
-    """Show the last day that the archive holds, and how many days are to be copied again."""
+    """Show up to which day the archive is complete.
+
+    Also says how many earlier days have changed since and will be copied again.
+    """
 
     async def work(store: AnyStore, roll_up: RollUp) -> tuple[date | None, int]:
         return await roll_up.through(), await store.execute("SCARD", CHANGED)

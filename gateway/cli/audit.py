@@ -42,9 +42,10 @@ def audit() -> None:
 @CSV
 @format_option("json", "One JSON object per line.")
 def tail(lines: int | None, follow: bool, as_csv: bool, as_json: bool, **selected: Any) -> None:
-    """Print the last entries, newest at the end, with the names of users and keys.
+    """Print the last entries, newest at the end.
 
-    Times are those of `[reports] time_zone` in the policy, and so is a time without a zone. CSV and JSON are in UTC.
+    Users and keys have their names beside their ids. Times are those of `[reports] time_zone` in the policy, and so is
+    a time without a zone. CSV and JSON are in UTC.
     """
     if follow and (as_csv or selected["until"]):
         raise click.UsageError("--follow goes with neither --csv nor --until.")

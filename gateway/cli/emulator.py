@@ -69,10 +69,11 @@ def emulator(
 @click.option("--role", default="", help="Role in the room.  [default: the first one of a participant]")
 @click.option("--for", "seconds", type=DURATION, required=True, help="How long to stay, such as 90s, 3min or 1h.")
 def join(room: str, names: tuple[str, ...], role: str, seconds: int) -> None:
-    """Let users join a room of the local 100ms, stay, and leave; Ctrl-C lets them leave earlier.
+    """Let users join a room of the local 100ms, and leave.
 
-    ROOM is an id, or a name that only one room has. Neither the policy nor any limit applies, because the tokens are
-    signed here. The exit code is 3 if the server removed a peer or ended the room meanwhile.
+    They stay as long as --for says; Ctrl-C lets them leave earlier. ROOM is an id, or a name that only one room has.
+    Neither the policy nor any limit applies, because the tokens are signed here. The exit code is 3 if the server
+    removed a peer or ended the room meanwhile.
     """
     # Here, so that the emulator starts without Redis and passwords, which it does not need.
     from gateway.cli.connection import with_office

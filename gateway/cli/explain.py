@@ -32,7 +32,7 @@ from limits.limiter import Limiter
 from limits.policy import QuotaState
 
 
-@click.command("explain", epilog="Example: gateway policy explain ada tokens.mint 64f0c0ffee64f0c0ffee64f0 host")
+@click.command("explain", epilog="Example: gateway policy explain ada tokens.mint ROOM host")
 @click.argument("user")
 @click.argument("action")
 @click.argument("room", required=False)
@@ -40,10 +40,11 @@ from limits.policy import QuotaState
 @click.option("--offline", is_flag=True, help="Do not ask 100ms which roles the room's template has.")
 @JSON
 def explain_command(user: str, action: str, room: str | None, role: str | None, offline: bool, as_json: bool) -> None:
-    """Explain whether USER (name or id) may perform ACTION, in ROOM (its id) and with ROLE at 100ms.
+    """Explain whether a user may perform an action, and why.
 
-    Uses the functions that decide requests, with the present accounts, rooms and limits. Charges nothing. The exit code
-    is 0 for both answers.
+    USER is a name or an id. ROOM is an id, for actions on a room; ROLE is a role at 100ms, for tokens.mint. Uses the
+    functions that decide requests, with the present accounts, rooms and limits. Charges nothing. The exit code is 0 for
+    both answers.
     """
     if action not in ACTIONS:
         raise CommandError(f"unknown action {action!r}; {near(action, ACTIONS)}")

@@ -91,6 +91,7 @@ def store_text(error: Exception) -> str:
     text = str(error)
     if not text.startswith("connecting"):
         return text
-    tried = f"{text}, at {place_of(load_env().get('REDIS_URL', ''))}"
+    place = place_of(load_env().get("REDIS_URL", ""))
+    tried = text.replace("Redis", place, 1) if "connecting to Redis" in text else f"{text}, at {place}"
     hint = start_hint()
-    return f"{hint} ({tried})" if hint else tried
+    return f"{hint}; {tried}" if hint else tried

@@ -39,7 +39,7 @@ keys.add_command(signing)
 @click.option("--cidr", "cidrs", multiple=True, help="Only from this network; may be given several times.")
 @JSON
 def add_key(name: str, scopes: tuple[str, ...], expires: int | None, cidrs: tuple[str, ...], as_json: bool) -> None:
-    """Make a service key and print it. It is shown only this once: only its SHA-256 is stored."""
+    """Make a service key and print it. This is the only time it is shown: only its SHA-256 is stored."""
     expires_ms = int((time.time() + expires) * 1000) if expires else 0
     key, text = with_office(lambda office: office.keys.create(_CLI, NewKey(name, scopes, expires_ms, cidrs)))
     print_result({"key": text, "service_key": OneServiceKey.of(key)}, text, as_json=as_json)

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from gateway.accounts.actor import Actor
 from gateway.accounts.limits import SetOverride, Standing
 from gateway.cli.connection import with_office
-from gateway.cli.terminal import CSV, DURATION, JSON, fields, print_list, print_result, say, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, fields, format_option, print_list, print_result, say, table_of
 from gateway.routes.schemas import LimitsNow, iso
 from limits.overrides import BLOCK, Override
 
@@ -26,7 +26,7 @@ def limits() -> None:
 @CSV
 @JSON
 def show(user: str, as_csv: bool, as_json: bool) -> None:
-    """Show the state of a user's limits and quotas, and the overrides set for them."""
+    """Show a user's limits, quotas and overrides, and what is left."""
     standing = with_office(lambda office: office.limits.show(user, by=_BY))
     states = msgspec.to_builtins(LimitsNow.of(standing.decision))
     plain = {"user": standing.user.username, **states, "overrides": [plain_override(one) for one in standing.overrides]}
@@ -37,7 +37,7 @@ def show(user: str, as_csv: bool, as_json: bool) -> None:
 @limits.command("reset", epilog="Example: gateway limits reset ada --name api")
 @click.argument("user")
 @click.option("--name", "names", multiple=True, help="Only this limit or quota; may be given several times.")
-@click.option("--json", "as_json", is_flag=True, help="Print the units used before as JSON.")
+@format_option("json", "Print the units used before as JSON.")
 def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
     """Reset a user's limits. Usage counters stay; the units used before are printed and audited."""
     used = with_office(lambda office: office.limits.reset(user, list(names) or None, by=_BY))
@@ -45,9 +45,7 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
     print_result(used, f"Reset. Used before: {listed}", as_json=as_json)
 
 
-@limits.command(
-    "override", epilog="Example: gateway limits override ada --name api --rate 600/min --burst 100 --reason conference"
-)
+@limits.command("override", epilog="Example: gateway limits override ada --block --for 2h --reason spam")
 @click.argument("user")
 @click.option("--name", help="The limit or quota.")
 @click.option("--rate", help="For a limit, e.g. 600/min.")
@@ -56,11 +54,11 @@ def reset(user: str, names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--block", is_flag=True, help="Deny the user everything instead.")
 @click.option("--lift", is_flag=True, help="Remove the override of --name, or with --block the block.")
 @click.option("--for", "lasts_s", type=DURATION, default="1h", show_default=True, help="How long, e.g. 30min, 2h, 7d.")
-@click.option("--reason", default="", help="Why; the audit keeps it.")
+@click.option("--reason", default="", help="Why, for the audit; needed unless you --lift.")
 def override(user: str, name: str | None, block: bool, lift: bool, **numbers: Any) -> None:
-    """Set other numbers for one limit or quota of a user, or block the user, for a limited time.
+    """Set other numbers for a limit or quota, or block a user.
 
-    It takes effect with the user's next request.
+    Either lasts for a limited time, and takes effect with the user's next request.
     """
     if block == (name is not None):
         raise click.UsageError("Give --name, or --block.")

@@ -23,7 +23,9 @@ _MOST_ROOMS = 100  # except as CSV, which has no place to say how many there are
 
 
 @click.command("live", epilog="Example: gateway usage live --every 5")
-@click.option("--every", "every_s", type=click.IntRange(1, 3600), default=2, show_default=True, help="Seconds.")
+@click.option(
+    "--every", "every_s", type=click.IntRange(1, 3600), default=2, show_default=True, help="Seconds between updates."
+)
 @click.option("--once", is_flag=True, help="Print it once, as without a terminal.")
 @CSV
 @JSON

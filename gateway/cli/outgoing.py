@@ -79,7 +79,10 @@ def replay(letter: str | None, all_: bool, as_json: bool) -> None:
 @click.argument("name")
 @JSON
 def test(name: str, as_json: bool) -> None:
-    """Send an endpoint an event `webhook.test` from this machine and print the answer; exit code 1 if it failed."""
+    """Send an event `webhook.test` to an endpoint.
+
+    Sends it from this machine and prints the answer. The exit code is 1 if it failed.
+    """
     trial = _with_outgoing(lambda outgoing: outgoing.test(name, by=CLI))
     if not as_json and not trial.delivered:
         raise click.ClickException(f"{name}: {_answer(trial)}")

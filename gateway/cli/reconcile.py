@@ -36,14 +36,15 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command("reconcile", epilog="Example: gateway usage reconcile --from 2026-11-01 --to 2026-11-05")
-@click.option("--from", "first", type=_DAY, required=True, help="First day, at most 35 days ago.")
-@click.option("--to", "last", type=_DAY, help="Last day.  [default: today]")
+@click.option("--from", "first", type=_DAY, metavar="DAY", required=True, help="First day, at most 35 days ago.")
+@click.option("--to", "last", type=_DAY, metavar="DAY", help="Last day.  [default: today]")
 @CSV
 @JSON
 def reconcile(first: datetime, last: datetime | None, as_csv: bool, as_json: bool) -> None:
-    """Ask 100ms for the sessions of these days, and correct the minutes that webhooks reported wrong or not at all.
+    """Correct past minutes by what 100ms says of its sessions.
 
-    It may be repeated: only what differs is changed. It makes 30 calls a minute, each for 100 sessions.
+    Asks 100ms for the sessions of these days, and corrects the minutes that webhooks reported wrong or not at all. It
+    may be repeated: only what differs is changed. It makes 30 calls a minute, each for 100 sessions.
     """
     settings = Settings.from_env(load_env())
     policy = PolicyInForce(policy_of(settings))

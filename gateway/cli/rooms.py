@@ -55,14 +55,17 @@ def rooms() -> None:
     """List, show, adopt, hand over, end and unlock rooms."""
 
 
-@rooms.command("adopt", epilog="Example: gateway rooms adopt 64f0c0ffee64f0c0ffee64f0 --owner ada")
+@rooms.command("adopt", epilog="Example: gateway rooms adopt ROOM_ID --owner ada")
 @click.argument("room_id")
 @click.option("--owner", required=True, help="The new owner, by name or id.")
 @click.option("--name", default="", help="Its name in the gateway.  [default: its name at 100ms]")
 @click.option("--access", type=click.Choice(["open", "invited"]), help="Who may join it.  [default: the policy's]")
 @JSON
 def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool) -> None:
-    """Register a room that already exists at 100ms, so that users can join it through the gateway."""
+    """Register a room that already exists at 100ms.
+
+    Users can then join it through the gateway.
+    """
     given_name = _text("--name", name, 100)
 
     async def work(services: _Services) -> tuple[Room, User]:
@@ -76,7 +79,7 @@ def adopt(room_id: str, owner: str, name: str, access: str | None, as_json: bool
     print_result(_plain(room, {user.id: user.username}), text, as_json=as_json)
 
 
-@rooms.command("give", epilog="Example: gateway rooms give 64f0c0ffee64f0c0ffee64f0 ben")
+@rooms.command("give", epilog="Example: gateway rooms give ROOM ben")
 @click.argument("room_id", metavar="ROOM")
 @click.argument("user")
 @JSON
@@ -121,7 +124,7 @@ def list_rooms(user: str | None, as_csv: bool, as_json: bool) -> None:
     )
 
 
-@rooms.command("show", epilog="Example: gateway rooms show 64f0c0ffee64f0c0ffee64f0")
+@rooms.command("show", epilog="Example: gateway rooms show ROOM")
 @click.argument("room_id", metavar="ROOM")
 @JSON
 def show(room_id: str, as_json: bool) -> None:
@@ -141,7 +144,7 @@ def show(room_id: str, as_json: bool) -> None:
     print_result(_plain(room, names) | {"members": listed}, text, as_json=as_json)
 
 
-@rooms.command("end", epilog="Example: gateway rooms end 64f0c0ffee64f0c0ffee64f0 --lock --reason maintenance")
+@rooms.command("end", epilog="Example: gateway rooms end ROOM --lock")
 @click.argument("room_id", metavar="ROOM")
 @click.option("--lock", is_flag=True, help="Refuse all joins until an operator unlocks the room (`rooms unlock`).")
 @click.option("--reason", default="", help="Shown to everyone who is removed, and kept in the audit trail.")
@@ -161,7 +164,7 @@ def end(room_id: str, lock: bool, reason: str, as_json: bool) -> None:
     print_result({"id": room.id, "ended": ended, "locked": locked}, text, as_json=as_json)
 
 
-@rooms.command("unlock", epilog="Example: gateway rooms unlock 64f0c0ffee64f0c0ffee64f0")
+@rooms.command("unlock", epilog="Example: gateway rooms unlock ROOM")
 @click.argument("room_id", metavar="ROOM")
 @JSON
 def unlock(room_id: str, as_json: bool) -> None:

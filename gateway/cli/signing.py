@@ -33,7 +33,9 @@ _RESTART = "Restart the gateway to use it: every session stays logged in."
 
 @click.group()
 def signing() -> None:
-    """Keys that sign access tokens, so that other services can verify them.
+    """Keys that sign access tokens.
+
+    With their public halves other services can verify the tokens (docs/tokens.md).
 
     FILE is the file that GATEWAY_SIGNING_KEY names, if it is not given. Its first private key signs. The next one is
     in it already, and so are the public halves of earlier ones: every rotation has been published long before.

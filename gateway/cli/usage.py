@@ -19,7 +19,7 @@ from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.live import live
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import CSV, JSON, print_csv, print_json, progress, say
+from gateway.cli.terminal import CSV, JSON, format_option, print_csv, print_json, progress, say
 from gateway.cli.usage_views import print_peak, print_report, print_top, top_table
 from gateway.files import writing_whole
 from gateway.http.problem_codes import STATUS
@@ -50,8 +50,8 @@ _FILTERS = (
     click.option("--user", help="Only this user or service key, by name or id."),
     click.option("--room", help="Only this room, by id."),
     click.option("--action", help="Only this action: minutes, owned, tokens.mint, rooms.create, login, api."),
-    click.option("--from", "first", type=_DATE, help="First day.  [default: 30 days up to --to]"),
-    click.option("--to", "last", type=_DATE, help="Last day.  [default: today]"),
+    click.option("--from", "first", type=_DATE, metavar="DAY", help="First day.  [default: 29 days before --to]"),
+    click.option("--to", "last", type=_DATE, metavar="DAY", help="Last day.  [default: today]"),
 )
 
 
@@ -76,8 +76,9 @@ def usage() -> None:
 @CSV
 @JSON
 def show_usage(kind: str | None, as_csv: bool, as_json: bool, **selected: Any) -> None:
-    """Show usage per user and day: done, denied by a limit, refused by a rule, failed in the gateway; with totals.
+    """Show what was used, per user and day or as --by says.
 
+    Requests are done, denied by a limit, refused by a rule, or failed in the gateway; the totals are per action.
     Of minutes (time in rooms) and owned (time of everyone in the rooms of a user), what is done is in minutes.
     """
     kind = "json" if as_json else "csv" if as_csv else kind
@@ -107,10 +108,13 @@ def show_usage(kind: str | None, as_csv: bool, as_json: bool, **selected: Any) -
 
 @usage.command("export", epilog="Example: gateway usage export --by day --out usage.csv")
 @_filters
-@click.option("--format", "kind", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["csv", "json"]), default="csv", hidden=True)  # before --json
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: the output]")
-def export(kind: str, out: Path | None, **selected: Any) -> None:
+@format_option("csv", "Write CSV. This is the default.")
+@format_option("json", "Write JSON.")
+def export(kind: str, out: Path | None, as_csv: bool, as_json: bool, **selected: Any) -> None:
     """Write usage into a file, however much it is. The file appears only when it is complete."""
+    kind = "json" if as_json else "csv" if as_csv else kind
 
     async def work(desk: _Desk) -> None:
         query = await _query(desk, _Selected(**selected))
@@ -145,12 +149,15 @@ def export(kind: str, out: Path | None, **selected: Any) -> None:
     show_default=True,
     help="minutes, owned, denials, money, or any counter, e.g. api.denied.api.",
 )
-@click.option("--period", help="A day (2026-11-22) or month (2026-11).  [default: today]")
+@click.option("--period", metavar="PERIOD", help="A day (2026-11-22) or month (2026-11).  [default: today]")
 @click.option("--limit", "size", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @CSV
 @JSON
 def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool) -> None:
-    """Show the users with the highest count of one counter on a day or in a month."""
+    """Show the users with the highest count of a counter.
+
+    It is that of a day or month, and of one action and outcome, or of minutes, owned, denials or money.
+    """
     policy = _policy()
     period = period or today_in(policy.time_zone).isoformat()
     if not re.fullmatch(PERIOD, period):
@@ -183,7 +190,10 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
 @usage.command("rebuild", epilog="Example: gateway usage rebuild --month 2026-11")
 @click.option("--month", help="The month, e.g. 2026-11.  [default: this one]")
 def rebuild(month: str | None) -> None:
-    """Rebuild a month's top lists and totals from the users' own counters, which are authoritative."""
+    """Rebuild a month's top lists and totals.
+
+    Takes them from the users' own counters, which are authoritative.
+    """
     zone = _policy().time_zone
     month = month or f"{today_in(zone):%Y-%m}"
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):

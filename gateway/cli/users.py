@@ -60,7 +60,7 @@ def add_user(
 @CSV
 @JSON
 def list_users(name: str, as_csv: bool, as_json: bool) -> None:
-    """List all accounts, the oldest first, or with --name the matching ones by name."""
+    """List all accounts, the oldest first. With --name only the matching ones, by name."""
 
     async def read(office: Office) -> tuple[list[User], str]:
         if name:
@@ -82,7 +82,10 @@ def list_users(name: str, as_csv: bool, as_json: bool) -> None:
 @click.option("--sessions", "with_sessions", is_flag=True, help="Also list where the user is logged in.")
 @JSON
 def show_user(username: str, with_sessions: bool, as_json: bool) -> None:
-    """Show one account, by name or id: its last login, its limits, and what it has used today, this month, in all."""
+    """Show one account, by name or id.
+
+    Shows its last login, its limits, and what it has used today, this month and in all. A deleted one is found by id.
+    """
 
     async def read(office: Office) -> Shown:
         user = await _find(office, username)
@@ -174,7 +177,7 @@ def list_sessions(username: str, as_csv: bool, as_json: bool) -> None:
 @click.argument("username")
 @click.option("--session", help="Only this session, an id of `gateway users sessions`.")
 def end_sessions(username: str, session: str | None) -> None:
-    """Log a user out everywhere, or with --session in one place; at once."""
+    """End all sessions of a user, or with --session one. Takes effect at once."""
 
     async def end(office: Office) -> int:
         if session is None:
@@ -186,9 +189,7 @@ def end_sessions(username: str, session: str | None) -> None:
     say(f"{ended} session{'' if ended == 1 else 's'} of {username} ended.")
 
 
-@users.command(
-    "password-link", epilog="Example: gateway users password-link ada --page https://app.example.com/password"
-)
+@users.command("password-link", epilog="Example: gateway users password-link ada --page https://app.example.com/pw")
 @click.argument("username")
 @click.option("--page", help="URL of your app's page for it; the code is added as its fragment.")
 @JSON

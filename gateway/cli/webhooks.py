@@ -48,7 +48,10 @@ def status(as_csv: bool, as_json: bool) -> None:
 @CSV
 @JSON
 def dead(as_csv: bool, as_json: bool) -> None:
-    """List the events that could not be understood, newest first, without their secrets."""
+    """List the events that could not be understood.
+
+    The newest comes first. Secrets in them are hidden.
+    """
 
     async def work(hooks: Webhooks) -> list[DeadLetter]:
         return await every(lambda before: hooks.dead(before=before, size=50), None)

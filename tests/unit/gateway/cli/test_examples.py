@@ -42,6 +42,7 @@ def commands(group: click.Group = cli) -> dict[str, click.Command]:
 
 
 COMMANDS = commands()
+GROUPS = sorted({path.rpartition(" ")[0] for path in COMMANDS} - {""})
 
 
 def parse(words: list[str]) -> None:
@@ -61,7 +62,16 @@ def test_the_help_of_every_command_ends_with_an_example_that_it_takes(path: str)
     example = re.fullmatch("Example: gateway (.+)", str(command.epilog))
     assert example, "no example"
     assert f"{example[1]} ".startswith(f"{path} ")
+    assert len(example[0]) <= 76, "it wraps in 80 columns, and cannot be copied"
     parse(shlex.split(example[1]))
+
+
+@pytest.mark.parametrize("path", ["", *GROUPS])
+def test_lists_of_commands_are_not_cut_in_80_columns(path: str) -> None:
+    done = CliRunner().invoke(cli, [*path.split(), "--help"], terminal_width=78)  # of 80, click uses 78
+    listed = done.output.partition("\nCommands:\n")[2]
+    assert listed
+    assert "..." not in listed
 
 
 @pytest.mark.parametrize("path", sorted(COMMANDS.keys() - {"demo", "emulator", "init", "serve"}))
