@@ -50,9 +50,13 @@ def start_hint() -> str:
 
 
 def place_of(url: str) -> str:
-    """Return a URL without user, password and query, for messages."""
+    """Return the servers or the socket that a URL of Redis names, without any secret; empty if that is in doubt."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    place, _, query = rest.partition("?")
+    if "@" in query and "@" not in place:  # perhaps the password has a question mark
+        return ""
+    place = place.rpartition("@")[2]
+    return place if scheme == "unix" else place.partition("/")[0]
 
 
 def foreseen(error: Exception) -> str:
@@ -91,7 +95,7 @@ def store_text(error: Exception) -> str:
     text = str(error)
     if not text.startswith("connecting"):
         return text
-    place = place_of(load_env().get("REDIS_URL", ""))
-    tried = text.replace("Redis", place, 1) if "connecting to Redis" in text else f"{text}, at {place}"
+    where = f" at {place}" if (place := place_of(load_env().get("REDIS_URL", ""))) else ""
+    tried = text.replace("Redis", f"Redis{where}", 1)
     hint = start_hint()
     return f"{hint}; {tried}" if hint else tried

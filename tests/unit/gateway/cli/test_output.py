@@ -136,10 +136,13 @@ def test_every_command_that_prints_a_table_as_csv_prints_json_too() -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("redis://:hidden@127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
-        ("rediss://user:hid/den@[::1]:6379/1?password=hidden", "rediss://[::1]:6379/1"),
-        ("redis+sentinel://u:hidden@a:1,b:2/main/0", "redis+sentinel://a:1,b:2/main/0"),
-        ("unix://u:hidden@/run/redis.sock", "unix:///run/redis.sock"),
+        ("redis://:hidden@127.0.0.1:6379/0", "127.0.0.1:6379"),
+        ("rediss://user:hid/den@[::1]:6379/1?password=hidden", "[::1]:6379"),
+        ("redis+sentinel://u:hidden@a:1,b:2/main/0", "a:1,b:2"),
+        ("redis+sentinel://a:1/main?sentinel_password=hid@den", ""),
+        ("redis://u:hid?den@127.0.0.1:6379/0", ""),
+        ("unix://u:hidden@/run/redis.sock", "/run/redis.sock"),
+        ("", ""),
     ],
 )
 def test_messages_name_an_address_without_its_password(url: str, shown: str) -> None:
