@@ -125,10 +125,16 @@ class UserLimits:
         return await self._overrides.block(one.id, until_us=until_us, reason=wanted.reason, by=by.id)
 
     async def lift(self, user: str, name: str, *, by: Actor) -> bool:
-        """Remove an override or block; tell whether there was one. Raises: UnknownUser, NotAllowed"""
-        one, _ = await self._find_other(user, by)
+        """Remove an override or block; tell whether there was one. Raises: UnknownUser, NotAllowed, FieldError
+
+        One of a limit that the policy does not have any more can be removed, too.
+        """
+        one, policy = await self._find_other(user, by)
         await self._audit.record("limits.lift", by=by.id, subject=one.id, name=name)
-        return await self._overrides.lift(one.id, name)
+        gone = await self._overrides.lift(one.id, name)
+        if not gone and name not in (BLOCK, *policy.limit_names):
+            raise FieldError("name", no_such("limit or quota", name, policy.limit_names))
+        return gone
 
     async def _find(self, user: str) -> tuple[User, Policy]:
         """Return a user (by name or id), or a service key (by id) as a user with its own role; and the policy for them.

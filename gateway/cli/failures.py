@@ -93,7 +93,7 @@ def foreseen(error: Exception) -> str:
 def store_text(error: Exception) -> str:
     """Say what is wrong with Redis; if it cannot be reached, where it was looked for and whether a demo is stopped."""
     text = str(error)
-    if not text.startswith("connecting"):
+    if not any(words in text for words in ("connecting", "cannot be asked")):  # the latter of a cluster
         return text
     where = f" at {place}" if (place := place_of(load_env().get("REDIS_URL", ""))) else ""
     tried = text.replace("Redis", f"Redis{where}", 1)

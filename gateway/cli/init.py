@@ -13,7 +13,7 @@ import click
 
 from gateway.cli.failures import CommandError
 from gateway.cli.init_answers import COMPOSE_REDIS, complete
-from gateway.cli.terminal import JSON, print_json
+from gateway.cli.terminal import JSON, print_json, say
 from gateway.files import write_whole
 from gateway.hms.replies import HmsTemplate
 from gateway.metering.intake import PATH
@@ -231,22 +231,22 @@ def _is_writable() -> bool:
 def _print(plan: _Plan) -> None:
     """Print the files of an installation, for people to write them."""
     for path, text, mode in plan.files():
-        click.echo(f"Write this to {path} beside docker-compose.yml, with mode {mode:04o}:\n\n{text}")
+        say(f"Write this to {path} beside docker-compose.yml, with mode {mode:04o}:\n\n{text}")
     for note in plan.notes:
-        click.echo(note)
-    click.echo("Next: docker compose up -d --wait")
+        say(note)
+    say("Next: docker compose up -d --wait")
 
 
 def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
     for name in ("signing", "policy", "env"):
         if name in written:
             backup = written[f"{name}_backup"]
-            click.echo(f"Wrote {written[name]}" + (f"; the previous file is {backup}" if backup else "") + ".")
+            say(f"Wrote {written[name]}" + (f"; the previous file is {backup}" if backup else "") + ".")
     for note in plan.notes:
-        click.echo(note)
+        say(note)
     if process_env().get("GATEWAY_SECRET"):
-        click.echo("Warning: GATEWAY_SECRET of the environment overrides the one in .env.")
+        say("Warning: GATEWAY_SECRET of the environment overrides the one in .env.")
     if in_compose(process_env()):
-        click.echo("Next: docker compose up -d --wait; docker compose exec gateway gateway users add NAME --role admin")
+        say("Next: docker compose up -d --wait; docker compose exec gateway gateway users add NAME --role admin")
     else:
-        click.echo("Next: gateway doctor; gateway users add NAME --role admin; gateway serve")
+        say("Next: gateway doctor; gateway users add NAME --role admin; gateway serve")

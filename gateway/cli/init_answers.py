@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import click
 
 from gateway.cli.failures import CommandError
+from gateway.cli.terminal import say
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
 from gateway.hms.replies import HmsTemplate
@@ -61,11 +62,11 @@ def _pin(env: Mapping[str, str]) -> dict[str, str]:
     error = asyncio.run(distrust(redis_connect(redis_url(env)).open))
     if error is None:
         return {}
-    click.echo(f"REDIS_URL: {error}.", err=True)
+    say(f"REDIS_URL: {error}.", err=True)
     text = "Is this the fingerprint that the provider of Redis names, and should only this certificate be accepted"
     if error.seen and click.confirm(text, default=False, err=True):
         return {"REDIS_FINGERPRINT": error.seen}
-    click.echo("Set REDIS_CA_FILE or REDIS_FINGERPRINT in .env: without one this Redis is not trusted.", err=True)
+    say("Set REDIS_CA_FILE or REDIS_FINGERPRINT in .env: without one this Redis is not trusted.", err=True)
     return {}
 
 
@@ -101,7 +102,7 @@ def _answer(
         try:
             check({name: value})
         except SettingsError as error:
-            click.echo(f"{error}.", err=True)
+            say(f"{error}.", err=True)
         else:
             return value
 
@@ -124,7 +125,7 @@ def _fetch(settings: dict[str, str], api: str, typed: list[str]) -> HmsTemplate:
         again = [name for name in wrong if name in typed]
         if not again:
             raise CommandError(f"{said}; nothing was written") from reason
-        click.echo(f"{said}.", err=True)
+        say(f"{said}.", err=True)
         for name in again:
             settings[name] = _ask(name)
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from msgspec import UNSET, UnsetType
+from rich.cells import cell_len, set_cell_size
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -22,7 +23,7 @@ from gateway.usage.rows import TopRow, UsageDay, UsageRow, minutes_of
 _REASONS = {"denied": "denied", "refused": "refused", "would_deny": "would be denied"}
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 60
-_MOST_CHARS = 22  # an id of a user has 21
+_MOST_CELLS = 22  # an id of a user has 21
 _GROUPS = {"day": "day", "month": "month", "user": "user", "action": "", "room": "room", "template": "template"}
 _SHOWN_AS = {
     "date": "Day",
@@ -232,4 +233,4 @@ def _number(count: float, seconds: int | UnsetType) -> str:
 def shortened(text: str) -> str:
     """Return a text that leaves room for other columns."""
     text = printable(text)
-    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
+    return text if cell_len(text) <= _MOST_CELLS else f"{set_cell_size(text, _MOST_CELLS - 1).rstrip()}…"

@@ -17,7 +17,7 @@ from limits.counters import METERED, Tally, Usage
 
 _INTERNAL = ("mark", "mapped_s", "voided_s")
 _STATUS = {
-    "disabled": "The account is disabled: its sessions have ended, and no one can log in to it. `gateway users enable`",
+    "disabled": "The account is disabled: its sessions have ended, and no one can log in to it.",
     "deleted": "The account was deleted. What it has used stays counted, under its id only.",
 }
 
@@ -64,7 +64,7 @@ def print_shown(shown: Shown, *, with_sessions: bool) -> None:
     print_table(users_table([user], shown.zone))
     say("")
     if text := _STATUS.get(user.status):
-        say(text if user.status == "deleted" else f"{text} {user.username} enables it.")
+        say(text if user.status == "deleted" else f"{text} `gateway users enable {user.username}` enables it.")
     if user.identity:
         mapped = f"; roles by its claims: {' '.join(user.mapped)}" if user.mapped else ""
         say(f"Logs in at {user.identity.provider} ({user.identity.issuer}) as {user.identity.subject}{mapped}.")

@@ -12,6 +12,7 @@ from gateway.policy.model import Policy, Prices
 from gateway.text import FieldError, no_such
 from limits.counters import ACTING, METERED, split_metric
 from limits.periods import zone_of
+from limits.policy import BlockState
 
 MOST_DAYS = 366
 EARLIEST, LATEST = date(2000, 1, 1), date(2999, 12, 31)  # so that arithmetic on days cannot overflow
@@ -134,7 +135,7 @@ def check_reason(counter: str, policy: Policy, codes: Iterable[str]) -> None:
 
     For counters that nobody has: those of limits that the policy had before may have counts.
     """
-    limits = [*policy.limit_names, policy.rooms.lease().id]
+    limits = [*policy.limit_names, policy.rooms.lease().id, BlockState(0).name]
     match split_metric(counter):
         case (_, "denied" | "would_deny", name) if name not in limits:
             raise FieldError("counter", no_such("limit or quota", name, limits))

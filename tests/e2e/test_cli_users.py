@@ -138,6 +138,39 @@ def test_an_account_can_be_managed_by_the_command_line_alone(guarded_installatio
     }  # fmt: skip
 
 
+def test_an_account_is_shown_with_limits_sessions_and_what_was_denied(
+    guarded_installation: Installation, admin: Admin
+) -> None:
+    own, person = guarded_installation, admin.add()
+    token = [person.log_in(), person.log_in()][0]["access_token"]
+    assert own.command("limits", "override", person.name, "--block", "--reason", "spam", "--for", "2h").returncode == 0
+    assert ask(own, "GET", "/api/auth/me", token=token).status_code == 429
+    shown = own.command("users", "show", person.name, "--sessions").stdout
+    assert len(re.findall(r"^[0-9a-f]{20}  \d{4}-\d\d-\d\dT\d\d:\d\dZ  ", shown, re.MULTILINE)) == 2
+    assert re.search(r"^api +\d+/min, burst \d+ +\d+  ", shown, re.MULTILINE)
+    assert re.search(r"^Blocked until \S+Z\.$", shown, re.MULTILINE)
+    assert re.search(r"^Set by cli until \S+Z: \* blocked \(spam\)$", shown, re.MULTILINE)
+    assert re.search(r"^  denied: block +1 +1 +1$", shown, re.MULTILINE), shown
+    plain = json.loads(own.command("users", "show", person.name, "--sessions", "--json").stdout)
+    assert (plain["sessions"], len(plain["logged_in"])) == (2, 2)
+    assert plain["limits"]["blocked_until"]
+    assert [one["name"] for one in plain["limits"]["overrides"]] == ["*"]
+
+
+def test_a_disabled_or_deleted_account_is_shown_as_such(guarded_installation: Installation, admin: Admin) -> None:
+    own, person = guarded_installation, admin.add()
+    assert own.command("users", "disable", person.name).returncode == 0
+    shown = own.command("users", "show", person.name).stdout
+    assert f"no one can log in to it. `gateway users enable {person.name}`" in shown
+    assert own.command("users", "delete", person.name, "--yes").returncode == 0
+    assert own.command("users", "show", person.name).returncode == 1
+    gone = own.command("users", "show", person.id)
+    assert (gone.returncode, person.name in gone.stdout) == (0, False)
+    assert "The account was deleted. What it has used stays counted" in gone.stdout
+    assert json.loads(own.command("users", "show", person.id, "--json").stdout)["status"] == "deleted"
+    assert own.command("users", "show", "u" + "a" * 20).returncode == 1
+
+
 def test_the_trail_is_printed_oldest_first_and_as_json(guarded_installation: Installation, admin: Admin) -> None:
     person = admin.add()
     admin.ask("PATCH", f"/api/admin/users/{person.id}", json={"status": "disabled"})
@@ -207,6 +240,15 @@ def test_tail_prints_all_entries_since_a_time_also_as_csv(guarded_installation: 
         guarded_installation, [*mine, "--since", "2h"], [*mine, "--lines", "100"], [*mine, "--since", "2h", "--csv"]
     )
     assert (recent.stdout.count("\n"), everything.stdout.count("\n")) == (26, 27)
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    before, within, wrong = run(
+        guarded_installation,
+        [*mine, "--until", "2h"],
+        [*mine, "--since", f"{day}T00:00+00:00", "--until", day],
+        [*mine, "--since", "1h", "--until", "2h"],
+    )
+    assert (before.stdout.count("\n"), within.stdout.count("user.renamed")) == (1, 25)
+    assert (wrong.returncode, "--since: must not be after --until" in wrong.stderr) == (2, True)
     rows = list(csv.DictReader(io.StringIO(table.stdout)))
     assert {row["action"] for row in rows} == {"user.created", "user.renamed"}
     assert {row["subject_name"] for row in rows} == {person.name}

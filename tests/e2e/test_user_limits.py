@@ -129,6 +129,9 @@ def test_override_takes_effect_at_once_on_every_worker(
         assert mint(fresh, room).status_code == 200
     gone = operator.delete("/api/admin/limits/mem3/override", params={"name": "tokens.mint"})
     assert_problem(gone, 404, "not_found")
+    mistyped = operator.delete("/api/admin/limits/mem3/override", params={"name": "token.mint"})
+    [error] = assert_problem(mistyped, 400, "invalid_request", field="name")["errors"]
+    assert error["rule"].startswith("there is no limit or quota 'token.mint'; did you mean tokens.mint")
 
 
 def test_an_override_expires(limited: Installation, room: str, operator: httpx.Client) -> None:
@@ -272,6 +275,7 @@ def test_the_command_line_manages_limits_in_the_same_way(limited: Installation, 
         ("limits", "override", "mem6", "--name", "nosuch", "--amount", "1", "--reason", "x"),
         ("limits", "override", "mem6", "--name", "api", "--rate", "x", "--burst", "1", "--reason", "x"),
         ("limits", "reset", "mem6", "--name", "nosuch"),
+        ("limits", "override", "mem6", "--name", "nosuch", "--lift"),
     ):
         failed = limited.command(*wrong)
         assert failed.returncode == 1

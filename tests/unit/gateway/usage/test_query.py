@@ -64,7 +64,7 @@ def test_a_mistyped_counter_is_refused_with_what_it_may_mean(counter: str, said:
     "counter",
     [
         *("minutes", "owned", "money", "denials", "login.ok", "act-as.failed", "api.denied.api"),
-        *("rooms.create.denied.rooms.active", "api.refused.not_found", "owned.ok"),
+        *("rooms.create.denied.rooms.active", "api.denied.block", "api.refused.not_found", "owned.ok"),
     ],
 )
 def test_every_counter_that_exists_can_be_asked_for(counter: str) -> None:
