@@ -11,19 +11,18 @@ from tests.servers import HOST, Valkey, free_port, wait_until
 
 SLOTS = 16384
 MASTERS = 3
-NODE_TIMEOUT_MS = 1000
-DOWN_AFTER_MS = 500
+PATIENT_MS = 15_000  # a busy machine must not cause a failover
 
 
 class Sentinel(Valkey):
     """A Sentinel, which keeps its state in a configuration file of its own."""
 
-    def __init__(self, folder: Path, master: int) -> None:
+    def __init__(self, folder: Path, master: int, down_after_ms: int) -> None:
         folder.mkdir()
         super().__init__(folder)
         (folder / "sentinel.conf").write_text(
             f"sentinel monitor main {HOST} {master} 2\n"
-            f"sentinel down-after-milliseconds main {DOWN_AFTER_MS}\n"
+            f"sentinel down-after-milliseconds main {down_after_ms}\n"
             "sentinel failover-timeout main 5000\n"
         )
 
@@ -36,19 +35,23 @@ class Sentinel(Valkey):
 class Node(Valkey):
     """A node of a cluster; `bus` is where the nodes talk to each other."""
 
-    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, timeout_ms: int) -> None:
         self.bus = free_port()  # the usual one, 10,000 above the other, may be one of those of outgoing connections
         cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus))
-        quick = ("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0")
-        super().__init__(_made(folder), options=(*cluster, *quick, *options))
+        quick = ("--cluster-node-timeout", str(timeout_ms), "--repl-diskless-sync-delay", "0")
+        super().__init__(_made(folder), options=(*cluster, *quick))
 
 
 class Cluster:
-    """Three masters with a replica each, and the whole of them as one Redis, used like `Valkey`."""
+    """Three masters with a replica each, and the whole of them as one Redis, used like `Valkey`.
 
-    def __init__(self, folder: Path, *, options: tuple[str, ...] = ()) -> None:
-        self.nodes = [Node(folder / f"node{n}", options) for n in range(2 * MASTERS)]
+    A replica takes the place of a master that has not answered the others for `timeout_ms`.
+    """
+
+    def __init__(self, folder: Path, *, timeout_ms: int = PATIENT_MS) -> None:
+        self.nodes = [Node(folder / f"node{n}", timeout_ms) for n in range(2 * MASTERS)]
         self.masters, self.replicas = self.nodes[:MASTERS], self.nodes[MASTERS:]
+        self._links: list[redis.Redis] = []
 
     @property
     def url(self) -> str:
@@ -69,8 +72,9 @@ class Cluster:
                 span = number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS - 1
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", *span)
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            for node in self.nodes[1:]:
-                clients[0].execute_command("CLUSTER", "MEET", HOST, node.port, node.bus)
+            for number, client in enumerate(clients):
+                for node in self.nodes[number + 1 :]:  # all at once: word of mouth takes its time
+                    client.execute_command("CLUSTER", "MEET", HOST, node.port, node.bus)
             for client, master in zip(clients[MASTERS:], ids[:MASTERS], strict=True):
                 wait_until(lambda c=client, m=master: _knows(c, m), "the nodes know each other")
                 client.execute_command("CLUSTER", "REPLICATE", master)
@@ -78,9 +82,11 @@ class Cluster:
                 wait_until(lambda c=client: _is_whole(c), "the cluster is whole")
 
     def flush(self) -> None:
-        for node in self.nodes:
-            if node.process is not None and _role(node) == b"master":
-                node.flush()
+        """Empty the masters, as long as they are those of the start."""
+        if not self._links:
+            self._links = [node.client() for node in self.masters]
+        for link in self._links:
+            link.flushall()
 
     def master_of(self, slot: int) -> Valkey:
         """Return the master that has a slot now."""
@@ -93,16 +99,22 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for link in self._links:
+            link.close()
         for node in self.nodes:
             node.stop()
 
 
 class Watched:
-    """A master with two replicas and three Sentinels that watch it, used like `Valkey`."""
+    """A master with two replicas and three Sentinels that watch it, used like `Valkey`.
 
-    def __init__(self, folder: Path) -> None:
+    A replica takes the place of a master that has not answered the Sentinels for `timeout_ms`.
+    """
+
+    def __init__(self, folder: Path, *, timeout_ms: int = PATIENT_MS) -> None:
         self.servers = [Valkey(_made(folder / f"server{n}")) for n in range(3)]
-        self.sentinels = [Sentinel(folder / f"sentinel{n}", self.servers[0].port) for n in range(3)]
+        master = self.servers[0].port
+        self.sentinels = [Sentinel(folder / f"sentinel{n}", master, timeout_ms) for n in range(3)]
 
     @property
     def url(self) -> str:

@@ -21,7 +21,8 @@ from auth.users import User
 from gateway.app import create_app
 from gateway.policy.actions import POWERS
 from gateway.policy.scopes import SCOPES
-from gateway.redis.store import Store, connect
+from gateway.redis.store import Store
+from gateway.redis.topology import connect
 from gateway.rooms.room import Room, words_of
 from gateway.settings import Settings
 from limits.limiter import Limiter

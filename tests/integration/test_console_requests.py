@@ -16,7 +16,8 @@ import pytest
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.app import create_app
-from gateway.redis.store import Store, connect
+from gateway.redis.store import Store
+from gateway.redis.topology import connect
 from gateway.settings import Settings
 from tests.e2e.policies import BUILT_IN
 from tests.integration.test_reports import MONTH, seed

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.redis.store import Store, connect
+from gateway.redis.store import Store
+from gateway.redis.topology import connect, open_store
 from limits.counters import Counters
 from limits.limiter import Limiter
 from limits.policy import MAX_REFILL_US, MOST_UNITS, US_PER_S, Charge, Decision, Limit, Quota
@@ -358,7 +359,7 @@ async def test_limits_beside_quotas_that_something_else_meters_match_the_oracle(
 @pytest.fixture
 async def stores(redis_url: str) -> AsyncIterator[list[Store]]:
     """Several workers, each with its own connection."""
-    several = [Store(connect(redis_url), deadline_s=5) for _ in range(3)]
+    several = [open_store(connect(redis_url), deadline_s=5) for _ in range(3)]
     yield several
     for store in several:
         await store.close()

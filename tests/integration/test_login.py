@@ -11,7 +11,8 @@ import pytest
 from auth.accounts import Accounts
 from auth.passwords import Passwords
 from gateway.app import create_app
-from gateway.redis.store import Store, connect
+from gateway.redis.store import Store
+from gateway.redis.topology import connect
 from gateway.settings import Settings
 
 PASSWORD = "correct horse battery staple"
