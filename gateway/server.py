@@ -55,7 +55,7 @@ def run(settings: Settings) -> None:
         raise_file_limit()
     config = uvicorn.Config("gateway.app:from_env", **options)
     if settings.workers > 1:
-        with shared_folder() if settings.metrics_token else nullcontext():
+        with shared_folder(workers=settings.workers) if settings.metrics_token else nullcontext():
             _Workers(config, _sockets(config, settings)).run()
         return
     gc.disable()  # until `from_env`: collections took 50 of the 650 ms of a start, and free nothing

@@ -6,6 +6,7 @@ slots, a worker goes on with those of one that has ended: counters keep their va
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gateway.files import hold
+from gateway.setting_values import SettingsError
 from gateway.settings import override, process_env
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's name; it looks for it when it is imported
 _GATE = "slots.lock"
 _MEMORY = "/dev/shm"  # noqa: S108  a fresh folder in it, readable only by the gateway
+_MIB = 1 << 20  # for each worker: five files of 64 KiB at first, which grow with the routes that are used
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +43,40 @@ class Slot:
 
 
 @contextmanager
-def shared_folder() -> Iterator[None]:
-    """Make a fresh folder for the worker processes that are started meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="gateway-metrics-", dir=_place()) as folder:
+def shared_folder(*, workers: int) -> Iterator[None]:
+    """Make a fresh folder for the worker processes that are started meanwhile. Raises: SettingsError"""
+    with tempfile.TemporaryDirectory(prefix="gateway-metrics-", dir=_place(workers)) as folder:
         override(**{_FOLDER: folder})
         yield
 
 
-def _place() -> str:
-    """Return where to make the folder: with no writable disk, in memory, which a container has even then."""
+def _place(workers: int) -> str:
+    """Return where to make the folder: with no writable disk, in memory. Raises: SettingsError"""
     try:
-        return tempfile.gettempdir()
+        place = tempfile.gettempdir()
     except FileNotFoundError:
-        return _MEMORY
+        place = _MEMORY
+    if (free := _free_bytes(place)) < workers * _MIB:  # the kernel kills a worker that writes to its files beyond it
+        raise SettingsError(
+            f"GATEWAY_METRICS_TOKEN needs {workers} MiB in a folder for temporary files, and {place} has"
+            f" {free >> 10} KiB; mount a larger one at /tmp, or leave it unset"
+        )
+    return place
+
+
+def _free_bytes(folder: str) -> int:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
+    return 0
 
 
 def claim(*, workers: int) -> Slot:
     """Return a slot in the folder of this gateway's workers; a single worker gets a folder of its own.
 
-    To be called before anything imports prometheus-client.
+    To be called before anything imports prometheus-client. Raises: SettingsError
     """
     if workers == 1:
-        folder = Path(tempfile.mkdtemp(prefix="gateway-metrics-", dir=_place()))
+        folder = Path(tempfile.mkdtemp(prefix="gateway-metrics-", dir=_place(1)))
         override(**{_FOLDER: folder})
         return Slot(folder, 0)
     folder = Path(process_env()[_FOLDER])
