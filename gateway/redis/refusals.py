@@ -11,7 +11,7 @@ import time
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from gateway.redis.tls import TlsError
+from gateway.redis.tls import tls_failure
 
 log = logging.getLogger("gateway.store")
 
@@ -32,8 +32,8 @@ def reply_text(error: BaseException) -> str:
 
     Other errors may hold the address of the server, and its URL may hold the password.
     """
-    if isinstance(error.__cause__, TlsError):  # redis-py raises its own error from it
-        return str(error.__cause__)
+    if broken := tls_failure(error):
+        return broken
     if isinstance(error, NotFound):
         return str(error)
     code = getattr(error, "status_code", None)  # redis-py removes the codes that it knows from the text

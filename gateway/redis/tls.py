@@ -60,7 +60,7 @@ class TlsConnection(SSLConnection):
             seen = await fingerprint_of(self.host, self.port)
             raise _refusal(fault or f"is refused: {error.verify_message}", seen) from None
         except ssl.SSLError as error:
-            raise TlsError(f"TLS failed: {(error.reason or 'unknown error').replace('_', ' ').lower()}") from None
+            raise TlsError(_words(error)) from None
         pinned, writer = self._trust.fingerprints, self._writer
         if not pinned or writer is None:
             return
@@ -69,6 +69,15 @@ class TlsConnection(SSLConnection):
             writer.transport.abort()
             self._reader = self._writer = None
             raise _refusal("is none of REDIS_FINGERPRINT", seen)
+
+
+def tls_failure(error: BaseException) -> str:
+    """Return why TLS failed if an error of redis-py was raised for that, else an empty text."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, TlsError):
+        return str(cause)
+    # With TLS 1.3 a server that wants a certificate of the client says so only after the handshake.
+    return _words(cause) if isinstance(cause, ssl.SSLError) else ""
 
 
 def split(url: str) -> tuple[str, dict[str, Any]]:
@@ -125,6 +134,10 @@ def _fingerprint(writer: asyncio.StreamWriter) -> str:
     # The handshake has proved that the server has the key of this certificate, whatever is verified about it.
     certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     return hashlib.sha256(certificate or b"").hexdigest()
+
+
+def _words(error: ssl.SSLError) -> str:
+    return f"TLS failed: {(error.reason or 'unknown error').replace('_', ' ').lower()}"
 
 
 def _refusal(fault: str, seen: str) -> TlsError:

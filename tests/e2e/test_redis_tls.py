@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 
 from tests.e2e.commands import assert_done, assert_failed
 from tests.e2e.test_cli_init import at_terminal
-from tests.servers import Installation, LockedValkey
+from tests.servers import HOST, Installation, LockedValkey
 from tests.tls import Authority, Certificate, TlsProxy
 
 
@@ -37,15 +37,16 @@ def test_a_gateway_works_with_a_pinned_certificate_only(at: tuple[Installation, 
     one, proxy = at
     password = one.valkey.password  # type: ignore[attr-defined]
     refused = one.command("doctor")
-    unknown = "connecting to Redis failed: the certificate of the server is signed by no CA that this system knows"
-    assert f"REDIS_URL: {unknown}; its fingerprint is {own.fingerprint}\n" in refused.stdout
+    unknown = "the certificate of the server is signed by no CA that this system knows"
+    tried = f"connecting to Redis at {HOST}:{proxy.port} failed"
+    assert f"REDIS_URL: {tried}: {unknown}; its fingerprint is {own.fingerprint}\n" in refused.stdout
     assert_failed(refused, one.env, "redis")
     assert_failed(one.command("users", "list"), one.env, "is signed by no CA that this system knows")
     one.gateway.start()
     one.gateway.wait_until(lambda: "its fingerprint is" in one.gateway.output(), "the log says why")
     one.gateway.stop()
     log = one.gateway.output()
-    assert f"Redis is unavailable: {unknown}; its fingerprint is {own.fingerprint}" in log
+    assert f"Redis is unavailable: connecting to Redis failed: {unknown}; its fingerprint is {own.fingerprint}" in log
     assert proxy.heard == b""
     assert password not in log + refused.stdout
     assert "rediss" not in log + refused.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 
 import pytest
 from redis._parsers.hiredis import _HiredisParser
@@ -96,3 +97,11 @@ async def test_a_redis_that_loads_its_data_is_one_outage(caplog: pytest.LogCaptu
     assert back == "Redis is available again"
     await store.close()
     await server.stop()
+
+
+def test_a_server_that_wants_a_certificate_of_the_client_is_named_as_the_reason() -> None:
+    alert = ssl.SSLError()
+    alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    error = ConnectionError("Error while reading from 10.1.2.3:6379")
+    error.__context__ = alert  # as redis-py raises it
+    assert reply_text(error) == "TLS failed: tlsv13 alert certificate required"
