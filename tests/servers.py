@@ -198,6 +198,7 @@ class Service:
         self.env = env
         self.log = log
         self.real = real
+        self.starter: list[str] = []  # a program that starts a real one, such as prlimit
         self.constants: dict[str, object] = {}
         self.process: subprocess.Popen[bytes] | forked.Process | None = None
 
@@ -208,7 +209,7 @@ class Service:
             )
             return
         assert not self.constants
-        command = [sys.executable, "-m", "gateway", *self.arguments]
+        command = [*self.starter, sys.executable, "-m", "gateway", *self.arguments]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
