@@ -30,6 +30,7 @@ MOST_HEAD_BYTES = 32 * 1024
 MOST_FIELDS = 100
 HEAD_TIMEOUT_S = 10.0
 MOST_WAITING = 16  # pipelined requests behind the current one; modern clients send none
+MOST_PIECES = 2048  # in which a body arrives: chunks of one byte would cost a hundred times as much as others
 UNREAD_TIMEOUT_S = 30.0
 DRAIN_S = 1.0  # of a stop, in which a connection without a request may send one more
 _LEAST_READ_BYTES = 16 * 1024  # of an answer in that time: 0.5 KiB a second
@@ -56,6 +57,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._problem: Problem | None = None  # why reading from this connection has stopped
         self._complete = True  # whether the head of the latest request is
+        self._whole = True  # whether its body has arrived, too
+        self._pieces = 0  # of its body
         self._parsed = 0  # bytes of its head and trailers
         self._collecting = 0  # bytes since the parser last made progress: what it may be holding
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +103,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self._places.wait(self)  # from now on
         super().on_message_begin()
-        self._complete, self._parsed, self._collecting = False, 0, 0
+        self._complete = self._whole = False
+        self._parsed = self._collecting = self._pieces = 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -129,18 +133,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self._collecting = 0
+        self._pieces += 1
+        if self._pieces > MOST_PIECES:
+            self._stop(Problem(400, "invalid_request", "The body arrives in too many pieces."))
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         if not self.cycle.response_complete:
             self._places.leave(self)
-        self._collecting = 0
+        self._whole, self._collecting = True, 0
         self.scope[ARRIVED] = True  # type: ignore[literal-required]  # as above
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that cannot be parsed, and close. uvicorn calls this when the parser fails."""
         self._problem = self._problem or Problem(400, "invalid_request", "The request is not valid HTTP.")
         cycle = self.cycle
+        if self._complete and not self._whole and cycle.response_complete:
+            self.transport.close()  # the error is in the body of a request that has its answer
+            return
         if cycle is None or cycle.response_complete:
             self._refuse()
             return

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway.http.protocol import HEAD_TIMEOUT_S, MOST_FIELDS, MOST_HEAD_BYTES
-from tests.attack.wire import Answer, exchange, head, send_until_refused
+from gateway.http.protocol import HEAD_TIMEOUT_S, MOST_FIELDS, MOST_HEAD_BYTES, MOST_PIECES
+from tests.attack.wire import Answer, exchange, head, receive, send_until_refused
 from tests.e2e.checks import check_document
 from tests.servers import HOST, Installation
 
@@ -95,6 +95,28 @@ def test_malformed_request_is_never_answered_instead_of_an_earlier_one(target: I
     for answer in (exchange(target, first + broken), exchange(target, first, broken)):
         assert answer.closed
         assert answer.raw == b"" or answer.status == 200
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"1\r\nx\r\n" * (MOST_PIECES + 1)])
+def test_request_that_has_its_answer_gets_no_second_one_for_its_body(target: Installation, rest: bytes) -> None:
+    """On a proxy's connection the next caller would get it (response queue poisoning)."""
+    with socket.create_connection((HOST, target.port), timeout=5) as connection:
+        start = head("POST /api/nowhere HTTP/1.1", "Transfer-Encoding: chunked").replace(b"Connection: close\r\n", b"")
+        connection.sendall(start + b"1\r\nx\r\n")
+        first = connection.recv(65536)
+        connection.sendall(rest)
+        answer = receive(connection)
+    assert first.startswith(b"HTTP/1.1 404 ")
+    assert answer == Answer(b"", closed=True)
+
+
+def test_body_in_very_many_pieces_is_refused(target: Installation) -> None:
+    """The parser takes a microsecond for a piece, however small."""
+    chunked = head(LOGIN, JSON, "Transfer-Encoding: chunked")
+    answer = exchange(target, chunked, b"1\r\n \r\n" * (MOST_PIECES + 1) + b"0\r\n\r\n" + SECOND)
+    assert (answer.status, answer.count, answer.closed) == (400, 1, True)
+    exactly = b"1\r\n \r\n" * (MOST_PIECES - 2) + b"2\r\n{}\r\n0\r\n\r\n"
+    assert b"username" in exchange(target, chunked, exactly).body, "it is read, and lacks a field"
 
 
 def test_upgrade_request_is_ignored(target: Installation) -> None:
