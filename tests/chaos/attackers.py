@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).parents[2]
 class Kind:
     """A kind of attack: how many connections send these starts by turns, then a drip each second.
 
-    Each of `reads` false leaves its answers unread. A connection that ends is opened again after `again_s`.
+    Where `reads` is false, answers stay unread. A connection that ends is opened again after `again_s`.
     """
 
     count: int
@@ -159,6 +159,7 @@ class _Crowd:
         try:
             if not self._kind.drip:
                 await client.over
+                return
             await asyncio.sleep(offset_s)
             while not client.over.done():
                 client.write(self._kind.drip.encode())
