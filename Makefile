@@ -6,13 +6,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SPREAD := --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo quick test chaos check bench format docs lock clean
+.PHONY: help demo quick test chaos soak check bench format docs lock clean
 
 help:
 	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, four users"
 	@echo "make quick   run the tests that need no server and no argon2, in half a minute"
 	@echo "make test    run the whole test suite; PYTEST_ARGS for a part of it"
 	@echo "make chaos   break Redis, 100ms, connections and the gateway under load; CHAOS_WRITE=1 writes docs/reliability.md"
+	@echo "make soak    load a whole installation for 10 minutes, or SECONDS, and check that nothing grows or is lost"
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"
 	@echo "make bench   measure the limiter, and a join token beside other servers"
 	@echo "make format  format the code"
@@ -42,6 +43,9 @@ endif
 # Each fault is measured, so nothing runs beside it.
 chaos: .venv/.dev
 	$(BIN)/python -m pytest --durations=10 tests/chaos
+
+soak: .venv/.dev
+	$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -182,9 +182,10 @@ class Load:
     `notice` gets every result.
     """
 
-    def __init__(self, port: int, asks: Iterator[Ask], notice: Callable[[Result], None]) -> None:
+    def __init__(self, port: int, asks: Iterator[Ask], notice: Callable[[Result], None], *, rate: int = RATE) -> None:
         self._asks = asks
         self._notice = notice
+        self._rate = rate
         self._pool = Pool(port)
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -228,7 +229,7 @@ class Load:
     async def _drive(self) -> None:
         self.begun = time.monotonic()
         for number in itertools.count():
-            due = self.begun + number / RATE
+            due = self.begun + number / self._rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             if self._stopped:
                 self.ended = due

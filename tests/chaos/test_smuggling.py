@@ -123,13 +123,14 @@ HEADS = [
 
 
 def shapes() -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the bytes of each shape. By one reading its body ends before SMUGGLED, by another behind it."""
+    """Yield name and bytes of each shape. By one reading its body ends before SMUGGLED, by another behind it."""
     post, get = (method + b" PATH HTTP/1.1\r\nHost: localhost\r\n" for method in (b"POST", b"GET"))
     yield "well-formed", post + b"Content-Length: LENGTH\r\n\r\nSMUGGLED"
     for coding in CODINGS:
-        te = coding.encode("latin-1")
-        yield f"all by length, nothing by {coding}", post + te + b"\r\nContent-Length: LENGTH\r\n\r\n0\r\n\r\nSMUGGLED"
-        yield f"4 by length, all by {coding}", post + b"Content-Length: 4\r\n" + te + b"\r\n\r\nCHUNKED"
+        coded = coding.encode("latin-1")
+        empty = coded + b"\r\nContent-Length: LENGTH\r\n\r\n0\r\n\r\nSMUGGLED"
+        yield f"all by length, nothing by {coding}", post + empty
+        yield f"4 by length, all by {coding}", post + b"Content-Length: 4\r\n" + coded + b"\r\n\r\nCHUNKED"
     for length in LENGTHS:
         field = f"Content-Length: {length}\r\n\r\nSMUGGLED".encode("latin-1")
         yield f"length {length}", post + field
@@ -162,10 +163,11 @@ class Way:
         if self._tls is not None:
             self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
 
-    def send(self, content: bytes) -> bytes:
-        """Return everything that is answered until the connection ends or is silent."""
+    def send(self, content: bytes, *, silent_s: float = IDLE_S) -> bytes:
+        """Return everything that is answered until the connection ends or is silent for so long."""
         raw = b""
         with self._connected() as link:
+            link.settimeout(silent_s)
             try:
                 link.sendall(content)
                 while part := link.recv(65536):
@@ -176,13 +178,11 @@ class Way:
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
-        with socket.create_connection((HOST, self._port), timeout=5) as plain:
+        with socket.create_connection((HOST, self._port), timeout=10) as plain:
             if self._tls is None:
-                plain.settimeout(IDLE_S)
                 yield plain
                 return
             with self._tls.wrap_socket(plain, server_hostname="localhost") as link:
-                link.settimeout(IDLE_S)
                 yield link
 
 
@@ -211,7 +211,7 @@ def test_as_many_requests_are_executed_as_their_sender_got_answers(
         def attempt(number: int) -> tuple[bytes, bytes]:
             raw = way.send(filled(SHAPES[number][1], number))
             victim = f"GET /api/victim/{number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-            return raw, way.send(victim)
+            return raw, way.send(victim, silent_s=10)
 
         with ThreadPoolExecutor(12) as pool:
             answers = [*pool.map(attempt, range(len(SHAPES)))]
