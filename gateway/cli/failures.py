@@ -96,6 +96,6 @@ def store_text(error: Exception) -> str:
     if not any(words in text for words in ("connecting", "cannot be asked")):  # the latter of a cluster
         return text
     where = f" at {place}" if (place := place_of(load_env().get("REDIS_URL", ""))) else ""
-    tried = text.replace("Redis", f"Redis{where}", 1)
+    tried = text.replace("Redis", f"Redis{where}", 1) if "Redis" in text else f"{text}{where}"
     hint = start_hint()
     return f"{hint}; {tried}" if hint else tried

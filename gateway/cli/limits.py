@@ -66,6 +66,8 @@ def override(user: str, name: str | None, block: bool, lift: bool, **numbers: An
         gone = with_office(lambda office: office.limits.lift(user, name or BLOCK, by=_BY))
         say("Lifted." if gone else "Nothing of that name was set.")
         return
+    if not str(numbers["reason"]).strip():
+        raise click.UsageError("Give --reason; the audit keeps it.")
     wanted = SetOverride(name=name, block=block, **numbers)  # its fields are named like the options
     done = with_office(lambda office: office.limits.override(user, wanted, by=_BY))
     say(f"Set until {iso(done.until_us / 1_000_000)}; it takes effect with the next request.")

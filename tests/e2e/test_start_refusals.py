@@ -250,6 +250,8 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> dict[tuple[s
         (["nothing"], "No such command 'nothing'.", "gateway"),
         (["--nothing"], "No such option '--nothing'.", "gateway"),
         (["limits", "override", "ada"], "Give --name, or --block.", "gateway limits override"),
+        (["limits", "override", "ada", "--block"], "Give --reason;", "gateway limits override"),
+        (["users", "list", "--csv", "--json"], "Give --csv or --json, not both.", "gateway users list"),
     ],
 )
 def test_wrong_usage_is_reported_in_one_line_with_a_pointer_to_help(
