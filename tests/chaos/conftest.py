@@ -19,14 +19,13 @@ from tests.servers import Installation, Valkey
 
 @contextmanager
 def start(
-    folder: Path,
-    prepare: Callable[[Installation], None] = lambda _: None,
-    *,
-    valkey: Valkey | None = None,
-    real: bool = False,
+    folder: Path, prepare: Callable[[Installation], None] = lambda _: None, *, valkey: Valkey | None = None
 ) -> Iterator[Installation]:
-    """Run a gateway of two workers, with Redis and 100ms, that has been under load. `prepare` changes its settings."""
-    made = Installation(folder, workers=2, policy=people.POLICY, valkey=valkey, real=real)
+    """Run a gateway of two workers, with Redis and 100ms, that has been under load. `prepare` changes its settings.
+
+    The workers are spawned, as in production: forked ones share memory, which then seems to grow.
+    """
+    made = Installation(folder, workers=2, policy=people.POLICY, valkey=valkey, real=True)
     people.settings(made)
     prepare(made)
     with made as running:

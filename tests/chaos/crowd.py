@@ -19,7 +19,8 @@ from tests.servers import Installation
 
 # How many of 200 requests, which is one second, are of each kind.
 MIX = {
-    "ready": 20,
+    "ready": 15,
+    "live": 5,
     "me": 30,
     "mint": 58,
     "limited": 16,
@@ -83,6 +84,10 @@ class Crowd:
             for kind in kinds:
                 yield self._renewals.popleft() if self._renewals else getattr(self, f"_{kind}")(next(turns[kind]))
 
+    def newcomers(self, count: int) -> list[Ask]:
+        """Return the creation of so many accounts."""
+        return [self._add(-turn) for turn in range(1, count + 1)]
+
     def notice(self, result: Result) -> None:
         """Look at any answer: whose access token is refused gets new ones, as the code of the problem says."""
         who = next((one for one in self.people if one.id == result.ask.who), None)
@@ -95,6 +100,9 @@ class Crowd:
 
     def _ready(self, _: int) -> Ask:
         return Ask("ready", "GET", "/health/ready", "/health/ready")
+
+    def _live(self, _: int) -> Ask:
+        return Ask("live", "GET", "/health/live", "/health/live")
 
     def _me(self, turn: int) -> Ask:
         return self._by(self._one(turn), "me", "GET", "/api/auth/me")

@@ -117,14 +117,12 @@ class Ledger:
     async def _check_admissions(self, results: Sequence[Result]) -> None:
         """A limit admitted a burst and what came back, and after a crash at most what the last second had spent."""
         [scarce], [steady] = self.crowd.of_role("scarce"), self.crowd.of_role("steady")
-        took_s = self.load.ended - self.load.begun
-        for person, most in ((scarce, BURST + took_s * BURST / 3600), (steady, STEADY_BURST + took_s * STEADY_PER_S)):
+        for person, burst, per_s in ((scarce, BURST, BURST / 3600), (steady, STEADY_BURST, STEADY_PER_S)):
             mine = [result for result in results if result.ask.who == person.id and result.ask.action == "limited"]
             admitted = [result for result in mine if result.succeeded]
-            again = min(sum(map(self.doubt.may_be_lost, admitted)), BURST)
-            assert len(admitted) <= int(most) + again + self.more_admitted, (
-                f"{person.role}: {len(admitted)} of {most:.1f}"
-            )
+            took_s = max(one.done for one in admitted) - min(one.sent for one in admitted)
+            again = min(sum(map(self.doubt.may_be_lost, admitted)), burst) + self.more_admitted
+            assert len(admitted) <= int(burst + took_s * per_s) + again, f"{person.role}: {len(admitted)} in {took_s} s"
 
     async def _check_rooms(self, results: Sequence[Result]) -> None:
         """Rooms that were answered are registered and at 100ms; no others but those in flight; one for each key."""

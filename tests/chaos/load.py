@@ -17,7 +17,7 @@ from typing import Any, cast
 from tests.servers import HOST
 
 RATE = 200  # requests a second
-CONNECTIONS = 16  # so many that both workers have some
+CONNECTIONS = 16
 WITHIN_S = 15.0
 
 
@@ -140,8 +140,10 @@ class Pool:
         self._all: set[_Connection] = set()
 
     async def open(self, count: int) -> None:
+        """Open connections, each of which a process has accepted."""
+        hello = Ask("hello", "GET", "/health/live", "/health/live").encoded()
         for _ in range(count):
-            self._idle.append(await self._connect())
+            await (await self._connect()).ask(hello)
 
     async def perform(self, result: Result) -> None:
         """Send a request and note what became of it in its result."""
@@ -193,8 +195,9 @@ class Load:
         self.results: list[Result] = []
         self.begun = self.ended = 0.0
 
-    async def open(self) -> None:
-        await self._pool.open(CONNECTIONS)
+    async def open(self, count: int) -> None:
+        """Open connections before the start."""
+        await self._pool.open(count)
 
     def start(self) -> None:
         self._driver = asyncio.create_task(self._drive())

@@ -34,9 +34,8 @@ async def keep_asking(line: Line, number: int, answered: list[int], failed: list
         await asyncio.sleep(random.random() * 0.05 if number % 2 else 0)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path: Path, workers: int) -> None:
-    with Installation(tmp_path, workers=workers, real=True) as own:
+async def test_sigterm_under_load_fails_no_request_on_a_kept_connection(tmp_path: Path) -> None:
+    with Installation(tmp_path, real=True) as own:
         process = own.gateway.process
         assert process is not None
         answered: list[int] = []
