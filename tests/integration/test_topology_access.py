@@ -73,7 +73,7 @@ async def test_the_rights_of_the_page_suffice(kind: str, redis_of: Callable[[str
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """A cluster of one node."""
-    with Node(tmp_path / "node", ()) as node, node.client() as client:
+    with Node(tmp_path / "node", timeout_ms=1000) as node, node.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
         wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), "the cluster is whole")
         yield node
