@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -27,6 +28,7 @@ from limits.periods import zone_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
+_LONGEST_S = 10_000 * 86_400  # longer than anything is kept
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")  # begins like a formula, and is none
 _LEFT_TO_RIGHT = "\u200e"  # shows nothing; what follows a name in Arabic or Hebrew would else be shown before it
@@ -79,12 +81,15 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
         if isinstance(value, date):
             return value
-        if (seconds := seconds_of(value)) is not None:
-            return datetime.now(UTC) - timedelta(seconds=seconds)
         try:
-            return date.fromisoformat(value) if _DAY.fullmatch(value) else datetime.fromisoformat(value)
+            if (seconds := seconds_of(value)) is not None:
+                return datetime.now(UTC) - timedelta(seconds=min(seconds, _LONGEST_S))
+            moment = date.fromisoformat(value) if _DAY.fullmatch(value) else datetime.fromisoformat(value)
         except ValueError:
             self.fail("must look like 90s, 30min, 2h or 7d, or like 2026-11-22, 2026-11-22T14:30 or 2026-11-22T14:30Z")
+        if not 2000 <= moment.year < 3000:  # so that arithmetic cannot overflow
+            self.fail("must lie between 2000 and 2999")
+        return moment
 
 
 MOMENT = Moment()
@@ -106,6 +111,13 @@ def fields(record: object, *names: str) -> dict[str, Any]:
 def say(text: str, *, err: bool = False) -> None:
     """Print lines of text, without what could control the terminal."""
     click.echo(_lines(text), err=err)
+
+
+def write(chunk: bytes) -> None:
+    """Write lines of CSV or JSON; to a terminal without what could control it, elsewhere as they are."""
+    if sys.stdout.isatty():
+        chunk = _lines(chunk.decode().replace("\r\n", "\n")).encode()
+    sys.stdout.buffer.write(chunk)
 
 
 def print_json(value: object) -> None:

@@ -19,7 +19,7 @@ from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.live import live
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import CSV, JSON, format_option, print_csv, print_json, progress, say
+from gateway.cli.terminal import CSV, JSON, format_option, print_csv, print_json, progress, say, write
 from gateway.cli.usage_views import print_peak, print_report, print_top, top_table
 from gateway.files import writing_whole
 from gateway.http.problem_codes import STATUS
@@ -88,7 +88,7 @@ def show_usage(kind: str | None, as_csv: bool, as_json: bool, **selected: Any) -
         zones = await desk.reports.zones_of(query.days)
         if kind in ("csv", "json"):
             async for chunk in _encoded(kind, query, desk.reports.pages(query), zones):
-                sys.stdout.buffer.write(chunk)
+                write(chunk)
             sys.stdout.flush()
             return
         rows: list[UsageRow] = []
@@ -125,7 +125,7 @@ def export(kind: str, out: Path | None, as_csv: bool, as_json: bool, **selected:
             chunks = _encoded(kind, query, pages, zones)
             if out is None:
                 async for chunk in chunks:
-                    sys.stdout.buffer.write(chunk)
+                    write(chunk)
                 sys.stdout.flush()
                 return
             with writing_whole(out) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from gateway.cli import cli, main, terminal
 from gateway.cli.failures import place_of
-from gateway.cli.terminal import CSV, JSON, MOMENT, ms_of, print_list, print_table, say, table_of
+from gateway.cli.terminal import CSV, JSON, MOMENT, ms_of, print_list, print_table, say, table_of, write
 
 MODULES = Path(terminal.__file__).parent
 # Clears the screen, sets the title, goes up, forges a line, reverses the text, and is half a character.
@@ -174,6 +175,27 @@ def test_a_moment_may_be_given_by_how_long_ago_it_was() -> None:
 def test_what_is_no_moment_is_refused_with_examples(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"must look like 90s.* 2026-11-22T14:30Z"):
         MOMENT.convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31", "1999-12-31T23:59Z"])
+def test_a_moment_far_away_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="must lie between 2000 and 2999"):
+        MOMENT.convert(text, None, None)
+
+
+def test_the_longest_ago_is_before_everything_that_is_kept() -> None:
+    assert MOMENT.convert("999999d", None, None) < datetime.now(UTC) - timedelta(days=400)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_files_are_written_as_they_are_and_to_a_terminal_without_what_controls_it(
+    shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(output, "isatty", lambda: shown)
+    write("a,\x9b2Jé\r\n".encode())
+    assert output.buffer.getvalue().decode() == ("a,?2Jé\n" if shown else "a,\x9b2Jé\r\n")  # type: ignore[attr-defined]
 
 
 def test_shell_completion_knows_the_commands() -> None:
