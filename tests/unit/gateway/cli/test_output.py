@@ -17,7 +17,19 @@ from rich.console import Console
 
 from gateway.cli import cli, main, terminal
 from gateway.cli.failures import place_of
-from gateway.cli.terminal import CSV, JSON, MOMENT, ms_of, print_list, print_table, say, table_of, write
+from gateway.cli.terminal import (
+    CSV,
+    JSON,
+    MOMENT,
+    instant_of,
+    minute_of,
+    ms_of,
+    print_list,
+    print_table,
+    say,
+    table_of,
+    write,
+)
 
 MODULES = Path(terminal.__file__).parent
 # Clears the screen, sets the title, goes up, forges a line, reverses the text, and is half a character.
@@ -163,6 +175,13 @@ def test_messages_name_an_address_without_its_password(url: str, shown: str) -> 
 )
 def test_a_moment_without_a_zone_is_one_of_the_policy(text: str, zone: str, is_end: bool, at: str) -> None:
     assert ms_of(MOMENT.convert(text, None, None), zone, is_end=is_end) == _ms(datetime.fromisoformat(at))
+
+
+def test_times_have_the_offset_of_their_zone() -> None:
+    at_ms = _ms(datetime(2026, 11, 22, 13, 30, 1, 500_000, UTC))
+    assert minute_of(at_ms, "Europe/Berlin") == "2026-11-22T14:30+01:00"
+    assert instant_of(at_ms, "Asia/Kolkata") == "2026-11-22T19:00:01.500+05:30"
+    assert instant_of(at_ms, "UTC") == "2026-11-22T13:30:01.500Z"
 
 
 def test_a_moment_may_be_given_by_how_long_ago_it_was() -> None:
