@@ -113,10 +113,11 @@ def test_request_that_has_its_answer_gets_no_second_one_for_its_body(target: Ins
 def test_body_in_very_many_pieces_is_refused(target: Installation) -> None:
     """The parser takes a microsecond for a piece, however small."""
     chunked = head(LOGIN, JSON, "Transfer-Encoding: chunked")
-    answer = exchange(target, chunked, b"1\r\n \r\n" * (MOST_PIECES + 1) + b"0\r\n\r\n" + SECOND)
+    piece, end = b"1\r\n \r\n", b"2\r\n{}\r\n0\r\n\r\n"
+    assert b"username" in exchange(target, chunked, piece * (MOST_PIECES - 2) + end).body, "it is read: a field lacks"
+    answer = exchange(target, chunked, piece * MOST_PIECES + end + SECOND)
     assert (answer.status, answer.count, answer.closed) == (400, 1, True)
-    exactly = b"1\r\n \r\n" * (MOST_PIECES - 2) + b"2\r\n{}\r\n0\r\n\r\n"
-    assert b"username" in exchange(target, chunked, exactly).body, "it is read, and lacks a field"
+    assert b"username" not in answer.raw
 
 
 def test_upgrade_request_is_ignored(target: Installation) -> None:

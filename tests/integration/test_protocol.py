@@ -159,19 +159,22 @@ async def test_an_answer_that_is_not_read_takes_little_memory_of_process_and_ker
 async def test_a_new_connection_is_served_when_there_are_too_many(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "most_connections", lambda: 4)
+    monkeypatch.setattr(connections, "most_connections", lambda: 5)
     held = [await connect(running) for _ in range(2)]
     for _, writer in held:
         writer.write(b"GET /held HTTP/1.1\r\nHost: gateway\r\n\r\n")
     await until(lambda: running.asked == ["/held"] * 2)
-    slow = [await connect(running) for _ in range(2)]
-    starts = (b"GET /small HTT", b"POST /held HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n1")
-    for (_, writer), start in zip(slow, starts, strict=True):
+    slow = [await connect(running) for _ in range(3)]
+    body = b"POST /held HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n1"
+    for (_, writer), start in zip(slow, (b"GET /small HTT", body, SMALL_GET), strict=True):
         writer.write(start)
-    await until(lambda: running.asked == ["/held"] * 3)
+        await asyncio.sleep(0.05)
+    assert running.asked == ["/held"] * 3 + ["/small"]
+    assert b"200 OK" in await asyncio.wait_for(slow[2][0].readuntil(b"\r\n\r\nok"), 5)
     for reader, _ in slow:
         assert b"200 OK" in await first_line(running, SMALL_GET.decode())
-        assert await asyncio.wait_for(reader.read(-1), 5) == b"", "what waits longest for its client is closed"
+        # Sooner than any timeout would.
+        assert await asyncio.wait_for(reader.read(-1), 2) == b"", "what waits longest for its client is closed"
         await connect(running)
     running.open.set()
     for reader, _ in held:
