@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -90,6 +92,41 @@ def test_a_command_in_a_fresh_folder_says_what_to_do(
         assert foreseen(error), error
     if "REDIS_URL is not set" in (said := str(error)):
         assert "`gateway demo` starts one" in said
+
+
+DEMO = f"""
+REDIS_URL=redis://:hidden-password@127.0.0.1:1/0
+HMS_API_URL=http://127.0.0.1:1/v2
+HMS_APP_ACCESS_KEY=key
+HMS_APP_SECRET={secrets.token_urlsafe(48)}
+HMS_TEMPLATE_ID=64f0c0ffee64f0c0ffee64f0
+GATEWAY_SECRET={secrets.token_urlsafe(48)}
+GATEWAY_ARCHIVE=sqlite:///usage.db
+DEMO_REDIS_PASSWORD=hidden-password
+"""
+
+
+WITHOUT_REDIS = {"demo", "doctor", "emulator", "init", "policy check", "serve", "webhooks out test"}
+
+
+@pytest.mark.parametrize("path", [one for one in COMMANDS if one not in WITHOUT_REDIS and "signing" not in one])
+def test_every_command_says_that_the_demo_is_not_running(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
+            monkeypatch.delenv(name)
+    (tmp_path / ".gateway").mkdir()
+    (tmp_path / ".gateway" / "demo.env").write_text(DEMO)
+    example = re.sub(r"\d{4}-\d\d-\d\d", f"{datetime.now(UTC):%Y-%m-%d}", str(COMMANDS[path].epilog))
+    example = re.sub("ROOM(_ID)?", "64f0c0ffee64f0c0ffee64f0", example)
+    answer = "y" if path in ("users delete", "keys revoke") else "fifteen characters"
+    done = CliRunner().invoke(cli, shlex.split(example)[2:], input=f"{answer}\n")
+    assert isinstance(done.exception, Exception), done.output
+    said = foreseen(done.exception)
+    assert f"the demo of {tmp_path / '.gateway'} is not running. Start it: `gateway demo` (or `make demo`)" in said
+    assert "hidden-password" not in said
 
 
 def shown(page: str) -> Iterator[str]:
