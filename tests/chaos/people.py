@@ -9,7 +9,7 @@ from tests.accounts import office, password_of
 from tests.e2e.policies import roomy
 from tests.servers import Installation
 
-BURST, STEADY_BURST, STEADY_PER_S = 20, 10, 2
+BURST, STEADY_BURST, STEADY_PER_S = 5, 3, 1  # so small that each trial reaches them
 ROLES = f"""
 [roles.scarce]
 permissions = ["rooms:join", "usage:read-own"]

@@ -40,14 +40,16 @@ async def wait_for_workers(own: Installation, gone: set[int], started: int) -> N
 
 
 async def test_gateway_gets_sigterm_and_starts_again(real: Installation, row: Row) -> None:
-    """SIGTERM of the gateway, which ends within 10 s; then it is started again"""
+    """SIGTERM of the gateway while creates take a second; it ends within 10 s and is started again"""
     process = real.gateway.process
     assert process is not None
     async with Trial(real) as trial:
+        await in_thread(lambda: real.break_upstream("delay=1"))
         await trial.calm()
         trial.strike()
         process.send_signal(signal.SIGTERM)
         code = await asyncio.to_thread(process.wait, 10)
+        await in_thread(real.mend_upstream)
         await in_thread(real.start_gateway)
         trial.mend()
         await trial.calm()

@@ -16,12 +16,14 @@ pytestmark = pytest.mark.alone
 
 
 async def test_redis_is_killed_and_starts_again(own: Installation, row: Row) -> None:
-    """`kill -9` of Redis, which syncs its file every second; 1 s later it starts again"""
+    """`kill -9` of Redis, which syncs its file every second, while creates take 0.5 s; 1 s later it starts again"""
     async with Trial(own) as trial:
+        await in_thread(lambda: own.break_upstream("delay=0.5"))
         await trial.calm()
         trial.strike()
         await in_thread(own.valkey.kill)
         await asyncio.sleep(1)
+        await in_thread(own.mend_upstream)
         await in_thread(own.valkey.start)
         trial.mend()
         await trial.calm(1)

@@ -27,7 +27,7 @@ EVERYTHING = frozenset(MIX) - {"live"}
 # Of all processes together. A trial without a fault takes 1 to 2 MiB: caches of tokens and people fill up. This is less
 # than 16 KiB for each of the thousand requests that fail in the longest outage.
 MOST_GROWTH_KIB = 12 * 1024
-KEPT_FILES = 2  # of a worker: connections to 100ms, which it keeps for the next calls
+KEPT_FILES = 4  # of a worker: connections to 100ms, which it keeps for the next calls; so many creates run at once
 _PATIENT_S = {"add": 3.0, "admin": 2.5}  # an account waits for the disk, reports longer than decisions
 _IN_LIMITS = "rate_limited"
 
