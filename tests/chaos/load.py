@@ -195,7 +195,7 @@ class Load:
         self.results: list[Result] = []
         self.begun = self.ended = 0.0
 
-    async def open(self, count: int) -> None:
+    async def open(self, count: int = CONNECTIONS) -> None:
         """Open connections before the start."""
         await self._pool.open(count)
 
