@@ -54,7 +54,7 @@ async def test_gateway_gets_sigterm_and_starts_again(real: Installation, row: Ro
         trial.mend()
         await trial.calm()
     # Every request that reached the gateway is answered; the others find no one who listens.
-    measured = await trial.check(Expected(may_refuse=True, seen=["refused"]))
+    measured = await trial.check(Expected(may_refuse=True, seen=["refused"], new_workers=real.workers))
     assert code in (0, -signal.SIGTERM)
     row(measured, may_lose="nothing")
 
@@ -71,7 +71,9 @@ async def test_worker_of_two_is_killed(real: Installation, row: Row) -> None:
         await wait_for_workers(real, {victim}, started + 1)
         replaced_s = time.monotonic() - trial.struck
         await trial.calm()
-    measured = await trial.check(Expected(may_break=True, codes=("idempotency_conflict",), worker_died=True))
+    measured = await trial.check(
+        Expected(may_break=True, codes=("idempotency_conflict",), worker_died=True, new_workers=real.workers)
+    )
     print(f"replaced after {replaced_s:.2f} s")
     assert replaced_s < 2
     row(measured, may_lose="100 ms of top lists and room counters")
@@ -89,5 +91,5 @@ async def test_gateway_gets_sighup(real: Installation, row: Row) -> None:
         await wait_for_workers(real, before, started + real.workers)
         trial.mend()
         await trial.calm()
-    measured = await trial.check(Expected())
+    measured = await trial.check(Expected(new_workers=real.workers))
     row(measured, may_lose="nothing")
