@@ -43,7 +43,8 @@ def prometheus(gateway: Installation, tmp_path_factory: pytest.TempPathFactory) 
     text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     for ours, here in (
         ("/tmp/metrics_token", str(token)),  # noqa: S108  in the container
-        ("gateway:8000", f"{HOST}:{gateway.port}"),
+        ("dns_sd_configs:", "static_configs:"),
+        ("names: [gateway], type: A, port: 8000, refresh_interval: 15s", f'targets: ["{HOST}:{gateway.port}"]'),
         ("alerts.yml", str(DEPLOY / "prometheus" / "alerts.yml")),
         ("15s", "500ms"),
     ):
