@@ -21,6 +21,7 @@ from gateway.redis.store import CONNECT_PATIENCE_S, OnSend, Store, StoreError
 _MOST_HOPS = 5
 _RETIRE_S = 10.0
 _STATES = ("closed", "half-open", "open")
+_ASKING = ("ASKING",)  # belongs to the call that follows it, on the same connection
 
 
 class MasterStore(Store):
@@ -128,7 +129,7 @@ class ClusterStore:
         for timer in (*self._leaving.values(), *([self._held_until] if self._held_until else [])):
             timer.cancel()
         self._give_up(StoreError("the store is closed"))
-        for node in self._at.values():
+        for node in [*self._at.values()]:
             self._slots.found(node)
             await node.close()
 
@@ -140,7 +141,8 @@ class ClusterStore:
         for address, node in [*self._at.items()]:
             if address not in self._slots.masters:
                 for call in node.unsent():
-                    self._send(call)
+                    if call.words != _ASKING:
+                        self._send(call)
                 if address not in self._leaving:
                     retire = asyncio.get_running_loop().call_later(_RETIRE_S, self._retire, address)
                     self._leaving[address] = retire
@@ -166,7 +168,7 @@ class ClusterStore:
         else:
             # In full: without the script, the node would refuse it and forget ASKING.
             call.words = call.script or call.words
-            self._node(address).resend(Call(("ASKING",), None), call)
+            self._node(address).resend(Call(_ASKING, None), call)
         return True
 
     def _address_of(self, words: tuple[Any, ...]) -> str:

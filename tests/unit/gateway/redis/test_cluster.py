@@ -173,6 +173,22 @@ async def test_ask_sends_asking_and_the_script_in_full_directly_after_it(nodes: 
     assert await store.execute("GET", LOW) == b"1", "the slot stays where it is"
 
 
+async def test_a_call_that_waits_for_the_node_of_an_ask_is_not_lost_when_the_map_is_read(nodes: Nodes) -> None:
+    store = ClusterStore(connect(nodes.url), deadline_s=5)
+    await store.execute("GET", LOW)
+    with socket.create_server((HOST, 0)) as hanging:  # as a node without a slot, it is not in the map
+        asked = f"-ASK {key_slot(LOW.encode())} {HOST}:{hanging.getsockname()[1]}\r\n".encode()
+        answers = [asked]
+        nodes.all[1].special = lambda words: answers.pop() if words[0] == "GET" and answers else None
+        waiting = store.execute("GET", LOW)
+        await asyncio.sleep(0.1)
+        assert not answers
+        store._slots.refresh()
+        assert await asyncio.wait_for(waiting, 0.5) == b"1"
+    assert not any(words[0] == "ASKING" for node in nodes.all for batch in node.batches for words in batch)
+    await store.close()
+
+
 @pytest.mark.parametrize("kind", ["TRYAGAIN", "CLUSTERDOWN"])
 async def test_a_cluster_in_trouble_fails_the_call_and_is_not_asked_again(
     nodes: Nodes, store: ClusterStore, kind: str
