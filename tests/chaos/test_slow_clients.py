@@ -141,8 +141,9 @@ def slow(own: Installation, count: int) -> dict[str, Kind]:
         "heads": Kind(count, ["GET /health/live HTTP/1.1\r\nHost: gateway\r\nX: ", "GET /"], drip="x"),
         "bodies": Kind(count // 2, [length], drip=" "),
         "chunks": Kind(count // 2, [chunked], drip="1\r\n \r\n"),
-        "reading": Kind(count, [get("/openapi.json") * 17], reads=False),
-        "reports": Kind(4, [get(many_rows(own), chief)], reads=False),
+        # They come again when they would with the timeout of production.
+        "reading": Kind(count, [get("/openapi.json") * 17], reads=False, again_s=30 - UNREAD_S),
+        "reports": Kind(4, [get(many_rows(own), chief)], reads=False, again_s=30 - UNREAD_S),
         "consoles": Kind(10, [get("/api/admin/live", chief)], reads=False),
     }
 
