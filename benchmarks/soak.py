@@ -48,7 +48,7 @@ MOST_GROWTH_KIB = 16 * 1024  # of each process, from the end of the warm parts t
 MOST_FILES = 16  # more than after the warm parts, of all processes
 MOST_CLIENTS = 8  # of Redis, more than after the warm parts
 # Keys that never expire, of which there is one for each user or room. Of others there are a few in all.
-LASTING = dict.fromkeys(("u", "un", "uc", "ur", "op"), "user") | dict.fromkeys(("rc", "rm", "rr"), "room")
+LASTING = dict.fromkeys(("u", "un", "uc", "ur", "dn", "op"), "user") | dict.fromkeys(("rc", "rm", "rr"), "room")
 FEW = 40
 
 
