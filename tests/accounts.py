@@ -17,7 +17,7 @@ from auth.passwords import Passwords
 from auth.sessions import Sessions
 from auth.tokens import LoginTokens
 from auth.users import User
-from gateway.redis.store import Store, connect
+from gateway.redis.topology import connect, open_store
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Office:
 
 @asynccontextmanager
 async def office(url: str, env: Mapping[str, str]) -> AsyncIterator[Office]:
-    store = Store(connect(url), deadline_s=5)
+    store = open_store(connect(url), deadline_s=5)
     ring = env["GATEWAY_SECRET"].split(",")
     passwords = _Hashes()
     yield Office(

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import redis
+from redis.crc import key_slot
 
 from tests.servers import HOST, Valkey, free_port, wait_until
 
@@ -39,7 +40,8 @@ class Node(Valkey):
         self.bus = free_port()  # the usual one, 10,000 above the other, may be one of those of outgoing connections
         cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus))
         quick = ("--cluster-node-timeout", str(timeout_ms), "--repl-diskless-sync-delay", "0")
-        super().__init__(_made(folder), options=(*cluster, *quick))
+        apart = ("--cluster-require-full-coverage", "no")  # a lost master stops no other
+        super().__init__(_made(folder), options=(*cluster, *quick, *apart))
 
 
 class Cluster:
@@ -88,11 +90,18 @@ class Cluster:
         for link in self._links:
             link.flushall()
 
-    def master_of(self, slot: int) -> Valkey:
-        """Return the master that has a slot now."""
-        with self.client() as client:
-            found = client.nodes_manager.get_node_from_slot(slot)
-            return next(node for node in self.nodes if node.port == found.port)
+    def master_of(self, key: str) -> Valkey:
+        """Return the master that has a key now."""
+        slot = key_slot(key.encode())
+        with next(node for node in self.nodes if node.process is not None).client() as client:
+            rows = client.execute_command("CLUSTER", "SLOTS")
+        port = next(first[1] for start, end, first, *_ in rows if start <= slot <= end)
+        return next(node for node in self.nodes if node.port == port)
+
+    def is_whole(self) -> bool:
+        """Tell whether all nodes work and know it."""
+        with contextlib.ExitStack() as stack:
+            return all(_is_whole(stack.enter_context(node.client())) for node in self.nodes)
 
     def __enter__(self) -> Cluster:
         self.start()
@@ -141,7 +150,7 @@ class Watched:
     @property
     def master(self) -> Valkey:
         """The server that takes writes now."""
-        return next(one for one in self.servers if one.process is not None and _role(one) == b"master")
+        return next(filter(is_master, self.servers))
 
     def client(self) -> redis.Redis:
         return self.master.client()
@@ -175,6 +184,11 @@ def _is_whole(client: redis.Redis) -> bool:
 def _watches(client: redis.Redis) -> bool:
     state = client.sentinel_master("main")
     return state["num-slaves"] == 2 and state["num-other-sentinels"] == 2
+
+
+def is_master(server: Valkey) -> bool:
+    """Tell whether a server takes writes now."""
+    return server.process is not None and _role(server) == b"master"
 
 
 def _role(server: Valkey) -> bytes:

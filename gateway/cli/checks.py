@@ -86,7 +86,7 @@ async def check_redis(store: AnyStore, durable: AnyWrites) -> list[Finding]:
     infos = {name: info_of(reply) for name, reply in replies.items()}
     appendfsync, eviction = await _config(store, "appendfsync"), await _config(store, "maxmemory-policy")
     return [
-        *judge_cluster(infos, missing, is_cluster=isinstance(store, ClusterStore)),
+        *await _cluster(store, infos, missing),
         *_joined({name: _version(info) for name, info in infos.items()}),
         *_joined({name: _append_only(info) for name, info in infos.items()}),
         *_joined({name: _appendfsync(value) for name, value in appendfsync.items()}),
@@ -97,14 +97,17 @@ async def check_redis(store: AnyStore, durable: AnyWrites) -> list[Finding]:
     ]
 
 
-def judge_cluster(infos: Mapping[str, Mapping[str, str]], missing: list[str], *, is_cluster: bool) -> list[Finding]:
-    """Judge whether REDIS_URL says what Redis is, and whether all of a cluster's masters work."""
-    if not is_cluster:
+async def _cluster(store: AnyStore, infos: Mapping[str, Mapping[str, str]], missing: list[str]) -> list[Finding]:
+    """Check whether REDIS_URL says what Redis is, and whether a cluster's masters work, each without the others."""
+    if not isinstance(store, ClusterStore):
         if any(info.get("cluster_enabled") == "1" for info in infos.values()):
             return [Finding("cluster", "FAIL", "Redis is a node of a cluster: begin REDIS_URL with redis+cluster://")]
         return []
     if missing:
         return [Finding("cluster", "FAIL", f"no master works for {', '.join(missing)}")]
+    if "yes" in (await _config(store, "cluster-require-full-coverage")).values():
+        text = "one lost master stops all; set `cluster-require-full-coverage no`, and only its users are refused"
+        return [Finding("cluster", "WARN", text)]
     return [Finding("cluster", "ok", f"all {len(infos)} masters work: {', '.join(infos)}")]
 
 

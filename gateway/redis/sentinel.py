@@ -1,8 +1,8 @@
 """The master that Sentinels name: asked for anew with every connection, so that a failover needs no other trigger.
 
-All Sentinels are asked at once and the first who knows a living master is believed; redis-py asks one after the other,
-and one that hangs would take all the time there is for a connection. The server must then say itself that it is the
-master, because a Sentinel may learn last of a failover.
+All Sentinels are asked at once; redis-py asks one after the other, and one that hangs would take all the time there is
+for a connection. The first server that a Sentinel names and that says itself that it is the master is used: a Sentinel
+that did not carry out the failover learns of it seconds later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 
 from gateway.redis.refusals import NotFound
-from gateway.redis.server import Server, ask
+from gateway.redis.server import Server
 
 _UNUSABLE = ("s_down", "o_down", "disconnected")
 
@@ -31,7 +31,33 @@ class Sentinels:
 
     async def open(self) -> AbstractConnection:
         """Return a connection to the present master. Raises: NotFound, and what redis-py raises"""
-        connection = await (await self._find()).open()
+        tasks = [asyncio.create_task(self._ask(one)) for one in self._sentinels]
+        errors: list[Exception] = []
+        tried: set[str] = set()
+        try:
+            for answer in asyncio.as_completed(tasks):
+                try:
+                    address = await answer
+                    if address not in tried:
+                        tried.add(address)
+                        return await self._open_master(address)
+                except Exception as error:  # noqa: BLE001  another Sentinel may know better
+                    errors.append(error)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        raise max(errors, key=_says)
+
+    async def close(self) -> None:
+        """Close what redis-py keeps."""
+        for one in (*self._sentinels, *([self._master[1]] if self._master else [])):
+            await one.close()
+
+    async def _open_master(self, address: str) -> AbstractConnection:
+        if self._master is None or self._master[0] != address:
+            self._master = (address, self._server_at(address))
+        connection = await self._master[1].open()
         try:
             await connection.send_command("ROLE")
             role = await connection.read_response()
@@ -42,42 +68,28 @@ class Sentinels:
             raise
         return connection
 
-    async def close(self) -> None:
-        """Close what redis-py keeps."""
-        for one in (*self._sentinels, *([self._master[1]] if self._master else [])):
-            await one.close()
-
-    async def _find(self) -> Server:
-        address = await self._ask_all()
-        if self._master is None or self._master[0] != address:
-            self._master = (address, self._server_at(address))
-        return self._master[1]
-
-    async def _ask_all(self) -> str:
-        tasks = [asyncio.create_task(self._ask(one)) for one in self._sentinels]
-        errors: list[Exception] = []
-        try:
-            for answer in asyncio.as_completed(tasks):
-                try:
-                    return await answer
-                except Exception as error:  # noqa: BLE001  the others may know better
-                    errors.append(error)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        raise max(errors, key=_says)
-
     async def _ask(self, sentinel: Server) -> str:
-        reply: Any = await ask(sentinel, "SENTINEL", "MASTERS")
-        rows = [row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True)) for row in reply]
-        state = next((row for row in rows if row[b"name"] == self._service.encode()), None)
-        if state is None:
-            raise NotFound("the Sentinels watch no service of the name in REDIS_URL")
-        if any(flag in state[b"flags"].decode().split(",") for flag in _UNUSABLE):
+        """Return the master as a Sentinel knows it; while it carries out a failover, that is the promoted replica."""
+        connection = await sentinel.open()
+        try:
+            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+            found = await connection.read_response()
+            if found is None:
+                raise NotFound("the Sentinels watch no service of the name in REDIS_URL")
+            await connection.send_command("SENTINEL", "MASTERS")
+            rows = [_fields(row) for row in await connection.read_response()]
+        finally:
+            await connection.disconnect(nowait=True)
+        state = next(row for row in rows if row[b"name"] == self._service.encode())
+        is_down = any(flag in state[b"flags"].decode().split(",") for flag in _UNUSABLE)
+        if is_down and (state[b"ip"], state[b"port"]) == tuple(found):
             raise NotFound("the Sentinels know no living master")
-        host, port = state[b"ip"].decode(), int(state[b"port"])
+        host, port = (word.decode() for word in found)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _fields(row: Any) -> dict[bytes, bytes]:
+    return row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True))
 
 
 def _says(error: Exception) -> int:

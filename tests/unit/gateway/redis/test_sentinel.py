@@ -20,8 +20,14 @@ def bulk(*words: str) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
 
 
-def masters(port: int, *, flags: str = "master", name: str = "main") -> bytes:
-    return b"*1\r\n" + bulk("name", name, "ip", HOST, "port", str(port), "flags", flags)
+def masters(port: int, *, flags: str = "master", promoted: int = 0) -> dict[str, bytes]:
+    """Return what a Sentinel says of its masters, and of the address of one: that of `promoted` during a failover."""
+    rows = b"*1\r\n" + bulk("name", "main", "ip", HOST, "port", str(port), "flags", flags)
+    return {"MASTERS": rows, "GET-MASTER-ADDR-BY-NAME": bulk(HOST, str(promoted or port))}
+
+
+NONE = {"GET-MASTER-ADDR-BY-NAME": b"*-1\r\n"}
+SILENT = {"GET-MASTER-ADDR-BY-NAME": b""}
 
 
 class Setting:
@@ -36,7 +42,7 @@ class Setting:
         for server, number in zip(self.servers, range(2), strict=True):
             server.answer = lambda words, n=number: self._server(n, words)
         for sentinel, number in zip(self.sentinels, range(3), strict=True):
-            sentinel.answer = lambda words, n=number: self.says[n]
+            sentinel.answer = lambda words, n=number: self.says[n][words[1]]
 
     def _server(self, number: int, words: list[str]) -> bytes:
         if words[0] == "ROLE":
@@ -73,12 +79,22 @@ async def store(setting: Setting) -> AsyncIterator[Store]:
 
 async def test_the_first_sentinel_that_knows_a_living_master_is_believed(setting: Setting, store: Store) -> None:
     setting.says[0] = masters(setting.servers[1].port, flags="s_down,master,disconnected")
-    setting.says[1] = b"*0\r\n"
+    setting.says[1] = NONE
     assert await store.execute("PING") == b"0"
 
 
+async def test_the_sentinel_that_carries_out_a_failover_is_believed_before_the_others_know(
+    setting: Setting, store: Store
+) -> None:
+    old, new = (server.port for server in setting.servers)
+    setting.roles = ["master", "master"]
+    await setting.servers[0].stop()
+    setting.says = [masters(old), masters(old, flags="master,s_down"), masters(old, flags="o_down", promoted=new)]
+    assert await store.execute("PING") == b"1"
+
+
 async def test_a_silent_sentinel_delays_nobody(setting: Setting, store: Store) -> None:
-    setting.says[0] = setting.says[1] = b""  # never an answer
+    setting.says[0] = setting.says[1] = SILENT
     async with asyncio.timeout(0.5):
         assert await store.execute("PING") == b"0"
 
@@ -125,13 +141,12 @@ async def test_a_server_that_stays_read_only_refuses_and_is_not_left_for_every_c
 @pytest.mark.parametrize(
     ("says", "why"),
     [
-        (b"*0\r\n", "watch no service of the name"),
-        (masters(1, name="other"), "watch no service of the name"),
+        (NONE, "watch no service of the name"),
         (masters(1, flags="master,o_down"), "know no living master"),
-        (b"-NOAUTH Authentication required.\r\n", "NOAUTH"),
+        ({"GET-MASTER-ADDR-BY-NAME": b"-NOAUTH Authentication required.\r\n"}, "NOAUTH"),
     ],
 )
-async def test_the_error_says_what_the_sentinels_answer(setting: Setting, says: bytes, why: str) -> None:
+async def test_the_error_says_what_the_sentinels_answer(setting: Setting, says: dict[str, bytes], why: str) -> None:
     setting.says = [says] * 3
     server = connect(f"redis://{HOST}:{free_port()}/0")
     sentinels = [server, *(connect(f"redis://{HOST}:{one.port}/0") for one in setting.sentinels)]
