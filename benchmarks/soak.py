@@ -94,9 +94,10 @@ class Soak:
                 await asyncio.sleep(self.part_s)
             await load.stop()
             await self._settle(number, crowd, load)
+            await load.close()
+            await asyncio.sleep(0.5)  # the gateway closes them, too, and they are not counted
             part = self._measure(load.results)
             self.parts.append(part)
-            await load.close()
             place = f"{number + 1:2}/{self.count}"
             memory = ", ".join(f"{name} {kib / 1024:.0f}" for name, kib in part.kib.items())
             print(
