@@ -1,6 +1,6 @@
 """How much memory Redis needs for a user, a month of their use, a stay and a room.
 
-Writes them as the gateway does, and weighs them:
+Writes them as the gateway does, and measures their memory:
 
 .venv/bin/python -m benchmarks.footprint [--users 2000]
 """
@@ -84,7 +84,7 @@ async def _used(store: Store) -> int:
 
 
 async def measure(url: str, *, users: int) -> Footprint:
-    """Write users with what belongs to them; return what each part weighs. Redis must be empty."""
+    """Write users with what belongs to them; return how much memory each part takes. Redis must be empty."""
     store = Store(connect(url), deadline_s=30)
     execute, found = store.execute, dict[str, float]()
     passwords = Passwords()

@@ -88,7 +88,7 @@ def _service(path: str) -> tuple[str, str]:
     found = re.fullmatch(r"/([^/]+)(?:/([0-9]{1,4})?)?", path)
     if found is None:
         raise SettingsError(
-            "REDIS_URL must name after the Sentinels the service that they watch, and may name a database:"
+            "REDIS_URL must name, after the Sentinels, the service that they watch, and may name a database:"
             " redis+sentinel://host:26379/service/0"
         )
     return unquote(found[1]), found[2] or "0"
@@ -101,7 +101,7 @@ def _no_database(path: str) -> tuple[str, str]:
 
 
 def _options(query: str, *, allowed: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """Return the options of a URL, and those about certificates as they are."""
+    """Return the options of a URL, and unchanged the part of its query that is about certificates."""
     ours: dict[str, str] = {}
     trust = []
     for part in filter(None, query.split("&")):
@@ -111,6 +111,6 @@ def _options(query: str, *, allowed: tuple[str, ...]) -> tuple[dict[str, str], s
         elif name in allowed and value and name not in ours:
             ours[name] = unquote(value)
         else:
-            known = f"each once: {' and '.join(allowed)}" if allowed else "there are none with redis+cluster://"
-            raise SettingsError(f"REDIS_URL: of options after the ?, {known}")
+            rule = f"only {' and '.join(allowed)}, each once" if allowed else "nothing for a cluster"
+            raise SettingsError(f"REDIS_URL: allowed after the ?: {rule}")
     return ours, "&".join(trust)

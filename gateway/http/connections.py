@@ -1,7 +1,7 @@
 """How many connections a process keeps, and which of them it closes for a new one.
 
 Without a bound, whoever opens many connections uses up the process's file descriptors: nobody else is accepted, and
-neither Redis nor 100ms can be reached anew. nginx closes connections that wait for a request in the same way.
+no new connection to Redis or 100ms can be opened. nginx closes connections that wait for a request in the same way.
 """
 
 import logging
@@ -49,7 +49,7 @@ class _Connection(Protocol):
 
 
 class Places:
-    """The connections of a server of which the client has to send something: a request, or the rest of one."""
+    """The connections on which the client has to send something: a request, or the rest of one."""
 
     def __init__(self, state: ServerState, most: int) -> None:
         self._state = state

@@ -73,7 +73,7 @@ class ClusterStore:
     def execute(self, *words: Any) -> asyncio.Future[Any]:
         """Send one command with the next flush of its master. A command without a key goes to a master that works.
 
-        Awaited, it raises what that of `Store` raises.
+        Awaited, it raises what `Store.execute` raises.
         """
         address = self._address_of(words)
         if address:
@@ -101,7 +101,7 @@ class ClusterStore:
         return dict(zip(addresses, await asyncio.gather(*futures, return_exceptions=True), strict=True))
 
     async def now_ms(self) -> int:
-        """Return the time of a master in epoch milliseconds: while all work, of the same one for all processes."""
+        """Return a master's time in epoch milliseconds: of the same master in all processes, while all masters work."""
         seconds, us = await self.execute("TIME")
         return int(seconds) * 1000 + int(us) // 1000
 
@@ -134,7 +134,7 @@ class ClusterStore:
             await node.close()
 
     def mapped(self) -> None:
-        """Send what waits for a master, and leave servers that are none any more."""
+        """Send calls that wait for a master, and leave servers that are no longer masters."""
         held, self._held = self._held, deque()
         for call in held:
             self._send(call)
@@ -148,7 +148,7 @@ class ClusterStore:
                     self._leaving[address] = retire
 
     def redirect(self, node: MasterStore, call: Call, error: ResponseError) -> bool:
-        """Take care of a call that a master refused for the sake of the cluster; return False for other refusals."""
+        """Handle a call that a master refused as not its own or not now; return False for other refusals."""
         if isinstance(error, TryAgainError | ClusterDownError):
             log_refusal(error)
             self._slots.refresh()
@@ -214,7 +214,7 @@ class ClusterStore:
             _fail(call, error)
 
     def _retire(self, address: str) -> None:
-        """Close the connection to a server that is no master any more, once it has answered what was sent."""
+        """Close the connection to a server that is no longer a master, once it has answered what was sent."""
         del self._leaving[address]
         if address not in self._slots.masters:
             node = self._at.pop(address)
@@ -231,7 +231,7 @@ class ClusterWrites:
         self._at: dict[str, DurableWrites] = {}
 
     async def execute(self, *words: Any) -> Any:
-        """Send one command; return its reply once the master has it on disk. Raises as that of `DurableWrites`.
+        """Send one command; return its reply once the master has it on disk. Raises what `DurableWrites.execute` does.
 
         Only calls whose keys are in one slot are sent in order.
         """

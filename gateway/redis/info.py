@@ -23,8 +23,8 @@ def info_of(reply: Any) -> dict[str, str]:
 async def info_of_all(each: Each, *section: str) -> tuple[dict[str, str], list[str]]:
     """Return the fields of INFO of all masters together, and the names of those that do not answer.
 
-    Memory is summed, 0 (no limit) if one of them has none; of anything else the worst is returned. A master that our
-    account may not ask says nothing. Raises StoreError if none answers.
+    Memory is summed, 0 (no limit) if one of them has none; of anything else the worst is returned. A master that
+    does not let our user ask is left out. Raises StoreError if none answers.
     """
     replies = await each("INFO", *section)
     silent = [name for name, reply in replies.items() if isinstance(reply, StoreError)]

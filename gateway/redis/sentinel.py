@@ -1,4 +1,4 @@
-"""The master that Sentinels name: asked for anew with every connection, so that a failover needs no other trigger.
+"""The master that Sentinels name, looked up again for every connection, so that a failover needs no other trigger.
 
 All Sentinels are asked at once; redis-py asks one after the other, and one that hangs would take all the time there is
 for a connection. The first server that a Sentinel names and that says itself that it is the master is used: a Sentinel
@@ -75,7 +75,7 @@ class Sentinels:
             await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
             found = await connection.read_response()
             if found is None:
-                raise NotFound("the Sentinels watch no service of the name in REDIS_URL")
+                raise NotFound("the Sentinels watch no service with the name in REDIS_URL")
             await connection.send_command("SENTINEL", "MASTERS")
             rows = [_fields(row) for row in await connection.read_response()]
         finally:
@@ -93,7 +93,7 @@ def _fields(row: Any) -> dict[bytes, bytes]:
 
 
 def _says(error: Exception) -> int:
-    """Rank an error by how much it says to an operator."""
+    """Rank an error by how much it tells an operator."""
     if isinstance(error, NotFound):
         return 2
     return int(getattr(error, "status_code", None) is not None)  # a Redis that refused, such as a wrong password

@@ -52,7 +52,7 @@ class Server:
 def connect(url: str, name: str = "Redis", *, like: Server | None = None) -> Server:
     """Return a server whose connections never retry: an EVALSHA that timed out must not be sent again.
 
-    `like` is another one that is trusted by the same certificates: reading those of the system takes 20 ms.
+    `like` is a server that is trusted in the same way: reading the CAs of the system again takes 20 ms.
     Raises: ValueError
     """
     plain_url, options = tls.split(url) if like is None else (url.partition("?")[0], like.options)

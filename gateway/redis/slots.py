@@ -1,7 +1,7 @@
 """Which master of a cluster has which slot: read from the nodes, and again while calls fail or are redirected.
 
 A process reads the map once. It reads it again when a node answers MOVED, and every 100 ms while a master is lost or a
-slot has none, so that a promoted replica is used at once. Nothing is read while all goes well.
+slot has none, so that a promoted replica is used at once. Nothing is read while all masters answer.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Slots:
         return server
 
     def redirect(self, error: AskError, answered_by: str) -> str:
-        """Return where MOVED or ASK points to. Without a host, that is another port of the node that answered."""
+        """Return the address in MOVED or ASK. Without a host, it is another port of the node that answered."""
         return _address(error.host, error.port, answered_by)
 
     def moved(self, slot: int, address: str) -> None:
@@ -89,7 +89,7 @@ class Slots:
         self.refresh()
 
     def lost(self, node: Node) -> None:
-        """Read the map until this master answers again or is none any more."""
+        """Read the map until this master answers again or is no longer a master."""
         self._lost.add(node)
         self.refresh()
 

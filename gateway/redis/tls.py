@@ -1,7 +1,7 @@
 """TLS to Redis: the server's certificate is checked on every connection, before anything is sent to it.
 
-Above all before the password, which redis-py sends as soon as a connection is open. `settings.redis_url` puts
-REDIS_CA_FILE and REDIS_FINGERPRINT into the query of the URL; that of an operator has none.
+This matters most for the password, which redis-py sends as soon as a connection is open. `settings.redis_url` puts
+REDIS_CA_FILE and REDIS_FINGERPRINT into the query of the URL; operators must not.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _UNKNOWN = (2, 18, 19, 20, 21)  # the issuer is not known, or the certificate ha
 class TlsError(Exception):
     """The server is not the one that it should be. The text says why and holds no address and no secret.
 
-    `seen` is the fingerprint of its certificate, empty if it showed none.
+    `seen` is the fingerprint of its certificate, empty if it presented none.
     """
 
     def __init__(self, text: str, seen: str = "") -> None:
@@ -36,7 +36,7 @@ class TlsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Which certificates are accepted: by the context, and, unless there are none, only those with a fingerprint."""
+    """Which certificates are accepted: those that pass `context` and, if there are fingerprints, have one of them."""
 
     context: ssl.SSLContext
     fingerprints: frozenset[str]
@@ -68,7 +68,7 @@ class TlsConnection(SSLConnection):
         if seen not in pinned:
             writer.transport.abort()
             self._reader = self._writer = None
-            raise _refusal("is none of REDIS_FINGERPRINT", seen)
+            raise _refusal("is not in REDIS_FINGERPRINT", seen)
 
 
 def tls_failure(error: BaseException) -> str:
@@ -76,7 +76,7 @@ def tls_failure(error: BaseException) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, TlsError):
         return str(cause)
-    # With TLS 1.3 a server that wants a certificate of the client says so only after the handshake.
+    # With TLS 1.3 a server that demands a client certificate says so only after the handshake.
     return _words(cause) if isinstance(cause, ssl.SSLError) else ""
 
 
@@ -104,7 +104,7 @@ async def distrust(connect: Callable[[], Awaitable[AbstractConnection]]) -> TlsE
 
 
 async def fingerprint_of(host: str, port: int) -> str:
-    """Return the SHA-256 of the certificate that a server shows, empty if it shows none in time. Sends nothing."""
+    """Return the SHA-256 of the certificate that a server presents, empty if none comes in time. Sends nothing."""
     try:
         async with asyncio.timeout(_LOOK_S):
             _, writer = await asyncio.open_connection(host, port, ssl=_any_certificate())
@@ -117,7 +117,7 @@ async def fingerprint_of(host: str, port: int) -> str:
 
 def _trust(ca: str, fingerprints: frozenset[str]) -> Trust:
     if ca:
-        return Trust(authorities(ca), fingerprints, "is signed by no CA that REDIS_CA_FILE has")
+        return Trust(authorities(ca), fingerprints, "is signed by no CA in REDIS_CA_FILE")
     if fingerprints:  # alone they decide: a certificate that needs one often has no known CA and another name
         return Trust(_any_certificate(), fingerprints, "")
     return Trust(ssl.create_default_context(), fingerprints, "is signed by no CA that this system knows")

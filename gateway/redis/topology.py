@@ -1,6 +1,6 @@
-"""The Redis of REDIS_URL: one server, the master that Sentinels name, or a cluster; and what is sent to it with.
+"""Opens the Redis in REDIS_URL: one server, the master that Sentinels name, or a cluster.
 
-The only place that tells them apart.
+The only module that distinguishes them.
 """
 
 from gateway.redis.cluster import ClusterStore, ClusterWrites
@@ -18,7 +18,7 @@ AnyWrites = DurableWrites | ClusterWrites
 
 
 def connect(url: str) -> Topology:
-    """Return what a URL that the settings have checked names. Connects when first used. Raises: ValueError"""
+    """Return the Redis that a URL names, which the settings have checked. Connects on use. Raises: ValueError"""
     if not is_several(url):
         return connect_to_one(url)
     several = read_several(url)
@@ -35,7 +35,7 @@ def connect(url: str) -> Topology:
 
 
 def open_store(redis: Topology, *, deadline_s: float, on_send: OnSend = None) -> AnyStore:
-    """Return a store with connections of its own; `deadline_s` as that of `Store`."""
+    """Return a store with connections of its own; `deadline_s` is that of `Store`."""
     if isinstance(redis, Slots):
         return ClusterStore(redis, deadline_s=deadline_s, on_send=on_send)
     return Store(redis, deadline_s=deadline_s, on_send=on_send)

@@ -94,9 +94,7 @@ async def test_the_certificate_of_every_node_of_a_cluster_is_verified(node: Node
         second.show(other)
         second.heard = b""
         async with opened(redis_url(env)) as store:
-            with pytest.raises(
-                StoreError, match=f"no CA that REDIS_CA_FILE has; its fingerprint is {other.fingerprint}"
-            ):
+            with pytest.raises(StoreError, match=f"no CA in REDIS_CA_FILE; its fingerprint is {other.fingerprint}"):
                 await store.execute("GET", KEYS[0])
         assert second.heard == b""
         await use(

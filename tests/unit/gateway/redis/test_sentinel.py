@@ -141,7 +141,7 @@ async def test_a_server_that_stays_read_only_refuses_and_is_not_left_for_every_c
 @pytest.mark.parametrize(
     ("says", "why"),
     [
-        (NONE, "watch no service of the name"),
+        (NONE, "watch no service with the name"),
         (masters(1, flags="master,o_down"), "know no living master"),
         ({"GET-MASTER-ADDR-BY-NAME": b"-NOAUTH Authentication required.\r\n"}, "NOAUTH"),
     ],
