@@ -135,6 +135,9 @@ class ClusterStore:
 
     def mapped(self) -> None:
         """Send calls that wait for a master, and leave servers that are no longer masters."""
+        if self._held_until is not None:  # those that must wait again begin to wait anew
+            self._held_until.cancel()
+            self._held_until = None
         held, self._held = self._held, deque()
         for call in held:
             self._send(call)
@@ -144,8 +147,7 @@ class ClusterStore:
                     if call.words != _ASKING:
                         self._send(call)
                 if address not in self._leaving:
-                    retire = asyncio.get_running_loop().call_later(_RETIRE_S, self._retire, address)
-                    self._leaving[address] = retire
+                    self._plan_to_retire(address)
 
     def redirect(self, node: MasterStore, call: Call, error: ResponseError) -> bool:
         """Handle a call that a master refused as not its own or not now; return False for other refusals."""
@@ -213,10 +215,17 @@ class ClusterStore:
         for call in held:
             _fail(call, error)
 
+    def _plan_to_retire(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._leaving[address] = loop.call_later(_RETIRE_S, self._retire, address)
+
     def _retire(self, address: str) -> None:
         """Close the connection to a server that is no longer a master, once it has answered what was sent."""
         del self._leaving[address]
         if address not in self._slots.masters:
+            if self._at[address].is_busy:  # it may get slots: during a migration, ASK sends calls to it
+                self._plan_to_retire(address)
+                return
             node = self._at.pop(address)
             self._failures += node.failures
             self._retiring = asyncio.get_running_loop().create_task(node.close())

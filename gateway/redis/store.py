@@ -97,6 +97,11 @@ class Store:
         """Tell whether the last thing that Redis did was to answer, or nothing yet."""
         return self._available
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether calls wait for a connection or for a reply."""
+        return bool(self._waiting or (self._link is not None and self._link.unanswered))
+
     def execute(self, *words: Any) -> asyncio.Future[Any]:
         """Send one command with the next flush; await the result for its reply.
 

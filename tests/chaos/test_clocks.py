@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,9 @@ async def set_clock(own: Installation, valkey: ValkeyWithClock, offset_s: int, e
         await trial.calm()
         trial.strike()
         valkey.set_clock(offset_s)
+        with valkey.client() as client:
+            seconds, _ = client.time()
+        assert abs(seconds - time.time() - offset_s) < 2, "the clock of Redis is set"
         trial.mend()
         await trial.calm(1.5)
     return await trial.check(expected)

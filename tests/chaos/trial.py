@@ -17,7 +17,7 @@ from typing import Any
 from tests.chaos import answers
 from tests.chaos.crowd import MIX, Crowd, gather
 from tests.chaos.ledger import Doubt, Ledger
-from tests.chaos.load import CONNECTIONS, RATE, Load, Result
+from tests.chaos.load import CONNECTIONS, RATE, UNASKED, Load, Result
 from tests.chaos.processes import Vitals, vitals_of, workers_of
 from tests.servers import Installation
 
@@ -169,6 +169,7 @@ class Trial:
         assert late_s < 1, f"the client was late by {late_s:.2f} s"
 
     def _check_answers(self, results: tuple[Result, ...], failed: list[Result], expected: Expected) -> None:
+        assert not UNASKED
         for result in results:
             if result.status:
                 answers.check(result)

@@ -53,7 +53,7 @@ from tests.unit.gateway.rooms.test_relations import MembersContract
 from tests.unit.limits.contract import LimiterContract
 from tests.unit.limits.metered_contract import MeteredContract
 
-pytestmark = pytest.mark.topologies("cluster")
+pytestmark = pytest.mark.topologies("cluster", "sentinels")
 
 
 @pytest.fixture
