@@ -135,12 +135,12 @@ class ClusterStore:
 
     def mapped(self) -> None:
         """Send calls that wait for a master, and leave servers that are no longer masters."""
-        if self._held_until is not None:  # those that must wait again begin to wait anew
-            self._held_until.cancel()
-            self._held_until = None
         held, self._held = self._held, deque()
         for call in held:
             self._send(call)
+        if not self._held and self._held_until is not None:
+            self._held_until.cancel()
+            self._held_until = None
         for address, node in [*self._at.items()]:
             if address not in self._slots.masters:
                 for call in node.unsent():

@@ -12,6 +12,7 @@ import pytest
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
+from gateway.redis import cluster
 from gateway.redis import slots as slots_module
 from gateway.redis.cluster import ClusterStore, ClusterWrites
 from gateway.redis.durable import NotDurable
@@ -83,7 +84,7 @@ async def nodes() -> AsyncIterator[Nodes]:
 
 @pytest.fixture
 async def store(nodes: Nodes) -> AsyncIterator[ClusterStore]:
-    store = ClusterStore(connect(nodes.url), deadline_s=0.3)
+    store = ClusterStore(connect(nodes.url), deadline_s=1)
     yield store
     await store.close()
 
@@ -187,6 +188,22 @@ async def test_a_call_that_waits_for_the_node_of_an_ask_is_not_lost_when_the_map
         assert await asyncio.wait_for(waiting, 0.5) == b"1"
     assert not any(words[0] == "ASKING" for node in nodes.all for batch in node.batches for words in batch)
     await store.close()
+
+
+async def test_a_node_without_slots_is_left_only_when_nothing_waits_for_it(
+    nodes: Nodes, store: ClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_RETIRE_S", 0.05)
+    await store.execute("PING")
+    nodes.all[1].special = lambda words: nodes.moved(LOW, 2, "ASK") if words[0] == "GET" else None
+    nodes.all[2].special = lambda words: b"" if words[0] == "GET" else None  # no reply
+    waiting = store.execute("GET", LOW)
+    await asyncio.sleep(0.1)
+    store._slots.refresh()
+    with pytest.raises(StoreError, match="did not answer in time"):
+        await waiting
+    await asyncio.sleep(0.2)
+    assert not any(address.endswith(f":{nodes.all[2].port}") for address in store._at)
 
 
 @pytest.mark.parametrize("kind", ["TRYAGAIN", "CLUSTERDOWN"])
