@@ -67,6 +67,15 @@ def judge_operators(settings: Settings) -> Finding:
     return Finding("operators", "ok", text)
 
 
+def judge_proxies(settings: Settings) -> list[Finding]:
+    """Warn if clients can choose the address by which they are limited."""
+    if settings.address_header or all(network.prefixlen for network in settings.trusted_proxies):
+        return []
+    text = "GATEWAY_TRUSTED_PROXIES has every address, so that a client can state any address as its own: name the "
+    text += "networks of your proxies, or set GATEWAY_ADDRESS_HEADER to a field that they replace"
+    return [Finding("proxies", "WARN", text)]
+
+
 def _guesses_log10(secret: str) -> float:
     return float(zxcvbn(secret[:_MOST_ESTIMATED])["guesses_log10"])
 

@@ -85,7 +85,7 @@ def _settings(env: Mapping[str, str], findings: list[Finding]) -> Settings | Non
         return None
     where = f"{settings.host}:{settings.port}, {settings.workers} worker{'' if settings.workers == 1 else 's'}"
     findings.append(Finding("settings", "ok", f"complete: {where}, 100ms at {settings.hms_api_url}"))
-    findings.append(checks.judge_operators(settings))
+    findings += [checks.judge_operators(settings), *checks.judge_proxies(settings)]
     return settings
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from gateway.cli.checks import Finding, check_redis, check_secrets, judge_clock, judge_template
+from gateway.cli.checks import Finding, check_redis, check_secrets, judge_clock, judge_proxies, judge_template
 from gateway.hms.errors import HmsNotFound, HmsTimeout
 from gateway.hms.replies import HmsRole, HmsTemplate
 from gateway.policy.file import load_policy, parse_policy
 from gateway.policy.templates import policy_text
 from gateway.redis.durable import NotDurable
 from gateway.redis.store import StoreError
+from gateway.settings import Settings
 
 TEMPLATE = "5" * 24
 GOOD_INFO = {
@@ -225,3 +226,27 @@ def test_a_missing_template_names_the_setting_to_correct() -> None:
 def test_a_template_that_could_not_be_fetched_is_not_reported_as_ok() -> None:
     [found] = judge_template(POLICY, "default", HmsTimeout("late"))
     assert found.status == "WARN"
+
+
+@pytest.mark.parametrize(
+    ("networks", "header", "is_warned"),
+    [
+        ("", "", False),
+        ("10.0.0.0/8,fc00::/7", "", False),
+        ("10.0.0.0/8,0.0.0.0/0", "", True),
+        ("::/0", "", True),
+        ("0.0.0.0/0,::/0", "Fly-Client-IP", False),
+    ],
+)
+def test_trusting_every_address_is_warned_about(networks: str, header: str, is_warned: bool) -> None:
+    env = {
+        "REDIS_URL": "redis://127.0.0.1:6379/0",
+        "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
+        "HMS_APP_SECRET": secrets.token_urlsafe(48),
+        "HMS_TEMPLATE_ID": TEMPLATE,
+        "GATEWAY_SECRET": secrets.token_urlsafe(48),
+        "GATEWAY_TRUSTED_PROXIES": networks,
+        "GATEWAY_ADDRESS_HEADER": header,
+    }
+    found = judge_proxies(Settings.from_env({name: value for name, value in env.items() if value}))
+    assert [(one.check, one.status) for one in found] == [("proxies", "WARN")] * is_warned
