@@ -19,6 +19,7 @@ from gateway.metering.keys import DEAD_LETTERS
 from tests.servers import Installation
 
 COMMANDS = (["policy", "check"], ["users", "list"], ["audit", "tail", "--json"], ["usage", "export"], ["usage", "live"])
+ENTRY = {"action": "limits.override", "by": "cli", "subject": "", "request_id": "", "reason": "a reason"}
 HOSTILE = "\x1b[2J\x1b]0;root\x07\r\u202e"
 
 
@@ -34,6 +35,8 @@ def said_by(processes: list[subprocess.Popen[bytes]]) -> list[tuple[int, str]]:
 
 def test_a_closed_pipe_ends_a_command_without_a_word(installation: Installation) -> None:
     """As `| head -1` does to a command that has more to say."""
+    with installation.valkey.client() as client:
+        client.xadd(STREAM, {"entry": json.dumps(ENTRY)})  # an empty trail would be said on standard error
     ours, theirs = os.pipe()
     os.close(ours)
     processes = [start(installation, theirs, *arguments) for arguments in COMMANDS]
@@ -84,7 +87,7 @@ def test_a_terminal_gets_a_frame_and_a_pipe_gets_lines(installation: Installatio
 
 def test_what_others_have_written_never_controls_the_terminal(installation: Installation) -> None:
     """CWE-150. The gateway refuses such names and reasons; 100ms, or who can write to Redis, may not."""
-    entry = {"action": "limits.override", "by": "cli", "subject": "", "request_id": "", "reason": f"{HOSTILE}done"}
+    entry = ENTRY | {"reason": f"{HOSTILE}done"}
     letter = {"body": f"{HOSTILE}body", "why": f"{HOSTILE}why", "at": "1795995024647"}
     with installation.valkey.client() as client:
         client.xadd(STREAM, {"entry": json.dumps(entry)})

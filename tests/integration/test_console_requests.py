@@ -91,6 +91,7 @@ async def operator(valkey: Valkey, store: Store, redis_url: str, tmp_path: Path)
         yield client
 
 
+@pytest.mark.alone
 async def test_first_page_of_every_screen_is_fast_with_100_000_users(operator: httpx.AsyncClient) -> None:
     for path, name, size in (
         ("admin/users?limit=100", "users", 100),
