@@ -171,3 +171,9 @@ def configure(log_format: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers[:] = []
         logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.error").filters[:] = [_is_no_cancellation]
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of each request that a stop gives up; uvicorn says in one line how many these are."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

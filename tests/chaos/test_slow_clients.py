@@ -265,7 +265,6 @@ def test_a_stop_takes_less_than_ten_seconds_with_all_of_these_connected(own: Ins
     process = own.gateway.process
     assert process is not None
     with attack(own.port, **kinds):
-        time.sleep(1)
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         code = process.wait(15)

@@ -163,3 +163,21 @@ async def test_closed_stream_stops_no_request(stream: Stream) -> None:
     stream.write = io.StringIO.write.__get__(stream)  # type: ignore[method-assign]
     event(LOG, "lost", {})
     logs._handler.flush()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def configured(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    root, kept = logging.getLogger(), logging.getLogger().handlers[:]
+    logs.configure("json")
+    yield
+    root.handlers[:] = kept
+    logs._handler = None
+    logging.getLogger("uvicorn.error").filters.clear()
+
+
+@pytest.mark.parametrize(("error", "is_logged"), [(asyncio.CancelledError("timeout"), False), (ValueError("x"), True)])
+def test_a_request_that_a_stop_gives_up_has_no_traceback(
+    configured: None, capsys: pytest.CaptureFixture[str], error: BaseException, is_logged: bool
+) -> None:
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+    assert ("Exception in ASGI application" in capsys.readouterr().err) == is_logged
