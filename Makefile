@@ -40,12 +40,14 @@ else
 	$(BIN)/python -m pytest -m alone --durations=10 $(shell grep -rl pytest.mark.alone tests --include='test_*.py' --exclude-dir=chaos)
 endif
 
-# Each fault is measured, so nothing runs beside it.
+# Two faults at a time leave half of two cores idle. Nothing runs beside those that compare latencies, or write the table.
 chaos: .venv/.dev
+ifdef CHAOS_WRITE
 	$(BIN)/python -m pytest --durations=10 tests/chaos
-
-soak: .venv/.dev
-	$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
+else
+	$(BIN)/python -m pytest $(SPREAD) -n 2 --durations=10 --ignore=tests/chaos/test_slow_clients.py tests/chaos
+	$(BIN)/python -m pytest --durations=10 tests/chaos/test_slow_clients.py
+endif
 
 check: .venv/.dev
 	$(BIN)/ruff check .
