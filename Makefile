@@ -49,6 +49,9 @@ else
 	$(BIN)/python -m pytest --durations=10 tests/chaos/test_slow_clients.py
 endif
 
+soak: .venv/.dev
+	$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
+
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -297,7 +297,7 @@ class Accounts:
         ]
         if user.identity:
             frees.append(("EVAL", FREE, 1, user.identity.claim, user.id))
-        for words in frees:  # before the row is gone, without which nobody would know the name
+        for words in frees:  # before the row is gone: only it says which name to free
             await self._execute(*words)
         await asyncio.gather(*(self._write(*words) for words in (*frees, ("EVAL", _ERASE, 1, key_of(user.id)))))
 

@@ -131,7 +131,7 @@ class ServiceKeys:
         scopes, cidrs = " ".join(dict.fromkeys(new.scopes)), " ".join(map(str, networks))
         row = (new.name, scopes, "active", created_ms, by, new.expires_ms, cidrs, _new_mark(), digest_of(text))
         # The index first: a crash in between leaves an id without a key. In a cluster they may be on two servers, and a
-        # crash may leave a key that no list shows; nobody has got its secret.
+        # crash may leave a key that no list shows; its secret was never returned.
         done = await asyncio.gather(
             self._write("ZADD", _INDEX, created_ms, key_id),
             self._write("EVAL", _ADD, 1, key_of(key_id), *_words(zip(_FIELDS, row, strict=False))),

@@ -30,6 +30,7 @@ import redis
 import uvloop
 
 from benchmarks.load import request_of, send_load
+from benchmarks.pages import put
 from benchmarks.picture import bars
 from tests.servers import HOST, Installation, Valkey, free_port, wait_until
 
@@ -307,7 +308,12 @@ def main() -> None:
     )
     print(report)
     if options.write:
-        _write(report)
+        put(
+            PAGE,
+            report,
+            begin="<!-- measured: written by `python -m benchmarks.http --write` -->\n",
+            end="<!-- end -->",
+        )
         PICTURE.write_text(bars([(name, found.median(name).cpu_us) for name in servers], "CPU per join token, us"))
 
 
@@ -316,13 +322,6 @@ def _listens(port: int) -> bool:
 
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
-
-
-def _write(report: str) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- measured: written by `python -m benchmarks.http --write` -->\n", "<!-- end -->"
-    head, _, rest = text.partition(begin)
-    PAGE.write_text(head + begin + report + "\n" + end + rest.partition(end)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":

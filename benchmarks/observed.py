@@ -24,6 +24,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.http import CONNECTIONS, PAGE, Rounds, Target, gateway_targets, machine, policy, rounds
+from benchmarks.pages import put
 from tests.servers import HOST, Installation, Service, free_port
 
 NEITHER, PROCESSES = "neither", 3
@@ -123,9 +124,7 @@ def main() -> None:
     print(report)
     print(f"the collector has received {collector.bytes / 2**20:.1f} MiB", file=sys.stderr)
     if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        head, _, rest = text.partition(BEGIN)
-        PAGE.write_text(head + BEGIN + report + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+        put(PAGE, report, begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from benchmarks.footprint import Footprint
 from benchmarks.http import Target, cpu_s, machine, measure, policy
 from benchmarks.intake import webhooks
 from benchmarks.load import request_of, send_each
+from benchmarks.pages import put
 from tests.servers import Installation, Valkey
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -357,10 +358,8 @@ def main() -> None:
     report = _tables(kinds, weighs, zincrby_us, found, options)
     print(report)
     if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        begin, end = "<!-- measured: written by `python -m benchmarks.scale --write` -->\n", "<!-- end -->"
-        head, _, rest = text.partition(begin)
-        PAGE.write_text(head + begin + report + "\n" + end + rest.partition(end)[2], encoding="utf-8")
+        begin = "<!-- measured: written by `python -m benchmarks.scale --write` -->\n"
+        put(PAGE, report, begin=begin, end="<!-- end -->")
 
 
 if __name__ == "__main__":

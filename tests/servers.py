@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -352,6 +352,16 @@ class Installation:
         request_id = answer.headers["x-request-id"]
         self.gateway.wait_until(lambda: request_id in self.gateway.output(), "the request is logged")
         return self.gateway.output()
+
+    @contextlib.contextmanager
+    def servers(self) -> Iterator[Installation]:
+        """Run Valkey and the local 100ms, without a gateway."""
+        try:
+            self.valkey.start()
+            self.start_emulator()
+            yield self
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         for step in (self.gateway.stop, self.emulator.stop, self._stop_valkey):

@@ -1,6 +1,6 @@
 """How many connections a process keeps, and which of them it closes for a new one.
 
-Without a bound, whoever opens many connections uses up the process's file descriptors: nobody else is accepted, and
+Without a bound, whoever opens many connections uses up the process's file descriptors: no one else is accepted, and
 no new connection to Redis or 100ms can be opened. nginx closes connections that wait for a request in the same way.
 """
 

@@ -61,7 +61,7 @@ class DurableWrites:
     async def execute_asking(self, *words: Any) -> Any:
         """Send one command to a node that is taking its slot over, directly after ASKING."""
         asking = self._write(("ASKING",)).future
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # no caller asks for it
         return await self.execute(*words)
 
     def _write(self, words: tuple[Any, ...]) -> _Write:

@@ -128,7 +128,7 @@ class Slots:
         try:
             self._apply(await self._first_answer())
             self.error = None
-        except Exception as error:  # noqa: BLE001  tried again, and told to those who wait
+        except Exception as error:  # noqa: BLE001  tried again; callers that wait get it
             self.error = error
         for user in tuple(self._users):
             user.mapped()

@@ -133,7 +133,7 @@ def check_counter(counter: str) -> None:
 def check_reason(counter: str, policy: Policy, codes: Iterable[str]) -> None:
     """Check that a counter of denials or refusals names a limit of the policy or a code that exists. Raises FieldError.
 
-    For counters that nobody has: those of limits that the policy had before may have counts.
+    For counters without any counts: those of limits that the policy had before may have counts.
     """
     limits = [*policy.limit_names, policy.rooms.lease().id, BlockState(0).name]
     match split_metric(counter):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from benchmarks.pages import put
 from tests.chaos.trial import Measured
 from tests.servers import REPOSITORY
 
@@ -41,11 +42,9 @@ class Table:
         """Put the rows into the page. Those of tests that did not run stay."""
         from benchmarks.http import machine  # only here: it imports the other servers of the benchmark
 
-        page = PAGE.read_text()
-        rows = rows_of(page) | self.rows
-        head, _, rest = page.partition(_BEGIN)
-        text = _HEAD + "".join(f"{row}\n" for row in rows.values()) + f"\n{machine()}.\n"
-        PAGE.write_text(head + _BEGIN + text + _END + rest.partition(_END)[2])
+        rows = rows_of(PAGE.read_text()) | self.rows
+        text = _HEAD + "".join(f"{row}\n" for row in rows.values()) + f"\n{machine()}."
+        put(PAGE, text, begin=_BEGIN, end=_END)
 
 
 Row = Callable[..., None]

@@ -41,7 +41,7 @@ async def set_clock(own: Installation, valkey: ValkeyWithClock, offset_s: int, e
         with valkey.client() as client:
             seconds, _ = client.time()
         assert abs(seconds - time.time() - offset_s) < 2, "the clock of Redis is set"
-        trial.mend()
+        trial.repair()
         await trial.calm(1.5)
     return await trial.check(expected)
 
@@ -77,7 +77,7 @@ async def test_clock_of_the_gateway_is_wrong_for_a_while(
         trial.strike()
         clock.set(HOUR_S)
         await trial.calm(1.2)
-        trial.mend()
+        trial.repair()
         clock.set(0)
         await trial.calm(1.5)
     codes, seen = ("token_expired", "invalid_token", "upstream_error"), ("401 token_expired", "502 upstream_error")

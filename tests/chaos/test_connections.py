@@ -55,7 +55,7 @@ async def reset_repeatedly(trial: Trial, wire: Wire) -> None:
         trial.moment()
         await in_thread(wire.reset)
         await asyncio.sleep(EVERY_S)
-    trial.mend()
+    trial.repair()
     await trial.calm()
 
 

@@ -61,7 +61,7 @@ async def lose(trial: Trial, victim: Valkey, servers: Sequence[Valkey], *, hang:
         await asyncio.wait([waiting], timeout=0.2)
     await waiting
     took_s = time.monotonic() - struck
-    trial.mend()
+    trial.repair()
     for _ in range(10):
         await trial.calm(0.25)
         trial.moment()

@@ -51,7 +51,7 @@ async def test_gateway_gets_sigterm_and_starts_again(real: Installation, row: Ro
         code = await asyncio.to_thread(process.wait, 10)
         await in_thread(real.mend_upstream)
         await in_thread(real.start_gateway)
-        trial.mend()
+        trial.repair()
         await trial.calm()
     # Every request that reached the gateway is answered; the others find no one who listens.
     measured = await trial.check(Expected(may_refuse=True, seen=["refused"], new_workers=real.workers))
@@ -67,7 +67,7 @@ async def test_worker_of_two_is_killed(real: Installation, row: Row) -> None:
         await trial.calm()
         trial.strike()
         os.kill(victim, signal.SIGKILL)
-        trial.mend()
+        trial.repair()
         await wait_for_workers(real, {victim}, started + 1)
         replaced_s = time.monotonic() - trial.struck
         await trial.calm()
@@ -89,7 +89,7 @@ async def test_gateway_gets_sighup(real: Installation, row: Row) -> None:
         trial.strike()
         process.send_signal(signal.SIGHUP)
         await wait_for_workers(real, before, started + real.workers)
-        trial.mend()
+        trial.repair()
         await trial.calm()
     measured = await trial.check(Expected(new_workers=real.workers))
     row(measured, may_lose="nothing")

@@ -25,7 +25,7 @@ async def test_redis_is_killed_and_starts_again(own: Installation, row: Row) -> 
         await asyncio.sleep(1)
         await in_thread(own.mend_upstream)
         await in_thread(own.valkey.start)
-        trial.mend()
+        trial.repair()
         await trial.calm(1)
     measured = await trial.check(Expected(codes=AWAY, seen=DOWN, lost_s=1, errors=unavailable(own)))
     row(measured, may_lose="the last second of counters, sessions, rooms and audit; no account")
@@ -39,7 +39,7 @@ async def test_redis_stops_and_goes_on(own: Installation, row: Row) -> None:
         own.valkey.pause()
         await asyncio.sleep(5)
         own.valkey.resume()
-        trial.mend()
+        trial.repair()
         await trial.calm(1)
     measured = await trial.check(Expected(codes=AWAY, seen=DOWN, errors=unavailable(own)))
     failed = [result for result in trial.load.results if result.code == "unavailable"]
@@ -60,7 +60,7 @@ async def test_disk_of_redis_is_full(own: Installation, row: Row) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, hard))
         await asyncio.sleep(1.2)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
-        trial.mend()
+        trial.repair()
         await trial.calm(1.5)
     measured = await trial.check(
         Expected(codes=AWAY, seen=DOWN, errors={"^Redis refuses commands: MISCONF ": own.workers})
@@ -76,7 +76,7 @@ async def test_memory_of_redis_is_full(own: Installation, row: Row) -> None:
         with own.valkey.client() as client:
             client.config_set("maxmemory", "1")
             await asyncio.sleep(1)
-            trial.mend()
+            trial.repair()
             client.config_set("maxmemory", "0")
         await trial.calm()
     errors = {"^Redis refuses commands: OOM command not allowed when used memory > ": own.workers}

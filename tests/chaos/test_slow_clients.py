@@ -1,6 +1,6 @@
 """Clients that are slow or hold connections, against two workers: bounded, and others are served as before.
 
-CWE-400, CWE-770; CVE-2007-6750 (slowloris), CVE-2009-1385's kin "sockstress" (answers that nobody reads). What one such
+CWE-400, CWE-770; CVE-2007-6750 (slowloris), CVE-2009-1385's kin "sockstress" (answers that no one reads). What one such
 connection meets is in tests/attack/test_headers and tests/integration/test_protocol.
 """
 

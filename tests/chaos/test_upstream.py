@@ -19,7 +19,7 @@ async def break_100ms(own: Installation, fault: str, seconds: float, expected: E
         trial.strike()
         await in_thread(lambda: own.break_upstream(fault))
         await asyncio.sleep(seconds)
-        trial.mend()
+        trial.repair()
         await in_thread(own.mend_upstream)
         await trial.calm()
     return await trial.check(expected)

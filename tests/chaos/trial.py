@@ -79,12 +79,12 @@ class Measured:
 
 
 class Trial:
-    """A load on an installation, as a context; `strike` and `mend` mark when the fault begins and ends."""
+    """A load on an installation, as a context; `strike` and `repair` mark when the fault begins and ends."""
 
     def __init__(self, installation: Installation, *, port: int = 0) -> None:
         self.installation = installation
         self.doubt = Doubt()
-        self.struck = self.mended = 0.0
+        self.struck = self.repaired = 0.0
         self._port = port or installation.port
         self._said = 0
 
@@ -131,9 +131,9 @@ class Trial:
         """Note that the fault strikes now, for the first time or again."""
         self.doubt.moments.append(time.monotonic())
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Note that the fault has ended."""
-        self.mended = time.monotonic()
+        self.repaired = time.monotonic()
         self.moment()
 
     async def check(self, expected: Expected) -> Measured:
@@ -194,21 +194,21 @@ class Trial:
         self, results: tuple[Result, ...], failed: list[Result], expected: Expected
     ) -> tuple[float, float | None]:
         """Return when the first request succeeded and the last one failed, of those sent after the fault had ended."""
-        after = [result.done for result in results if result.sent >= self.mended and result.succeeded]
+        after = [result.done for result in results if result.sent >= self.repaired and result.succeeded]
         affected = [
             result.done
             for result in results
-            if result.sent >= self.mended and result.succeeded and result.ask.action in expected.actions
+            if result.sent >= self.repaired and result.succeeded and result.ask.action in expected.actions
         ]
         assert after, "nothing was answered after the fault"
         assert affected, "nothing that the fault concerns was answered after it"
-        first_s = min(affected) - self.mended
-        late = [result for result in failed if result.sent >= self.mended]
+        first_s = min(affected) - self.repaired
+        late = [result for result in failed if result.sent >= self.repaired]
         last_s = max((result.done for result in late), default=None)
         said = Counter(_name(result) for result in late)
         assert first_s <= expected.within_s, f"the first success came {first_s:.2f} s after the fault"
         if last_s is not None:
-            last_s -= self.mended
+            last_s -= self.repaired
             assert last_s <= expected.within_s, f"the last failure came {last_s:.2f} s after the fault: {dict(said)}"
         return first_s, last_s
 
@@ -265,7 +265,7 @@ class Trial:
             mine = [one for one in results if one.ask.action == action and one.due >= self.load.begun]
             found[action] = (
                 _p99([one.took_ms for one in mine if one.done < self.struck]),
-                _p99([one.took_ms for one in mine if self.struck <= one.due < max(self.mended, self.struck + 1)]),
+                _p99([one.took_ms for one in mine if self.struck <= one.due < max(self.repaired, self.struck + 1)]),
             )
         return found
 

@@ -28,13 +28,8 @@ ASKED = ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Valkey and the local 100ms."""
-    servers = Installation(tmp_path_factory.mktemp("init"))
-    try:
-        servers.valkey.start()
-        servers.start_emulator()
-        yield servers
-    finally:
-        servers.stop()
+    with Installation(tmp_path_factory.mktemp("init")).servers() as running:
+        yield running
 
 
 @pytest.fixture

@@ -117,13 +117,8 @@ def documented(platform: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    servers = Installation(tmp_path_factory.mktemp("platforms"))
-    try:
-        servers.valkey.start()
-        servers.start_emulator()
-        yield servers
-    finally:
-        servers.stop()
+    with Installation(tmp_path_factory.mktemp("platforms")).servers() as running:
+        yield running
 
 
 @pytest.mark.parametrize("read", [heroku, railway, fly, render])

@@ -37,6 +37,13 @@ def test_settings_page_lists_exactly_the_settings() -> None:
     assert set(rows) == settings_in_code()
 
 
+def test_every_target_of_the_makefile_has_a_recipe() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"[a-z]+", re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0])
+    assert set(re.findall(r"echo \"make ([a-z]+)", text)) < set(targets)
+    assert [one for one in targets if not re.search(rf"^{one}:.*\n(?:ifdef .*\n)?\t", text, re.MULTILINE)] == []
+
+
 def test_no_page_names_a_setting_that_does_not_exist() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         assert set(NAME.findall(page.read_text())) <= settings_in_code() | COMPOSE_ONLY | BALANCER_ONLY, page.name

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from gateway.cli import cli
 from gateway.cli.failures import foreseen
+from tests.unit.gateway.cli.commands import commands
 
 REPOSITORY = Path(__file__).parents[4]
 PAGES = [
@@ -28,19 +29,6 @@ COMMAND = re.compile(
     r" *(?:\.venv/bin/|docker compose (?:exec|run)[^\n]* (?:gateway|setup) )?gateway ([a-z-][^\n]*)", re.DOTALL
 )
 _DAY = "2026-11-22"
-
-
-def commands(group: click.Group = cli) -> dict[str, click.Command]:
-    """Return every command that does something, by the words that call it."""
-    found: dict[str, click.Command] = {}
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            found |= {f"{name} {path}": one for path, one in commands(command).items()}
-        if not isinstance(command, click.Group) or command.invoke_without_command:
-            found[name] = command
-    return found
 
 
 COMMANDS = commands()
@@ -76,15 +64,19 @@ def test_lists_of_commands_are_not_cut_in_80_columns(path: str) -> None:
     assert "..." not in listed
 
 
-@pytest.mark.parametrize("path", sorted(COMMANDS.keys() - {"demo", "emulator", "init", "serve"}))
-def test_a_command_in_a_fresh_folder_says_what_to_do(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without any setting each fails foreseeably, with its example as arguments, or needs no setting."""
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to an empty folder, without any setting."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
             monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS.keys() - {"demo", "emulator", "init", "serve"}))
+def test_a_command_in_a_fresh_folder_says_what_to_do(path: str, fresh: Path) -> None:
+    """Without any setting each fails foreseeably, with its example as arguments, or needs no setting."""
     words = shlex.split(str(COMMANDS[path].epilog))[2:]
     done = CliRunner().invoke(cli, words, input="fifteen characters\n")
     error = done.exception
@@ -110,22 +102,16 @@ WITHOUT_REDIS = {"demo", "doctor", "emulator", "init", "policy check", "serve", 
 
 
 @pytest.mark.parametrize("path", [one for one in COMMANDS if one not in WITHOUT_REDIS and "signing" not in one])
-def test_every_command_says_that_the_demo_is_not_running(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith(("HMS_", "GATEWAY_", "REDIS_")):
-            monkeypatch.delenv(name)
-    (tmp_path / ".gateway").mkdir()
-    (tmp_path / ".gateway" / "demo.env").write_text(DEMO)
+def test_every_command_says_that_the_demo_is_not_running(path: str, fresh: Path) -> None:
+    (fresh / ".gateway").mkdir()
+    (fresh / ".gateway" / "demo.env").write_text(DEMO)
     example = re.sub(r"\d{4}-\d\d-\d\d", f"{datetime.now(UTC):%Y-%m-%d}", str(COMMANDS[path].epilog))
     example = re.sub("ROOM(_ID)?", "64f0c0ffee64f0c0ffee64f0", example)
     answer = "y" if path in ("users delete", "keys revoke") else "fifteen characters"
     done = CliRunner().invoke(cli, shlex.split(example)[2:], input=f"{answer}\n")
     assert isinstance(done.exception, Exception), done.output
     said = foreseen(done.exception)
-    assert f"the demo of {tmp_path / '.gateway'} is not running. Start it: `gateway demo` (or `make demo`)" in said
+    assert f"the demo of {fresh / '.gateway'} is not running. Start it: `gateway demo` (or `make demo`)" in said
     assert "hidden-password" not in said
 
 

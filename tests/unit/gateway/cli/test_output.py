@@ -30,23 +30,11 @@ from gateway.cli.terminal import (
     table_of,
     write,
 )
+from tests.unit.gateway.cli.commands import commands
 
 MODULES = Path(terminal.__file__).parent
 # Clears the screen, sets the title, goes up, forges a line, reverses the text, and is half a character.
 HOSTILE = "\x1b[2Jeva\x1b]0;root\x07\x1b[1A\r\n\u202eadmin\x9b\ud800"
-
-
-def commands(group: click.Group = cli) -> dict[str, click.Command]:
-    """Return every command that does something, by the words that call it."""
-    found: dict[str, click.Command] = {}
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            found |= {f"{name} {path}": one for path, one in commands(command).items()}
-        if not isinstance(command, click.Group) or command.invoke_without_command:
-            found[name] = command
-    return found
 
 
 def options_of(command: click.Command) -> set[str]:
