@@ -32,6 +32,8 @@ _FULL = 0.8  # of the memory Redis may use
 _WEAK_GUESSES_LOG10 = 24.0  # 80 bits; a random secret of 32 hexadecimal digits is estimated at about 10^30
 _MOST_ESTIMATED = 72  # characters; the estimate takes quadratic time
 
+_OF_OWN_PROXIES = "x-real-ip"  # nginx, Traefik and ingress controllers write it, and the proxies of deploy/
+
 GENERATE = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 Status = Literal["ok", "WARN", "FAIL"]
@@ -69,10 +71,16 @@ def judge_operators(settings: Settings) -> Finding:
 
 def judge_proxies(settings: Settings) -> list[Finding]:
     """Warn if clients can choose the address by which they are limited."""
-    if settings.address_header or all(network.prefixlen for network in settings.trusted_proxies):
+    header, networks = settings.address_header, settings.trusted_proxies
+    if not header and not all(network.prefixlen for network in networks):
+        text = "GATEWAY_TRUSTED_PROXIES has every address, so that a client can state any address as its own: name the "
+        text += "networks of your proxies, or set GATEWAY_ADDRESS_HEADER to a field that they replace"
+    # The proxies of platforms and CDNs replace their own field. Another proxy passes it on as the client sent it.
+    elif header and header.lower() != _OF_OWN_PROXIES and all(network.is_private for network in networks):
+        text = f"GATEWAY_ADDRESS_HEADER: a client can state any address unless your proxy replaces {header}; remove "
+        text += "the setting if the proxy is one of deploy/, or another that replaces or appends to X-Forwarded-For"
+    else:
         return []
-    text = "GATEWAY_TRUSTED_PROXIES has every address, so that a client can state any address as its own: name the "
-    text += "networks of your proxies, or set GATEWAY_ADDRESS_HEADER to a field that they replace"
     return [Finding("proxies", "WARN", text)]
 
 

@@ -63,10 +63,10 @@ def running(command: list[str], folder: Path, url: str, **env: str) -> Iterator[
 
 
 @contextmanager
-def balancer(folder: Path, port: int, addresses: Sequence[str], *, site: str) -> Iterator[httpx.Client]:
+def balancer(folder: Path, port: int, addresses: Sequence[str], *, site: str, **given: str) -> Iterator[httpx.Client]:
     """Run the load balancer of deploy/compose, for gateways that listen on this port of these addresses.
 
-    `site` is scheme and host of its own address.
+    `site` is scheme and host of its own address, `given` are more of its variables.
     """
     binary, public = program("caddy"), free_port()
     text = (FOLDER / "caddy" / "compose" / "Caddyfile").read_text()
@@ -83,7 +83,7 @@ def balancer(folder: Path, port: int, addresses: Sequence[str], *, site: str) ->
     (folder / "Caddyfile").write_text(text)
     url = f"{site}:{public}"
     with names(addresses) as resolver:
-        env = {"GATEWAY_DOMAIN": url, "GATEWAY_RESOLVER": resolver}
+        env = {"GATEWAY_DOMAIN": url, "GATEWAY_RESOLVER": resolver, **given}
         with running([binary, "run", "--config", str(folder / "Caddyfile")], folder, url, **env) as client:
             yield client
 

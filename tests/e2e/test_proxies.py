@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from tests.servers import HOST, Installation, free_port
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """An installation with two trusted proxies: one on this machine, and the address from which the tests call."""
+def behind(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    """An installation with two trusted proxies: one on this machine, and the address from which the tests call.
+
+    The parameter is its GATEWAY_ADDRESS_HEADER.
+    """
     own = Installation(tmp_path_factory.mktemp("behind"), workers=1)
-    own.env |= {"GATEWAY_TRUSTED_PROXIES": f"{HOST}/32"}
+    own.env |= {"GATEWAY_TRUSTED_PROXIES": f"{HOST}/32", "GATEWAY_ADDRESS_HEADER": request.param}
     with own as running:
         running.add_users(otto="operator")
         yield running
@@ -67,17 +71,29 @@ def caddy(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
 
 @contextmanager
 def of_compose(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
-    with balancer(folder, gateway.port, [HOST], site="https://localhost") as client:
+    given = (FOLDER / "compose" / "balancer.yml").read_text()
+    [(name, default)] = re.findall(r'GATEWAY_ADDRESS_HEADER: "\$\{(GATEWAY_ADDRESS_HEADER):-(.+)\}"', given)
+    header = gateway.env[name] or default
+    with balancer(folder, gateway.port, [HOST], site="https://localhost", GATEWAY_ADDRESS_HEADER=header) as client:
         yield client
 
 
-@pytest.mark.parametrize("proxy", [nginx, caddy, of_compose])
+@pytest.mark.parametrize(
+    ("behind", "proxy"),
+    [
+        *(("", proxy) for proxy in (nginx, caddy, of_compose)),
+        *(("X-Real-IP", proxy) for proxy in (nginx, caddy, of_compose)),
+        ("Fly-Client-IP", of_compose),
+    ],
+    indirect=["behind"],
+)
 def test_proxy_passes_addresses_and_events_on(
     proxy: Callable[[Path, Installation], Iterator[httpx.Client]], behind: Installation, tmp_path: Path
 ) -> None:
     with proxy(tmp_path, behind) as client:  # type: ignore[attr-defined]  # a context manager
+        stated = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "Fly-Client-IP"), "192.0.2.7")
         login = {"username": "otto", "password": behind.passwords["otto"]}
-        answer = client.post("/api/auth/login", json=login, headers={"X-Forwarded-For": "192.0.2.7"})
+        answer = client.post("/api/auth/login", json=login, headers=stated)
         assert answer.status_code == 200, answer.text
         bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
         [session] = [

@@ -229,16 +229,20 @@ def test_a_template_that_could_not_be_fetched_is_not_reported_as_ok() -> None:
 
 
 @pytest.mark.parametrize(
-    ("networks", "header", "is_warned"),
+    ("networks", "header", "warning"),
     [
-        ("", "", False),
-        ("10.0.0.0/8,fc00::/7", "", False),
-        ("10.0.0.0/8,0.0.0.0/0", "", True),
-        ("::/0", "", True),
-        ("0.0.0.0/0,::/0", "Fly-Client-IP", False),
+        ("", "", ""),
+        ("10.0.0.0/8,fc00::/7", "", ""),
+        ("10.0.0.0/8,0.0.0.0/0", "", "GATEWAY_TRUSTED_PROXIES has every address"),
+        ("::/0", "", "GATEWAY_TRUSTED_PROXIES has every address"),
+        ("0.0.0.0/0,::/0", "Fly-Client-IP", ""),
+        ("173.245.48.0/20,2400:cb00::/32", "CF-Connecting-IP", ""),
+        ("127.0.0.1/32", "x-real-ip", ""),
+        ("127.0.0.1/32,::1/128", "CF-Connecting-IP", "unless your proxy replaces CF-Connecting-IP"),
+        ("172.16.0.0/12", "Fly-Client-IP", "unless your proxy replaces Fly-Client-IP"),
     ],
 )
-def test_trusting_every_address_is_warned_about(networks: str, header: str, is_warned: bool) -> None:
+def test_addresses_that_clients_can_choose_are_warned_about(networks: str, header: str, warning: str) -> None:
     env = {
         "REDIS_URL": "redis://127.0.0.1:6379/0",
         "HMS_APP_ACCESS_KEY": secrets.token_hex(12),
@@ -249,4 +253,5 @@ def test_trusting_every_address_is_warned_about(networks: str, header: str, is_w
         "GATEWAY_ADDRESS_HEADER": header,
     }
     found = judge_proxies(Settings.from_env({name: value for name, value in env.items() if value}))
-    assert [(one.check, one.status) for one in found] == [("proxies", "WARN")] * is_warned
+    assert [(one.check, one.status) for one in found] == [("proxies", "WARN")] * bool(warning)
+    assert all(warning in one.text for one in found)
