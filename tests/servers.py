@@ -56,25 +56,30 @@ class Valkey:
     `options` are further arguments of the server, which prevail.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, options: Sequence[str] = (), host: str = HOST) -> None:
         self.folder = folder
         self.options = options
+        self.host = host
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port}/0"
+        return f"redis://{self.address}/0"
 
     def client(self) -> redis.Redis:
-        return redis.Redis(host=HOST, port=self.port, socket_timeout=5)
+        return redis.Redis(host=self.host, port=self.port, socket_timeout=5)
 
     binary = str(get_binary_path())
 
     @property
     def command(self) -> list[str]:
         return [
-            *(self.binary, "--bind", HOST, "--port", str(self.port), "--dir", str(self.folder)),
+            *(self.binary, "--bind", self.host, "--port", str(self.port), "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
             *self.options,
         ]

@@ -36,12 +36,12 @@ class Sentinel(Valkey):
 class Node(Valkey):
     """A node of a cluster; `bus` is where the nodes talk to each other."""
 
-    def __init__(self, folder: Path, timeout_ms: int) -> None:
+    def __init__(self, folder: Path, timeout_ms: int, *options: str, host: str = HOST) -> None:
         self.bus = free_port()  # the usual one, 10,000 above the other, may be one of those of outgoing connections
         cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus))
         quick = ("--cluster-node-timeout", str(timeout_ms), "--repl-diskless-sync-delay", "0")
         apart = ("--cluster-require-full-coverage", "no")  # a lost master stops no other
-        super().__init__(_made(folder), options=(*cluster, *quick, *apart))
+        super().__init__(_made(folder), options=(*cluster, *quick, *apart, *options), host=host)
 
 
 class Cluster:
@@ -50,17 +50,17 @@ class Cluster:
     A replica takes the place of a master that has not answered the others for `timeout_ms`.
     """
 
-    def __init__(self, folder: Path, *, timeout_ms: int = PATIENT_MS) -> None:
-        self.nodes = [Node(folder / f"node{n}", timeout_ms) for n in range(2 * MASTERS)]
+    def __init__(self, folder: Path, *, timeout_ms: int = PATIENT_MS, host: str = HOST) -> None:
+        self.nodes = [Node(folder / f"node{n}", timeout_ms, host=host) for n in range(2 * MASTERS)]
         self.masters, self.replicas = self.nodes[:MASTERS], self.nodes[MASTERS:]
         self._links: list[redis.Redis] = []
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.masters)
+        return "redis+cluster://" + ",".join(node.address for node in self.masters)
 
     def client(self) -> redis.RedisCluster:
-        return redis.RedisCluster(host=HOST, port=self.nodes[0].port, socket_timeout=5)
+        return redis.RedisCluster(host=self.nodes[0].host, port=self.nodes[0].port, socket_timeout=5)
 
     def start(self) -> None:
         for node in self.nodes:
@@ -76,7 +76,7 @@ class Cluster:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             for number, client in enumerate(clients):
                 for node in self.nodes[number + 1 :]:  # all at once: word of mouth takes its time
-                    client.execute_command("CLUSTER", "MEET", HOST, node.port, node.bus)
+                    client.execute_command("CLUSTER", "MEET", node.host, node.port, node.bus)
             for client, master in zip(clients[MASTERS:], ids[:MASTERS], strict=True):
                 wait_until(lambda c=client, m=master: _knows(c, m), "the nodes know each other")
                 client.execute_command("CLUSTER", "REPLICATE", master)

@@ -53,6 +53,7 @@ class ClusterStore:
         self._held: deque[Call] = deque()  # calls whose slot has no known master
         self._held_until: asyncio.TimerHandle | None = None
         self._leaving: dict[str, asyncio.TimerHandle] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._closed = False
         slots.join(self)
@@ -158,12 +159,12 @@ class ClusterStore:
             return True
         if not isinstance(error, AskError):
             return False
-        if call.sent >= _MOST_HOPS:
+        address = self._slots.redirect(error, node.address)
+        if call.sent >= _MOST_HOPS or not address:
             self._slots.refresh()
             _fail(call, StoreError("no node of the cluster takes the command"))
             return True
         call.sent += 1
-        address = self._slots.redirect(error, node.address)
         if isinstance(error, MovedError):
             self._slots.moved(error.slot_id, address)
             self._node(address).resend(call)
@@ -228,7 +229,9 @@ class ClusterStore:
                 return
             node = self._at.pop(address)
             self._failures += node.failures
-            self._retiring = asyncio.get_running_loop().create_task(node.close())
+            closing = asyncio.get_running_loop().create_task(node.close())
+            self._retiring.add(closing)  # asyncio itself keeps no task
+            closing.add_done_callback(self._retiring.discard)
 
 
 class ClusterWrites:
@@ -244,14 +247,16 @@ class ClusterWrites:
 
         Only calls whose keys are in one slot are sent in order.
         """
-        slot = slot_of(words)
-        address, asking = await self._owner(slot), False
+        address, asking = await self._owner(words), False
         for _ in range(_MOST_HOPS):
             writes = self._writes(address)
             try:
                 return await (writes.execute_asking(*words) if asking else writes.execute(*words))
             except AskError as error:  # not executed
                 address, asking = self._slots.redirect(error, address), not isinstance(error, MovedError)
+                if not address:
+                    self._slots.refresh()
+                    break
                 if not asking:
                     self._slots.moved(error.slot_id, address)
             except (TryAgainError, ClusterDownError) as error:
@@ -264,23 +269,28 @@ class ClusterWrites:
 
     async def check(self) -> bool:
         """Return whether every master can confirm writes. Raises: StoreError"""
-        await self._owner(None)
+        if not self._slots.masters:
+            await self._slots.read()
+        if not self._slots.masters:
+            raise _unknown(self._slots)
         return all([await self._writes(address).check() for address in self._slots.masters])
 
-    async def _owner(self, slot: int | None) -> str:
-        """Return the master of a slot, or any one. Raises: StoreError"""
-        if slot is not None and self._slots.by_slot[slot]:
-            return self._slots.by_slot[slot]
-        if slot is not None or not self._slots.masters:
+    async def _owner(self, words: tuple[Any, ...]) -> str:
+        """Return the master of a command's key; if none is known, read the map first. Raises: StoreError"""
+        slot, by_slot = slot_of(words) or 0, self._slots.by_slot
+        if not by_slot[slot]:
             await self._slots.read()
-        address = self._slots.by_slot[slot] if slot is not None else next(iter(self._slots.masters), "")
-        if not address:
+        if not by_slot[slot]:
             raise _unknown(self._slots)
-        return address
+        return by_slot[slot]
 
     def _writes(self, address: str) -> DurableWrites:
         writes = self._at.get(address)
         if writes is None:
+            # Addresses come and go. One without writes under way has no connection.
+            gone = [one for one, of in self._at.items() if one not in self._slots.masters and not of.is_busy]
+            for one in gone:
+                del self._at[one]
             writes = self._at[address] = DurableWrites(self._slots.server(address), on_send=self._on_send)
         return writes
 
@@ -293,5 +303,5 @@ def _fail(call: Call, error: Exception) -> None:
 
 def _unknown(slots: Slots) -> StoreError:
     if slots.error is None:
-        return StoreError("no master has the slot of this key")
+        return StoreError("no master with a known address has the slot of this key")
     return StoreError(f"the nodes of the cluster cannot be asked: {reply_text(slots.error)}")

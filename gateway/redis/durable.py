@@ -46,6 +46,11 @@ class DurableWrites:
         self._sender: asyncio.Task[None] | None = None
         self._warned = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether writes are under way."""
+        return self._sender is not None and not self._sender.done()
+
     async def execute(self, *words: Any) -> Any:
         """Send one command; return its reply once the server has it on disk.
 

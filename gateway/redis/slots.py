@@ -42,7 +42,7 @@ class User(Protocol):
 class Slots:
     """The map of one cluster, for everything in the process that uses it. Addresses are `host:port`.
 
-    `by_slot` has the address of each slot's master, empty if none is known.
+    `by_slot` has the address of each slot's master, empty if none is known. `server` makes the server at an address.
     """
 
     def __init__(self, seeds: Sequence[str], server: Callable[[str], Server]) -> None:
@@ -51,12 +51,13 @@ class Slots:
         self.error: Exception | None = None  # why the map could not be read the last time
         self._seeds = tuple(seeds)
         self._nodes: tuple[str, ...] = ()
-        self._make_server = server
-        self._servers: dict[str, Server] = {}
+        self.server = server
         self._users: set[User] = set()
         self._lost: set[Node] = set()
         self._is_wanted = False
         self._task: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._read_at = 0.0
 
     def join(self, user: User) -> None:
         """Let a user learn of changes, until they `leave`."""
@@ -65,20 +66,14 @@ class Slots:
     async def leave(self, user: User) -> None:
         """Forget a user and, with the last one, stop reading."""
         self._users.discard(user)
-        if not self._users and self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    def server(self, address: str) -> Server:
-        """Return the server at an address."""
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers[address] = self._make_server(address)
-        return server
+        for task in (self._task, self._reading):
+            if task is not None and not self._users:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     def redirect(self, error: AskError, answered_by: str) -> str:
-        """Return the address in MOVED or ASK. Without a host, it is another port of the node that answered."""
+        """Return the address in MOVED or ASK, empty if the node that answered does not know it."""
         return _address(error.host, error.port, answered_by)
 
     def moved(self, slot: int, address: str) -> None:
@@ -116,20 +111,27 @@ class Slots:
 
     async def _follow(self) -> None:
         while self._is_wanted or self._lost or self.error or "" in self.by_slot:
-            self._is_wanted = False
             await self.read()
             self._lost = {node for node in self._lost if node.address in self.masters}
             for node in self._lost:
                 node.probe()
-            await asyncio.sleep(EVERY_S)
 
     async def read(self) -> None:
-        """Read the map now; what went wrong is in `error`."""
+        """Wait until the map has been read, once for all who wait meanwhile; what went wrong is in `error`."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(self._read())
+        await asyncio.wait([self._reading])  # a caller that gives up does not end it for the others
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._read_at + EVERY_S - loop.time())
+        self._is_wanted = False  # what is asked for from here on may be newer than the answer
         try:
             self._apply(await self._first_answer())
             self.error = None
         except Exception as error:  # noqa: BLE001  tried again; callers that wait get it
             self.error = error
+        self._read_at = loop.time()
         for user in tuple(self._users):
             user.mapped()
 
@@ -139,7 +141,7 @@ class Slots:
         nodes: dict[str, None] = {}
         for start, end, *servers in rows:
             addresses = [_address(host, port, asked) for host, port, *_ in servers]
-            nodes |= dict.fromkeys(addresses)
+            nodes |= dict.fromkeys(filter(None, addresses))
             by_slot[start : end + 1] = [addresses[0]] * (end - start + 1)
         self.by_slot[:] = by_slot  # in place: users keep the list
         self.masters = tuple(sorted({*by_slot} - {""}))
@@ -175,10 +177,15 @@ class Slots:
 
 
 def _address(host: Any, port: int, asked: str) -> str:
-    """Return an address as a node gives it. A node that does not know its own name gives none, or a question mark."""
+    """Return an address as a node gives it, empty if it does not know it.
+
+    A question mark is a node that should announce a host name and does not: any node, not the one that was asked. Of a
+    node without a name, null or empty, only the port differs (redis.io/docs/latest/commands/cluster-slots).
+    """
     name = host.decode() if isinstance(host, bytes) else host
-    if name in (None, "", "?"):
-        name = asked.rpartition(":")[0].strip("[]")
+    if name == "?":
+        return ""
+    name = name or asked.rpartition(":")[0].strip("[]")
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 

@@ -65,8 +65,8 @@ class Nodes:
         ]
         return f"*{len(rows)}\r\n".encode() + b"".join(rows)
 
-    def moved(self, key: str, to: int, kind: str = "MOVED") -> bytes:
-        return f"-{kind} {key_slot(key.encode())} {HOST}:{self.all[to].port}\r\n".encode()
+    def moved(self, key: str, to: int, kind: str = "MOVED", host: str = HOST) -> bytes:
+        return f"-{kind} {key_slot(key.encode())} {host}:{self.all[to].port}\r\n".encode()
 
     def asked(self) -> int:
         return sum(node.got["CLUSTER SLOTS"] for node in self.all)
@@ -120,9 +120,48 @@ async def test_each_key_goes_to_its_master_after_one_look_at_the_map(nodes: Node
     assert nodes.asked() <= 2, "all seeds are asked at once, and nothing is read while all goes well"
 
 
-async def test_a_node_without_a_name_has_that_of_the_one_that_was_asked(nodes: Nodes, store: ClusterStore) -> None:
-    nodes.host = None
+@pytest.mark.parametrize("host", [None, ""])
+async def test_a_node_without_a_name_has_that_of_the_one_that_was_asked(
+    nodes: Nodes, store: ClusterStore, host: str | None
+) -> None:
+    nodes.host = host
+    nodes.all[1].special = lambda words: nodes.moved(words[1], 2, host="") if words[0] == "GET" else None
+    assert await store.execute("GET", LOW) == b"2"
+    assert store._slots.masters == tuple(sorted(f"{HOST}:{node.port}" for node in nodes.all))
+
+
+async def test_a_node_with_a_host_name_is_known_by_it(nodes: Nodes, store: ClusterStore) -> None:
+    nodes.host = "localhost"
     assert await store.execute("GET", LOW) == b"1"
+    assert {*store._slots.masters} == {f"localhost:{node.port}" for node in nodes.all[:2]}
+
+
+async def test_a_node_that_is_unknown_gets_no_command(nodes: Nodes, store: ClusterStore) -> None:
+    """A question mark is no name: neither of a node in the map, nor of one that MOVED or ASK leads to."""
+    writes = ClusterWrites(connect(nodes.url))
+    for kind in ("MOVED", "ASK"):
+        nodes.all[1].special = lambda words, k=kind: (
+            nodes.moved(words[1], 1, k, host="?") if words[0] == "SET" else None
+        )
+        with pytest.raises(StoreError, match="no node of the cluster takes the command"):
+            await store.execute("SET", LOW, kind)
+        with pytest.raises(StoreError, match="no node of the cluster takes the command"):
+            await writes.execute("SET", LOW, kind)
+    assert nodes.all[1].got[f"SET {LOW}"] == 4
+    nodes.host = "?"
+    store._slots.refresh()
+    await asyncio.sleep(3 * slots_module.EVERY_S)
+    assert (store._slots.masters, store._slots.ranges("")) == ((), "0-16383")
+    for call in (store.execute("GET", LOW), ClusterWrites(connect(nodes.url)).execute("SET", LOW, "1")):
+        with pytest.raises(StoreError, match="no master with a known address has the slot of this key"):
+            await call
+    assert not any(name.startswith("GET ") for node in nodes.all for name in node.got)
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    asked = "[2001:db8::1]:6379"
+    assert slots_module._address(b"2001:db8::2", 7000, asked) == "[2001:db8::2]:7000"
+    assert slots_module._address(b"", 7000, asked) == slots_module._address(None, 7000, asked) == "[2001:db8::1]:7000"
 
 
 async def test_moved_is_followed_at_once_and_the_map_is_read_once(nodes: Nodes, store: ClusterStore) -> None:
@@ -260,7 +299,7 @@ async def test_calls_that_wait_for_a_hanging_master_go_to_the_new_one(nodes: Nod
 
 async def test_a_slot_without_a_master_fails_its_calls_and_no_others(nodes: Nodes, store: ClusterStore) -> None:
     nodes.rows = [(0, HALF - 1, 0)]
-    with pytest.raises(StoreError, match="no master has the slot"):
+    with pytest.raises(StoreError, match="no master with a known address has the slot"):
         await store.execute("GET", LOW)
     assert await store.execute("GET", HIGH) == b"0"
     assert await store.check() == ["redis slots 8192-16383"]
@@ -346,3 +385,71 @@ async def test_a_durable_write_to_a_dead_master_fails(nodes: Nodes) -> None:
     nodes.rows = [(0, HALF - 1, 0), (HALF, 16383, 2)]
     await asyncio.sleep(2 * slots_module.EVERY_S)
     assert await writes.execute("SET", LOW, "3") == b"2"
+
+
+async def test_writes_that_wait_for_a_master_share_one_reading_of_the_map(nodes: Nodes) -> None:
+    writes = ClusterWrites(connect(nodes.url))
+    nodes.rows = [(0, HALF - 1, 0)]
+    assert await writes.execute("SET", HIGH, "1") == b"0"
+    before, loop = nodes.asked(), asyncio.get_running_loop()
+    begun = loop.time()
+    for _ in range(3):
+        waiting = (writes.execute("SET", LOW, "1") for _ in range(1000))
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {str(error) for error in errors} == {"no master with a known address has the slot of this key"}
+    assert loop.time() - begun >= 2 * slots_module.EVERY_S, "there is a pause between two readings"
+    assert nodes.asked() - before <= 3 * len(nodes.all)
+    nodes.rows = [(0, HALF - 1, 0), (HALF, 16383, 2)]
+    assert {*await asyncio.gather(*(writes.execute("SET", LOW, "1") for _ in range(1000)))} == {b"2"}
+
+
+async def test_a_write_that_gives_up_does_not_end_the_reading_for_others(nodes: Nodes) -> None:
+    writes = ClusterWrites(connect(nodes.url))
+    first, second = (asyncio.create_task(writes.execute("SET", LOW, n)) for n in ("1", "2"))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == b"1"
+    assert first.cancelled()
+
+
+# --- addresses that change, as those of pods do ---
+
+
+async def test_addresses_that_have_left_the_map_are_forgotten_with_their_connections(
+    nodes: Nodes, store: ClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_RETIRE_S", 0.05)
+    writes, former = ClusterWrites(connect(nodes.url)), []
+    for _ in range(5):
+        assert await writes.execute("SET", LOW, "1") == b"1"
+        assert await store.execute("GET", LOW) == b"1"
+        new = Node(1, nodes)
+        await new.start()
+        old, nodes.all[1] = nodes.all[1], new
+        old.special = lambda words: nodes.moved(words[1], 1) if words[0] in ("GET", "SET") else None
+        former.append(old)
+    assert await writes.execute("SET", LOW, "1") == b"1"
+    assert await store.execute("GET", LOW) == b"1"
+    async with asyncio.timeout(5):
+        while {*store._at} - {*store._slots.masters} or any(node.connections for node in former):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await writes._slots.read()
+    writes._writes(f"{HOST}:1")
+    assert {*writes._at} <= {*writes._slots.masters, f"{HOST}:1"}
+    for node in former:
+        await node.stop()
+
+
+async def test_writes_to_an_address_that_leaves_the_map_are_confirmed(nodes: Nodes) -> None:
+    writes = ClusterWrites(connect(nodes.url))
+    nodes.all[1].delay_s = 0.3
+    under_way = asyncio.create_task(writes.execute("SET", LOW, "1"))
+    await asyncio.sleep(0.1)
+    old = f"{HOST}:{nodes.all[1].port}"
+    nodes.rows = [(0, HALF - 1, 0), (HALF, 16383, 2)]
+    await writes._slots.read()
+    assert await writes.execute("SET", LOW, "2") == b"2"
+    assert old in writes._at
+    assert await under_way == b"1"
+    writes._writes(f"{HOST}:1")
+    assert old not in writes._at

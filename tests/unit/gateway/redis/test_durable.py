@@ -33,6 +33,10 @@ class FakeRedis:
         self._serving: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
 
+    @property
+    def connections(self) -> int:
+        return sum(not task.done() for task in self._serving)
+
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
 
