@@ -17,6 +17,7 @@ import gateway
 
 ROOT = Path(__file__).parents[2]
 VERSION = gateway.__version__
+CHANNEL = ROOT / ".ci" / "release-channel"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # What each job may write beside `contents: read`; `id-token` is how a job proves to PyPI, npm and Sigstore what it is.
 WRITES = {
@@ -130,6 +131,65 @@ def test_release_publishes_what_was_built_once_and_checked() -> None:
         if "release-check" in step.get("run", "")
     ] == ['.ci/release-check "$GITHUB_REF_NAME"']
     assert "\n.ci/release-check\n" in (ROOT / ".ci" / "run").read_text(), "it is run for every commit"
+
+
+@pytest.mark.parametrize(
+    ("version", "others", "channel"),
+    [
+        ("0.1.0", [], "latest"),
+        ("0.2.0", ["v0.1.0", "v0.2.0"], "latest"),
+        ("0.1.5", ["v0.1.4", "v0.1.5", "v0.2.0"], "release-0.1"),
+        ("0.2.1", ["v0.2.0", "v0.1.5"], "latest"),
+        ("0.10.0", ["v0.9.1", "v0.2.0"], "latest"),
+        ("0.9.2", ["v0.10.0"], "release-0.9"),
+        ("1.0.0", ["v0.99.0", "v1.1.0-rc.1", "v2", "vintage", "9.9.9"], "latest"),
+        ("0.3.0-rc.1", ["v0.2.0"], "next"),
+        ("0.3.0rc1", [], "next"),
+    ],
+)
+def test_only_the_highest_version_becomes_the_latest(version: str, others: list[str], channel: str) -> None:
+    tags = "".join(f"{one}\n" for one in others)
+    done = subprocess.run([CHANNEL, version], input=tags, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{channel}\n"
+
+
+def test_what_is_no_version_gets_no_channel() -> None:
+    done = subprocess.run([CHANNEL, "latest"], input="", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "release-channel: latest is not a version such as 0.2.0\n"
+
+
+def test_every_job_publishes_on_the_channel_and_after_an_approval() -> None:
+    jobs = workflow("release")["jobs"]
+    scripts = {name: "\n".join(step.get("run", "") for step in job.get("steps", [])) for name, job in jobs.items()}
+    assert "latest" not in scripts["npm"] + scripts["image"]
+    publishes = re.findall(r"npm publish .*", scripts["npm"])
+    assert len(publishes) == 2
+    assert all(' --tag "$CHANNEL" ' in one for one in publishes)
+    assert re.findall(r'--tag "\$IMAGE:([^"]+)"', scripts["image"]) == ["${GITHUB_REF_NAME#v}", "$CHANNEL"]
+    for name in ("npm", "image", "release"):
+        assert jobs[name]["env"]["CHANNEL"] == "${{ needs.build.outputs.channel }}"
+        assert "build" in jobs[name]["needs"]
+    [checkout] = [step for step in jobs["build"]["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkout["with"]["fetch-depth"] == 0, "otherwise there is no tag but its own"
+    [decided] = [step for step in jobs["build"]["steps"] if step.get("id") == "channel"]
+    assert "git tag --list | .ci/release-channel" in decided["run"]
+    environments = {name: job["environment"] for name, job in jobs.items() if "environment" in job}
+    assert environments == {"pypi": "pypi", "npm": "npm", "image": "ghcr"}
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert "environments `pypi`, `npm` and `ghcr`" in page
+
+
+@pytest.mark.parametrize(
+    ("channel", "mark"), [("latest", "--latest"), ("next", "--prerelease"), ("release-0.1", "--latest=false")]
+)
+def test_a_release_of_github_is_marked_as_its_channel(channel: str, mark: str, tmp_path: Path) -> None:
+    [script] = [step["run"] for step in workflow("release")["jobs"]["release"]["steps"] if "run" in step]
+    (tmp_path / "gh").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "gh").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CHANNEL": channel, "GITHUB_REF_NAME": "v0.2.0"}
+    done = subprocess.run(["bash", "-e"], input=script, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"release create v0.2.0 {mark} --verify-tag ")
 
 
 def test_a_tag_of_another_version_is_refused() -> None:
