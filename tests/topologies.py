@@ -45,13 +45,15 @@ class Node(Valkey):
 
 
 class Cluster:
-    """Three masters with a replica each, and the whole of them as one Redis, used like `Valkey`.
+    """Three masters with a replica each, or none, and the whole of them as one Redis, used like `Valkey`.
 
     A replica takes the place of a master that has not answered the others for `timeout_ms`.
     """
 
-    def __init__(self, folder: Path, *, timeout_ms: int = PATIENT_MS, host: str = HOST) -> None:
-        self.nodes = [Node(folder / f"node{n}", timeout_ms, host=host) for n in range(2 * MASTERS)]
+    def __init__(
+        self, folder: Path, *, timeout_ms: int = PATIENT_MS, host: str = HOST, replicas: int = MASTERS
+    ) -> None:
+        self.nodes = [Node(folder / f"node{n}", timeout_ms, host=host) for n in range(MASTERS + replicas)]
         self.masters, self.replicas = self.nodes[:MASTERS], self.nodes[MASTERS:]
         self._links: list[redis.Redis] = []
 
@@ -77,11 +79,11 @@ class Cluster:
             for number, client in enumerate(clients):
                 for node in self.nodes[number + 1 :]:  # all at once: word of mouth takes its time
                     client.execute_command("CLUSTER", "MEET", node.host, node.port, node.bus)
-            for client, master in zip(clients[MASTERS:], ids[:MASTERS], strict=True):
+            for client, master in zip(clients[MASTERS:], ids, strict=False):
                 wait_until(lambda c=client, m=master: _knows(c, m), "the nodes know each other")
                 client.execute_command("CLUSTER", "REPLICATE", master)
             for client in clients:
-                wait_until(lambda c=client: _is_whole(c), "the cluster is whole")
+                wait_until(lambda c=client: self._knows_all(c), "the cluster is whole")
 
     def flush(self) -> None:
         """Empty the masters, as long as they are those of the start."""
@@ -101,7 +103,11 @@ class Cluster:
     def is_whole(self) -> bool:
         """Tell whether all nodes work and know it."""
         with contextlib.ExitStack() as stack:
-            return all(_is_whole(stack.enter_context(node.client())) for node in self.nodes)
+            return all(self._knows_all(stack.enter_context(node.client())) for node in self.nodes)
+
+    def _knows_all(self, client: redis.Redis) -> bool:
+        info = dict(line.split(":") for line in client.execute_command("CLUSTER", "INFO").decode().split())
+        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(len(self.nodes))
 
     def __enter__(self) -> Cluster:
         self.start()
@@ -174,11 +180,6 @@ def _made(folder: Path) -> Path:
 
 def _knows(client: redis.Redis, node_id: str) -> bool:
     return node_id.encode() in client.execute_command("CLUSTER", "NODES")
-
-
-def _is_whole(client: redis.Redis) -> bool:
-    info = dict(line.split(":") for line in client.execute_command("CLUSTER", "INFO").decode().split())
-    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(2 * MASTERS)
 
 
 def _watches(client: redis.Redis) -> bool:

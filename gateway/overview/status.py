@@ -4,12 +4,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gateway.metering.keys import LEADER
+from gateway.metering.webhooks import Webhooks, WebhookState
 from gateway.overview.heartbeat import Worker, workers_alive
 from gateway.redis.info import Each, info_of_all
-from gateway.redis.store import Clock
+from gateway.redis.store import Clock, StoreError
 from limits import Execute
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +44,43 @@ class HmsState:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`leader`: the worker that performs the chores of metering, None if there is none at the moment."""
+    """None stands for a part that a lost master of a cluster has.
 
-    workers: list[Worker]
-    leader: tuple[str, int] | None
+    `leader`: the worker that performs the chores of metering, as `host:pid`; empty if there is none at the moment.
+    """
+
+    workers: list[Worker] | None
+    leader: str | None
     redis: RedisState
-    hms: HmsState
+    hms: HmsState | None
+    webhooks: WebhookState | None
 
 
-async def status_of(execute: Execute, clock: Clock, each: Each) -> Status:
-    """Return the health of the installation. What `execute` raises passes through."""
+async def status_of(execute: Execute, clock: Clock, each: Each, webhooks: Webhooks) -> Status:
+    """Return the health of the installation. Raises: StoreError if no Redis answers, and what it refuses"""
+    info, silent = await info_of_all(each)  # before the clock, which is then that of a master that answers
     begun = time.perf_counter()
     now_ms = await clock()
     answered_ms = (time.perf_counter() - begun) * 1000
-    workers, leader, (info, silent) = await asyncio.gather(
-        workers_alive(execute, now_ms), execute("GET", LEADER), info_of_all(each)
+    found = await asyncio.gather(
+        workers_alive(execute, now_ms), _leader(execute), webhooks.state(), return_exceptions=True
     )
-    return Status(workers, _leader(leader), _redis(info, silent, answered_ms), _hms(workers))
+    workers, leader, state = _known(found[0]), _known(found[1]), _known(found[2])
+    hms = None if workers is None else _hms(workers)
+    return Status(workers, leader, _redis(info, silent, answered_ms), hms, state)
 
 
-def _leader(holder: bytes | None) -> tuple[str, int] | None:
-    """Read the holder of the lock: host, process id and a random word."""
-    if holder is None:
-        return None
-    host, pid, _ = holder.decode().rsplit(":", 2)
-    return host, int(pid)
+def _known(part: Part | BaseException) -> Part | None:
+    """Return a part, None if its master did not answer. Raises what else went wrong."""
+    if isinstance(part, BaseException) and not isinstance(part, StoreError):
+        raise part
+    return None if isinstance(part, BaseException) else part
+
+
+async def _leader(execute: Execute) -> str:
+    """Read who holds the lock: host, process id and a random word."""
+    holder = await execute("GET", LEADER)
+    return holder.decode().rpartition(":")[0] if holder else ""
 
 
 def _redis(info: dict[str, str], silent: list[str], answered_ms: float) -> RedisState:

@@ -1,6 +1,5 @@
 """/api/admin/overview, live, status, budgets, denials: what the whole installation does, for the operator's page."""
 
-import asyncio
 import time
 from collections import Counter
 from datetime import date, datetime
@@ -17,10 +16,11 @@ from gateway.http.access import needs
 from gateway.http.callers import bearer_of
 from gateway.http.context import Call
 from gateway.http.dispatch import EventStream
+from gateway.metering.webhooks import WebhookState
 from gateway.overview.forecast import Forecast
 from gateway.overview.heartbeat import Worker
 from gateway.overview.points import Point, Sums
-from gateway.overview.status import status_of
+from gateway.overview.status import HmsState, status_of
 from gateway.overview.totals import Range, total_of
 from gateway.routes.schemas import Day, Instant, TimeZone, iso
 from gateway.routes.services import Injected
@@ -61,7 +61,7 @@ class WorkerNow(msgspec.Struct):
         str, Meta(description="Its connection to Redis: `closed` works, `open` fails at once, or `half-open`.")
     ]
     upstream: Annotated[str, Meta(description="Its connection to 100ms, in the same words.")]
-    leads: Annotated[bool, Meta(description="Whether it performs the chores of metering.")]
+    leads: Annotated[bool | None, Meta(description="Whether it performs the chores of metering; null: not known.")]
 
 
 class RedisNow(msgspec.Struct):
@@ -91,10 +91,14 @@ class WebhooksNow(msgspec.Struct):
 
 class Status(msgspec.Struct):
     version: Annotated[str, Meta(description="Version of the worker that answers.")]
-    workers: Annotated[list[WorkerNow], Meta(description="Of all machines; the one that started first first.")]
+    workers: Annotated[
+        list[WorkerNow] | None, Meta(description="Of all machines; the one that started first first; null: not known.")
+    ]
     redis: Annotated[RedisNow, Meta(description="Redis.")]
-    upstream: Annotated[UpstreamNow, Meta(description="100ms, as the last calls of all workers went.")]
-    webhooks: Annotated[WebhooksNow, Meta(description="Webhooks of 100ms.")]
+    upstream: Annotated[
+        UpstreamNow | None, Meta(description="100ms, as the last calls of all workers went; null: not known.")
+    ]
+    webhooks: Annotated[WebhooksNow | None, Meta(description="Webhooks of 100ms; null: not known.")]
 
 
 class BudgetNow(msgspec.Struct):
@@ -188,14 +192,15 @@ async def live(request: Call, services: Injected) -> EventStream:
 
 @get("/api/admin/status", opt=needs("usage.read-any"))
 async def status(services: Injected) -> Status:
-    """Return the health of the installation: workers, Redis, 100ms and its webhooks."""
+    """Return the health of the installation: workers, Redis, 100ms and its webhooks.
+
+    While a master of a cluster is lost, `redis.silent` names it, and what it has is not known.
+    """
     store = services.report_store
-    found, webhooks = await asyncio.gather(
-        status_of(store.execute, store.now_ms, store.each), services.webhooks.state()
-    )
+    found = await status_of(store.execute, store.now_ms, store.each, services.webhooks)
     return Status(
         __version__,
-        [_worker(one, leads=(one.host, one.pid) == found.leader) for one in found.workers],
+        None if found.workers is None else [_worker(one, found.leader) for one in found.workers],
         RedisNow(
             found.redis.server,
             found.redis.version,
@@ -206,14 +211,8 @@ async def status(services: Injected) -> Status:
             found.redis.writes_aof,
             found.redis.silent,
         ),
-        UpstreamNow(found.hms.state, _instant(found.hms.answered_ms), _instant(found.hms.failed_ms)),
-        WebhooksNow(
-            services.secret_check.is_set,
-            _instant(webhooks.last_ms),
-            webhooks.lag_ms,
-            webhooks.waiting,
-            webhooks.dead_letters,
-        ),
+        None if found.hms is None else _upstream(found.hms),
+        None if found.webhooks is None else _webhooks(found.webhooks, enabled=services.secret_check.is_set),
     )
 
 
@@ -255,10 +254,19 @@ async def denials(services: Injected, from_: _From = None, to: _To = None) -> De
     )
 
 
-def _worker(one: Worker, *, leads: bool) -> WorkerNow:
+def _worker(one: Worker, leader: str | None) -> WorkerNow:
     started_at, seen_at = iso(one.started_ms / 1000), iso(one.at_ms / 1000)
     states = one.vitals.redis, one.vitals.hms
+    leads = None if leader is None else leader == f"{one.host}:{one.pid}"
     return WorkerNow(one.host, one.pid, one.version, started_at, seen_at, one.lag_ms, *states, leads)
+
+
+def _upstream(hms: HmsState) -> UpstreamNow:
+    return UpstreamNow(hms.state, _instant(hms.answered_ms), _instant(hms.failed_ms))
+
+
+def _webhooks(state: WebhookState, *, enabled: bool) -> WebhooksNow:
+    return WebhooksNow(enabled, _instant(state.last_ms), state.lag_ms, state.waiting, state.dead_letters)
 
 
 def _budget(one: Forecast, user: User | None, *, ends: bool) -> BudgetNow:

@@ -293,6 +293,26 @@ def test_health_shows_the_worker_redis_and_100ms(as_ada: Console) -> None:
     assert "Append-only file\non" in as_ada.text()
 
 
+def test_health_says_what_a_lost_master_of_redis_has(site: Site, as_ada: Console) -> None:
+    known = site.ask("ada", "GET", "/admin/status").json()
+    lost = known | {"upstream": None, "webhooks": None, "redis": known["redis"] | {"silent": ["10.0.0.1:6379"]}}
+    for workers, shown in (
+        (None, "A master of Redis does not answer, and it has the list."),
+        ([one | {"leads": None} for one in known["workers"]], known["workers"][0]["host"]),
+    ):
+        as_ada.tab.page.route(
+            "**/api/admin/status", lambda way, _, to=lost | {"workers": workers}: way.fulfill(json=to)
+        )
+        as_ada.go("health")
+        as_ada.wait_for(f"document.body.innerText.includes({json.dumps(shown)})")
+        text = as_ada.text()
+        assert "Do not answer\n10.0.0.1:6379" in text
+        assert text.count("State\nnot known") == 2
+        assert "Dead letters\nnot known" in text
+        as_ada.tab.page.unroute("**/api/admin/status")
+        as_ada.go("budgets")
+
+
 def test_budgets_are_shown_with_their_forecast(site: Site, as_ada: Console) -> None:
     as_ada.go("budgets")
     first, second = as_ada.table("Nearest to their end")[:2]

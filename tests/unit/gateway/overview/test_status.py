@@ -8,12 +8,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from auth import Execute
+from gateway.audit import Audit
+from gateway.metering.keys import EVENTS, LEADER, STATISTICS
 from gateway.metering.leader import Leader
+from gateway.metering.webhooks import Webhooks
 from gateway.overview import heartbeat as module
 from gateway.overview.heartbeat import WORKERS, Heartbeat, Vitals, workers_alive
-from gateway.overview.status import status_of
+from gateway.overview.status import Status, status_of
 from gateway.redis.store import StoreError
 from tests.fake_redis import fake_redis
 
@@ -38,6 +42,18 @@ async def execute() -> AsyncIterator[Execute]:
 
     yield run
     await redis.aclose()
+
+
+async def look(execute: Execute, now: Now, *, lost: StoreError | None = None) -> Status:
+    """Return the status; `lost` is why another master does not answer."""
+
+    async def each(*words: Any) -> dict[str, Any]:
+        try:
+            return {"Redis": await execute(*words)} | ({"other": lost} if lost else {})
+        except StoreError as error:
+            return {"Redis": error}
+
+    return await status_of(execute, now, each, Webhooks(execute, Audit(execute)))
 
 
 def worker(execute: Execute, now: Now, vitals: Vitals | None = None) -> Heartbeat:
@@ -109,15 +125,66 @@ async def test_status_tells_redis_the_leader_and_the_worst_of_100ms(execute: Exe
     leader = asyncio.create_task(Leader(noticed).run())
     await asyncio.wait_for(leads.wait(), 20)
 
-    async def each(*words: Any) -> dict[str, Any]:
-        return {"Redis": await execute(*words)}
-
-    status = await status_of(execute, now, each)
+    status = await look(execute, now)
     leader.cancel()
     await asyncio.gather(leader, return_exceptions=True)
-    assert status.leader == (status.workers[0].host, os.getpid())
+    assert status.workers is not None
+    assert status.hms is not None
+    assert status.leader == f"{status.workers[0].host}:{os.getpid()}"
     assert (status.redis.server, status.redis.version) == ("Valkey", "8.1.0")
     assert (status.redis.memory, status.redis.most_memory) == (1_048_576, 0)
     assert (status.redis.has_aof, status.redis.writes_aof) == (True, False)
     assert (status.hms.state, status.hms.answered_ms, status.hms.failed_ms) == ("open", 9, 7)
-    assert (await status_of(execute, now, each)).leader is None
+    assert (await look(execute, now)).leader == ""
+
+
+@pytest.mark.parametrize(
+    ("lost", "unknown"),
+    [(WORKERS, {"workers", "hms"}), (LEADER, {"leader"}), (STATISTICS, {"webhooks"}), (EVENTS, {"webhooks"})],
+)
+async def test_what_a_lost_master_has_is_not_known_and_everything_else_is(
+    execute: Execute, lost: str, unknown: set[str]
+) -> None:
+    now = Now()
+    await worker(execute, now).beat(0.0)
+
+    async def without(*words: Any) -> Any:
+        if words[1:2] == (lost,):
+            raise StoreError("Redis did not answer in time")
+        return await execute(*words)
+
+    status = await look(without, now, lost=StoreError())
+    parts = {name: getattr(status, name) for name in ("workers", "leader", "hms", "webhooks")}
+    assert {name for name, part in parts.items() if part is None} == unknown
+    assert (status.redis.server, status.redis.silent) == ("Valkey", ["other"])
+
+
+async def test_without_any_redis_there_is_no_status_and_a_refusal_is_no_lost_master(execute: Execute) -> None:
+    async def none(*words: Any) -> Any:
+        raise StoreError("Redis did not answer in time")
+
+    async def forbids(*words: Any) -> Any:
+        if words[0] == "HVALS":
+            raise ResponseError("NOPERM this user has no permissions")
+        return await execute(*words)
+
+    with pytest.raises(StoreError):
+        await look(none, Now())
+    with pytest.raises(ResponseError, match="NOPERM"):
+        await look(forbids, Now())
+
+
+async def test_the_time_is_that_of_a_master_that_answers(execute: Execute) -> None:
+    """Which masters are lost, a store knows once it has asked all of them."""
+    asked: list[str] = []
+
+    async def each(*words: Any) -> dict[str, Any]:
+        asked.append("all")
+        return {"Redis": INFO}
+
+    async def clock() -> int:
+        asked.append("clock")
+        return Now().ms
+
+    await status_of(execute, clock, each, Webhooks(execute, Audit(execute)))
+    assert asked == ["all", "clock"]
