@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -96,7 +98,7 @@ class Instruments:
     def render(self, readings: Readings) -> bytes:
         """Return the text of a scrape: of all processes, and what Redis said."""
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=str(self._slot.folder))  # type: ignore[no-untyped-call]
+        registry.register(_Processes(self._slot.folder))
         registry.register(_Shared(readings))
         return generate_latest(registry)
 
@@ -108,6 +110,23 @@ class Instruments:
         if key not in self._children:
             self._children[key] = parent.labels(*labels)
         return self._children[key]
+
+
+class _Processes(Collector):
+    """What the processes have written into the files of their slots."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        yield from MultiProcessCollector.merge(list(self._written()))  # type: ignore[no-untyped-call]
+
+    def _written(self) -> Iterator[str]:
+        """Leave out files that a process is making just now, or was killed while it made: they have no length yet."""
+        for path in self._folder.glob("*.db"):
+            with suppress(FileNotFoundError):  # of a process that has ended
+                if path.stat().st_size:
+                    yield str(path)
 
 
 class _Shared(Collector):

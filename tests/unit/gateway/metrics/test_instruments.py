@@ -85,6 +85,13 @@ def test_counters_go_on_after_a_restart_and_files_do_not_grow(process: type[Proc
     assert {name.rpartition("_")[2] for name in files} == {"0.db"}, "named by the slot, not by the process"
 
 
+def test_a_file_that_a_process_is_making_does_not_fail_the_scrape(process: type[Process]) -> None:
+    only = process(0)
+    only.mint(1)
+    (process.folder / "gauge_livesum_1.db").touch()
+    assert only.scrape()[f'gateway_http_requests_total{LABELS},status="200"}}'] == 1
+
+
 def test_present_values_are_those_of_now(process: type[Process]) -> None:
     only = process(0)
     only.instruments.set(password_hashes_waiting=5, event_loop_lag_seconds=0.5)
