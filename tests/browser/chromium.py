@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,8 +63,10 @@ class Tab:
         self.context = context
         self.page = context.new_page()
         self.requested: list[str] = []
+        self.answered: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requested.append(request.url))
+        self.page.on("requestfinished", lambda request: self.answered.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
@@ -87,7 +90,8 @@ class Tab:
         try:
             self.page.evaluate(_POLL % (_WITHIN_MS, expression))
         except Exception as error:
-            error.add_note(expression)
+            unanswered = Counter(self.requested) - Counter(self.answered)
+            error.add_note(f"{expression}\nnot answered: {[*unanswered]}\nthe console says: {self.complaints}")
             raise
 
     def resize(self, width: int, height: int) -> None:
