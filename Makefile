@@ -1,4 +1,4 @@
-# The commands: make demo, make quick, make test, make chaos, make check, make bench.
+# The commands: make demo, make quick, make test, make chaos, make docker, make check, make bench.
 # Everything lives in .venv; nothing is installed outside this folder.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -6,13 +6,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SPREAD := --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo quick test chaos soak check bench format docs lock clean
+.PHONY: help demo quick test chaos docker soak check bench format docs lock clean
 
 help:
 	@echo "make demo    run everything on this machine: Valkey, a local 100ms, the gateway, four users"
 	@echo "make quick   run the tests that need no server and no argon2, in half a minute"
 	@echo "make test    run the whole test suite; PYTEST_ARGS for a part of it"
 	@echo "make chaos   break Redis, 100ms, connections and the gateway under load; CHAOS_WRITE=1 writes docs/reliability.md"
+	@echo "make docker  build the image, measure it, and start three gateways with compose; needs a Docker engine"
 	@echo "make soak    load a whole installation for 10 minutes, or SECONDS, and check that nothing grows or is lost"
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"
 	@echo "make bench   measure the limiter, and a join token beside other servers"
@@ -29,20 +30,23 @@ quick: .venv/.dev
 	$(BIN)/python -m pytest -q $(SPREAD) -n 2 --hypothesis-profile quick tests/unit $(WITHOUT_ARGON2)
 
 # pytest compiles the asserts of all modules anew in each process, for 5 s, unless it may keep them in __pycache__.
-test quick chaos: export PYTHONDONTWRITEBYTECODE :=
+test quick chaos docker: export PYTHONDONTWRITEBYTECODE :=
 
 # More processes than cores, because most tests wait for servers. Those that measure time come last, with nothing beside.
 test: .venv/.dev
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 else
-	$(BIN)/python -m pytest $(SPREAD) -n 4 -m "not alone" --durations=10 --ignore=tests/chaos
-	$(BIN)/python -m pytest -m alone --durations=10 $(shell grep -rl pytest.mark.alone tests --include='test_*.py' --exclude-dir=chaos)
+	$(BIN)/python -m pytest $(SPREAD) -n 4 -m "not alone" --durations=10 --ignore=tests/chaos --ignore=tests/docker
+	$(BIN)/python -m pytest -m alone --durations=10 $(shell grep -rl pytest.mark.alone tests --include='test_*.py' --exclude-dir=chaos --exclude-dir=docker)
 endif
 
 # One fault at a time: beside a second load of 200 requests a second, a new worker took 3 s to start, not 1.
 chaos: .venv/.dev
 	$(BIN)/python -m pytest --durations=10 tests/chaos
+
+docker: .venv/.dev
+	$(BIN)/python -m pytest --durations=10 tests/docker
 
 soak: .venv/.dev
 	$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)

@@ -53,6 +53,7 @@ def test_services_of_their_own_setting_start_with_every_profile(service: str) ->
     others = {one for name in ("postgres", "prometheus", "grafana") for one in services[name]["profiles"]}
     own = [re.sub(r"\$\{[A-Z_]+:\+[^}]*\}", "", one) for one in services[service]["profiles"]]
     assert {"", "scale", *others} == set(own)
+    assert services["balancer"]["profiles"] == ["scale"]
     assert all(one.startswith("${") for one in services[service]["profiles"]), "with the setting, none can be enabled"
-    known = {"redis", "emulator", "postgres", "prometheus", "grafana"}
+    known = {"redis", "emulator", "balancer", "postgres", "prometheus", "grafana"}
     assert {name for name, one in services.items() if "profiles" in one} == known

@@ -192,6 +192,31 @@ def test_a_release_of_github_is_marked_as_its_channel(channel: str, mark: str, t
     assert done.stdout.startswith(f"release create v0.2.0 {mark} --verify-tag ")
 
 
+def test_an_image_that_is_too_large_is_not_pushed() -> None:
+    scripts = [step.get("run", "") for step in workflow("release")["jobs"]["image"]["steps"]]
+    [checked] = [place for place, script in enumerate(scripts) if ".ci/image-size hms-gateway" in script]
+    [pushed] = [place for place, script in enumerate(scripts) if "--push" in script]
+    assert checked < pushed
+    assert [step["run"] for step in workflow("ci")["jobs"]["docker"]["steps"] if "run" in step] == ["make docker"]
+
+
+@pytest.mark.parametrize(
+    ("added", "base", "code"),
+    [(68_102_780, 119_900_000, 0), (75_000_000, 125_000_000, 0), (68_000_000, 132_100_000, 1), (75_100_000, 9, 1)],
+)
+def test_an_image_above_its_bounds_is_refused(added: int, base: int, code: int, tmp_path: Path) -> None:
+    rows = ['0 CMD ["gateway" "serve"]', f"{added} COPY /opt/gateway /opt/gateway"]
+    rows += ['0 CMD ["python3"]', f"{base} # debian.sh", '0 CMD ["python3"]', "0 CMD /bin/sh"]
+    (tmp_path / "docker").write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(rows) + "\nEND\n")
+    (tmp_path / "docker").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    script = ROOT / ".ci" / "image-size"
+    done = subprocess.run([script, "hms-gateway"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    said = f"has {(added + base) / 1e6:.1f} MB of at most 200, and adds {added / 1e6:.1f} MB of at most 75"
+    assert done.stderr == f"image-size: hms-gateway {said} to its base image\n"
+
+
 def test_a_tag_of_another_version_is_refused() -> None:
     done = subprocess.run([ROOT / ".ci" / "release-check", "v0.0.1"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, f"release-check: the tag is v0.0.1, but this is version {VERSION}\n")
