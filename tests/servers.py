@@ -71,8 +71,15 @@ class Valkey:
     def url(self) -> str:
         return f"redis://{self.address}/0"
 
+    password: str | None = None
+
     def client(self) -> redis.Redis:
-        return redis.Redis(host=self.host, port=self.port, socket_timeout=5)
+        return redis.Redis(host=self.host, port=self.port, socket_timeout=5, password=self.password)
+
+    def lock(self, password: str) -> None:
+        """Demand a password, also of replicas, from the next start on."""
+        self.password = password
+        self.options = (*self.options, "--requirepass", password, "--masterauth", password)
 
     binary = str(get_binary_path())
 
@@ -171,7 +178,7 @@ class LockedValkey(Valkey):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.password = secrets.token_urlsafe(24)
+        self.password: str = secrets.token_urlsafe(24)
         self._locked = False
 
     @property

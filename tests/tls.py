@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import hashlib
 import ipaddress
+import socket
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -85,15 +88,22 @@ class Authority:
         return Certificate(signed, key, path)
 
 
+class Closable(Protocol):
+    """Something that listens."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
 class TlsProxy:
     """Takes TLS connections and passes them on to a port of this machine; runs in a thread of its own.
 
-    `heard` is what clients have sent inside TLS.
+    `heard` is what clients have sent inside TLS, `heard_plain` without it.
     """
 
     def __init__(self, to_port: int, shown: Certificate) -> None:
         self.port, self._to_port = free_port(), to_port
-        self.heard = b""
+        self.heard = self.heard_plain = b""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._loop = asyncio.new_event_loop()
         self._links: set[asyncio.StreamWriter] = set()
@@ -112,18 +122,31 @@ class TlsProxy:
         return f"rediss://{f':{password}@' if password else ''}{host}:{self.port}/0"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(HOST, self._to_port)
+        try:
+            there, back = await asyncio.open_connection(HOST, self._to_port)
+        except OSError:  # the server is down
+            writer.transport.abort()
+            return
         self._links |= {writer, back}
-        await asyncio.gather(self._pass(reader, back, count=True), self._pass(there, writer), return_exceptions=True)
+        note = self._note_tls if writer.get_extra_info("ssl_object") else self._note_plain
+        await asyncio.gather(self._pass(reader, back, note), self._pass(there, writer), return_exceptions=True)
         self._links -= {writer, back}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool = False) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], None] | None = None
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if count:
-                    self.heard += data
+                if note is not None:
+                    note(data)
                 writer.write(data)
         writer.transport.abort()
+
+    def _note_tls(self, data: bytes) -> None:
+        self.heard += data
+
+    def _note_plain(self, data: bytes) -> None:
+        self.heard_plain += data
 
     def break_connections(self) -> None:
         """Abort all connections."""
@@ -136,9 +159,11 @@ class TlsProxy:
 
     def __enter__(self) -> TlsProxy:
         self._thread.start()
-        serving = asyncio.start_server(self._serve, HOST, self.port, ssl=self._context)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(5)
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
         return self
+
+    async def _listen(self) -> Closable:
+        return await asyncio.start_server(self._serve, HOST, self.port, ssl=self._context)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,3 +179,46 @@ class TlsProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+
+@dataclass(frozen=True)
+class _Accepting:
+    task: asyncio.Task[None]
+    listening: socket.socket
+
+    def close(self) -> None:
+        self.task.cancel()
+        self.listening.close()
+
+
+class TwoWayProxy(TlsProxy):
+    """Takes TLS as well as plain connections: servers that speak no TLS reach each other where clients use it."""
+
+    async def _listen(self) -> Closable:
+        listening = socket.create_server((HOST, self.port), backlog=100)
+        listening.setblocking(False)
+        return _Accepting(asyncio.create_task(self._accept(listening)), listening)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop, meetings = asyncio.get_running_loop(), set()
+        while True:
+            accepted, _ = await loop.sock_accept(listening)
+            meeting = loop.create_task(self._meet(accepted))
+            meetings.add(meeting)
+            meeting.add_done_callback(meetings.discard)
+
+    async def _meet(self, accepted: socket.socket) -> None:
+        """Look at the first byte, which begins a handshake of TLS (RFC 8446, section 5.1) or a command."""
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
+        loop.add_reader(accepted, lambda: readable.done() or readable.set_result(None))
+        try:
+            await readable
+        finally:
+            loop.remove_reader(accepted)
+        try:
+            context = self._context if accepted.recv(1, socket.MSG_PEEK) == b"\x16" else None
+            protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._serve)
+            await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
+        except OSError:  # also a handshake that fails
+            accepted.close()

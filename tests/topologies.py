@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -14,17 +15,21 @@ SLOTS = 16384
 MASTERS = 3
 PATIENT_MS = 15_000  # a busy machine must not cause a failover
 
+Front = Callable[[Valkey], int]
+"""Puts a proxy in front of a server; returns its port, which the server then announces to others."""
+
 
 class Sentinel(Valkey):
     """A Sentinel, which keeps its state in a configuration file of its own."""
 
-    def __init__(self, folder: Path, master: int, down_after_ms: int) -> None:
+    def __init__(self, folder: Path, master: int, down_after_ms: int, password: str) -> None:
         folder.mkdir()
         super().__init__(folder)
+        auth = f"sentinel auth-pass main {password}\n" if password else ""
         (folder / "sentinel.conf").write_text(
             f"sentinel monitor main {HOST} {master} 2\n"
             f"sentinel down-after-milliseconds main {down_after_ms}\n"
-            "sentinel failover-timeout main 5000\n"
+            "sentinel failover-timeout main 5000\n" + auth
         )
 
     @property
@@ -51,15 +56,27 @@ class Cluster:
     """
 
     def __init__(
-        self, folder: Path, *, timeout_ms: int = PATIENT_MS, host: str = HOST, replicas: int = MASTERS
+        self,
+        folder: Path,
+        *,
+        timeout_ms: int = PATIENT_MS,
+        host: str = HOST,
+        replicas: int = MASTERS,
+        front: Front | None = None,
+        password: str = "",
     ) -> None:
         self.nodes = [Node(folder / f"node{n}", timeout_ms, host=host) for n in range(MASTERS + replicas)]
+        for node in self.nodes:
+            if password:
+                node.lock(password)
+            if front:
+                node.options = (*node.options, "--cluster-announce-port", str(front(node)))
         self.masters, self.replicas = self.nodes[:MASTERS], self.nodes[MASTERS:]
         self._links: list[redis.Redis] = []
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(node.address for node in self.masters)
+        return f"redis+cluster://{_login(self.nodes[0])}" + ",".join(node.address for node in self.masters)
 
     def client(self) -> redis.RedisCluster:
         return redis.RedisCluster(host=self.nodes[0].host, port=self.nodes[0].port, socket_timeout=5)
@@ -126,19 +143,26 @@ class Watched:
     A replica takes the place of a master that has not answered the Sentinels for `timeout_ms`.
     """
 
-    def __init__(self, folder: Path, *, timeout_ms: int = PATIENT_MS) -> None:
+    def __init__(
+        self, folder: Path, *, timeout_ms: int = PATIENT_MS, front: Front | None = None, password: str = ""
+    ) -> None:
         self.servers = [Valkey(_made(folder / f"server{n}")) for n in range(3)]
-        master = self.servers[0].port
-        self.sentinels = [Sentinel(folder / f"sentinel{n}", master, timeout_ms) for n in range(3)]
+        ports = [front(one) if front else one.port for one in self.servers]
+        for one, port in zip(self.servers, ports, strict=True):
+            if password:
+                one.lock(password)
+            replica = () if one is self.servers[0] else ("--replicaof", f"{HOST} {ports[0]}")
+            announced = ("--replica-announce-port", str(port), "--repl-diskless-sync-delay", "0")
+            one.options = (*one.options, *announced, *replica)
+        self.sentinels = [Sentinel(folder / f"sentinel{n}", ports[0], timeout_ms, password) for n in range(3)]
 
     @property
     def url(self) -> str:
-        return "redis+sentinel://" + ",".join(f"{HOST}:{one.port}" for one in self.sentinels) + "/main/0"
+        at = ",".join(one.address for one in self.sentinels)
+        return f"redis+sentinel://{_login(self.servers[0])}{at}/main/0"
 
     def start(self) -> None:
-        master, *replicas = self.servers
-        for one in replicas:
-            one.options = ("--replicaof", f"{HOST} {master.port}", "--repl-diskless-sync-delay", "0")
+        master = self.servers[0]
         for one in self.servers:
             one.spawn()
         for one in self.servers:
@@ -171,6 +195,10 @@ class Watched:
     def __exit__(self, *_: object) -> None:
         for one in (*self.sentinels, *self.servers):
             one.stop()
+
+
+def _login(server: Valkey) -> str:
+    return f":{server.password}@" if server.password else ""
 
 
 def _made(folder: Path) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from gateway.redis.store import StoreError
 from gateway.redis.topology import AnyStore, connect, open_store, open_writes
@@ -20,13 +22,21 @@ PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 KEYS = [f"uc:1:{{{n}}}:all" for n in range(30)]
 
 
+def named(after: str) -> list[str]:
+    """Return the words that the page has between backquotes after a text."""
+    words = " ".join(PAGE.split()).partition(f"{after} `")[2].partition("`")[0].split()
+    assert words
+    return words
+
+
+MORE = {"cluster": named("in a cluster also with"), "sentinels": named("Sentinels also with")}
+OF_SENTINELS = named("The Sentinels' own user, if they have one, needs")
+
+
 def rights(kind: str) -> list[str]:
     """Return the words of the page's ACL SETUSER, with those that it names for this kind of several servers."""
     rules = PAGE[PAGE.index("    ACL SETUSER gateway ") :].partition("\n\n")[0].split()[3:]
-    where = {"cluster": "in a cluster also with `", "sentinels": "Sentinels also with `"}[kind]
-    words = " ".join(PAGE.split()).partition(where)[2].partition("`")[0].split()
-    assert words
-    return [*rules, *words]
+    return [*rules, *MORE[kind]]
 
 
 @asynccontextmanager
@@ -49,25 +59,82 @@ async def use(url: str) -> None:
         assert {*(await store.each("PING")).values()} == {b"PONG"}
 
 
-@pytest.mark.parametrize("kind", ["cluster", "sentinels"])
-async def test_the_rights_of_the_page_suffice(kind: str, redis_of: Callable[[str], Cluster | Watched]) -> None:
-    redis = redis_of(kind)
-    servers: list[Valkey] = [*redis.nodes] if isinstance(redis, Cluster) else redis.servers
-    words = [word.replace("PASSWORD", "pass-word") for word in rights(kind)]
+@contextmanager
+def user(servers: Sequence[Valkey], name: str, words: Sequence[str]) -> Iterator[None]:
+    """Let servers have a user; in the end, check that nothing was refused to it."""
     for server in servers:
         with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "gateway", *words)
-            client.acl_log_reset()
+            client.execute_command("ACL", "SETUSER", name, "reset", *words)
+            client.execute_command("ACL", "LOG", "RESET")
     try:
-        await use(redis.url.replace("://", "://gateway:pass-word@"))
+        yield
         for server in servers:
             with server.client() as client:
-                assert client.acl_log() == []
-                assert kind != "cluster" or client.execute_command("ACL", "DRYRUN", "gateway", "ASKING") == b"OK"
+                assert client.execute_command("ACL", "LOG") == []
     finally:
         for server in servers:
             with server.client() as client:
-                client.acl_deluser("gateway")
+                client.execute_command("ACL", "DELUSER", name)
+
+
+def servers_of(redis: Cluster | Watched) -> Sequence[Valkey]:
+    return redis.nodes if isinstance(redis, Cluster) else redis.servers
+
+
+@contextmanager
+def moving(redis: Cluster | Watched) -> Iterator[str]:
+    """Let a slot of a cluster be on its way to another master; return a key in it, which is asked for there."""
+    key = "uc:1:{moving}:all"
+    if isinstance(redis, Watched):
+        yield key
+        return
+    slot, source = key_slot(key.encode()), redis.master_of(key)
+    target = next(node for node in redis.masters if node is not source)
+    with source.client() as there, target.client() as here:
+        ids = [client.execute_command("CLUSTER", "MYID").decode() for client in (there, here)]
+        here.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        there.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        try:
+            yield key
+        finally:
+            here.execute_command("ASKING")
+            here.delete(key)
+            for client in (there, here):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+@pytest.mark.parametrize("kind", ["cluster", "sentinels"])
+async def test_the_rights_of_the_page_suffice_and_each_that_is_added_is_needed(
+    kind: str, redis_of: Callable[[str], Cluster | Watched]
+) -> None:
+    redis = redis_of(kind)
+    words = [word.replace("PASSWORD", "pass-word") for word in rights(kind)]
+    url = redis.url.replace("://", "://gateway:pass-word@")
+
+    async def work() -> None:
+        await use(url)
+        with moving(redis) as key:
+            async with opened(url) as store:
+                assert await store.execute("HSET", key, "n", 1) == 1
+
+    with user(servers_of(redis), "gateway", words):
+        await work()
+    for more in MORE[kind]:
+        fewer = [word for word in words if word != more]
+        with pytest.raises((StoreError, ResponseError, AssertionError)), user(servers_of(redis), "gateway", fewer):
+            await work()
+
+
+async def test_a_user_of_the_sentinels_needs_the_rights_of_the_page(redis_of: Callable[[str], Watched]) -> None:
+    redis = redis_of("sentinels")
+    own = ["on", ">pass-word", "resetchannels", "-@all"]
+    url = f"{redis.url}?sentinel_username=watcher&sentinel_password=pass-word"
+    with user(redis.sentinels, "watcher", [*own, *OF_SENTINELS]):
+        await use(url)
+    for one in OF_SENTINELS:
+        fewer = [word for word in OF_SENTINELS if word != one]
+        with pytest.raises((StoreError, AssertionError)), user(redis.sentinels, "watcher", [*own, *fewer]):
+            await use(url)
 
 
 @pytest.fixture
