@@ -73,7 +73,7 @@ def caddy(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
 def of_compose(folder: Path, gateway: Installation) -> Iterator[httpx.Client]:
     given = (FOLDER / "compose" / "balancer.yml").read_text()
     [(name, default)] = re.findall(r'GATEWAY_ADDRESS_HEADER: "\$\{(GATEWAY_ADDRESS_HEADER):-(.+)\}"', given)
-    header = gateway.env[name] or default
+    header = gateway.env.get(name) or default
     with balancer(folder, gateway.port, [HOST], site="https://localhost", GATEWAY_ADDRESS_HEADER=header) as client:
         yield client
 
