@@ -95,7 +95,7 @@ class Settings:
         traces = choice(env, "GATEWAY_TRACES", ("off", "on", "proxied"))
         settings = cls(
             redis_url=redis_url(env),
-            hms_app_access_key=required(env, "HMS_APP_ACCESS_KEY"),
+            hms_app_access_key=access_key(env),
             hms_app_secret=secret(env, "HMS_APP_SECRET"),
             hms_template_id=template_id(env),
             gateway_secrets=secrets(env, "GATEWAY_SECRET"),
@@ -226,6 +226,14 @@ def argon2_cost(env: Mapping[str, str]) -> tuple[int, int]:
 def address_header(env: Mapping[str, str]) -> str:
     """Return GATEWAY_ADDRESS_HEADER, empty if proxies write the client's address to X-Forwarded-For."""
     return header(env, "GATEWAY_ADDRESS_HEADER", "X-Real-IP") if env.get("GATEWAY_ADDRESS_HEADER") else ""
+
+
+def access_key(env: Mapping[str, str]) -> str:
+    """Return the checked HMS_APP_ACCESS_KEY. Raises: SettingsError"""
+    value = required(env, "HMS_APP_ACCESS_KEY")
+    if not re.fullmatch(r"[!-~]+", value):
+        raise SettingsError("HMS_APP_ACCESS_KEY must be one word of ASCII, as the 100ms dashboard shows it")
+    return value
 
 
 def template_id(env: Mapping[str, str]) -> str:

@@ -90,12 +90,15 @@ def foreseen(error: Exception) -> str:
     return ""
 
 
-def store_text(error: Exception) -> str:
-    """Say what is wrong with Redis; if it cannot be reached, where it was looked for and whether a demo is stopped."""
+def store_text(error: Exception, url: str = "") -> str:
+    """Say what is wrong with Redis; if it cannot be reached, where it was looked for and whether a demo is stopped.
+
+    Without a URL it is the Redis of the settings.
+    """
     text = str(error)
     if not any(words in text for words in ("connecting", "cannot be asked")):  # the latter of a cluster
         return text
-    where = f" at {place}" if (place := place_of(load_env().get("REDIS_URL", ""))) else ""
+    where = f" at {place}" if (place := place_of(url or load_env().get("REDIS_URL", ""))) else ""
     tried = text.replace("Redis", f"Redis{where}", 1) if "Redis" in text else f"{text}{where}"
-    hint = start_hint()
+    hint = "" if url else start_hint()
     return f"{hint}; {tried}" if hint else tried

@@ -1,6 +1,5 @@
 """`gateway init`: checks and writes the settings of a new installation."""
 
-import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -12,13 +11,14 @@ from urllib.parse import urlsplit
 import click
 
 from gateway.cli.failures import CommandError
-from gateway.cli.init_answers import COMPOSE_REDIS, complete
+from gateway.cli.init_answers import COMPOSE_REDIS, Answers, complete, quoted
+from gateway.cli.init_checks import Wrong
 from gateway.cli.terminal import JSON, print_json, say
 from gateway.files import write_whole
 from gateway.hms.replies import HmsTemplate
 from gateway.metering.intake import PATH
 from gateway.policy.effective import policy_of
-from gateway.policy.file import parse_policy
+from gateway.policy.file import BUILT_IN, parse_policy
 from gateway.policy.model import Policy
 from gateway.policy.tables import NAMES_ALLOWED
 from gateway.policy.templates import (
@@ -33,8 +33,6 @@ from gateway.settings import DEFAULT_HMS_API_URL, Settings, in_compose, process_
 
 _ENV, _POLICY, _KEYS = ".env", "policy.toml", "signing.pem"
 _COMPOSE_POLICY = "deploy/policy/policy.toml"  # in the folder that docker-compose.yml mounts
-# Characters that compose, a shell and python-dotenv read without quotes.
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,9 @@ class _Plan:
 @click.option(
     "--signing-key", is_flag=True, help=f"Sign access tokens with new keys in {_KEYS}, which other services can verify."
 )
-@click.option("--offline", is_flag=True, help="Do not check the credentials and the template at 100ms.")
+@click.option(
+    "--offline", is_flag=True, help="Connect neither to 100ms nor to Redis: check only the form of the values."
+)
 @click.option("--force", is_flag=True, help="Replace existing files without asking; backups are kept.")
 @JSON
 def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: str | None) -> None:
@@ -88,13 +88,19 @@ def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: 
         raise CommandError(
             "--redis-url: other users can read a password on a command line; set REDIS_URL, or enter it when asked"
         )
-    env, template = complete(process_env() | {name: value for name, value in given.items() if value}, offline=offline)
-    settings = Settings.from_env(env)
-    plan = _plan(env, settings, template)
+    env = process_env() | {name: value for name, value in given.items() if value}
+    if signing_key:
+        _check_signing(env)
+    prints = not _is_writable()
+    if prints and not in_compose(env):
+        raise CommandError(f"{_ENV} cannot be written: no file can be made in this folder")
+    answers = complete(env, offline=offline, needs_public_url=signing_key, fits=_policy_for)
+    settings = Settings.from_env(answers.env)
+    plan = _plan(answers, settings)
     plan = replace(plan, notes=(*plan.notes, _webhooks(settings)))
     if signing_key or _wants_keys(settings):
         plan = _with_keys(plan, settings)
-    if in_compose(process_env()) and not _is_writable():
+    if prints:
         _print(plan)
         return
     written = _write(plan, force=force)
@@ -113,13 +119,16 @@ def _wants_keys(settings: Settings) -> bool:
     return click.confirm(text, default=False, err=True)
 
 
-def _with_keys(plan: _Plan, settings: Settings) -> _Plan:
-    if not settings.public_url:
+def _check_signing(env: Mapping[str, str]) -> None:
+    if not env.get("GATEWAY_PUBLIC_URL") and not sys.stdin.isatty():
         raise CommandError(
             "--signing-key needs --public-url, which names the issuer of the tokens; nothing was written"
         )
-    if settings.token_keys is not None:
+    if env.get("GATEWAY_SIGNING_KEY"):
         raise CommandError("--signing-key: GATEWAY_SIGNING_KEY is set already; nothing was written")
+
+
+def _with_keys(plan: _Plan, settings: Settings) -> _Plan:
     # Only here: cryptography takes as long to import as the rest.
     from auth.signing_keys import KINDS, make_key, write_keys
 
@@ -136,32 +145,48 @@ def _webhooks(settings: Settings) -> str:
     return f"{where} {address} and a header {settings.webhook_header} with the value of HMS_WEBHOOK_SECRET in {_ENV}."
 
 
-def _plan(env: dict[str, str], settings: Settings, template: HmsTemplate | None) -> _Plan:
-    policy = policy_of(settings)
-    file = _POLICY
+def _plan(answers: Answers, settings: Settings) -> _Plan:
+    env, template, file = dict(answers.env), answers.template, _POLICY
     if in_compose(process_env()):
         file = _COMPOSE_POLICY
         if env["REDIS_URL"] == COMPOSE_REDIS:  # with any value, compose would start no Redis
             del env["REDIS_URL"]
+    notes = tuple(
+        f"{name} was not checked. Run `gateway doctor` when Redis can be reached." for name in answers.unchecked
+    )
     if template is None:
-        return _Plan(env, notes=("100ms was not asked. Run `gateway doctor` when it can be reached.",))
+        return _Plan(env, notes=(*notes, "100ms was not asked. Run `gateway doctor` when it can be reached."))
+    policy = policy_of(settings)
+    text = _policy_for(answers.env, template)
+    if not text:
+        return _Plan(env, notes=(*notes, *_powers(policy, template)))
+    missing = missing_roles(policy, "default", template.role_names)
+    written = parse_policy(text, file)
+    has = ", ".join(sorted(template.role_names))
+    note = f"The template has no {' and no '.join(missing)} but {has}: {file} maps relations to these roles."
+    notes = (*notes, note, *_left_out(template), *_powers(written, template))
+    return _Plan({**env, "GATEWAY_POLICY": f"./{file}"}, text, file, notes=notes)
+
+
+def _policy_for(env: Mapping[str, str], template: HmsTemplate) -> str:
+    """Return a policy for a template whose roles the built-in one does not fit, else an empty text.
+
+    Raises: Wrong, PolicyError
+    """
+    policy = policy_of(Settings.from_env(env))
     missing = missing_roles(policy, "default", template.role_names)
     if not missing:
-        return _Plan(env, notes=_powers(policy, template))
-    has = ", ".join(sorted(template.role_names)) or "none"
-    if settings.policy_path is not None:
-        raise CommandError(
-            f"{settings.policy_path} lists roles that the template does not have: {', '.join(missing)}; it has {has}."
-            " Correct it, or leave GATEWAY_POLICY unset; nothing was written"
+        return ""
+    if policy.source != BUILT_IN:
+        raise Wrong(
+            f"{policy.source} lists roles that the template does not have: {', '.join(missing)};"
+            f" it has {', '.join(sorted(template.role_names)) or 'none'}."
+            " Correct it, or leave GATEWAY_POLICY unset"
         )
     try:
-        text = policy_text(recommended_mapping(template))
+        return policy_text(recommended_mapping(template))
     except NoMapping as error:
-        raise CommandError(f"{error}; nothing was written") from error
-    written = parse_policy(text, file)
-    note = f"The template has no {' and no '.join(missing)} but {has}: {file} maps relations to these roles."
-    notes = (note, *_left_out(template), *_powers(written, template))
-    return _Plan({**env, "GATEWAY_POLICY": f"./{file}"}, text, file, notes=notes)
+        raise Wrong(str(error)) from error
 
 
 def _left_out(template: HmsTemplate) -> tuple[str, ...]:
@@ -208,16 +233,8 @@ def _back_up(path: Path) -> str | None:
 
 
 def _env_text(env: Mapping[str, str]) -> str:
-    lines = "".join(f"{name}={_quoted(name, value)}\n" for name, value in sorted(env.items()))
+    lines = "".join(f"{name}={quoted(name, value)}\n" for name, value in sorted(env.items()))
     return f"# Written by `gateway init`. Contains secrets: do not share it or put it under version control.\n{lines}"
-
-
-def _quoted(name: str, value: str) -> str:
-    if _PLAIN.fullmatch(value):
-        return value
-    if not value.isprintable() or "'" in value or "\\" in value:
-        raise CommandError(f"{name} has a quote, a backslash or a control character, which cannot be written to .env")
-    return f"'{value}'"
 
 
 def _is_writable() -> bool:
@@ -244,8 +261,8 @@ def _say(plan: _Plan, written: Mapping[str, str | None]) -> None:
             say(f"Wrote {written[name]}" + (f"; the previous file is {backup}" if backup else "") + ".")
     for note in plan.notes:
         say(note)
-    if process_env().get("GATEWAY_SECRET"):
-        say("Warning: GATEWAY_SECRET of the environment overrides the one in .env.")
+    for name in sorted(name for name, value in plan.env.items() if process_env().get(name, value).strip() != value):
+        say(f"Warning: {name} of the environment overrides the one in .env.")
     if in_compose(process_env()):
         say("Next: docker compose up -d --wait; docker compose exec gateway gateway users add NAME --role admin")
     else:

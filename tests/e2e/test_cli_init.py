@@ -255,9 +255,10 @@ def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation
     url, key, secret, template = given.values()
     other = "x" + secret[1:]
     # Each wrong answer is asked for again: at once if its form is wrong, or when 100ms refuses it.
-    answers = ["localhost", url, key, "short", other, "my template", "0" * 24, key, secret, template]
+    answers = ["localhost", url, "a b", key, "short", other, key, secret, "my template", "0" * 24, template]
     shown = at_terminal(fresh, "init", answers=[*answers, "video.example.com", "https://video.example.com", "n"])
     assert "REDIS_URL must look like redis://host:6379/0" in shown
+    assert "HMS_APP_ACCESS_KEY must be one word of ASCII, as the 100ms dashboard shows it." in shown
     assert "HMS_APP_SECRET must have at least 32 bytes." in shown
     assert "HMS_TEMPLATE_ID must be 24 hexadecimal digits" in shown
     assert "100ms refuses HMS_APP_ACCESS_KEY and HMS_APP_SECRET." in shown
@@ -277,6 +278,63 @@ def test_a_terminal_gets_prompts_and_the_secret_is_not_shown(fresh: Installation
     at_terminal(fresh, "init", answers=[*(given[name] for name in ASKED), "", "y"])
     assert "GATEWAY_PUBLIC_URL" not in written(fresh)
     assert len(list(fresh.folder.glob(".env.*.bak"))) == 1
+
+
+def test_a_server_that_does_not_answer_is_tried_again_replaced_or_left_unchecked(fresh: Installation) -> None:
+    given = {name: fresh.env.pop(name) for name in ASKED}
+    url, key, secret, template = given.values()
+    dead, wrong = f"redis://127.0.0.1:{free_port()}/0", f"{url.rpartition('/')[0]}/99"
+    api = f"http://127.0.0.1:{free_port()}/v2"
+    fresh.env["HMS_API_URL"] = api
+    shown = at_terminal(fresh, "init", answers=[dead, "t", "e", wrong, "e", url, key, secret, "t", "g", template, ""])
+    unreachable = f"REDIS_URL: connecting to Redis at {dead[8:-2]} failed: no Redis answers there"
+    assert shown.count(unreachable) == 2
+    assert "DB index is out of range" in shown
+    assert shown.count(f"100ms cannot be reached. ({api})") == 2
+    assert shown.index("100ms cannot be reached") < shown.index("HMS_TEMPLATE_ID (100ms dashboard")
+    assert "HMS_APP_ACCESS_KEY and HMS_APP_SECRET will be written unchecked." in shown
+    assert "100ms was not asked. Run `gateway doctor` when it can be reached." in shown
+    assert {name: written(fresh)[name] for name in ASKED} == given
+    (fresh.folder / ".env").unlink()
+    fresh.env["REDIS_URL"] = dead  # of the environment, which is no reason to fail at a terminal
+    shown = at_terminal(
+        fresh, "init", "--public-url", "https://a.example", answers=["g", key, secret, "g", template, "n"]
+    )
+    assert "REDIS_URL was not checked. Run `gateway doctor` when Redis can be reached." in shown
+    assert written(fresh)["REDIS_URL"] == dead
+
+
+def test_a_redis_that_would_lose_accounts_is_named_at_once(fresh: Installation) -> None:
+    url = fresh.env.pop("REDIS_URL")
+    with fresh.valkey.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            shown = at_terminal(fresh, "init", answers=[url, "g", ""])
+            assert "REDIS_URL: eviction: allkeys-lru lets Redis delete accounts" in shown
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_template_that_cannot_be_used_is_asked_for_again(fresh: Installation) -> None:
+    unusable = create_template(fresh, élève=role())
+    template = fresh.env.pop("HMS_TEMPLATE_ID")
+    shown = at_terminal(fresh, "init", answers=[unusable, template, ""])
+    assert "no role with a name" in shown
+    assert written(fresh)["HMS_TEMPLATE_ID"] == template
+
+
+def test_what_would_fail_later_is_named_before_the_first_question(fresh: Installation) -> None:
+    for name in ASKED:
+        del fresh.env[name]
+    (fresh.folder / "mine.toml").write_text("nonsense = 1")
+    for wrong, said in (
+        ({"HMS_WEBHOOK_SECRET": "short"}, "HMS_WEBHOOK_SECRET must have at least 32 bytes"),
+        ({"GATEWAY_PUBLIC_URL": "a.example"}, "GATEWAY_PUBLIC_URL must be an https:// address"),
+        ({"GATEWAY_POLICY": "mine.toml"}, "mine.toml: nonsense: unknown key"),
+    ):
+        assert_failed(fresh.command("init", **wrong), fresh.env, said)
+    refused = forked.run(["init"], folder=Path("/proc"), env=fresh.env)
+    assert ".env cannot be written" in refused.stderr
 
 
 def test_in_a_container_of_compose_redis_is_neither_asked_for_nor_written(fresh: Installation) -> None:
