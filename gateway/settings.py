@@ -44,6 +44,7 @@ DEFAULT_DATA = ".gateway"
 DEFAULT_PORT = 8000
 REDIS_TIMEOUT_MS = 250  # a busy machine may not run Redis for 100 ms; shorter than what a person notices
 DEMO_ENV = "demo.env"
+_ENV_FILE = "_GATEWAY_ENV_FILE"  # what `gateway --env-file` names, for worker processes too
 WEBHOOK_HEADER = "X-Gateway-Webhook-Secret"
 
 _REQUIRED = ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID", "GATEWAY_SECRET")
@@ -163,7 +164,15 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
 
 def given_env(folder: Path | None = None) -> dict[str, str]:
     """Return the process environment over `.env` of a folder (default: the current one), without those of a demo."""
-    return {**_read_env_file((folder or Path.cwd()) / ".env"), **process_env()}
+    named = os.environ.get(_ENV_FILE)
+    file = _read_named(Path(named)) if named else _read_env_file((folder or Path.cwd()) / ".env")
+    return {**file, **process_env()}
+
+
+def use_env_file(path: Path) -> None:
+    """Read a file instead of `.env` and of what a demo has written, in worker processes too. Raises: SettingsError"""
+    _read_named(path)
+    os.environ[_ENV_FILE] = str(path.absolute())
 
 
 def demo_in_use() -> Path | None:
@@ -360,7 +369,7 @@ def hms_given(env: Mapping[str, str]) -> tuple[bool, list[str]]:
 
 def _demo_env(env: Mapping[str, str]) -> Path | None:
     # Never with a real account: its secret would sign tokens for any process that listens at the demo's 100ms address.
-    if env.get("REDIS_URL") or hms_given(env)[0]:
+    if env.get("REDIS_URL") or hms_given(env)[0] or env.get(_ENV_FILE):
         return None
     demo = data_folder(env) / DEMO_ENV
     return demo if demo.is_file() else None
@@ -370,9 +379,22 @@ def _read_env_file(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
+        return _values(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name} cannot be read: {type(error).__name__}") from error
+
+
+def _read_named(path: Path) -> dict[str, str]:
+    try:
+        return _values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"--env-file: {path} cannot be read: {reason}") from error
+
+
+def _values(path: Path) -> dict[str, str]:
+    with path.open(encoding="utf-8") as stream:
+        return {name: value for name, value in dotenv_values(stream=stream, interpolate=False).items() if value}
 
 
 def _check_given(env: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import click
 
 from gateway import __version__
 from gateway.cli.failures import foreseen, misuse, not_text
-from gateway.settings import Settings, override, process_env
+from gateway.settings import Settings, override, process_env, use_env_file
 from gateway.text import printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -83,8 +83,11 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="gateway")
-def cli() -> None:
+@click.option("--env-file", type=click.Path(path_type=Path), help="Read settings from this file instead of `.env`.")
+def cli(env_file: Path | None) -> None:
     """An authenticated, rate-limited gateway in front of 100ms live video."""
+    if env_file is not None:
+        use_env_file(env_file)
 
 
 @cli.command(epilog="Example: gateway serve --port 8000 --workers 4")

@@ -19,6 +19,7 @@ from gateway.settings import (
     password_policy,
     redis_url,
     signing_key_path,
+    use_env_file,
 )
 
 HMS, GATEWAY, OLDER = "hms-Aq3v9Zk1mTr7Yw0Lc5Xb", "gat-Pz8s2Df4hJ6kLq1Vn3Gt9", "old-Wx5e7Ru9iOp2Mb4Cf6Kd8"
@@ -599,6 +600,30 @@ def test_an_env_file_that_is_not_text_is_refused_by_name(folder: Path) -> None:
     (folder / ".env").write_bytes(b"REDIS_URL=redis://\xff\xfe")
     with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
         load_env()
+
+
+def test_a_named_file_is_read_instead_of_the_env_file_and_the_demos(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_GATEWAY_ENV_FILE", "")  # restored afterwards
+    write(folder / ".env", GATEWAY_HOST="10.0.0.1", GATEWAY_PORT="7000")
+    write(folder / ".gateway" / DEMO_ENV, **GOOD)
+    write(folder / "etc" / "env", GATEWAY_PORT="9000", GATEWAY_LOG="console")
+    monkeypatch.setenv("GATEWAY_LOG", "json")
+    use_env_file(Path("etc/env"))
+    monkeypatch.chdir(folder / "etc")  # the path was relative to the first folder
+    env = load_env()
+    assert (env["GATEWAY_PORT"], env["GATEWAY_LOG"], "GATEWAY_HOST" in env) == ("9000", "json", False)
+    monkeypatch.chdir(folder)
+    assert "REDIS_URL" not in load_env()
+
+
+def test_a_named_file_that_cannot_be_read_is_refused(folder: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^--env-file: etc/env cannot be read: No such file or directory$"):
+        use_env_file(Path("etc/env"))
+    (folder / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=r"^--env-file: binary cannot be read: it is not UTF-8 text$"):
+        use_env_file(Path("binary"))
 
 
 def test_without_redis_the_refusal_points_to_the_demo(folder: Path) -> None:
