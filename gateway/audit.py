@@ -213,7 +213,7 @@ def _entry(place: str, words: list[bytes]) -> Entry:
 def check_action(action: str) -> None:
     """Check that an action, or a kind of actions such as `login`, exists. Raises: FieldError"""
     if action not in ACTIONS and action not in _KINDS:
-        raise FieldError("action", no_such("", action, ACTIONS))
+        raise FieldError("action", no_such("action", action, [*ACTIONS, *sorted(_KINDS)], "docs/security.md"))
 
 
 async def party(accounts: Accounts, user: str) -> str:

@@ -1,5 +1,6 @@
 """Reads single values of settings from a mapping; refuses what cannot be right in one line that names the setting."""
 
+import errno
 import ipaddress
 import re
 import ssl
@@ -171,6 +172,14 @@ def authorities(value: str) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def fault_of(error: OSError) -> str:
+    """Say in words why a file of certificates, or another file, cannot be read; without its name."""
+    if isinstance(error, ssl.SSLError):
+        return "it holds no certificate that can be read"
+    said = {errno.ENOENT: "there is no such file", errno.EACCES: "its permissions forbid it"}
+    return said.get(error.errno or 0) or (error.strerror or type(error).__name__).lower()
 
 
 def fingerprints(env: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from gateway.setting_values import (
     address,
     authorities,
     choice,
+    fault_of,
     fingerprints,
     header,
     http_url,
@@ -310,7 +311,7 @@ def redis_trust(env: Mapping[str, str], *, encrypted: bool) -> str:
         if ca:
             authorities(ca)
     except OSError as error:  # also of ssl
-        raise SettingsError(f"REDIS_CA_FILE must be a PEM file of CA certificates: {type(error).__name__}") from None
+        raise SettingsError(f"REDIS_CA_FILE must be a PEM file of CA certificates: {fault_of(error)}") from None
     return urlencode([("ca", ca)] * bool(ca) + [("fingerprint", one) for one in pinned])
 
 
@@ -380,8 +381,10 @@ def _read_env_file(path: Path) -> dict[str, str]:
         return {}
     try:
         return _values(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path.name} cannot be read: {type(error).__name__}") from error
+    except OSError as error:
+        raise SettingsError(f"{path.name} cannot be read: {fault_of(error)}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path.name} cannot be read: it is not UTF-8 text") from error
 
 
 def _read_named(path: Path) -> dict[str, str]:

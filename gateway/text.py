@@ -23,19 +23,20 @@ class FieldError(ValueError):
         self.rule = rule
 
 
-def no_such(what: str, name: str, known: Iterable[str]) -> str:
-    """Return a rule about a name that does not exist, with those that do."""
-    return f"there is no {what}{' ' if what else ''}{name!r}; {near(name, known)}"
+def no_such(what: str, name: str, known: Iterable[str], where: str = "") -> str:
+    """Return a rule about a name that does not exist, with those that do; see `near`."""
+    return f"there is no {what}{' ' if what else ''}{name!r}; {near(name, known, where)}"
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """Name what a mistyped name may have been meant to be, and all that it could be."""
+def near(name: str, known: Iterable[str], where: str = "") -> str:
+    """Name what a mistyped name may have been meant to be, and all names that there are, or `where` to read them."""
     import difflib  # only after an error: it takes 5 ms to import
 
     names = list(known)
     found = difflib.get_close_matches(name, names)
-    meant = f"did you mean {' or '.join(found)}? There are: " if found else "there are: "
-    return f"{meant}{', '.join(names) or 'none'}"
+    meant = f"did you mean {' or '.join(found)}? " if found else ""
+    every = f"all are listed in {where}" if where else f"there are: {', '.join(names) or 'none'}"
+    return f"{meant}{every[0].upper()}{every[1:]}" if meant else every
 
 
 def printable(text: str) -> str:

@@ -47,7 +47,7 @@ def explain_command(user: str, action: str, room: str | None, role: str | None, 
     both answers.
     """
     if action not in ACTIONS:
-        raise CommandError(f"unknown action {action!r}; {near(action, ACTIONS)}")
+        raise CommandError(f"unknown action {action!r}; {near(action, ACTIONS, 'docs/policy.md')}")
     if action in ROOM_ACTIONS and room is None:
         raise CommandError(f"{action} needs a room: give its id (see `gateway rooms list`)")
     if action not in ROOM_ACTIONS and room is not None:

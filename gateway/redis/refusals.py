@@ -5,11 +5,14 @@ the server's whole text, not an error of one request.
 """
 
 import logging
+import os
 import re
+import socket
 import time
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.redis.tls import tls_failure
 
@@ -20,6 +23,7 @@ QUIET_S = 60.0  # refusals of one kind that are less than this apart belong to t
 _OUTAGE = re.compile(
     r"(OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH|WRONGPASS) "
 )
+_NO_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _last_s: dict[str, float] = {}
 
 
@@ -28,9 +32,9 @@ class NotFound(RedisConnectionError):
 
 
 def reply_text(error: BaseException) -> str:
-    """Return an error reply in the server's words, on one line, or why TLS failed; for any other error, only its type.
+    """Return an error reply in the server's words, on one line, or why TLS or the connection failed.
 
-    Other errors may hold the address of the server, and its URL may hold the password.
+    Of any other error only its type: it may hold the address of the server, and its URL the password.
     """
     if broken := tls_failure(error):
         return broken
@@ -38,8 +42,22 @@ def reply_text(error: BaseException) -> str:
         return str(error)
     code = getattr(error, "status_code", None)  # redis-py removes the codes that it knows from the text
     if code is None and not isinstance(error, ResponseError):
-        return type(error).__name__
+        return _fault(error) or _fault(error.__cause__ or error.__context__) or type(error).__name__
     return " ".join(f"{code or ''} {error}".split())
+
+
+def _fault(error: BaseException | None) -> str:
+    """Say in words why a connection failed, without any address; empty if that is not known."""
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return "timed out"
+    if isinstance(error, socket.gaierror):
+        return "no such host" if error.errno in _NO_HOST else "the name of the host cannot be looked up now"
+    if not isinstance(error, OSError):
+        return ""
+    # For a name with several addresses asyncio puts the errors of all of them into one text.
+    several = re.search(r"\[Errno (\d+)\]", str(error))
+    number = error.errno or (int(several[1]) if several else 0)
+    return os.strerror(number).lower() if number else ""
 
 
 def is_outage(error: BaseException) -> bool:

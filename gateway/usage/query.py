@@ -140,4 +140,4 @@ def check_reason(counter: str, policy: Policy, codes: Iterable[str]) -> None:
         case (_, "denied" | "would_deny", name) if name not in limits:
             raise FieldError("counter", no_such("limit or quota", name, limits))
         case (_, "refused", name) if name not in (known := [*codes]):
-            raise FieldError("counter", no_such("code", name, known))
+            raise FieldError("counter", no_such("code", name, known, "docs/api.md"))

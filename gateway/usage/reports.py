@@ -24,7 +24,7 @@ PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"  # of a top l
 METRIC = (
     r"^(minutes|owned|denials|money|[a-z][a-z._-]{0,40}\.(ok|failed|(denied|refused|would_deny)\.[a-z0-9_.-]{1,40}))$"
 )
-_SHORT = {"minutes": "minutes.ok", "owned": "owned.ok", "money": "owned.ok", "denials": DENIALS}
+SHORT = {"minutes": "minutes.ok", "owned": "owned.ok", "money": "owned.ok", "denials": DENIALS}
 _MOST_SCANNED = 5_000  # users or rooms read for one page; a short page then says where the next begins
 _ROOMS_AT_ONCE = 100  # of a report by template, so that other requests are served in between
 _ROWS_AT_ONCE = 1_500  # about as many rows are built for a stream before other requests are served
@@ -120,7 +120,7 @@ class Reports:
         if counter == "money" and prices is None:
             raise FieldError("counter", "must not be money: the policy has no [prices]")
         check_counter(counter)
-        metric = _SHORT.get(counter, counter)
+        metric = SHORT.get(counter, counter)
         top = await self._derived.top(period, metric, size)
         users = await self._subjects.several([uid for uid, _ in top])
         rows = []
@@ -133,7 +133,7 @@ class Reports:
 
     async def total(self, period: str, counter: str) -> int | None:
         """Return the count of everyone together, for which `top` has that of each; None for rooms of owners."""
-        metric = _SHORT.get(counter, counter)
+        metric = SHORT.get(counter, counter)
         if metric == "owned.ok":
             return None
         daily = await self._history.daily(ALL, *days_of_period(period))

@@ -280,7 +280,7 @@ def test_filters_and_pages_of_the_trail(admin: Admin) -> None:
         ({"limit": 0}, "must be an integer >= 1"),
         ({"limit": 501}, "must be an integer <= 500"),
         ({"action": "Log in"}, "must be a string matching regex"),
-        ({"action": "tokens.minted"}, "there is no 'tokens.minted'; did you mean token.minted"),
+        ({"action": "tokens.minted"}, "there is no action 'tokens.minted'; did you mean token.minted"),
         ({"from": "2026-11-22T12:00:00"}, "must have a time zone, e.g. 2026-11-22T12:00:00Z"),
         ({"to": "noon"}, "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z"),
         ({"from": "2026-11-22"}, "must be a date and time with a time zone, e.g. 2026-11-22T12:00:00Z"),

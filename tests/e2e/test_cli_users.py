@@ -262,7 +262,7 @@ def test_tail_prints_all_entries_since_a_time_also_as_csv(guarded_installation: 
         (["--action", "LOGIN"], "gateway: Invalid value for --action: must look like login"),
         (
             ["--action", "room.create"],
-            "gateway: Invalid value for --action: there is no 'room.create'; did you mean room.created",
+            "gateway: Invalid value for --action: there is no action 'room.create'; did you mean room.created",
         ),
         (["--since", "2 hours"], "gateway: Invalid value for '--since': must look like 90s"),
     ],

@@ -307,10 +307,11 @@ def test_a_ca_file_has_certificates(tmp_path: Path, content: str | None) -> None
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    for value in (str(path), "-----BEGIN CERTIFICATE-----\\nAAAA"):
+    unread = "it holds no certificate that can be read"
+    said = {str(path): unread if content is not None else "there is no such file", str(tmp_path): "is a directory"}
+    for value, why in (said | {"-----BEGIN CERTIFICATE-----\\nAAAA": unread}).items():
         text = refusal(REDIS_URL="rediss://h", REDIS_CA_FILE=value)
-        assert text.startswith("REDIS_CA_FILE must be a PEM file of CA certificates: ")
-        assert "AAAA" not in text
+        assert text == f"REDIS_CA_FILE must be a PEM file of CA certificates: {why}"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
+import socket
 import ssl
 
 import pytest
 from redis._parsers.hiredis import _HiredisParser
 from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.redis import refusals
 from gateway.redis.refusals import log_refusal, reply_text
@@ -45,6 +49,39 @@ def test_the_text_of_a_reply_is_complete(reply: str) -> None:
 def test_only_the_type_of_another_error_is_shown() -> None:
     assert reply_text(ConnectionError("redis://:password@host")) == "ConnectionError"
     assert reply_text(OSError("redis://:password@host")) == "OSError"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (("127.0.0.1", 1), "connection refused"),
+        (("no-such-host.invalid", 6379), "no such host|the name of the host cannot be looked up now"),
+    ],
+)
+async def test_a_failed_connection_is_named_in_words_without_the_address(address: tuple[str, int], said: str) -> None:
+    with pytest.raises(RedisError) as failed:
+        await connect(f"redis://:password@{address[0]}:{address[1]}/0").open()
+    assert re.fullmatch(said, reply_text(failed.value))
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "h"), "no such host"),
+        (socket.gaierror(socket.EAI_AGAIN, "h"), "the name of the host cannot be looked up now"),
+        (TimeoutError(), "timed out"),
+        (
+            OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1), [Errno 111] …"),
+            "connection refused",
+        ),
+        (OSError(errno.EHOSTUNREACH, "10.1.2.3"), "no route to host"),
+    ],
+)
+def test_the_cause_of_a_failed_connection_is_said_in_words(cause: OSError, said: str) -> None:
+    error = ConnectionError("Error connecting to 10.1.2.3:6379.")
+    error.__context__ = cause
+    assert (reply_text(error), reply_text(cause)) == (said, said)
+    assert reply_text(RedisTimeoutError("Timeout connecting to server")) == "timed out"
 
 
 @pytest.mark.parametrize("reply", REFUSED)
