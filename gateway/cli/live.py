@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -14,9 +15,11 @@ from rich.text import Text
 from auth.accounts import Accounts
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.cli.terminal import CSV, JSON, console, plain_lines, print_csv, print_json, say, table_of
+from gateway.cli.layout import fits, fitted, plain_lines
+from gateway.cli.terminal import CSV, JSON, console, print_csv, print_json, say, table_of
 from gateway.cli.usage_views import shortened
 from gateway.redis.topology import AnyStore
+from gateway.text import printable
 from gateway.usage.live import LiveRoom, Now, who_is_where
 
 _MOST_ROOMS = 100  # except as CSV, which has no place to say how many there are
@@ -47,26 +50,38 @@ def live(every_s: int, once: bool, as_csv: bool, as_json: bool) -> None:
         elif not terminal.is_terminal:
             _print_plainly(now, _utc())
         elif once:
-            terminal.print(live_view(now, _utc()))
+            terminal.print(live_view(now, _utc(), terminal.width))
         else:
-            with Live(live_view(now, _utc()), console=terminal, auto_refresh=False, screen=True) as view:
+            with Live(
+                live_view(now, _utc(), terminal.width), console=terminal, auto_refresh=False, screen=True
+            ) as view:
                 while True:
                     await asyncio.sleep(every_s)
-                    view.update(live_view(await read(store), _utc()), refresh=True)
+                    view.update(live_view(await read(store), _utc(), terminal.width), refresh=True)
 
     with contextlib.suppress(KeyboardInterrupt):
         with_store(work)
 
 
-def live_view(now: Now, at: datetime) -> Group:
-    """Return who is in which room, for a terminal: readable in 80 columns, ids whole, titles on one line."""
+def live_view(now: Now, at: datetime, width: int) -> Group:
+    """Return who is in which room, for a terminal of this width: ids whole, titles on one line.
+
+    A terminal that is too narrow for a table gets lines: one for each room, and one for each person in it.
+    """
     lines: list[Text | Table] = [Text(_title(now, at), no_wrap=True)]
     if now.rooms:
-        table = table_of(["Room", "Person", "Role", Column("For", justify="right")])
+        table = table_of(["Room", "Person", "Role", Column("For", justify="right", no_wrap=True)])
         for room in now.rooms:
             table.add_row(*_cells(room, at))
-        lines.append(table)
+        lines += [fitted(table, width)] if fits(table, width) else map(Text, _narrow_lines(now, at))
     return Group(*lines, *map(Text, _notes(now)))
+
+
+def _narrow_lines(now: Now, at: datetime) -> Iterator[str]:
+    for room in now.rooms:
+        title, *people = [cell.split("\n") for cell in _cells(room, at)]
+        yield printable("  ".join(title))
+        yield from (printable("  ".join(("", *one))) for one in zip(*people, strict=True))
 
 
 def people_table(now: Now, at: datetime) -> Table:
@@ -87,7 +102,7 @@ def _print_plainly(now: Now, at: datetime) -> None:
 def _title(now: Now, at: datetime) -> str:
     people = {0: "No one is", 1: "1 person"}.get(now.all_people, f"{now.all_people} people")
     rooms = "a room" if now.all_rooms == 0 else "1 room" if now.all_rooms == 1 else f"{now.all_rooms} rooms"
-    return f"{people} in {rooms} at {at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{people} in {rooms} at {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _notes(now: Now) -> list[str]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import click
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -11,7 +11,7 @@ from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import with_store
-from gateway.cli.terminal import CSV, JSON, print_csv, print_json, print_table, progress, say, table_of
+from gateway.cli.terminal import CSV, DAY, JSON, print_csv, print_json, print_table, progress, say, table_of
 from gateway.hms.client import HmsClient, connect
 from gateway.hms.errors import HmsBusy
 from gateway.hms.replies import HmsSession
@@ -32,15 +32,14 @@ from limits.periods import day_span
 
 _MOST_DAYS = MOST_AGE_MS // MS_PER_DAY
 _MOST_ROWS = 50
-_DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command("reconcile", epilog="Example: gateway usage reconcile --from 2026-11-01 --to 2026-11-05")
-@click.option("--from", "first", type=_DAY, metavar="DAY", required=True, help="First day, at most 35 days ago.")
-@click.option("--to", "last", type=_DAY, metavar="DAY", help="Last day.  [default: today]")
+@click.option("--from", "first", type=DAY, metavar="DAY", required=True, help="First day, at most 35 days ago.")
+@click.option("--to", "last", type=DAY, metavar="DAY", help="Last day.  [default: today]")
 @CSV
 @JSON
-def reconcile(first: datetime, last: datetime | None, as_csv: bool, as_json: bool) -> None:
+def reconcile(first: date, last: date | None, as_csv: bool, as_json: bool) -> None:
     """Correct past minutes by what 100ms says of its sessions.
 
     Asks 100ms for the sessions of these days, and corrects the minutes that webhooks reported wrong or not at all. It
@@ -48,7 +47,7 @@ def reconcile(first: datetime, last: datetime | None, as_csv: bool, as_json: boo
     """
     settings = Settings.from_env(load_env())
     policy = PolicyInForce(policy_of(settings))
-    days = _days(first.date(), last.date() if last else None, today_in(policy.zone()))
+    days = _days(first, last, today_in(policy.zone()))
     with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as shown:
         task = shown.add_task("Reading sessions")
         findings = _with_reconciliation(settings, policy, days, lambda text: shown.update(task, description=text))

@@ -1,7 +1,8 @@
 """What the commands share: options, and results as JSON, CSV, lines and tables.
 
 Every text that a command prints passes `printable`: names, reasons and bodies are those of others, and must not control
-the terminal. Where no terminal shows a table it has no frame, no colours and a line for each row, and nothing is cut.
+the terminal. Where no terminal shows a table it has no frame, no colours and a line for each row. In a terminal ids
+and times are never cut.
 """
 
 import csv
@@ -9,29 +10,26 @@ import io
 import json
 import re
 import sys
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich import box
-from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
-from rich.table import Column, Table
+from rich.table import Table
 
-from gateway.text import printable
+from gateway.cli.layout import cell_text, fitted, lines_of, plain_lines
+from gateway.cli.layout import table_of as table_of
 from limits.periods import zone_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|min|h|d)")  # no duration has months, so that m is clear
 _LONGEST_S = 10_000 * 86_400  # longer than anything is kept
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")  # begins like a formula, and is none
-_LEFT_TO_RIGHT = "\u200e"  # shows nothing; what follows a name in Arabic or Hebrew would else be shown before it
 
 
 def _one_format(context: click.Context, option: click.Parameter, chosen: bool) -> bool:
@@ -55,7 +53,7 @@ CSV = format_option("csv", "Print CSV.")
 def seconds_of(text: str) -> int | None:
     """Return a text such as 90s, 30min, 2h or 7d as seconds, None for any other text."""
     match = _DURATION.fullmatch(text)
-    return int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]] if match else None
+    return int(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}[match[2]] if match else None
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
@@ -66,7 +64,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in it
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         seconds = value if isinstance(value, int) else seconds_of(value)
         if seconds is None:
-            self.fail("must look like 90s, 30min, 2h or 7d", param, ctx)
+            self.fail("must look like 90s, 30min (or 30m), 2h or 7d; the units are s, min, h and d", param, ctx)
         return seconds
 
 
@@ -95,6 +93,23 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
 MOMENT = Moment()
 
 
+class Day(click.ParamType):  # type: ignore[type-arg]
+    """Converts a day such as 2026-11-22 to a date."""
+
+    name = "day"
+
+    def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value if _DAY.fullmatch(value) else "")
+        except ValueError:
+            self.fail(f"{value!r} is not a day that exists; a day is YYYY-MM-DD, e.g. 2026-11-22", param, ctx)
+
+
+DAY = Day()
+
+
 def ms_of(moment: date, zone: str, *, is_end: bool = False) -> int:
     """Return a moment in epoch ms. Without a zone of its own it is one of `zone`; a day is its first or last ms."""
     if not isinstance(moment, datetime):
@@ -110,13 +125,13 @@ def fields(record: object, *names: str) -> dict[str, Any]:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines of text, without what could control the terminal."""
-    click.echo(_lines(text), err=err)
+    click.echo(lines_of(text), err=err)
 
 
 def write(chunk: bytes) -> None:
     """Write lines of CSV or JSON; to a terminal without what could control it, elsewhere as they are."""
     if sys.stdout.isatty():
-        chunk = _lines(chunk.decode().replace("\r\n", "\n")).encode()
+        chunk = lines_of(chunk.decode().replace("\r\n", "\n")).encode()
     sys.stdout.buffer.write(chunk)
 
 
@@ -147,21 +162,6 @@ def print_list(
         print_table(table, *notes)
 
 
-class _Harmless(Table):
-    """A table of texts by others."""
-
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        super().add_row(*(_lines(cell, guarded=True) if isinstance(cell, str) else cell for cell in cells), **options)
-
-
-def table_of(columns: Sequence[Column | str], rows: Iterable[Sequence[str]] = (), title: str | None = None) -> Table:
-    """Return a table of these rows. A cell may have several lines."""
-    table = _Harmless(*columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def print_table(table: Table, *notes: str) -> None:
     """Print a table and lines below it; where no terminal shows it, plain columns of whatever width they need."""
     title = str(table.title or "")
@@ -181,20 +181,9 @@ def console() -> Console:
 def print_rows(table: Table, console: Console) -> None:
     """Print a table as wide as a terminal is, and elsewhere as plain lines."""
     if console.is_terminal:
-        console.print(table)
+        console.print(fitted(table, console.width))
     else:
         click.echo("\n".join(plain_lines(table)))
-
-
-def plain_lines(table: Table) -> list[str]:
-    """Return a table as aligned columns, with a line for each row and nothing cut."""
-    columns = [[_one_line(cell) for cell in (column.header, *column.cells)] for column in table.columns]
-    for cells, column in zip(columns, table.columns, strict=True):
-        width = max(map(cell_len, cells))
-        for at, cell in enumerate(cells):
-            blanks = " " * (width - cell_len(cell))
-            cells[at] = blanks + cell if column.justify == "right" else cell + blanks
-    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def print_csv(table: Table) -> None:
@@ -205,7 +194,7 @@ def print_csv(table: Table) -> None:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(str(column.header).lower().replace(" ", "_") for column in table.columns)
     for row in zip(*(column.cells for column in table.columns), strict=True):
-        cells = (_one_line(cell).strip() for cell in row)
+        cells = (cell_text(cell).strip() for cell in row)
         writer.writerow(cell if _NUMBER.fullmatch(cell) else harmless(cell) for cell in cells)
     click.echo(text.getvalue().encode(), nl=False)
 
@@ -223,22 +212,6 @@ def instant_of(epoch_ms: int, zone: str) -> str:
 def _iso(epoch_ms: int, zone: str, precision: str) -> str:
     at = datetime.fromtimestamp(epoch_ms / 1000, zone_of(zone))
     return at.isoformat(timespec=precision).replace("+00:00", "Z")
-
-
-def _lines(text: str, *, guarded: bool = False) -> str:
-    """Make each line printable; `guarded` lines end with a mark if what follows them could be shown before them."""
-    lines = [printable(line) for line in text.split("\n")]
-    if guarded and not text.isascii():
-        lines = [f"{line}{_LEFT_TO_RIGHT}" if _turns(line) else line for line in lines]
-    return "\n".join(lines)
-
-
-def _turns(line: str) -> bool:
-    return any(unicodedata.bidirectional(char) in ("R", "AL") for char in line)
-
-
-def _one_line(cell: object) -> str:
-    return ", ".join(printable(line) for line in str(cell).replace(_LEFT_TO_RIGHT, "").split("\n"))
 
 
 def progress(*columns: ProgressColumn) -> Progress:

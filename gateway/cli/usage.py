@@ -4,7 +4,7 @@ import contextlib
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,7 +19,7 @@ from gateway.cli.connection import with_store
 from gateway.cli.failures import CommandError
 from gateway.cli.live import live
 from gateway.cli.reconcile import reconcile
-from gateway.cli.terminal import CSV, JSON, format_option, print_csv, print_json, progress, say, write
+from gateway.cli.terminal import CSV, DAY, JSON, format_option, print_csv, print_json, progress, say, write
 from gateway.cli.usage_views import print_peak, print_report, print_top, top_table
 from gateway.files import writing_whole
 from gateway.http.problem_codes import STATUS
@@ -28,11 +28,20 @@ from gateway.policy.live import PolicyInForce
 from gateway.policy.model import Policy
 from gateway.redis.topology import AnyStore
 from gateway.settings import archive_url, load_env, policy_path
-from gateway.text import FieldError
+from gateway.text import FieldError, no_such
 from gateway.usage.archive import Archive
 from gateway.usage.history import History
-from gateway.usage.query import GroupBy, Query, check_reason, days_of_period, last_settled_day, span_of_days, today_in
-from gateway.usage.reports import METRIC, PERIOD, Reports, UsagePage
+from gateway.usage.query import (
+    COUNTED_ACTIONS,
+    GroupBy,
+    Query,
+    check_reason,
+    days_of_period,
+    last_settled_day,
+    span_of_days,
+    today_in,
+)
+from gateway.usage.reports import METRIC, PERIOD, SHORT, Reports, UsagePage
 from gateway.usage.rows import TopRow, UsageDay, UsageRow, Zones
 from gateway.usage.subjects import Subjects
 from gateway.usage.tables import csv_of, json_of
@@ -40,7 +49,6 @@ from limits.counters import ALL, Counters
 from limits.derived import Derived
 
 _MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
-_DATE = click.DateTime(["%Y-%m-%d"])
 _FILTERS = (
     click.option(
         *("--by", "--group-by", "group_by"),
@@ -50,8 +58,8 @@ _FILTERS = (
     click.option("--user", help="Only this user or service key, by name or id."),
     click.option("--room", help="Only this room, by id."),
     click.option("--action", help="Only this action: minutes, owned, tokens.mint, rooms.create, login, api."),
-    click.option("--from", "first", type=_DATE, metavar="DAY", help="First day.  [default: 29 days before --to]"),
-    click.option("--to", "last", type=_DATE, metavar="DAY", help="Last day.  [default: today]"),
+    click.option("--from", "first", type=DAY, metavar="DAY", help="First day.  [default: 29 days before --to]"),
+    click.option("--to", "last", type=DAY, metavar="DAY", help="Last day.  [default: today]"),
 )
 
 
@@ -163,8 +171,8 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
     if not re.fullmatch(PERIOD, period):
         raise click.BadParameter("must look like 2026-11-22 or 2026-11", param_hint="--period")
     if not re.fullmatch(METRIC, counter):
-        rule = "must be minutes, owned, denials, money, or an action and an outcome, e.g. tokens.mint.ok"
-        raise click.BadParameter(rule, param_hint="--counter")
+        known = [*SHORT, *(f"{action}.{outcome}" for action in COUNTED_ACTIONS for outcome in ("ok", "failed"))]
+        raise click.BadParameter(no_such("counter", counter, known, "docs/usage.md"), param_hint="--counter")
     currency = policy.prices.currency if policy.prices else ""
 
     async def read(desk: _Desk) -> tuple[list[TopRow], int | None, str]:
@@ -268,15 +276,14 @@ class _Selected(msgspec.Struct):
     user: str | None
     room: str | None
     action: str | None
-    first: datetime | None
-    last: datetime | None
+    first: date | None
+    last: date | None
 
 
 async def _query(desk: _Desk, options: _Selected) -> Query:
     """Return what the options ask for, and note in the audit trail that it was read. Raises UnknownUser."""
     with _as_option():
-        first, last = (day.date() if day else None for day in (options.first, options.last))
-        days = span_of_days(first, last, today_in(desk.policy.time_zone))
+        days = span_of_days(options.first, options.last, today_in(desk.policy.time_zone))
         uid = (await desk.reports.find_user(options.user)).id if options.user else None
         query = Query(days, options.group_by, uid, options.action, options.room, desk.policy.prices)
     report = "rooms" if "room_id" in query.keys else "users"

@@ -1,6 +1,7 @@
 """How `gateway usage` shows reports in a terminal: tables, and the course of days as small bars.
 
-Everything is readable in 80 columns: columns without any number are left out, ids are never cut, titles never wrap.
+Everything is readable in 80 columns: columns without any number are left out, ids are never cut, titles never wrap. If
+a terminal is too narrow, the reasons follow in a table of their own, and the most people at once is left out.
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.table import Column, Table
 from rich.text import Text
 
+from gateway.cli.layout import fits
 from gateway.cli.terminal import console as _console
 from gateway.cli.terminal import print_rows, table_of
 from gateway.text import printable
@@ -24,7 +26,8 @@ _REASONS = {"denied": "denied", "refused": "refused", "would_deny": "would be de
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 60
 _MOST_CELLS = 22  # an id of a user has 21
-_GROUPS = {"day": "day", "month": "month", "user": "user", "action": "", "room": "room", "template": "template"}
+_OPTIONAL = ("Denied", "Refused", "Failed", "Peak", "Money")
+_NEVER_WRAPPED = ("date", "month", "room_id")
 _SHOWN_AS = {
     "date": "Day",
     "month": "Month",
@@ -45,17 +48,18 @@ def title_of(query: Query, zone: str) -> str:
 def print_report(query: Query, rows: Sequence[UsageRow], zone: str, *, more: bool) -> None:
     """Print a report as a table with totals and with the reasons of what was denied or refused.
 
-    If each row is a day of the same thing, also print the course of these days. In a terminal the reasons follow the
-    table, which has no room for them.
+    If each row is a day of the same thing, also print the course of these days. The reasons follow in a second table if
+    the terminal has no room for them in the first.
     """
     console = _console()
     console.print(Text(title_of(query, zone)), soft_wrap=True)
     if query.user or query.room:
         console.print(Text(_whose(query, rows[0])), soft_wrap=True)
     totals = [] if more else totals_of(query, rows)
-    print_rows(_report_table(query, rows, totals, cut=console.is_terminal), console)
-    if console.is_terminal and (reasons := _reasons_table(rows)).row_count:
-        print_rows(reasons, console)
+    table, with_reasons = _report_table(query, rows, totals, console.width if console.is_terminal else None)
+    print_rows(table, console)
+    if not with_reasons:
+        print_rows(_reasons_table(query, rows), console)
     if more:
         how = "All of them: gateway usage export; sums: --by action"
         console.print(f"Only the first {len(rows)} rows are shown, without totals. {how}", soft_wrap=True)
@@ -155,17 +159,13 @@ def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def _reasons_table(rows: Sequence[UsageRow]) -> Table:
-    """Return how many requests each limit denied, and for which codes others were refused, the most first."""
-    found = Counter[tuple[str, str]]()
+def _reasons_table(query: Query, rows: Sequence[UsageRow]) -> Table:
+    """Return how many requests of each row a limit denied, and for which codes others were refused."""
+    keys, counted = _key_columns(query), [Column("Reason", no_wrap=True), Column("Count", justify="right")]
+    table = table_of([*keys.values(), Column("Action", no_wrap=True), *counted])
     for row in rows:
         for reason, count in _reasons(row):
-            found[row.action, reason] += count
-    table = table_of(
-        [Column("Action", no_wrap=True), Column("Reason", overflow="fold"), Column("Count", justify="right")]
-    )
-    for (action, reason), count in found.most_common():
-        table.add_row(action, reason, str(count))
+            table.add_row(*(_key(row, name, cut=True) for name in keys), row.action, reason, str(count))
     return table
 
 
@@ -175,33 +175,46 @@ def _reasons(row: UsageRow) -> Iterator[tuple[str, int]]:
             yield f"{said}: {name}", count
 
 
-def _report_table(query: Query, rows: Sequence[UsageRow], totals: Sequence[UsageRow], *, cut: bool) -> Table:
-    alone = query.user or query.room  # then the line above the table says it
-    keys = [name for name in query.keys if name in ({"date", "month"} if alone else _SHOWN_AS)]
-    columns = [Column(_SHOWN_AS[name], **_STYLE.get(name, {"overflow": "fold"})) for name in keys]
-    optional = ["Denied", "Refused", "Failed", "Peak", "Money"]
-    if cut and query.group_by is None and not alone:
-        optional.remove("Peak")  # day, user and action leave no room for it
-    lines = [*rows, *totals]
-    numbers = [(name, [_cell(row, name) for row in lines]) for name in optional]
-    numbers = [(name, cells) for name, cells in numbers if any(cells)]
-    titles = ["Done", *(query.prices.currency if name == "Money" and query.prices else name for name, _ in numbers)]
-    counts = [Column(title, justify="right", no_wrap=True) for title in titles]
-    why = [] if cut or not any(any(_reasons(row)) for row in rows) else ["Why"]
-    table = table_of([*columns, Column("Action", no_wrap=True), *counts, *why])
+def _report_table(
+    query: Query, rows: Sequence[UsageRow], totals: Sequence[UsageRow], width: int | None
+) -> tuple[Table, bool]:
+    """Return a report as a table, for a terminal of this width or another place; and whether it has all reasons."""
+    reasons = any(any(_reasons(row)) for row in rows)
+    if width is None:
+        return _whole_table(query, rows, totals, [*_OPTIONAL, "Why"], cut=False), True
+    for left_out in ((), ("Peak",), ("Why",), ("Peak", "Why")):
+        wanted = [name for name in (*_OPTIONAL, "Why") if name not in left_out]
+        table = _whole_table(query, rows, totals, wanted, cut=True)
+        if fits(table, width):
+            break
+    return table, "Why" in wanted or not reasons
+
+
+def _whole_table(
+    query: Query, rows: Sequence[UsageRow], totals: Sequence[UsageRow], wanted: Sequence[str], *, cut: bool
+) -> Table:
+    """Return a report with those of the wanted columns that have any value."""
+    keys, lines = _key_columns(query), [*rows, *totals]
+    found = [(name, [_cell(row, name) for row in lines]) for name in wanted]
+    found = [(name, cells) for name, cells in found if any(cells)]
+    money = query.prices.currency if query.prices else "Money"
+    columns = [Column("Done", justify="right", no_wrap=True)]
+    for name, _ in found:
+        title = money if name == "Money" else name
+        columns.append(Column(title, justify="left" if name == "Why" else "right", no_wrap=True))
+    table = table_of([*keys.values(), Column("Action", no_wrap=True), *columns])
     for at, row in enumerate(lines):
         texts = [_key(row, name, cut=cut) for name in keys] if at < len(rows) else ["Total", "", ""][: len(keys)]
-        reasons = ["\n".join(f"{reason} {count}" for reason, count in _reasons(row))] if why else []
-        cells = [_number(row.ok, row.seconds), *(cells[at] for _, cells in numbers), *reasons]
+        cells = [_number(row.ok, row.seconds), *(cells[at] for _, cells in found)]
         table.add_row(*texts, row.action, *cells, end_section=at == len(rows) - 1)
     return table
 
 
-_STYLE: dict[str, dict[str, Any]] = {
-    "date": {"no_wrap": True},
-    "month": {"no_wrap": True},
-    "room_id": {"no_wrap": True},
-}
+def _key_columns(query: Query) -> dict[str, Column]:
+    """Return the columns that say what a row is about, by the names of its fields."""
+    alone = query.user or query.room  # then the line above the table says it
+    shown = ("date", "month") if alone else _SHOWN_AS
+    return {name: Column(_SHOWN_AS[name], no_wrap=name in _NEVER_WRAPPED) for name in query.keys if name in shown}
 
 
 def _whose(query: Query, row: UsageRow) -> str:
@@ -218,6 +231,8 @@ def _key(row: UsageRow, name: str, *, cut: bool) -> str:
 
 
 def _cell(row: UsageRow, name: str) -> str:
+    if name == "Why":
+        return "\n".join(f"{reason} {count}" for reason, count in _reasons(row))
     if name == "Money":
         return "" if row.money is UNSET else str(row.money)
     if name == "Peak":

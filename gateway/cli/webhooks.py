@@ -9,7 +9,7 @@ from rich.table import Column
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
 from gateway.cli.outgoing import out
-from gateway.cli.terminal import CSV, JSON, print_csv, print_list, print_result, table_of
+from gateway.cli.terminal import CSV, JSON, console, print_csv, print_list, print_result, table_of
 from gateway.metering.dead_letters import DeadLetter
 from gateway.metering.webhooks import Webhooks
 from gateway.redis.topology import AnyStore
@@ -18,7 +18,7 @@ from gateway.text import printable
 
 T = TypeVar("T")
 
-_MOST_CHARS = 200  # of a body; CSV and JSON have more
+_MOST_CHARS = 200  # of a body in a terminal
 _NONE = "There are no dead letters."
 
 
@@ -62,7 +62,8 @@ def dead(as_csv: bool, as_json: bool) -> None:
         print_csv(table_of(("Id", "At", "Why", "Body"), rows))
         return
     # Lines, because a table of 80 columns has no room for a body.
-    lines = [f"{one.id}  {iso(one.at_ms / 1000)}  {one.why}\n    {printable(one.body[:_MOST_CHARS])}" for one in found]
+    most = _MOST_CHARS if console().is_terminal else None
+    lines = [f"{one.id}  {iso(one.at_ms / 1000)}  {one.why}\n    {printable(one.body[:most])}" for one in found]
     print_result(found, "\n".join(lines) or _NONE, as_json=as_json)
 
 

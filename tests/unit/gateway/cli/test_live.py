@@ -24,17 +24,30 @@ def test_people_in_rooms_have_a_line_each_and_cannot_change_the_terminal() -> No
     room = LiveRoom(ROOM, LONG, UID, "hanna", people[0].since, people)
     console = Console(width=80, markup=False, highlight=False)
     with console.capture() as capture:
-        console.print(live_view(Now([room], 2, 3), NOON))
+        console.print(live_view(Now([room], 2, 3), NOON, 80))
     shown = capture.get()
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-    assert shown.startswith("3 people in 2 rooms at 2026-11-22 12:00:00 UTC")
+    assert shown.startswith("3 people in 2 rooms at 2026-11-22T12:00:00Z")
     assert [line for line in shown.splitlines() if UID in line and "2 h 13 min" in line]
     assert [line for line in shown.splitlines() if ROOM in line and "0 min" in line]
     assert "Shown: 1 of them" in shown
     with console.capture() as capture:
-        console.print(live_view(Now([], 0, 0), NOON))
-    assert capture.get().strip() == "No one is in a room at 2026-11-22 12:00:00 UTC"
+        console.print(live_view(Now([], 0, 0), NOON, 80))
+    assert capture.get().strip() == "No one is in a room at 2026-11-22T12:00:00Z"
+
+
+def test_a_terminal_without_room_for_a_table_has_a_line_for_each_room_and_person() -> None:
+    people = [LivePerson(UID, "", "participant", "2026-11-22T09:47:00.000Z")]
+    now = Now([LiveRoom(ROOM, "Physics", UID, "hanna", people[0].since, people)], 1, 1)
+    console = Console(width=50, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(live_view(now, NOON, 50))
+    assert capture.get().splitlines() == [
+        "1 person in 1 room at 2026-11-22T12:00:00Z",
+        f"Physics  {ROOM}  of hanna",
+        f"  {UID}  participant  2 h 13 min",
+    ]
 
 
 def test_elsewhere_each_person_has_a_row_and_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +58,7 @@ def test_elsewhere_each_person_has_a_row_and_nothing_is_cut(capsys: pytest.Captu
     now = Now([LiveRoom(ROOM, LONG, UID, "", people[0].since, people)], 2, 3)
     _print_plainly(now, NOON)
     title, _, *rows, note = capsys.readouterr().out.splitlines()
-    assert title == "3 people in 2 rooms at 2026-11-22 12:00:00 UTC"
+    assert title == "3 people in 2 rooms at 2026-11-22T12:00:00Z"
     assert [row.startswith(f"{ROOM}  {LONG}  {UID}") for row in rows] == [True, True]
     assert rows[0].endswith("mira  host   2026-11-22T09:47:00.000Z  2 h 13 min")
     assert note == "Shown: 1 of them, those with the most people."
@@ -56,4 +69,4 @@ def test_elsewhere_each_person_has_a_row_and_nothing_is_cut(capsys: pytest.Captu
         f'{ROOM},"{LONG}",{UID},,,,guest,2026-11-22T11:59:30.000Z,0 min',
     ]
     _print_plainly(Now([], 0, 0), NOON)
-    assert capsys.readouterr().out == "No one is in a room at 2026-11-22 12:00:00 UTC\n"
+    assert capsys.readouterr().out == "No one is in a room at 2026-11-22T12:00:00Z\n"

@@ -15,10 +15,13 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 from rich.console import Console
 
+from gateway.audit import check_action
 from gateway.cli import cli, main, terminal
 from gateway.cli.failures import place_of
 from gateway.cli.terminal import (
     CSV,
+    DAY,
+    DURATION,
     JSON,
     MOMENT,
     instant_of,
@@ -30,6 +33,7 @@ from gateway.cli.terminal import (
     table_of,
     write,
 )
+from gateway.text import FieldError
 from tests.unit.gateway.cli.commands import commands
 
 MODULES = Path(terminal.__file__).parent
@@ -182,6 +186,38 @@ def test_a_moment_may_be_given_by_how_long_ago_it_was() -> None:
 def test_what_is_no_moment_is_refused_with_examples(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"must look like 90s.* 2026-11-22T14:30Z"):
         MOMENT.convert(text, None, None)
+
+
+def test_minutes_may_be_written_as_m_and_other_units_are_refused_with_those_that_there_are() -> None:
+    assert [DURATION.convert(text, None, None) for text in ("5m", "5min", "90s", "2h", "7d")] == [
+        300,
+        300,
+        90,
+        7200,
+        604_800,
+    ]
+    with pytest.raises(click.BadParameter, match="the units are s, min, h and d"):
+        DURATION.convert("5mo", None, None)
+
+
+@pytest.mark.parametrize("text", ["22.11.2026", "2026-02-30", "20261122", "yesterday", ""])
+def test_what_is_no_day_is_refused_in_plain_words(text: str) -> None:
+    assert DAY.convert("2026-11-22", None, None) == date(2026, 11, 22)
+    with pytest.raises(click.BadParameter, match=r"is not a day that exists; a day is YYYY-MM-DD, e\.g\. 2026-11-22"):
+        DAY.convert(text, None, None)
+
+
+def test_a_mistyped_counter_or_audit_action_is_refused_with_similar_ones_and_where_all_are_listed() -> None:
+    for counter, meant in (("minute", "minutes"), ("tokens.mint", "tokens.mint.ok"), ("foo", "")):
+        done = CliRunner().invoke(cli, ["usage", "top", "--counter", counter])
+        listed = "did you mean .*All are" if meant else "all are"
+        assert re.search(f"there is no counter '{counter}'; {listed} listed in docs/usage.md", done.output), done.output
+        assert meant in done.output
+    with pytest.raises(FieldError) as wrong:
+        check_action("romo")
+    assert (
+        str(wrong.value) == "action: there is no action 'romo'; did you mean room? All are listed in docs/security.md"
+    )
 
 
 @pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31", "1999-12-31T23:59Z"])

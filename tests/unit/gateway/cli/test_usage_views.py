@@ -27,7 +27,11 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=80, force_terminal=True, color_system=None))
+    in_terminal(monkeypatch, 80)
+
+
+def in_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(usage_views, "_console", lambda: Console(width=width, force_terminal=True, color_system=None))
 
 
 @pytest.mark.parametrize("group_by", [None, "day", "month", "user", "action", "room", "template"])
@@ -91,7 +95,10 @@ def test_the_day_with_most_people_at_the_same_time_is_shown(
     assert not lines(capsys)
 
 
-def test_totals_per_action_and_reasons_are_below_a_table_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_totals_per_action_are_below_a_table_and_reasons_of_each_row_in_a_second_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_terminal(monkeypatch, 60)
     query, rows = Query(DAYS, "user", prices=Prices("EUR", Decimal(4))), []
     for name, seconds in (("hanna", 86_399), ("mark", 1)):
         counts = {"minutes.ok": seconds, "api.ok": 2, "api.denied.api": 3, "api.refused.not_found": 1}
@@ -106,16 +113,52 @@ def test_totals_per_action_and_reasons_are_below_a_table_in_a_terminal(capsys: p
         ["Total", "minutes", "1440.00", "5.76"],  # of the seconds, and of the money that is shown; no sum of peaks
         ["Total", "tokens.mint", "5"],
     ]
-    at = shown.index(["Action", "Reason", "Count"])
+    at = shown.index(["User", "Action", "Reason", "Count"])
     assert [line for line in shown[at + 2 :] if line] == [
-        ["tokens.mint", "would", "be", "denied:", "api", "9"],
-        ["api", "denied:", "api", "6"],
-        ["api", "refused:", "not_found", "2"],
+        ["hanna", "api", "denied:", "api", "3"],
+        ["hanna", "api", "refused:", "not_found", "1"],
+        ["mark", "api", "denied:", "api", "3"],
+        ["mark", "api", "refused:", "not_found", "1"],
+        ["mark", "tokens.mint", "would", "be", "denied:", "api", "9"],
     ]
     print_report(query, rows[:2], "UTC", more=True)
     said = capsys.readouterr().out
     assert "Only the first 2 rows are shown, without totals." in said
     assert "Total" not in said
+
+
+@pytest.mark.parametrize(
+    ("group_by", "head", "key"),
+    [
+        (None, "Day User", "2026-11-22 hanna"),
+        ("day", "Day", "2026-11-22"),
+        ("month", "Month", "2026-11"),
+        ("user", "User", "hanna"),
+        ("action", "", ""),
+        ("room", "Room id Room", f"{ROOM} Physics"),
+    ],
+)
+def test_reasons_are_in_the_table_if_the_terminal_has_room_for_them_and_else_follow_with_the_keys_of_their_rows(
+    group_by: GroupBy | None, head: str, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = Query(DAYS, group_by)
+    keys = {"date": "2026-11-22", "month": "2026-11", "user_id": UID, "username": "hanna", "room_id": ROOM}
+    keys |= {"room_name": "Physics", "owner_id": UID}
+    counts = {"tokens.mint.ok": 7, "tokens.mint.denied.tokens.mint": 31, "tokens.mint.refused.not_found": 2}
+    rows = rows_of(counts, action=None, prices=None, keys={name: keys[name] for name in query.keys})
+    in_terminal(monkeypatch, 120)
+    print_report(query, rows, "UTC", more=False)
+    one, two = [line.split() for line in lines(capsys) if "denied:" in line or "refused:" in line]
+    assert one[-7:] == ["tokens.mint", "7", "31", "2", "denied:", "tokens.mint", "31"]
+    assert two == ["refused:", "not_found", "2"]
+
+    in_terminal(monkeypatch, 45)
+    print_report(query, rows, "UTC", more=False)
+    said = " ".join(" ".join(lines(capsys)).split())
+    assert f"{head} Action Reason Count ".lstrip() in said
+    assert (
+        f" {key} tokens.mint denied: tokens.mint 31 {key} tokens.mint refused: not_found 2".replace("  ", " ") in said
+    )
 
 
 def test_elsewhere_each_row_has_its_reasons(
