@@ -19,6 +19,7 @@ from gateway.cli.connection import every, with_store
 from gateway.cli.terminal import CSV, MOMENT, format_option, instant_of, ms_of, print_csv, say, table_of
 from gateway.policy.file import load_policy
 from gateway.redis.topology import AnyStore
+from gateway.rooms.listing import rooms_by_id
 from gateway.routes.schemas import iso
 from gateway.settings import load_env, policy_path
 from gateway.text import FieldError, printable
@@ -44,8 +45,8 @@ def audit() -> None:
 def tail(lines: int | None, follow: bool, as_csv: bool, as_json: bool, **selected: Any) -> None:
     """Print the last entries, newest at the end.
 
-    Users and keys have their names beside their ids. Times are those of `[reports] time_zone` in the policy, and so is
-    a time without a zone. CSV and JSON are in UTC.
+    Users, keys and rooms have their names beside their ids. Times are those of `[reports] time_zone` in the policy, and
+    so is a time without a zone. CSV and JSON are in UTC.
     """
     if follow and (as_csv or selected["until"]):
         raise click.UsageError("--follow goes with neither --csv nor --until.")
@@ -54,7 +55,7 @@ def tail(lines: int | None, follow: bool, as_csv: bool, as_json: bool, **selecte
 
     async def work(store: AnyStore) -> None:
         accounts = Accounts(store.execute)
-        trail, names = Audit(store.execute), _Names(Subjects(accounts, ServiceKeys(store.execute)))
+        trail, names = Audit(store.execute), _Names(Subjects(accounts, ServiceKeys(store.execute)), store)
         wanted = await _filter(options, zone, accounts)
         newest, _ = await trail.page(size=1)  # where --follow starts, even if no entry matches
         found = await _last(trail, lines or (20 if options.since is None else MOST_ENTRIES), wanted)
@@ -108,16 +109,20 @@ def _check_action(action: str) -> None:
 
 
 class _Names:
-    """The names of users and service keys by their ids, each asked for once."""
+    """The names of users, service keys and rooms by their ids, each asked for once."""
 
-    def __init__(self, subjects: Subjects) -> None:
+    def __init__(self, subjects: Subjects, store: AnyStore) -> None:
         self._subjects = subjects
+        self._store = store
         self._known: dict[str, str] = {}
 
     async def of(self, entries: list[Entry]) -> dict[str, str]:
         ids = {one for entry in entries for one in (entry.by, entry.subject) if is_subject(one)} - set(self._known)
         found = await self._subjects.several(list(ids))
         self._known |= {one: found[one].username or one if one in found else one for one in ids}
+        rooms = {room for entry in entries if (room := _room_of(entry))} - set(self._known)
+        named = await rooms_by_id(self._store.execute, rooms)
+        self._known |= {room: named[room].name if room in named else room for room in rooms}
         return self._known
 
 
@@ -142,27 +147,34 @@ def _print(newest_first: list[Entry], names: dict[str, str], zone: str, *, as_js
         by_name, subject_name = names.get(entry.by, ""), names.get(entry.subject, "")
         if as_json:
             more = {"at": iso(entry.at_ms / 1000), "by_name": by_name, "subject_name": subject_name}
+            if room := _room_of(entry):
+                more["room_name"] = "" if names[room] == room else names[room]
             click.echo(json.dumps(msgspec.to_builtins(entry) | more))
             continue
-        by = _who(entry.by, names) or "-"
+        by = _who(entry.by, names) or "(nobody)"
         whom = f" -> {_who(entry.subject, names)}" if entry.subject and entry.subject != entry.by else ""
         at = instant_of(entry.at_ms, zone)
-        say(printable(f"{at} {entry.action:20} {by}{whom}{_details(entry)}"))  # a reason is free text
+        say(printable(f"{at}  {entry.action:19}  {by}{whom}{_details(entry, names)}"))  # a reason is free text
 
 
 def _table(newest_first: list[Entry], names: dict[str, str]) -> Table:
     rows = []
     for one in reversed(newest_first):
         users = (one.by, names.get(one.by, ""), one.subject, names.get(one.subject, ""))
-        rows.append((iso(one.at_ms / 1000), one.action, *users, _details(one).strip()))
+        rows.append((iso(one.at_ms / 1000), one.action, *users, _details(one, names).strip()))
     return table_of(("At", "Action", "By", "By name", "Subject", "Subject name", "Details"), rows)
 
 
 def _who(uid: str, names: dict[str, str]) -> str:
-    """Return a user's name and id; of a deleted one, whom `names` has under the id, the id alone."""
+    """Return a user's or room's name and id; of a deleted one, which `names` has under the id, the id alone."""
     name = names.get(uid, uid)
     return uid if name == uid else f"{name} ({uid})"
 
 
-def _details(entry: Entry) -> str:
-    return "".join(f" {name}={value}" for name, value in entry.details.items())
+def _room_of(entry: Entry) -> str:
+    return str(entry.details.get("room", ""))
+
+
+def _details(entry: Entry, names: dict[str, str]) -> str:
+    texts = {name: str(value) for name, value in entry.details.items()}
+    return "".join(f" {name}={_who(text, names) if name == 'room' else text}" for name, text in texts.items())

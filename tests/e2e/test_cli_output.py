@@ -74,15 +74,65 @@ def in_terminal(at: Installation, columns: int, *arguments: str) -> str:
 
 
 def test_a_terminal_gets_a_frame_and_a_pipe_gets_lines(installation: Installation) -> None:
-    shown = in_terminal(installation, 60, "users", "list")
-    lines = re.sub(r"\x1b\[[0-9]*m", "", shown).split("\r\n")
-    assert max(map(len, lines)) <= 60
+    lines = seen(installation, 80, "users", "list")
+    assert max(map(len, lines)) <= 80
     assert any(set(line.strip()) == {"─"} for line in lines)
     plain = installation.command("users", "list", COLUMNS="60").stdout
     head, *rows = plain.splitlines()
     assert "\x1b" not in plain
     assert re.split("  +", head) == ["User", "Roles", "Status", "Created", "Id"]
     assert {len(re.split("  +", row)) for row in rows} == {5}
+
+
+def seen(at: Installation, columns: int, *arguments: str) -> list[str]:
+    """Return the lines in a terminal, without colours."""
+    return re.sub(r"\x1b\[[0-9]*m", "", in_terminal(at, columns, *arguments)).split("\r\n")
+
+
+def test_ids_and_times_are_whole_in_terminals_of_any_width(installation: Installation) -> None:
+    with installation.client_of("hanna") as hanna:
+        room = hanna.post("/api/rooms", json={"name": "Physics"}).json()["room"]["id"]
+        assert hanna.post(f"/api/rooms/{room}/token", json={"role": "nope"}).status_code == 422
+    installation.log_in("hanna")
+    user = json.loads(installation.command("users", "show", "hanna", "--sessions", "--json").stdout)
+    [session, *_] = user["logged_in"]
+    created = installation.command("users", "list", "--name", "hanna", "--csv").stdout.splitlines()[1].split(",")[3]
+    for columns in (50, 80, 100, 140):
+        words = {
+            ("users", "list"): [user["id"], "hanna", created],
+            ("users", "show", "hanna", "--sessions"): [user["id"], session["id"], session["address"], created],
+            ("usage", "show", "--by", "room"): [room, "Physics", "unknown_role", "tokens.mint"],
+        }
+        for arguments, whole in words.items():
+            lines = seen(installation, columns, *arguments)
+            assert "…" not in "".join(lines)
+            assert set(whole) <= set(re.split("[ ,]+", " ".join(lines))), (columns, lines)
+
+
+def test_the_trail_names_rooms_and_nobody(installation: Installation) -> None:
+    with installation.client_of("hanna") as hanna:
+        room = hanna.post("/api/rooms", json={"name": "Physics"}).json()["room"]["id"]
+        me = hanna.get("/api/auth/me").json()["user"]["id"]
+    entry = {"action": "peer.removed", "by": "", "subject": me, "request_id": "", "room": room, "budget": "b"}
+    with installation.valkey.client() as client:
+        client.xadd(STREAM, {"entry": json.dumps(entry)})
+        client.xadd(STREAM, {"entry": json.dumps(entry | {"room": "f" * 24})})
+    words = ("audit", "tail", "--action", "peer.removed", "--lines", "2")
+    lines = installation.command(*words).stdout.splitlines()
+    assert [re.sub(r"^\S+Z  ", "", line) for line in lines] == [
+        f"peer.removed         (nobody) -> hanna ({me}) room=Physics ({room}) budget=b",
+        f"peer.removed         (nobody) -> hanna ({me}) room={'f' * 24} budget=b",
+    ]
+    entries = [json.loads(line) for line in installation.command(*words, "--json").stdout.splitlines()]
+    assert [one["room_name"] for one in entries] == ["Physics", ""]
+    assert f"room=Physics ({room})" in installation.command(*words, "--csv").stdout
+
+
+def test_a_redis_that_does_not_answer_is_named_with_the_cause(installation: Installation) -> None:
+    done = installation.command("users", "list", REDIS_URL="redis://127.0.0.1:1/0")
+    assert done.stderr == (
+        "gateway: Redis (REDIS_URL): connecting to Redis at 127.0.0.1:1 failed: connection refused\n"
+    )
 
 
 def test_what_others_have_written_never_controls_the_terminal(installation: Installation) -> None:
