@@ -16,7 +16,7 @@ help:
 	@echo "make docker  build the image, measure it, and start three gateways with compose; needs a Docker engine"
 	@echo "make soak    load a whole installation for 10 minutes, or SECONDS, and check that nothing grows or is lost"
 	@echo "make check   lint, format, types, import rules, spelling, generated pages"
-	@echo "make bench   measure the limiter, and a join token beside other servers"
+	@echo "make bench   measure what a decision costs, and compare join tokens with other servers"
 	@echo "make format  format the code"
 	@echo "make docs    regenerate the generated pages in docs/"
 	@echo "make lock    renew the hash-locked requirements (needs uv)"
