@@ -32,18 +32,17 @@ FOLDER = REPOSITORY / "deploy"
 PAGE = (REPOSITORY / "docs" / "deploy.md").read_text()
 PASSWORD = "blue lantern over seven quiet hills"
 CLIENT = "203.0.113.9"
-ASKED = ("REDIS_URL", "HMS_APP_ACCESS_KEY", "HMS_APP_SECRET", "HMS_TEMPLATE_ID")
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """How a platform runs the gateway. `generated` are secrets that it makes itself."""
+    """How a platform runs the gateway. `own` are the settings whose values differ between installations."""
 
     command: list[str]
     env: dict[str, str]
     health: str
     stop_within_s: int
-    generated: tuple[str, ...] = ()
+    own: set[str]
     code: tuple[str, ...] = field(default=())  # what is in the working folder
 
 
@@ -56,7 +55,9 @@ def heroku() -> Platform:
     version = (FOLDER / "heroku" / ".python-version").read_text().strip()
     assert re.search(rf"^FROM python:{re.escape(version)}-", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     code = ("auth", "gateway", "limits")
-    return Platform(shlex.split(found["web"]), documented("Heroku"), "/health/ready", 30, code=code)
+    assert "heroku-redis:premium-0        # sets REDIS_URL;" in section("Heroku")
+    own = {"REDIS_URL", *commanded("Heroku", "heroku config:set")}
+    return Platform(shlex.split(found["web"]), documented("Heroku"), "/health/ready", 30, own, code)
 
 
 def railway() -> Platform:
@@ -66,7 +67,9 @@ def railway() -> Platform:
     assert set(deploy) == {"healthcheckPath", "healthcheckTimeout", "restartPolicyType", "drainingSeconds"}
     assert deploy["restartPolicyType"] == "ALWAYS"
     command, env = image()
-    return Platform(command, env | documented("Railway"), deploy["healthcheckPath"], deploy["drainingSeconds"])
+    assert "the variables above" in section("Railway")
+    env |= documented("Railway")
+    return Platform(command, env, deploy["healthcheckPath"], deploy["drainingSeconds"], everywhere())
 
 
 def fly() -> Platform:
@@ -77,7 +80,8 @@ def fly() -> Platform:
     assert '--command "/opt/gateway/bin/gateway users add' in PAGE
     assert re.search(r"^ENV PATH=/opt/gateway/bin:", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     command, env = image()
-    return Platform(command, env | config["env"], check["path"], config["kill_timeout"])
+    own = commanded("Fly", "fly secrets set")
+    return Platform(command, env | config["env"], check["path"], config["kill_timeout"], own)
 
 
 def render() -> Platform:
@@ -91,11 +95,13 @@ def render() -> Platform:
         "property": "connectionString",
     }
     assert (store["type"], store["maxmemoryPolicy"], store["ipAllowList"]) == ("keyvalue", "noeviction", [])
-    assert {name for name, one in variables.items() if one.get("sync") is False} == {*ASKED[1:], "GATEWAY_PUBLIC_URL"}
-    generated = tuple(name for name, one in variables.items() if one.get("generateValue"))
+    asked = {name for name, one in variables.items() if one.get("sync") is False}
+    made = {name for name, one in variables.items() if one.get("generateValue")}
+    assert made == {"GATEWAY_SECRET", "HMS_WEBHOOK_SECRET"}
     command, env = image()
     env |= {name: one["value"] for name, one in variables.items() if "value" in one}
-    return Platform(command, env, web["healthCheckPath"], web["maxShutdownDelaySeconds"], generated)
+    own = {"REDIS_URL"} | asked | made
+    return Platform(command, env, web["healthCheckPath"], web["maxShutdownDelaySeconds"], own)
 
 
 def image() -> tuple[list[str], dict[str, str]]:
@@ -107,12 +113,27 @@ def image() -> tuple[list[str], dict[str, str]]:
     return list(json.loads(command)), {name: value for name, value in env.items() if name.startswith("GATEWAY_")}
 
 
+def section(platform: str) -> str:
+    return PAGE.partition(f"### {platform}\n")[2].partition("\n##")[0]
+
+
 def documented(platform: str) -> dict[str, str]:
     """Return the variables that docs/deploy.md says to set on a platform whose file cannot hold them."""
-    section = PAGE.partition(f"### {platform}\n")[2].partition("\n##")[0]
-    found = dict(re.findall(r"\b((?:GATEWAY|PYTHON)_[A-Z_]+)=([0-9A-Za-z.:/,-]+)", section))
+    found = dict(re.findall(r"\b((?:GATEWAY|PYTHON)_[A-Z_]+)=([0-9A-Za-z.:/,-]+)", section(platform)))
     assert set(found) >= {"GATEWAY_TRUSTED_PROXIES", "PYTHON_CPU_COUNT"}
-    return {name: value for name, value in found.items() if name != "GATEWAY_PUBLIC_URL"}
+    return {name: value for name, value in found.items() if value != "..."}
+
+
+def commanded(platform: str, command: str) -> set[str]:
+    """Return the settings that the documented commands set, without those whose values they state."""
+    lines = re.findall(rf"^    {command} (.+)$", section(platform), re.MULTILINE)
+    pairs = re.findall(r"\b([A-Z][A-Z_]+)=(\S+)", " ".join(lines))
+    return {name for name, value in pairs if value == "..." or "NAME" in value}
+
+
+def everywhere() -> set[str]:
+    """Return the settings that the page demands on every platform."""
+    return set(re.findall(r"`([A-Z_]+)`", PAGE.partition("\nEverywhere:\n\n- Set ")[2].partition(".")[0]))
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +149,10 @@ def test_platform_starts_serves_and_stops_the_gateway(
     servers.valkey.flush()
     platform, port = read(), free_port()
     assert platform.stop_within_s >= GRACE_S + 2 + 5  # 2 s for traces
-    env = platform.env | {name: servers.env[name] for name in ASKED}
-    env |= {"PORT": str(port), "GATEWAY_PUBLIC_URL": "https://video.example.com", "GATEWAY_SECRET": generated()}
-    env |= {name: generated() for name in platform.generated}
+    assert platform.own == everywhere()
+    values = servers.env | {"GATEWAY_PUBLIC_URL": "https://video.example.com"}
+    values |= {"GATEWAY_SECRET": generated(), "HMS_WEBHOOK_SECRET": generated()}
+    env = platform.env | {name: values[name] for name in platform.own} | {"PORT": str(port)}
     # Of this test alone: a path to the programs, the local 100ms, and a machine that is busy.
     env |= {"PATH": str(Path(sys.executable).parent)}
     env |= {name: servers.env[name] for name in ("HMS_API_URL", "GATEWAY_REDIS_TIMEOUT_MS")}
@@ -153,6 +175,7 @@ def test_platform_starts_serves_and_stops_the_gateway(
             done = added.command("users", "add", "ada", "--role", "admin", "--role", "host", stdin=PASSWORD)
             assert done.returncode == 0, done.stderr
             serves(client, env.get("GATEWAY_ADDRESS_HEADER", "X-Forwarded-For"))
+            assert client.post("/hooks/100ms", json={}).status_code == 401  # 404 without a secret: no minutes
         process.send_signal(signal.SIGTERM)
         assert process.wait(GRACE_S + 2) in (0, -signal.SIGTERM)
     finally:
