@@ -47,7 +47,7 @@ class Instruments:
         )
         self._decisions = Counter(
             "gateway_limit_decisions",
-            "Requests that a limit, quota or lease was asked about, by what it said",
+            "Requests checked against a limit, quota or lease, by what it said",
             ["limit", "outcome"],
             registry=here,
         )

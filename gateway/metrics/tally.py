@@ -35,7 +35,7 @@ class Times(Struct):
 
 
 class Outcomes(Struct):
-    """What became of the requests that one limit, quota or lease was asked about."""
+    """What became of the requests checked against one limit, quota or lease."""
 
     allowed: int = 0
     near_limit: int = 0  # of those allowed: at least 80 % was used
@@ -62,7 +62,7 @@ class Tally:
         times.add(seconds)
 
     def decided(self, decision: Decision) -> None:
-        """Count a decision for each limit, quota and lease that it asked."""
+        """Count a decision for each limit, quota and lease that it checked."""
         if decision.failed_guard is not None:
             return
         for state in decision.limits:  # inline: a mint asks four of them

@@ -77,6 +77,7 @@ class Machine:
 
     def _bash(self, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         line = line.replace("/opt/gateway/bin/python", sys.executable)
+        line = line.replace("/opt/gateway/bin/gateway", f"{sys.executable} -m gateway")
         line = re.sub(r"/(?=(etc|var/lib)/(redis|gateway|opt/gateway)\b)", f"{self.root}/", line)
         env = {"PATH": f"{self.programs}:{os.environ['PATH']}", "REDIS_URL": self.at.valkey.url}
         options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30, "check": False}
@@ -184,4 +185,3 @@ def test_a_backup_is_restored_on_a_new_machine(machine: Machine, tmp_path: Path)
     with at.client() as client:
         assert client.post("/api/auth/refresh", json={"refresh_token": hanna["refresh_token"]}).status_code == 200
     assert at.log_in("hanna")["user"] == hanna["user"]
-    assert_done(at.command("doctor"), at.env)

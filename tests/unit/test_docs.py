@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ from docs import generate
 from docs.gcra import TARGET, draw
 from gateway.apidoc.components import HEADERS
 from gateway.emulator import active_rooms, control, joining, room_codes, rooms, sessions, templates, webhook_control
+from gateway.metering.leader import LEASE_S, RENEW_S
 from gateway.policy.actions import ACTIONS, PERMISSIONS, RELATIONS, ROOM_ACTIONS
 from gateway.policy.decide import Rule
 from gateway.policy.tables import PolicyTable
@@ -54,6 +56,13 @@ def test_compose_passes_every_setting_to_the_gateway() -> None:
     assert settings_in_code() - DEMO_ONLY | COMPOSE_ONLY <= set(NAME.findall(compose))
     balancer = (ROOT / "deploy" / "compose" / "balancer.yml").read_text()
     assert set(NAME.findall(balancer)) - settings_in_code() - COMPOSE_ONLY - DEMO_ONLY == BALANCER_ONLY
+
+
+def test_page_says_how_long_the_chores_may_rest() -> None:
+    """A process asks for the lock every RENEW_S, and the one that died may just have taken it for LEASE_S."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    [said_s] = re.findall(r"if it dies, another takes over within ([0-9]+) s", page)
+    assert math.ceil(LEASE_S + RENEW_S) == int(said_s)
 
 
 def test_picture_of_gcra_matches_the_limiter() -> None:
