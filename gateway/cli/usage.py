@@ -49,6 +49,7 @@ from limits.counters import ALL, Counters
 from limits.derived import Derived
 
 _MOST_SHOWN = 1000  # rows of a table in a terminal; files and JSON have all
+_COUNTER = "One is minutes, owned, money, denials, or an action and an outcome, e.g. tokens.mint.ok"
 _FILTERS = (
     click.option(
         *("--by", "--group-by", "group_by"),
@@ -172,7 +173,8 @@ def top(counter: str, period: str | None, size: int, as_csv: bool, as_json: bool
         raise click.BadParameter("must look like 2026-11-22 or 2026-11", param_hint="--period")
     if not re.fullmatch(METRIC, counter):
         known = [*SHORT, *(f"{action}.{outcome}" for action in COUNTED_ACTIONS for outcome in ("ok", "failed"))]
-        raise click.BadParameter(no_such("counter", counter, known, "docs/usage.md"), param_hint="--counter")
+        rule = f"{no_such('counter', counter, known, 'docs/usage.md')}. {_COUNTER}"
+        raise click.BadParameter(rule, param_hint="--counter")
     currency = policy.prices.currency if policy.prices else ""
 
     async def read(desk: _Desk) -> tuple[list[TopRow], int | None, str]:

@@ -11,7 +11,7 @@ import socket
 import time
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.redis.tls import tls_failure
@@ -23,6 +23,7 @@ QUIET_S = 60.0  # refusals of one kind that are less than this apart belong to t
 _OUTAGE = re.compile(
     r"(OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH|WRONGPASS) "
 )
+_CLOSED = "Connection closed by server."  # the text of redis-py
 _NO_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _last_s: dict[str, float] = {}
 
@@ -52,6 +53,10 @@ def _fault(error: BaseException | None) -> str:
         return "timed out"
     if isinstance(error, socket.gaierror):
         return "no such host" if error.errno in _NO_HOST else "the name of the host cannot be looked up now"
+    if isinstance(error, InvalidResponse):
+        return "the server does not speak the protocol of Redis"
+    if isinstance(error, RedisConnectionError) and str(error) == _CLOSED:
+        return "the server closed the connection"
     if not isinstance(error, OSError):
         return ""
     # For a name with several addresses asyncio puts the errors of all of them into one text.

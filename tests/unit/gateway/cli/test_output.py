@@ -213,6 +213,7 @@ def test_a_mistyped_counter_or_audit_action_is_refused_with_similar_ones_and_whe
         listed = "did you mean .*All are" if meant else "all are"
         assert re.search(f"there is no counter '{counter}'; {listed} listed in docs/usage.md", done.output), done.output
         assert meant in done.output
+        assert "an action and an outcome, e.g. tokens.mint.ok" in done.output
     with pytest.raises(FieldError) as wrong:
         check_action("romo")
     assert (

@@ -10,7 +10,8 @@ import ssl
 
 import pytest
 from redis._parsers.hiredis import _HiredisParser
-from redis.exceptions import ConnectionError, RedisError
+from redis._parsers.socket import SERVER_CLOSED_CONNECTION_ERROR
+from redis.exceptions import ConnectionError, InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.redis import refusals
@@ -62,6 +63,11 @@ async def test_a_failed_connection_is_named_in_words_without_the_address(address
     with pytest.raises(RedisError) as failed:
         await connect(f"redis://:password@{address[0]}:{address[1]}/0").open()
     assert re.fullmatch(said, reply_text(failed.value))
+
+
+def test_a_server_that_is_no_redis_or_hangs_up_is_named_as_such() -> None:
+    assert reply_text(InvalidResponse("b'SSH-2.0'")) == "the server does not speak the protocol of Redis"
+    assert reply_text(ConnectionError(SERVER_CLOSED_CONNECTION_ERROR)) == "the server closed the connection"
 
 
 @pytest.mark.parametrize(
