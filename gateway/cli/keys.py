@@ -1,16 +1,17 @@
 """`gateway keys`: service keys, and under `signing` the keys that sign access tokens."""
 
 import time
+from collections.abc import Sequence
 
 import click
-from rich.table import Column, Table
+from rich.table import Table
 
 from auth.service_keys import NewKey, ServiceKey
 from gateway.accounts.actor import Actor
 from gateway.accounts.service_keys import MOST_OVERLAP_S
 from gateway.cli.connection import Office, with_office
 from gateway.cli.signing import signing
-from gateway.cli.terminal import CSV, DURATION, JSON, minute_of, print_list, print_result, say, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, console, minute_of, print_list, print_result, say, table_of
 from gateway.policy.scopes import SCOPES
 from gateway.routes.keys import OneServiceKey
 
@@ -58,7 +59,8 @@ def list_keys(revoked: bool, as_csv: bool, as_json: bool) -> None:
     every, zone = with_office(read)
     found = [key for key in every if revoked or key.status == "active"]
     none = "No service keys yet. Make one: gateway keys add NAME --scope usage:read-any"
-    print_list([OneServiceKey.of(one) for one in found], _table(found, zone), none=none, as_json=as_json, as_csv=as_csv)
+    table = keys_table(found, zone, stacked=not as_csv and console().is_terminal)
+    print_list([OneServiceKey.of(one) for one in found], table, none=none, as_json=as_json, as_csv=as_csv)
 
 
 @keys.command("show", epilog="Example: gateway keys show billing")
@@ -72,7 +74,8 @@ def show_key(key: str, as_csv: bool, as_json: bool) -> None:
         return await office.keys.find(key), office.time_zone
 
     found, zone = with_office(read)
-    print_list(OneServiceKey.of(found), _table([found], zone), as_json=as_json, as_csv=as_csv)
+    table = keys_table([found], zone, stacked=not as_csv and console().is_terminal)
+    print_list(OneServiceKey.of(found), table, as_json=as_json, as_csv=as_csv)
 
 
 @keys.command("rotate", epilog="Example: gateway keys rotate billing --overlap 1h")
@@ -101,18 +104,17 @@ def revoke_key(key: str, yes: bool) -> None:
     say(f"{with_office(work).name} is revoked.")
 
 
-def _table(found: list[ServiceKey], zone: str) -> Table:
+def keys_table(found: Sequence[ServiceKey], zone: str, *, stacked: bool) -> Table:
+    """Return service keys as a table; `stacked` has ids and times below names and states, for 80 columns."""
     now_ms = time.time_ns() // 1_000_000
-    rows = [
-        (
-            one.name,
-            "\n".join(sorted(one.scopes)),
-            one.state(now_ms),
-            *(minute_of(at, zone) if at else "never" for at in (one.expires_ms, one.used_ms)),
-            "\n".join(map(str, one.cidrs)),
-            one.id,
-        )
-        for one in found
-    ]
-    texts = [Column(name, overflow="fold") for name in ("Key", "Scopes", "Status", "Expires", "Last used", "From")]
-    return table_of([*texts, Column("Id", no_wrap=True)], rows)
+    columns = ["Key", "Scopes", "Status", "Expires", "Last used", "From", "Id"]
+    table = table_of(["Key, id", "Scopes", "Status, expires, last used", "From"] if stacked else columns)
+    for one in found:
+        times = [minute_of(at, zone) if at else "never" for at in (one.expires_ms, one.used_ms)]
+        state = [one.state(now_ms), *times]
+        scopes, networks = "\n".join(sorted(one.scopes)), "\n".join(map(str, one.cidrs))
+        if stacked:
+            table.add_row(f"{one.name}\n{one.id}", scopes, "\n".join(state), networks)
+        else:
+            table.add_row(one.name, scopes, *state, networks, one.id)
+    return table

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gateway.text import printable
 
-_LONGEST_WORD = 40  # no id, time, or name of an action or a limit is longer; only longer words are broken
+_LONGEST_WORD = 48  # no id, time, or name of an action or a limit is longer; only longer words are broken
 _LEFT_TO_RIGHT = "\u200e"  # shows nothing; what follows a name in Arabic or Hebrew would else be shown before it
 
 

@@ -8,7 +8,7 @@ from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
-from gateway.cli.terminal import CSV, JSON, print_list, print_result, table_of
+from gateway.cli.terminal import CSV, JSON, console, print_list, print_result, table_of
 from gateway.outgoing.control import EndpointState, Outgoing, Trial, UnknownEndpoint
 from gateway.outgoing.outbox import DeadMessage, Outbox
 from gateway.outgoing.sender import Sender
@@ -19,6 +19,8 @@ from gateway.routes.schemas import iso
 from gateway.settings import load_env, policy_path, signing_keys
 
 T = TypeVar("T")
+
+_EVENT = ("Endpoint", "Event")
 
 
 @click.group("out")
@@ -53,8 +55,11 @@ def dead(as_csv: bool, as_json: bool) -> None:
         return await every(lambda before: outgoing.dead(before=before, size=100), None)
 
     found = _with_outgoing(work)
-    rows = [(one.id, one.endpoint, one.message.type, iso(one.at_ms / 1000), one.why) for one in found]
-    table = table_of(("Id", "Endpoint", "Event", "Given up", "Why"), rows)
+    stacked = not as_csv and console().is_terminal  # for 80 columns
+    table = table_of(["Id, given up", *_EVENT, "Why"] if stacked else ["Id", *_EVENT, "Given up", "Why"])
+    for one in found:
+        at, about = iso(one.at_ms / 1000), (one.endpoint, one.message.type)
+        table.add_row(*((f"{one.id}\n{at}", *about) if stacked else (one.id, *about, at)), one.why)
     print_list(found, table, none="There are no dead letters.", as_json=as_json, as_csv=as_csv)
 
 
