@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +94,8 @@ def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: 
     prints = not _is_writable()
     if prints and not in_compose(env):
         raise CommandError(f"{_ENV} cannot be written: no file can be made in this folder")
+    if sys.stdin.isatty() and not prints and not force:
+        _confirm([Path(_ENV)])  # before the questions: a no afterwards would lose the answers
     answers = complete(env, offline=offline, needs_public_url=signing_key, fits=_policy_for)
     settings = Settings.from_env(answers.env)
     plan = _plan(answers, settings)
@@ -202,14 +204,21 @@ def _powers(policy: Policy, template: HmsTemplate) -> tuple[str, ...]:
     )
 
 
+def _confirm(paths: Sequence[Path]) -> None:
+    """Ask whether files may be replaced. Raises: CommandError, click.Abort"""
+    present = " and ".join(str(path) for path in paths if path.exists())
+    if not present:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(f"{present} exists already; --force replaces it and keeps a backup")
+    click.confirm(f"{present} exists already. Replace it? A backup is kept", abort=True, err=True)
+
+
 def _write(plan: _Plan, *, force: bool) -> dict[str, str | None]:
     """Write the files; return their paths and the paths of the backups."""
     files = plan.files()
-    present = " and ".join(str(path) for path, *_ in files if path.exists())
-    if present and not force:
-        if not sys.stdin.isatty():
-            raise CommandError(f"{present} exists already; --force replaces it and keeps a backup")
-        click.confirm(f"{present} exists already. Replace it? A backup is kept", abort=True, err=True)
+    if not force:
+        _confirm([path for path, *_ in files if not (sys.stdin.isatty() and path == Path(_ENV))])
     written: dict[str, str | None] = {}
     for path, text, mode in files:
         name = path.name.lstrip(".").partition(".")[0]
