@@ -5,9 +5,11 @@ import gc
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from importlib.util import find_spec
+from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
 import uvicorn
@@ -117,6 +119,14 @@ def _accepted(listeners: Iterable[socket.socket]) -> Iterator[socket.socket]:
 
 
 class _Worker(multiprocess.Process):
+    def start(self) -> None:
+        """Start it, and leave it the only one that holds its end of the pipe.
+
+        While the supervisor held it too, a worker that died during a health check was replaced after 5 s.
+        """
+        super().start()
+        self.child_conn.close()
+
     @property
     def server(self) -> uvicorn.Server:
         if self._server is None:
@@ -127,7 +137,32 @@ class _Worker(multiprocess.Process):
 multiprocess.Process = _Worker  # type: ignore[misc]  # the supervisor has no parameter for it
 
 
+class _Exit(threading.Event):
+    """Tells the supervisor to exit; its `wait` ends early when a worker has died, which the supervisor then replaces.
+
+    A worker that dies before the second `wait` after its start ends none: one that dies at each start is started no
+    more often than without this.
+    """
+
+    def __init__(self, workers: list[multiprocess.Process]) -> None:
+        super().__init__()
+        self._workers = workers
+        self._known: list[multiprocess.Process] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        watched = [one.process.sentinel for one in self._workers if one in self._known]
+        self._known = list(self._workers)
+        if not watched:
+            return super().wait(timeout)
+        wait_for_any(watched, timeout)
+        return self.is_set()
+
+
 class _Workers(Multiprocess):
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.should_exit = _Exit(self.processes)
+
     def terminate_all(self) -> None:
         """Close the listening sockets first: a connection that they accept is served by no worker any more."""
         for listener in self.sockets:

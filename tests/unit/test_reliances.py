@@ -22,7 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis._parsers.hiredis import _HiredisParser
 from uvicorn import Config, Server
 from uvicorn.server import ServerState
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from gateway.redis.store import connect
 
@@ -166,6 +166,8 @@ async def test_uvicorns_protocol_has_the_parts_that_ours_overrides_and_reads() -
 def test_uvicorn_asks_each_connection_to_shut_down_and_ends_its_workers_in_one_place() -> None:
     assert "connection.shutdown()" in inspect.getsource(Server.shutdown)
     assert "self.terminate_all()" in inspect.getsource(Multiprocess.run)
+    assert "self.should_exit.wait(" in inspect.getsource(Multiprocess.run)
+    assert "self.child_conn.close()" in inspect.getsource(multiprocess.Process.terminate), "it may be closed before"
     assert [*inspect.signature(Multiprocess.__init__).parameters] == ["self", "config", "sockets"]
 
 
