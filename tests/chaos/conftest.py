@@ -51,12 +51,12 @@ def table() -> Iterator[Table]:
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest, table: Table) -> Row:
-    """Adds the row of this test, whose docstring says what is done."""
+    """Adds the row of this test, whose docstring says what is done; it may have figures in braces."""
     test = request.node.function
 
-    def add(measured: Measured, *, may_lose: str) -> None:
+    def add(measured: Measured, *, may_lose: str, **figures: float) -> None:
         title = title_of(test.__name__)
-        table.rows[title] = row_of(title, inspect.getdoc(test) or "", measured, may_lose)
+        table.rows[title] = row_of(title, (inspect.getdoc(test) or "").format(**figures), measured, may_lose)
         print(table.rows[title])
 
     return add

@@ -1,4 +1,4 @@
-"""Twenty people, what they do, and 100ms, which reports who is in their rooms: a mix in an order that never changes."""
+"""Twenty people, what they do, and 100ms, which reports who is in their rooms: a mix in a fixed order."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Table:
 
 
 Row = Callable[..., None]
-"""Takes what was measured, and `may_lose`: what the fault may lose in the worst case."""
+"""Takes what was measured, `may_lose`: what the fault may lose in the worst case, and figures for the docstring."""
 
 
 def row_of(title: str, done: str, measured: Measured, may_lose: str) -> str:

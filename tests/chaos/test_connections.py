@@ -56,7 +56,6 @@ async def reset_repeatedly(trial: Trial, wire: Wire) -> None:
         await in_thread(wire.reset)
         await asyncio.sleep(EVERY_S)
     trial.repair()
-    await trial.calm()
 
 
 async def test_connections_to_redis_are_reset(wired: Wired, row: Row) -> None:

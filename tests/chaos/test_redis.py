@@ -26,7 +26,6 @@ async def test_redis_is_killed_and_starts_again(own: Installation, row: Row) -> 
         await in_thread(own.mend_upstream)
         await in_thread(own.valkey.start)
         trial.repair()
-        await trial.calm(1)
     measured = await trial.check(Expected(codes=AWAY, seen=DOWN, lost_s=1, errors=unavailable(own)))
     row(measured, may_lose="the last second of counters, sessions, rooms and audit; no account")
 
@@ -40,7 +39,6 @@ async def test_redis_stops_and_goes_on(own: Installation, row: Row) -> None:
         await asyncio.sleep(5)
         own.valkey.resume()
         trial.repair()
-        await trial.calm(1)
     measured = await trial.check(Expected(codes=AWAY, seen=DOWN, errors=unavailable(own)))
     failed = [result for result in trial.load.results if result.code == "unavailable"]
     assert statistics.median(result.done - result.sent for result in failed) < 0.1, "the breaker has not opened"
@@ -61,7 +59,6 @@ async def test_disk_of_redis_is_full(own: Installation, row: Row) -> None:
         await asyncio.sleep(1.2)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
         trial.repair()
-        await trial.calm(1.5)
     measured = await trial.check(
         Expected(codes=AWAY, seen=DOWN, errors={"^Redis refuses commands: MISCONF ": own.workers})
     )
@@ -78,7 +75,6 @@ async def test_memory_of_redis_is_full(own: Installation, row: Row) -> None:
             await asyncio.sleep(1)
             trial.repair()
             client.config_set("maxmemory", "0")
-        await trial.calm()
     errors = {"^Redis refuses commands: OOM command not allowed when used memory > ": own.workers}
     measured = await trial.check(Expected(codes=AWAY, seen=DOWN, errors=errors))
     row(measured, may_lose="nothing")
