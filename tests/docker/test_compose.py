@@ -96,6 +96,14 @@ def documented(page: str) -> tuple[str, str]:
     return line, up
 
 
+def commands(heading: str) -> list[list[str]]:
+    """Return the blocks of commands below a heading of docker.md, with continued lines joined."""
+    text = (REPOSITORY / "docs" / "docker.md").read_text()
+    section = re.split("^#+ ", text.split(f"# {heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r"(?:^    .+\n)+", section.replace("\\\n", ""), re.MULTILINE)
+    return [[line.strip() for line in block.splitlines()] for block in blocks]
+
+
 @contextmanager
 def in_foreground(clone: Project, up: str) -> Iterator[None]:
     """Run a command that starts three gateways and stays, until all are healthy."""
@@ -147,6 +155,33 @@ def test_one_gateway_alone_has_the_port(clone: Project) -> None:
     port = clone.env["GATEWAY_PORT"]
     assert clone.run("docker compose port gateway 8000").stdout.strip() == f"{HOST}:{port}"
     assert httpx.get(f"http://{HOST}:{port}/health/ready", trust_env=False).status_code == 200
+
+
+def test_documented_trial_logs_in_over_tls_and_counts_minutes(clone: Project) -> None:
+    """Takes ports 80 and 443 of 127.0.0.1. The image is built already, and the copy is the clone."""
+    trial, use, end = commands("Without an account and a DNS name")
+    assert len(trial) < 10
+    assert trial[0].startswith("git clone ")
+    assert trial[1] == "docker compose build"
+    use[-2] = use[-2].replace("--for 1min", "--for 2s")
+    usage = use.pop()
+    exports = " ".join(trial[2].split()[:3])  # `init` has written the others into .env
+    assert exports == "export COMPOSE_FILE=docker-compose.yml:deploy/compose/balancer.yml GATEWAY_DOMAIN=localhost"
+    try:
+        login = clone.run("set -e\n" + "\n".join(trial[2:]))
+        assert login.returncode == 0, login.stderr
+        assert login.stdout.count("HTTP/2 200") == 1
+        ready = clone.run("curl -s --cacert root.crt https://localhost/health/ready")
+        assert ready.stdout == '{"status":"ok","missing":[]}'
+        used = clone.run("\n".join([exports, *use]))
+        assert re.search(r'"token":"[^"]+","room_id":"[0-9a-f]{24}"', used.stdout), used.stderr
+        assert "ada has left." in used.stdout, used.stderr
+        counted = re.compile(r"^\S+ +ada +minutes +0\.0[3-9]", re.MULTILINE)
+        wait_until(lambda: bool(counted.search(clone.run(f"{exports}\n{usage}").stdout)), "minutes are counted")
+    finally:
+        ended = clone.run("\n".join([exports, *end]))
+    assert ended.returncode == 0, ended.stderr
+    assert clone.containers() == []
 
 
 async def test_documented_commands_start_three_gateways_with_one_exact_limit(clone: Project) -> None:
