@@ -83,6 +83,8 @@ def init(signing_key: bool, offline: bool, force: bool, as_json: bool, **given: 
     In a container of docker-compose.yml it does not ask for REDIS_URL, because compose brings Redis, and prints what to
     write if the folder is not yours to write to.
     """
+    if click.get_current_context().find_root().params.get("env_file"):
+        raise click.UsageError(f"`gateway init` writes {_ENV} into this folder; leave out --env-file")
     url = urlsplit(given["REDIS_URL"] or "")
     if url.password or "password=" in url.query:
         raise CommandError(

@@ -74,6 +74,14 @@ def test_written_settings_start_the_gateway_and_pass_the_doctor(fresh: Installat
     serves(fresh)
 
 
+def test_a_file_of_settings_elsewhere_is_refused(fresh: Installation) -> None:
+    (fresh.folder / "settings").touch()
+    done = fresh.command("--env-file", "settings", "init")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "writes .env into this folder; leave out --env-file" in done.stderr
+    assert os.listdir(fresh.folder) == ["settings"]
+
+
 def serves(at: Installation) -> None:
     port = free_port()
     arguments = ["serve", "--port", str(port)]
