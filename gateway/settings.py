@@ -166,13 +166,13 @@ def load_env(folder: Path | None = None) -> dict[str, str]:
 def given_env(folder: Path | None = None) -> dict[str, str]:
     """Return the process environment over `.env` of a folder (default: the current one), without those of a demo."""
     named = os.environ.get(_ENV_FILE)
-    file = _read_named(Path(named)) if named else _read_env_file((folder or Path.cwd()) / ".env")
+    file = _read_named(named) if named else _read_env_file((folder or Path.cwd()) / ".env")
     return {**file, **process_env()}
 
 
 def use_env_file(path: Path) -> None:
     """Read a file instead of `.env` and of what a demo has written, in worker processes too. Raises: SettingsError"""
-    _read_named(path)
+    _read_named(str(path))
     os.environ[_ENV_FILE] = str(path.absolute())
 
 
@@ -376,28 +376,23 @@ def _demo_env(env: Mapping[str, str]) -> Path | None:
     return demo if demo.is_file() else None
 
 
+def _read_named(path: str) -> dict[str, str]:
+    return _read(Path(path), f"--env-file: {path}")
+
+
 def _read_env_file(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
+    return _read(path, path.name) if path.is_file() else {}
+
+
+def _read(path: Path, name: str) -> dict[str, str]:
     try:
-        return _values(path)
+        with path.open(encoding="utf-8") as stream:
+            values = dotenv_values(stream=stream, interpolate=False)
     except OSError as error:
-        raise SettingsError(f"{path.name} cannot be read: {fault_of(error)}") from error
+        raise SettingsError(f"{name} cannot be read: {fault_of(error)}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path.name} cannot be read: it is not UTF-8 text") from error
-
-
-def _read_named(path: Path) -> dict[str, str]:
-    try:
-        return _values(path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise SettingsError(f"--env-file: {path} cannot be read: {reason}") from error
-
-
-def _values(path: Path) -> dict[str, str]:
-    with path.open(encoding="utf-8") as stream:
-        return {name: value for name, value in dotenv_values(stream=stream, interpolate=False).items() if value}
+        raise SettingsError(f"{name} cannot be read: it is not UTF-8 text") from error
+    return {name: value for name, value in values.items() if value}
 
 
 def _check_given(env: Mapping[str, str]) -> None:

@@ -151,7 +151,7 @@ def _print(newest_first: list[Entry], names: dict[str, str], zone: str, *, as_js
                 more["room_name"] = "" if names[room] == room else names[room]
             click.echo(json.dumps(msgspec.to_builtins(entry) | more))
             continue
-        by = _who(entry.by, names) or "(nobody)"
+        by = _who(entry.by, names) or "(no account)"
         whom = f" -> {_who(entry.subject, names)}" if entry.subject and entry.subject != entry.by else ""
         at = instant_of(entry.at_ms, zone)
         say(printable(f"{at}  {entry.action:19}  {by}{whom}{_details(entry, names)}"))  # a reason is free text

@@ -78,7 +78,7 @@ def complete(
 
     asks = _at_terminal() and not offline
     knows_redis = questions.settle(("REDIS_URL",), questions.check_redis if asks else None)
-    # Elsewhere the template alone is enough: there is nobody to tell earlier.
+    # Without a terminal no one can correct an answer, and the template proves the credentials too.
     knows_account = questions.settle(_CREDENTIALS, (lambda: ask_credentials(settings, api)) if asks else None)
     questions.settle(("HMS_TEMPLATE_ID",), check_template if knows_account and not offline else None)
     settings["GATEWAY_PUBLIC_URL"] = env.get("GATEWAY_PUBLIC_URL") or _ask_public_url(needed=needs_public_url)

@@ -14,7 +14,8 @@ import pytest
 from tests.chaos import people
 from tests.chaos.table import Row, Table, row_of, title_of
 from tests.chaos.trial import Measured, warm
-from tests.servers import Installation, Valkey
+from tests.e2e.policies import roomy
+from tests.servers import HOST, Installation, Valkey
 
 
 @contextmanager
@@ -37,6 +38,15 @@ def start(
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation for faults that leave nothing behind."""
     with start(tmp_path_factory.mktemp("chaos")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A gateway behind proxies of this machine, whose forwarded addresses it believes."""
+    installation = Installation(tmp_path_factory.mktemp("smuggling"), workers=2, policy=roomy())
+    installation.env |= {"GATEWAY_TRUSTED_PROXIES": f"{HOST}/32"}
+    with installation as running:
         yield running
 
 

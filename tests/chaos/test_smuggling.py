@@ -23,7 +23,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.policies import roomy
 from tests.e2e.test_proxies import caddy, nginx
 from tests.servers import HOST, Installation
 
@@ -186,26 +185,18 @@ class Way:
                 yield link
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    installation = Installation(tmp_path_factory.mktemp("smuggling"), workers=2, policy=roomy())
-    installation.env |= {"GATEWAY_TRUSTED_PROXIES": f"{HOST}/32"}
-    with installation as running:
-        yield running
-
-
 @contextmanager
-def directly(_: Path, own: Installation) -> Iterator[httpx.Client]:
-    with own.client() as client:
+def directly(_: Path, proxied: Installation) -> Iterator[httpx.Client]:
+    with proxied.client() as client:
         yield client
 
 
 @pytest.mark.parametrize("proxy", [directly, nginx, caddy])
 def test_as_many_requests_are_executed_as_their_sender_got_answers(
-    proxy: Callable[[Path, Installation], Any], own: Installation, tmp_path: Path
+    proxy: Callable[[Path, Installation], Any], proxied: Installation, tmp_path: Path
 ) -> None:
-    begun = len(own.gateway.output())
-    with proxy(tmp_path, own) as client:
+    begun = len(proxied.gateway.output())
+    with proxy(tmp_path, proxied) as client:
         way = Way(client.base_url.port, tls=client.base_url.scheme == "https")
 
         def attempt(number: int) -> tuple[bytes, bytes]:
@@ -216,8 +207,8 @@ def test_as_many_requests_are_executed_as_their_sender_got_answers(
         with ThreadPoolExecutor(12) as pool:
             answers = [*pool.map(attempt, range(len(SHAPES)))]
         time.sleep(0.3)  # log lines are written within 50 ms
-        own.log(client.get("/health/nowhere"))
-    lines = [json.loads(line) for line in own.gateway.output()[begun:].splitlines()]
+        proxied.log(client.get("/health/nowhere"))
+    lines = [json.loads(line) for line in proxied.gateway.output()[begun:].splitlines()]
     executed = Counter(str(line["path"]) for line in lines if line["message"] == "request")
     wrong = []
     for number, (raw, victims) in enumerate(answers):

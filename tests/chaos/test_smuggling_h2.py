@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 
 from tests.chaos.test_smuggling import IDLE_S, Way
-from tests.e2e.policies import roomy
 from tests.e2e.test_proxies import caddy, of_compose
 from tests.servers import HOST, Installation
 
@@ -228,20 +227,12 @@ def send(port: int, content: bytes) -> Reply:
     return reply
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    installation = Installation(tmp_path_factory.mktemp("smuggling"), workers=2, policy=roomy())
-    installation.env |= {"GATEWAY_TRUSTED_PROXIES": f"{HOST}/32"}
-    with installation as running:
-        yield running
-
-
 @pytest.mark.parametrize("proxy", [caddy, of_compose])
 def test_no_shape_of_http_2_becomes_a_second_request(
-    proxy: Callable[[Path, Installation], Any], own: Installation, tmp_path: Path
+    proxy: Callable[[Path, Installation], Any], proxied: Installation, tmp_path: Path
 ) -> None:
-    begun = len(own.gateway.output())
-    with proxy(tmp_path, own) as client:
+    begun = len(proxied.gateway.output())
+    with proxy(tmp_path, proxied) as client:
         port = client.base_url.port
 
         def attempt(number: int) -> tuple[Reply, bytes]:
@@ -252,8 +243,8 @@ def test_no_shape_of_http_2_becomes_a_second_request(
         with ThreadPoolExecutor(12) as pool:
             answers = [*pool.map(attempt, range(len(SHAPES)))]
         time.sleep(0.3)  # log lines are written within 50 ms
-        own.log(client.get("/health/nowhere"))
-    lines = [json.loads(line) for line in own.gateway.output()[begun:].splitlines()]
+        proxied.log(client.get("/health/nowhere"))
+    lines = [json.loads(line) for line in proxied.gateway.output()[begun:].splitlines()]
     paths = [str(line["path"]) for line in lines if line["message"] == "request"]
     executed = Counter((match[1], int(match[2])) for path in paths for match in _MARK.finditer(path))
     wrong = []

@@ -120,8 +120,8 @@ def test_the_trail_names_rooms_and_nobody(installation: Installation) -> None:
     words = ("audit", "tail", "--action", "peer.removed", "--lines", "2")
     lines = installation.command(*words).stdout.splitlines()
     assert [re.sub(r"^\S+Z  ", "", line) for line in lines] == [
-        f"peer.removed         (nobody) -> hanna ({me}) room=Physics ({room}) budget=b",
-        f"peer.removed         (nobody) -> hanna ({me}) room={'f' * 24} budget=b",
+        f"peer.removed         (no account) -> hanna ({me}) room=Physics ({room}) budget=b",
+        f"peer.removed         (no account) -> hanna ({me}) room={'f' * 24} budget=b",
     ]
     entries = [json.loads(line) for line in installation.command(*words, "--json").stdout.splitlines()]
     assert [one["room_name"] for one in entries] == ["Physics", ""]

@@ -53,38 +53,38 @@ async def test_a_cluster_with_ipv6_addresses(tmp_path: Path) -> None:
 
 @pytest.fixture
 def prefer(redis_of: Callable[[str], Cluster]) -> Iterator[Callable[..., Cluster]]:
-    """Let all nodes of the shared cluster tell clients another kind of address."""
+    """Let all nodes of the shared cluster announce another kind of address."""
     cluster = redis_of("cluster")
 
-    def set_all(kind: str, host: str = "", *, told: object) -> Cluster:
+    def set_all(kind: str, host: str = "", *, expected: object) -> Cluster:
         for node in cluster.nodes:
             with node.client() as client:
                 client.config_set("cluster-announce-hostname", host)
                 client.config_set("cluster-preferred-endpoint-type", kind)
         for node in cluster.nodes:
             with node.client() as client:
-                wait_until(lambda c=client: hosts(c) == {told}, f"the nodes tell {told}")
+                wait_until(lambda c=client: hosts(c) == {expected}, f"the nodes announce {expected}")
         return cluster
 
     def hosts(client: Any) -> set[object]:
         return {host for _, _, *servers in client.execute_command("CLUSTER", "SLOTS") for host, *_ in servers}
 
     yield set_all
-    set_all("ip", told=b"127.0.0.1")
+    set_all("ip", expected=b"127.0.0.1")
 
 
 async def test_a_cluster_with_host_names(prefer: Callable[..., Cluster]) -> None:
-    cluster = await asyncio.to_thread(prefer, "hostname", "localhost", told=b"localhost")
+    cluster = await asyncio.to_thread(prefer, "hostname", "localhost", expected=b"localhost")
     assert await masters_used(cluster.url) == {f"localhost:{node.port}" for node in cluster.masters}
 
 
 async def test_a_cluster_whose_nodes_are_reached_where_it_was_asked(prefer: Callable[..., Cluster]) -> None:
-    cluster = await asyncio.to_thread(prefer, "unknown-endpoint", told=None)
+    cluster = await asyncio.to_thread(prefer, "unknown-endpoint", expected=None)
     url = cluster.url.replace("127.0.0.1", "localhost")
     assert await masters_used(url) == {f"localhost:{node.port}" for node in cluster.masters}
 
 
 async def test_a_node_that_should_announce_a_host_name_and_does_not_is_not_used(prefer: Callable[..., Cluster]) -> None:
-    cluster = await asyncio.to_thread(prefer, "hostname", told=b"?")
+    cluster = await asyncio.to_thread(prefer, "hostname", expected=b"?")
     with pytest.raises(StoreError, match="no master with a known address has the slot of this key"):
         await masters_used(cluster.url)

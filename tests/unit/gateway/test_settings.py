@@ -620,7 +620,7 @@ def test_a_named_file_is_read_instead_of_the_env_file_and_the_demos(
 
 
 def test_a_named_file_that_cannot_be_read_is_refused(folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^--env-file: etc/env cannot be read: No such file or directory$"):
+    with pytest.raises(SettingsError, match=r"^--env-file: etc/env cannot be read: there is no such file$"):
         use_env_file(Path("etc/env"))
     (folder / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=r"^--env-file: binary cannot be read: it is not UTF-8 text$"):
