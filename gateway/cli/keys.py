@@ -11,7 +11,7 @@ from gateway.accounts.actor import Actor
 from gateway.accounts.service_keys import MOST_OVERLAP_S
 from gateway.cli.connection import Office, with_office
 from gateway.cli.signing import signing
-from gateway.cli.terminal import CSV, DURATION, JSON, console, minute_of, print_list, print_result, say, table_of
+from gateway.cli.terminal import CSV, DURATION, JSON, for_terminal, minute_of, print_list, print_result, say, table_of
 from gateway.policy.scopes import SCOPES
 from gateway.routes.keys import OneServiceKey
 
@@ -59,7 +59,7 @@ def list_keys(revoked: bool, as_csv: bool, as_json: bool) -> None:
     every, zone = with_office(read)
     found = [key for key in every if revoked or key.status == "active"]
     none = "No service keys yet. Make one: gateway keys add NAME --scope usage:read-any"
-    table = keys_table(found, zone, stacked=_is_stacked(as_csv))
+    table = keys_table(found, zone, stacked=for_terminal(as_csv=as_csv))
     print_list([OneServiceKey.of(one) for one in found], table, none=none, as_json=as_json, as_csv=as_csv)
 
 
@@ -74,7 +74,7 @@ def show_key(key: str, as_csv: bool, as_json: bool) -> None:
         return await office.keys.find(key), office.time_zone
 
     found, zone = with_office(read)
-    table = keys_table([found], zone, stacked=_is_stacked(as_csv))
+    table = keys_table([found], zone, stacked=for_terminal(as_csv=as_csv))
     print_list(OneServiceKey.of(found), table, as_json=as_json, as_csv=as_csv)
 
 
@@ -102,10 +102,6 @@ def revoke_key(key: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Revoke {key} for good?", abort=True, err=True)
     say(f"{with_office(work).name} is revoked.")
-
-
-def _is_stacked(as_csv: bool) -> bool:
-    return not as_csv and console().is_terminal
 
 
 def keys_table(found: Sequence[ServiceKey], zone: str, *, stacked: bool) -> Table:

@@ -8,7 +8,7 @@ from rich.table import Column
 
 from gateway.audit import CLI, Audit
 from gateway.cli.connection import every, with_store
-from gateway.cli.terminal import CSV, JSON, console, print_list, print_result, table_of
+from gateway.cli.terminal import CSV, JSON, for_terminal, print_list, print_result, table_of
 from gateway.outgoing.control import EndpointState, Outgoing, Trial, UnknownEndpoint
 from gateway.outgoing.outbox import DeadMessage, Outbox
 from gateway.outgoing.sender import Sender
@@ -55,7 +55,7 @@ def dead(as_csv: bool, as_json: bool) -> None:
         return await every(lambda before: outgoing.dead(before=before, size=100), None)
 
     found = _with_outgoing(work)
-    stacked = not as_csv and console().is_terminal  # for 80 columns
+    stacked = for_terminal(as_csv=as_csv)
     table = table_of(["Id, given up", *_EVENT, "Why"] if stacked else ["Id", *_EVENT, "Given up", "Why"])
     for one in found:
         at, about = iso(one.at_ms / 1000), (one.endpoint, one.message.type)

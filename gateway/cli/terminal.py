@@ -178,6 +178,11 @@ def console() -> Console:
     return Console(markup=False, highlight=False)
 
 
+def for_terminal(*, as_csv: bool) -> bool:
+    """Tell whether a table is for a terminal, perhaps of 80 columns, and not for CSV, a file or another program."""
+    return not as_csv and console().is_terminal
+
+
 def print_rows(table: Table, console: Console) -> None:
     """Print a table as wide as a terminal is, and elsewhere as plain lines."""
     if console.is_terminal:
